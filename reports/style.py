@@ -1,0 +1,184 @@
+"""How every figure looks: one colour, marker and dash per delta, text sizes, axes, and the SVG and PNG bytes."""
+
+import contextlib
+import io
+import math
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.textpath import TextToPath
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+TEXT_WIDTH = 6.3  # inches: the text width of the page, so that figure text is never scaled
+PAGE_FONT, DRAWN_FONT = (
+    "Libertinus Serif",
+    "STIXGeneral",
+)  # set in the page's font, measured with one that ships with matplotlib
+INK, FAINT, GREY = "#222222", "#bdbdbd", "#7f7f7f"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The look of one series: Okabe-Ito colour, marker and dash, so that each survives a print in grey."""
+
+    color: str
+    marker: str
+    dash: str | tuple = "-"
+
+
+DELTAS = {
+    "port-bias": Mark("#0072B2", "o", "-"),
+    "prefix": Mark("#D55E00", "s", (0, (5, 1.5))),
+    "lora": Mark("#009E73", "D", (0, (1, 1))),
+    "adapter": Mark("#CC79A7", "^", (0, (4, 1, 1, 1))),
+    "prompt": Mark("#E69F00", "v", (0, (3, 1, 1, 1, 1, 1))),
+    "bitfit": Mark("#56B4E9", "P", (0, (7, 2))),
+    "ia3": Mark("#999999", "X", (0, (2, 2))),
+    "full": Mark("#000000", "*", (0, (9, 1.5, 1, 1.5))),
+}
+OTHERS = (Mark("#F0E442", "h", (0, (6, 1, 1, 1))), Mark("#666666", "p", (0, (3, 3))), Mark("#004D40", "<", (0, (1, 3))))
+VERDICTS = {
+    "supported": Mark("#0a6b4b", "o"),
+    "refuted": Mark("#a8322a", "X"),
+    "undecided": Mark("#6b6b6b", "o"),
+    "not applicable": Mark("#8a6d1d", "D"),
+}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The words for a study's raw names; a name the study does not list is spelled out from itself."""
+
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    deltas: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, study: Mapping) -> "Labels":
+        """Return the labels that a study's block of tasks and deltas gives."""
+        return cls(
+            {t["name"]: t.get("label") or spelled(t["name"]) for t in study.get("tasks", ())},
+            {d["name"]: d.get("label") or spelled(d["name"]) for d in study.get("deltas", ())},
+        )
+
+    def task(self, name: str) -> str:
+        return self.tasks.get(name, spelled(name))
+
+    def delta(self, name: str) -> str:
+        return self.deltas.get(name, spelled(name))
+
+    def in_order(self, kind: str, present: Iterable[str]) -> list[str]:
+        """Return the names that are present, in the study's order, unknown ones last by name."""
+        order = list(self.tasks if kind == "task" else self.deltas)
+        return sorted(set(present), key=lambda n: (order.index(n) if n in order else len(order), n))
+
+
+def spelled(name: str) -> str:
+    """Return a raw identifier as words: separators become spaces and the first letter a capital."""
+    words = " ".join(str(name).replace("_", " ").replace("-", " ").replace(".", " ").split())
+    return words[:1].upper() + words[1:]
+
+
+def mark(delta: str) -> Mark:
+    """Return the look of a delta; a delta the lab does not ship gets one of three spare looks, fixed by its name."""
+    return DELTAS.get(delta) or OTHERS[sum(delta.encode()) % len(OTHERS)]
+
+
+def wrap(text: str, width: int, lines: int = 2) -> str:
+    """Return `text` on at most `lines` lines of about `width` letters, cut with an ellipsis."""
+    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …") or [""])
+
+
+@contextlib.contextmanager
+def theme() -> Iterator[None]:
+    """Set the report's look for the figures drawn inside, and leave matplotlib's settings as they were."""
+    look = {**sns.axes_style("ticks"), **sns.plotting_context("paper")} | {
+        "font.family": [DRAWN_FONT], "mathtext.fontset": "stix", "axes.unicode_minus": True,
+        "font.size": 8.5, "axes.labelsize": 8.5, "axes.titlesize": 8.5, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5,
+        "legend.fontsize": 8, "legend.title_fontsize": 8, "legend.frameon": False, "legend.handlelength": 1.8,
+        "axes.linewidth": 0.6, "axes.edgecolor": INK, "text.color": INK, "axes.labelcolor": INK,
+        "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 3, "ytick.major.size": 3,
+        "xtick.minor.size": 0, "ytick.minor.size": 0, "xtick.major.pad": 2.5, "ytick.major.pad": 2.5,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left", "axes.titlepad": 5,
+        "lines.linewidth": 1.2, "svg.fonttype": "none", "svg.hashsalt": "costate",
+    }  # fmt: skip
+    with mpl.rc_context(look):
+        yield
+
+
+def canvas(height: float, **layout) -> Figure:
+    """Return an empty figure of the text width that no global plotting state knows of."""
+    figure = Figure(figsize=(TEXT_WIDTH, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, **layout)
+    return figure
+
+
+def svg(figure: Figure) -> bytes:
+    """Return a figure as SVG whose text stays text in the page's font; the same figure gives the same bytes."""
+    with theme():
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", dpi=300, metadata={"Date": None, "Creator": None})
+    return buffer.getvalue().replace(DRAWN_FONT, PAGE_FONT).encode()
+
+
+def png(figure: Figure, dpi: int = 200) -> bytes:
+    """Return a figure as PNG for pages that show no SVG."""
+    with theme():
+        FigureCanvasAgg(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, facecolor="white")
+    return buffer.getvalue()
+
+
+def plain(value: float) -> str:
+    """Return a tick's number in the fewest digits, powers of ten as powers beyond 0.001 and 10 000."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else ""
+    exponent = math.floor(math.log10(abs(value)) + 1e-9)
+    if -3 <= exponent <= 4:
+        return f"{value:.10g}".replace("-", "−")
+    lead = f"{value / 10.0**exponent:.3g}"
+    return f"$10^{{{exponent}}}$" if lead == "1" else rf"${lead}\cdot 10^{{{exponent}}}$"
+
+
+def log_axis(axes: Axes, which: str) -> None:
+    """Make an axis logarithmic, with plain numbers at 1, 2 and 5 of each decade while the range is short."""
+    getattr(axes, f"set_{which}scale")("log")
+    axis = getattr(axes, f"{which}axis")
+    low, high = sorted(getattr(axes, f"get_{which}lim")())
+    decades = math.log10(high / low) if low > 0 else 1.0
+    subs = (1.0, 2.0, 5.0) if decades < 1.6 else (1.0, 3.0) if decades < 2.6 else (1.0,)
+    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=7))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def legend(figure: Figure, handles: list, *, where: str = "outside lower center", size: float = 8.0) -> None:
+    """Put one legend outside the axes, in as many columns as the text width holds."""
+    if not handles:
+        return
+    font = FontProperties(family=DRAWN_FONT, size=size)
+    # 1.05: the page's font is a little wider than the one measured; handle, its gap and the gap between columns in em
+    wide = [1.05 * TextToPath().get_text_width_height_descent(h.get_label(), font, False)[0] + 3.7 * size for h in handles]
+    fits = [n for n in range(1, len(wide) + 1) if sum(part.max() for part in np.array_split(wide, n)) <= 72 * TEXT_WIDTH]
+    columns = max(fits, default=1)
+    figure.legend(
+        handles=handles, loc=where, ncols=columns, columnspacing=1.4, handletextpad=0.5, borderaxespad=0.1, fontsize=size
+    )
+
+
+def delta_handles(names: Iterable[str], labels: Labels, *, line: bool = False) -> list[Line2D]:
+    """Return the legend entries of deltas: marker alone, or with its dash when `line` is set."""
+    looks = [(name, mark(name)) for name in names]
+    return [
+        Line2D([], [], color=m.color, marker=m.marker, ls=m.dash if line else "", ms=4.5, lw=1.2, mew=0, label=labels.delta(n))
+        for n, m in looks
+    ]

@@ -1,0 +1,171 @@
+"""Numbers, intervals, rules and verdicts as they are written on the page, in the terminal and in the README."""
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+
+ORDER = ("supported", "refuted", "undecided", "not applicable")
+GLYPHS = {"supported": "●", "refuted": "×", "undecided": "○", "not applicable": "◇"}
+COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+NOTHING = "–"
+
+
+def known(value: float | None) -> bool:
+    """Return whether a number was recorded and is finite."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def number(value: float | None, digits: int = 3, decimals: int | None = None) -> str:
+    """Return a number with a true minus sign, to `digits` significant digits or to `decimals` decimals; a dash for none."""
+    if not known(value):
+        return NOTHING
+    if decimals is None:
+        if isinstance(value, int) or float(value).is_integer():
+            decimals = 0
+        else:
+            decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+            if decimals > 6:
+                mantissa, exponent = f"{value:.1e}".split("e")
+                powers = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+                return f"{mantissa} × 10{powers}".replace("-", "−")
+    text = f"{value:,.{decimals}f}".replace(",", "\u202f")
+    return text.replace("-", "−") if float(text.replace("\u202f", "")) else text.lstrip("-")
+
+
+def bar(value: float | None) -> str:
+    """Return a threshold in the fewest digits that tell it."""
+    return NOTHING if not known(value) else f"{value:.3g}".replace("-", "−")
+
+
+def interval(record: Mapping | None) -> str:
+    """Return "estimate [low, high]" with decimals that suit the interval's width; the estimate alone without an interval."""
+    record = record or {}
+    middle, low, high = (record.get(k) for k in ("estimate", "low", "high"))
+    if not known(middle):
+        return NOTHING
+    ends = [v for v in (low, high) if known(v)]
+    if not ends:
+        return number(middle)
+    half = max(abs(v - middle) for v in ends)
+    decimals = min(max(math.ceil(-math.log10(half / 2.0)), 0), 4) if half > 0 else 3
+    write = [number(float(v), decimals=decimals) if known(v) else sign for v, sign in ((low, "−∞"), (high, "∞"))]
+    return f"{number(float(middle), decimals=decimals)} [{write[0]}, {write[1]}]"
+
+
+def region(ends: Sequence[float | None], *, outside: bool = False) -> str:
+    """Return a region's bounds as a condition on the interval, or on its complement when `outside` is set."""
+    low, high = ends
+    if low is None and high is None:
+        return "never" if outside else "always"
+    if low is not None and high is not None:
+        return f"{'outside' if outside else 'within'} [{bar(low)}, {bar(high)}]"
+    if outside:
+        parts = [f"below {bar(low)}" if low is not None else "", f"above {bar(high)}" if high is not None else ""]
+        return " or ".join(p for p in parts if p)
+    return f"above {bar(low)}" if low is not None else f"below {bar(high)}"
+
+
+def p_value(value: float | None) -> str:
+    """Return "p = 0.012", with "<" below one in a thousand."""
+    if not known(value):
+        return ""
+    return "p < 0.001" if value < 0.001 else f"p = {number(float(value), decimals=3 if value < 0.1 else 2)}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def count(n: int, noun: str) -> str:
+    """Return a count with its noun, in words up to twelve."""
+    return f"{COUNTS[n] if n < len(COUNTS) else n} {noun}{'' if n == 1 else 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names joined by commas and a last "and"."""
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def verdict(claim: Mapping) -> str:
+    """Return a claim's verdict with its glyph."""
+    return f"{GLYPHS.get(claim['verdict'], '?')} {claim['verdict']}"
+
+
+def opening(claims: Sequence[Mapping]) -> str:
+    """Return the sentence that counts the verdicts, and the one that counts the controls."""
+    totals = [(sum(c["verdict"] == v for c in claims), v) for v in ORDER]
+    total = count(len(claims), "claim")
+    if len(claims) == 1:
+        text = f"The study tests one claim, and it is {claims[0]['verdict']}."
+    else:
+        parts = [f"{COUNTS[n] if n < len(COUNTS) else n} {'is' if n == 1 else 'are'} {v}" for n, v in totals if n]
+        text = f"Of {total}, {listed(parts)}."
+    controls = [c for claim in claims for c in (claim.get("controls") or {}).values() if c]
+    met = sum(c["verdict"] == c["expected"] for c in controls)
+    if controls and met == len(controls):
+        text += f" All {count(met, 'planted control')} with a known answer came out as expected."
+    elif controls:
+        right = COUNTS[met] if met < len(COUNTS) else met
+        text += f" Of {count(len(controls), 'planted control')} with a known answer, {right} came out as expected."
+    return text
+
+
+def verdict_groups(claims: Sequence[Mapping]) -> list[dict]:
+    """Return, for each verdict that occurs, the titles of its claims in order."""
+    groups = [{"verdict": v, "titles": [c["title"] for c in claims if c["verdict"] == v]} for v in ORDER]
+    return [g for g in groups if g["titles"]]
+
+
+def verdict_rows(claims: Sequence[Mapping]) -> list[dict]:
+    """Return the verdict table: title, statistic, interval, the criteria with their bars and outcomes, verdict."""
+    return [
+        {
+            "id": c["id"],
+            "title": c["title"],
+            "statistic": (c.get("statistic") or {}).get("label", ""),
+            "value": interval(c.get("statistic")),
+            "criteria": [
+                {"text": criterion_text(k), "outcome": k["outcome"], "glyph": GLYPHS.get(k["outcome"], "")}
+                for k in c.get("criteria", ())
+            ],
+            "verdict": c["verdict"],
+        }
+        for c in claims
+    ]
+
+
+def criterion_text(criterion: Mapping) -> str:
+    """Return a criterion as "label above 0.5"."""
+    return f"{criterion['label']} {region(criterion['supported'])}"
+
+
+def forest_value(criterion: Mapping) -> str:
+    """Return a criterion's number with its interval, and its unit when that is short."""
+    unit = criterion.get("unit") or ""
+    return f"{interval(criterion)} {unit}".rstrip() if len(unit) <= 8 else interval(criterion)
+
+
+def as_text(claims: Sequence[Mapping], width: int = 100) -> str:
+    """Return the verdict table for a terminal, wrapped to `width` columns."""
+    lines = [f"{'claim':<{width - 44}}{'statistic [95 % interval]':<27}verdict", "─" * width]
+    for row in verdict_rows(claims):
+        titles = textwrap.wrap(row["title"], width - 46)
+        glyph = verdict({"verdict": row["verdict"]})
+        lines.append(f"{titles[0]:<{width - 44}}{row['value']:<27}{glyph}")
+        lines += titles[1:]
+    return "\n".join(lines)
+
+
+def as_markdown(claims: Sequence[Mapping]) -> str:
+    """Return the verdict table as Markdown, one line per claim."""
+    lines = ["| Claim | Statistic [95 % interval] | Supported when | Verdict |", "|---|---|---|---|"]
+    for row in verdict_rows(claims):
+        criteria = "; ".join(c["text"] for c in row["criteria"]) or NOTHING
+        statistic = f"{row['statistic']}: {row['value']}" if row["statistic"] else row["value"]
+        cells = (row["title"], statistic, criteria, verdict({"verdict": row["verdict"]}))
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,493 @@
+"""A results folder written by hand from a fixed seed: numbers for tests of the report, never for the product."""
+
+import json
+import math
+import pathlib
+
+import numpy as np
+
+DELTAS = (
+    ("port-bias", "Bias at the ports"),
+    ("prefix", "Prefix"),
+    ("lora", "LoRA"),
+    ("adapter", "Adapter"),
+    ("bitfit", "BitFit"),
+    ("prompt", "Prompt"),
+    ("ia3", "(IA)³"),
+    ("full", "Full fine-tuning"),
+)
+TASKS = ("Topic of headlines", "Sentiment", "Subject agreement", "Question type", "Acceptability", "Parity of brackets")
+PORTS = tuple(f"{block} {site}" for block in range(1, 5) for site in ("attention", "mlp"))
+
+# id, view, title, statement, equation, alt, statistic, true centre, unit, supported from, refuted below, verdict
+CLAIMS = (
+    (
+        "intrinsic-dimension",
+        "optimization",
+        "The curvature spectrum gives the intrinsic dimension",
+        "The smallest random subspace that keeps 90 % of the gain has the dimension at which the predicted curve, "
+        "computed from the Gauss–Newton spectrum and the gradient before training, crosses 90 %.",
+        'g(d) = 1 - frac(d_0, d + d_0) quad "and" quad d_90 = min {d : g(d) >= 0.9}',
+        "g of d is one minus d zero over d plus d zero, and d ninety is the smallest d with g at least 0.9",
+        "median of measured over predicted dimension",
+        1.08,
+        "factor",
+        0.5,
+        0.25,
+        "supported",
+    ),
+    (
+        "linearised-optimum",
+        "optimization",
+        "The linearised optimum predicts held-out logits",
+        "The kernel optimum about the frozen point, solved on the training set alone, predicts the logit shifts of "
+        "the trained delta on held-out examples.",
+        "hat(z)_* = - K_* (K + H^(-1))^(-1) H^(-1) g",
+        "z star hat is minus K star times K plus H inverse, inverse, H inverse g",
+        "share of held-out variance explained",
+        0.81,
+        "R²",
+        0.5,
+        0.2,
+        "supported",
+    ),
+    (
+        "restricted-optimum",
+        "optimization",
+        "The one-sided bound on the restricted optimum is not violated",
+        "The gap between the restricted and the full optimum never exceeds the one-sided bound.",
+        "0 <= cal(L)(delta^*) - cal(L)(theta^*) <= L norm(delta^* - theta^*)_2 + beta / 2 norm(delta^* - theta^*)_2^2",
+        "the gap lies between zero and L times the distance plus beta half times the squared distance",
+        "share of cells within the bound",
+        0.97,
+        "share",
+        0.95,
+        0.8,
+        "undecided",
+    ),
+    (
+        "control-direction",
+        "control",
+        "Trained deltas point along the predicted control",
+        "The control that a trained delta injects at each port is parallel to the optimal control of the linearised "
+        "system, more closely than to the plain gradient.",
+        "u_t^* = - R_t^(-1) G_t^top lambda, quad lambda = (I + M W)^(-1) g, quad W = sum_t G_t R_t^(-1) G_t^top",
+        "u t star is minus R t inverse G t transpose lambda, with lambda equal to I plus M W, inverse, g",
+        "cosine of trained and predicted control",
+        0.74,
+        "cosine",
+        0.5,
+        0.3,
+        "supported",
+    ),
+    (
+        "control-amplitude",
+        "control",
+        "The predicted control has the right size",
+        "The norm of the injected control equals the norm of the predicted control within a factor of two.",
+        'norm(u^"trained")_2 approx norm(u^*)_2',
+        "the norm of the trained control is close to the norm of u star",
+        "trained over predicted norm",
+        1.62,
+        "factor",
+        1.2,
+        1.0,
+        "supported",
+    ),
+    (
+        "energy-profile",
+        "control",
+        "Energy spreads over the ports as the Gramian says",
+        "The share of the control energy spent at each port equals the share of the predicted optimum.",
+        "s_t = norm(u_t^*)^2 / (sum_j norm(u_j^*)^2)",
+        "s t is the squared norm of u t star over the sum over ports",
+        "Jensen–Shannon distance to the prediction",
+        0.05,
+        "nats",
+        0.02,
+        0.0,
+        "undecided",
+    ),
+    (
+        "open-loop-price",
+        "control",
+        "Open-loop deltas pay the predicted price",
+        "A prefix cannot see the state, so its optimum exceeds that of an adapter by the price of open loop.",
+        "Delta J = 1/2 EE[(x - EE x)^top P (x - EE x)]",
+        "Delta J is half the expected quadratic form of the centred state in P",
+        "rank correlation of predicted and measured price",
+        -0.12,
+        "ρ",
+        0.6,
+        0.3,
+        "refuted",
+    ),
+    (
+        "lq-feedback",
+        "control",
+        "Adapters learn the feedback of the linear–quadratic regulator",
+        "The Jacobian of an adapter's signal in the state is aligned with the low-rank Riccati gain.",
+        'K_t = R_t^(-1) G_t^top (I + M W_t)^(-1) M C Phi(T, t), quad op("rank") K_t <= C - 1',
+        "K t is R t inverse G t transpose times I plus M W t, inverse, M C Phi, of rank at most C minus one",
+        "cosine of learned and predicted gain",
+        0.33,
+        "cosine",
+        0.3,
+        0.1,
+        "not applicable",
+    ),
+    (
+        "tunable-ports",
+        "control",
+        "Ports that need less energy tune better",
+        "Ordering ports by the minimum energy that reaches the target orders them by the loss reached in training.",
+        "E_p = z^top W_p^(-1) z",
+        "E p is z transpose W p inverse z",
+        "rank correlation of energy and loss",
+        0.66,
+        "ρ",
+        0.4,
+        0.1,
+        "supported",
+    ),
+)
+
+
+def _criterion(label, unit, estimate, half, bar, floor, high=None, upper=None):
+    low, top = estimate - half, estimate + half
+    inside = low >= bar and (high is None or top <= high)
+    outside = top < floor or (upper is not None and low > upper)
+    return {
+        "name": label.replace(" ", "_"),
+        "label": label,
+        "unit": unit,
+        "estimate": estimate,
+        "low": low,
+        "high": top,
+        "supported": [bar, high],
+        "tolerated": [floor, upper],
+        "outcome": "supported" if inside else "refuted" if outside else "undecided",
+    }
+
+
+def _claim(spec, rng, applicable=True):
+    name, view, title, statement, equation, alt, label, centre, unit, bar, floor, verdict = spec
+    half = 0.08 + 0.04 * rng.random()
+    estimate = centre + 0.02 * rng.standard_normal()
+    two_sided = name == "intrinsic-dimension"
+    criteria = [_criterion(label, unit, estimate, half, bar, floor, 2.0 if two_sided else None, 4.0 if two_sided else None)]
+    if name in ("control-direction", "linearised-optimum", "lq-feedback"):
+        criteria.append(_criterion("lead over the gradient", unit, 0.21, 0.12, 0.0, -0.1))
+        criteria.append(_criterion("lead over a permuted target", unit, 0.48, 0.09, 0.1, 0.0))
+    gate = None if name in ("restricted-optimum", "tunable-ports") else {"passed": 30, "total": 36, "median": 0.143, "limit": 0.3}
+    return {
+        "id": name,
+        "view": view,
+        "title": title,
+        "statement": statement,
+        "equation": equation,
+        "equation_alt": alt,
+        "derived": "The prediction uses the response of the frozen network at the training examples, its logits and the "
+        "ridge; no trained weight enters.",
+        "sources": {"optimization": ["ding2023", "larsen2022"], "control": ["ding2023", "li2018msa"]}[view],
+        "assumptions": [
+            {
+                "name": "linear_regime",
+                "statement": "Training stays in the linear regime",
+                "passed": 30,
+                "total": 36,
+                "holds": True,
+                "evidence": "median relative curvature 0.14, limit 0.30",
+            },
+            {
+                "name": "converged",
+                "statement": "Every run reached a stationary point of the regularised loss",
+                "passed": 36 if verdict != "not applicable" else 7,
+                "total": 36,
+                "holds": verdict != "not applicable",
+                "evidence": "largest gradient norm 3.1e-5",
+            },
+        ],
+        "rule": "Supported when every criterion is supported, refuted when the first is refuted, else undecided.",
+        "reason": "A cosine of one half means that half of the length of the trained control lies along the prediction; "
+        "below three tenths the gradient alone would do as well.",
+        "change": "A backbone with more blocks, or a ridge ten times smaller, would move training out of the linear regime.",
+        "criteria": criteria,
+        "rivals": [
+            {"label": "gradient at the frozen point", "estimate": estimate - 0.21, "low": estimate - 0.3, "high": estimate - 0.12}
+        ],
+        "nulls": [{"label": "permuted target (97.5 % quantile)", "estimate": 0.11, "low": None, "high": None}],
+        "statistic": {"label": label, "estimate": estimate, "low": estimate - half, "high": estimate + half},
+        "controls": {
+            "good": {
+                "description": "A linear network, where the prediction is exact",
+                "expected": "supported",
+                "verdict": "supported",
+                "estimate": 0.999,
+                "low": 0.998,
+                "high": 1.0,
+            },
+            "bad": {
+                "description": "Labels permuted after the prediction was made",
+                "expected": "refuted",
+                "verdict": "refuted",
+                "estimate": 0.02,
+                "low": -0.06,
+                "high": 0.09,
+            },
+        },
+        "gate": gate,
+        "clusters": 12,
+        "cells": 36,
+        "p_support": 0.0004,
+        "p_refute": 1.0,
+        "verdict": verdict,
+        "figure": name,
+    }
+
+
+def _frames(rng, tasks, deltas, seeds):
+    """Every claim's rows and parts, keyed by (claim, part)."""
+    grid = [(t, d, s) for t in tasks for d in deltas for s in range(seeds)]
+
+    def rows(make, index=grid):
+        return [{"task": t, "delta": d, "seed": s, **make(t, d, s)} for t, d, s in index]
+
+    def noisy(centre, sd):
+        return float(min(centre + sd * rng.standard_normal(), 0.999))
+
+    def eta():
+        value = float(rng.lognormal(math.log(0.14), 0.6))
+        return {"eta": value, "inside": value <= 0.3}
+
+    def dimension(t, d, s):
+        true = 2.0 ** rng.uniform(2, 8)
+        measured = true * rng.lognormal(0, 0.25)
+        return {
+            "measured": measured,
+            "low": measured * 0.7,
+            "high": measured * 1.5 if rng.random() > 0.05 else None,
+            "spectrum": true,
+            "curve": true * 1.1,
+            "participation": true * rng.lognormal(-1, 0.5),
+            "trace_rank": true * rng.lognormal(0.8, 0.5),
+            "parameters": 1024 if d == "port-bias" else 8192,
+        }
+
+    def curves(t, d, s):
+        return 12 * (1 + deltas.index(d))
+
+    def direction(t, d, s):
+        own = noisy(0.74, 0.09)
+        return {
+            "cosine": own,
+            "cosine_gradient": noisy(0.52, 0.08),
+            "cosine_permuted": 0.12,
+            "cosine_random": 0.03,
+            "cosine_rotated": 0.14,
+            "margin": own - 0.5,
+            "sensitivity": float(rng.lognormal(-0.3, 0.3)),
+            **eta(),
+        }
+
+    def optimum(t, d, s):
+        return {
+            "r2": noisy(0.81, 0.12),
+            "r2_gradient": noisy(0.3, 0.4),
+            "r2_constant": noisy(0.1, 0.05),
+            "r2_permuted": noisy(-1.5, 1.0),
+            **eta(),
+        }
+
+    def amplitude(t, d, s):
+        norm, ratio = float(rng.lognormal(0, 0.7)), float(rng.normal(0.1, 0.3))
+        return {
+            "r2": noisy(0.6, 0.1),
+            "r2_gradient": noisy(0.2, 0.2),
+            "log_ratio": ratio,
+            "norm_predicted": norm,
+            "norm_trained": norm * math.exp(ratio),
+            **eta(),
+        }
+
+    def energy(t, d, s):
+        return {
+            name: float(abs(centre * rng.lognormal(0, 0.4)))
+            for name, centre in (
+                ("js", 0.03),
+                ("js_gradient", 0.05),
+                ("js_uniform", 0.12),
+                ("js_initial", 0.15),
+                ("js_permuted", 0.2),
+            )
+        } | {"log_ratio": float(rng.normal(0, 0.3))}
+
+    def bound(t, d, s):
+        gap = float(rng.lognormal(-2, 1))
+        tight = {k: float(rng.lognormal(m, 0.4)) for k, m in (("published", 5), ("one_sided", 2), ("hessian", 0.7))}
+        return {"gap": gap, **{k: gap * v for k, v in tight.items()}, **{f"tightness_{k}": v for k, v in tight.items()}}
+
+    def price(t, d, s):
+        predicted = float(rng.lognormal(-2, 0.6))
+        return {
+            "predicted": predicted,
+            "measured": predicted * float(rng.normal(0.9, 0.4)),
+            "measured_bias": predicted * float(rng.normal(1.6, 0.3)),
+        }
+
+    frames = {
+        ("intrinsic-dimension", "rows"): rows(dimension),
+        ("linearised-optimum", "rows"): rows(optimum),
+        ("control-direction", "rows"): rows(direction),
+        ("control-amplitude", "rows"): rows(amplitude),
+        ("energy-profile", "rows"): rows(energy),
+        ("lq-feedback", "rows"): rows(direction),
+        ("restricted-optimum", "rows"): rows(bound),
+        ("open-loop-price", "rows"): rows(price, [(t, "prefix", s) for t in tasks for s in range(seeds)]),
+    }
+    frames["intrinsic-dimension", "curves"] = [
+        {
+            "task": t,
+            "delta": d,
+            "seed": s,
+            "dimension": n,
+            "predicted": n / (n + curves(t, d, s)),
+            "measured": n / (n + curves(t, d, s)) + 0.05 * float(rng.standard_normal()),
+        }
+        for t, d, s in grid
+        for n in (2, 4, 8, 16, 32, 64, 128, 256)
+    ]
+    shifts = rng.standard_normal(40 * len(grid)) * 2
+    frames["linearised-optimum", "points"] = [
+        {"task": t, "delta": d, "seed": s, "predicted": float(p), "measured": float(0.9 * p + 0.5 * rng.standard_normal())}
+        for i, (t, d, s) in enumerate(grid)
+        for p in shifts[40 * i : 40 * (i + 1)]
+    ]
+    profile = []
+    for t, d, s in grid:
+        share = rng.dirichlet(np.arange(1, 9) * 3.0)
+        other, steep = share * rng.lognormal(0, 0.2, 8), share**1.4
+        profile += [
+            {"task": t, "delta": d, "seed": s, "port": port, "trained": float(o), "predicted": float(p), "gradient": float(g)}
+            for port, o, p, g in zip(PORTS, other / other.sum(), share, steep / steep.sum(), strict=True)
+        ]
+    frames["energy-profile", "profile"] = profile
+    frames["tunable-ports", "rows"] = [
+        {
+            "task": t,
+            "delta": "port-bias",
+            "seed": s,
+            "port": port,
+            "energy": (e := float(rng.lognormal(1, 1))),
+            "loss": 0.4 + 0.1 * math.log1p(e) + 0.03 * float(rng.standard_normal()),
+            "gradient_norm": float(rng.lognormal(0, 0.5)),
+            "trace": float(rng.lognormal(2, 1)),
+            "lq_loss": 0.4 + 0.09 * math.log1p(e),
+        }
+        for t in tasks
+        for s in range(seeds)
+        for port in PORTS
+    ]
+    return frames
+
+
+def write(folder, *, tasks=4, deltas=5, seeds=3, claims=None, long_names=False):
+    """Write verdicts.json and rows/ under `folder` and return the folder; the same arguments give the same bytes."""
+    rng = np.random.default_rng(7)
+    folder = pathlib.Path(folder)
+    (folder / "rows").mkdir(parents=True, exist_ok=True)
+    tail = " as judged by readers of several daily newspapers" if long_names else ""
+    labels = [TASKS[i % len(TASKS)] + ("" if i < len(TASKS) else f" {i // len(TASKS) + 1}") + tail for i in range(tasks)]
+    names = [label.lower().replace(" ", "_") for label in labels]
+    chosen = DELTAS[:deltas]
+    record = {
+        "study": {
+            "name": "quick",
+            "title": "Delta tuning as optimal control",
+            "question": "Does a frozen network's response, measured before training, tell what a trained delta will do?",
+            "backbone": {
+                "name": "nano",
+                "architecture": "bert",
+                "blocks": 4,
+                "width": 128,
+                "parameters": 1830000,
+                "fingerprint": "9f2c41d07b3e",
+            },
+            "tasks": [
+                {
+                    "name": n,
+                    "label": label,
+                    "family": "grammar" if i % 2 else "news",
+                    "classes": 2 + i % 3,
+                    "train": 64,
+                    "test": 128,
+                    "majority": 0.34,
+                    "frozen": 0.71,
+                    "digest": f"{i:02d}b1d2c3",
+                }
+                for i, (n, label) in enumerate(zip(names, labels, strict=True))
+            ],
+            "deltas": [
+                {"name": n, "label": label, "size": 2048 * (i + 1), "reference": key}
+                for i, ((n, label), key) in enumerate(
+                    zip(
+                        chosen, ("", "li2021", "hu2022", "houlsby2019", "benzaken2022", "lester2021", "liu2022", ""), strict=False
+                    )
+                )
+            ],
+            "seeds": list(range(seeds)),
+            "settings": {
+                "ridge": 0.01,
+                "steps": 400,
+                "gate.limit": 0.3,
+                "boot_draws": 2000,
+                "dimensions": [2, 4, 8, 16],
+                "early_stop": False,
+            },
+        },
+        "claims": [_claim(spec, rng) for spec in CLAIMS if claims is None or spec[0] in claims],
+        "derivations": [
+            {
+                "title": "The optimal control of one example",
+                "source": "li2018msa",
+                "steps": [
+                    {
+                        "equation": "J(u) = 1/2 z^top M z + g^top z + 1/2 sum_t u_t^top R_t u_t, quad z = sum_t G_t u_t",
+                        "alt": "J of u is half z transpose M z plus g transpose z plus half the sum of u t transpose R t u t",
+                        "reason": "The loss is expanded to second order in the logit shift, which is linear in the controls.",
+                    },
+                    {
+                        "equation": "u_t = - R_t^(-1) G_t^top lambda",
+                        "alt": "u t is minus R t inverse G t transpose lambda",
+                        "reason": "Stationarity in each control.",
+                    },
+                    {
+                        "equation": "lambda = (I + M W)^(-1) g",
+                        "alt": "lambda is I plus M W, inverse, g",
+                        "reason": "Substituting the controls into the costate at the output.",
+                    },
+                ],
+            }
+        ],
+        "costs": [
+            {"kind": "tuned", "label": "Tuned deltas", "cells": 60, "cpu_seconds": 301.2},
+            {"kind": "responses", "label": "Responses", "cells": 4, "cpu_seconds": 12.6},
+        ],
+        "provenance": {
+            "commit": "abc1234",
+            "dirty": False,
+            "timestamp": 1767225600,
+            "python": "3.11.8",
+            "versions": {"torch": "2.13.0", "transformers": "5.23.0", "numpy": "2.4.6"},
+            "processor": "x86-64, 2 cores",
+            "threads": 1,
+            "engine": "serial",
+        },
+    }
+    (folder / "verdicts.json").write_text(json.dumps(record, ensure_ascii=False))
+    kept = {claim["id"] for claim in record["claims"]}
+    for (claim, part), table in _frames(rng, names, [n for n, _ in chosen], seeds).items():
+        if claim in kept:
+            name = claim if part == "rows" else f"{claim}.{part}"
+            (folder / "rows" / f"{name}.json").write_text(json.dumps(table, ensure_ascii=False))
+    return folder

@@ -1,0 +1,237 @@
+"""Every supported architecture computes what the library computes; damaged or foreign models are refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import zoo
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, BertTokenizer
+
+from tuning import Batch, Edits, Prompt, encode, features, load, wrap
+from tuning.backbones import frame, hidden
+
+
+@pytest.mark.parametrize("kind", zoo.KINDS)
+def test_states_are_the_library_s(kind):
+    backbone, batch = zoo.backbone_of(kind), zoo.batch_of()
+    ours = hidden(backbone, batch, frame(backbone))
+    theirs = zoo.model_of(kind)(input_ids=batch.tokens, attention_mask=batch.mask.long()).last_hidden_state
+    # Three of the library's models round through float32 inside the normalisation and the softmax.
+    tolerance = 1e-5 if kind in ("llama", "qwen2", "gpt_neox") else 1e-13
+    assert ((theirs - ours) * batch.mask[..., None]).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("kind", zoo.KINDS)
+def test_features_do_not_depend_on_padding_or_company(kind):
+    backbone, batch = zoo.backbone_of(kind), zoo.batch_of()
+    together = features(backbone, batch)
+    wider = Batch(
+        torch.cat([batch.tokens, batch.tokens], 1),
+        torch.cat([batch.mask, batch.mask & False], 1),
+        batch.labels,
+    )
+    assert (features(backbone, wider) - together).abs().max() < 1e-12
+    for i in range(len(batch.labels)):
+        length = int(batch.mask[i].sum())
+        alone = Batch(
+            batch.tokens[i : i + 1, :length], batch.mask[i : i + 1, :length], batch.labels[i : i + 1]
+        )
+        assert (features(backbone, alone)[0] - together[i]).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("kind", zoo.KINDS)
+def test_features_are_the_mean_or_the_last_token(kind):
+    backbone, batch = zoo.backbone_of(kind), zoo.batch_of()
+    states, found = hidden(backbone, batch, frame(backbone)), features(backbone, batch)
+    for i, length in enumerate(batch.mask.sum(-1).tolist()):
+        expected = states[i, :length].mean(0) if backbone.kind == "encoder" else states[i, length - 1]
+        assert (found[i] - expected).abs().max() < 1e-13
+
+
+@pytest.mark.parametrize("kind", zoo.KINDS)
+def test_roles_reach_the_keys_and_the_values(kind):
+    """A constant added to what role "v" computes moves the values by it and no key, and conversely."""
+    backbone, batch = zoo.backbone_of(kind), zoo.batch_of()
+    plain = frame(backbone, record_keys=True)
+    hidden(backbone, batch, plain)
+    for role, changed, kept in (("k", 0, 1), ("v", 1, 0), ("q", None, None)):
+        linear = backbone.linear(0, role)
+        push = torch.linspace(1, 2, linear.d_out, dtype=torch.float64)
+        full = (
+            push
+            if linear.rows is None
+            else torch.zeros(3 * linear.d_out).double().index_add(0, linear.rows, push)
+        )
+        pushed = frame(
+            backbone, Edits(outputs={linear.path: (lambda x, y, w=full: y + w,)}), record_keys=True
+        )
+        moved = hidden(backbone, batch, pushed)
+        assert not torch.equal(moved, hidden(backbone, batch, frame(backbone)))
+        before, after = plain.keys[0], pushed.keys[0]
+        if role == "q":
+            assert torch.equal(after[0], before[0]) and torch.equal(after[1], before[1])
+            continue
+        assert torch.equal(after[kept], before[kept])
+        # Rotary keys are turned after the push, which keeps the length of what was added at each position.
+        added = (after[changed] - before[changed]).transpose(1, 2)
+        expected = push.view(added.shape[2:]).expand_as(added)
+        if role == "v" or backbone.layout.first_position is not None:
+            assert (added - expected).abs().max() < 1e-12
+        else:
+            assert (added.norm(dim=-1) - expected.norm(dim=-1)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", zoo.KINDS)
+def test_ports_are_what_is_added_to_the_stream(kind):
+    """The residual stream is rebuilt from what the ports put out, sum by sum."""
+    backbone, batch = zoo.backbone_of(kind), zoo.batch_of()
+    run = frame(backbone, record=True)
+    states = hidden(backbone, batch, run)
+    assert [port.key for port in backbone.ports] == ["0.attention", "0.mlp", "1.attention", "1.mlp"]
+    stream = run.outputs["embedding"]
+    for port in backbone.ports:
+        parallel = kind == "gpt_neox" and port.site == "mlp"
+        h = run.inputs[port.key]
+        expected = stream - run.outputs[f"{port.block}.attention"] if parallel else stream
+        assert (h - expected).abs().max() < 1e-12
+        stream = stream + run.outputs[port.key]
+        if not backbone.layout.pre_norm:
+            assert (run.inputs[f"{port.key}_norm"] - stream).abs().max() < 1e-12
+            stream = run.outputs[f"{port.key}_norm"]
+    if backbone.layout.pre_norm:
+        assert (run.inputs["final"] - stream).abs().max() < 1e-12
+        stream = run.outputs["final"]
+    assert torch.equal(states, stream)
+
+
+def test_fingerprints_tell_weights_and_not_precision_apart():
+    prints = {
+        zoo.backbone_of("bert", seed, dtype).fingerprint
+        for seed in (0, 1)
+        for dtype in (torch.float32, torch.float64)
+    }
+    assert len(prints) == 2
+    assert zoo.backbone_of("bert").fingerprint == zoo.backbone_of("bert").fingerprint
+
+
+def test_an_unsupported_architecture_is_refused_with_the_list():
+    config = AutoConfig.for_model("albert", **zoo.COMMON, embedding_size=8)
+    with pytest.raises(
+        ValueError, match="expected a model of one of the kinds bert, roberta, .* got 'albert'"
+    ):
+        wrap(AutoModel.from_config(config))
+
+
+def test_a_sliding_window_is_refused():
+    config = AutoConfig.for_model(
+        "qwen2", **zoo.SPECIAL["qwen2"], use_sliding_window=True, sliding_window=4, max_window_layers=0
+    )
+    with pytest.raises(ValueError, match="expected full attention"):
+        wrap(AutoModel.from_config(config))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value):
+    model = zoo.model_of("bert")
+    model.encoder.layer[1].output.dense.weight.data[0, 0] = value
+    with pytest.raises(ValueError, match="expected finite weights .* in encoder.layer.1.output.dense.weight"):
+        wrap(model)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(45))]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    BertTokenizer(vocab=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    zoo.model_of("bert", dtype=torch.float32).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_folder_is_read_in_the_asked_precision(folder):
+    backbone = load(str(folder), dtype=torch.float64)
+    assert backbone.dtype == torch.float64 and backbone.fingerprint == load(str(folder)).fingerprint
+    assert backbone.fingerprint == zoo.backbone_of("bert", dtype=torch.float32).fingerprint
+
+
+def test_text_is_encoded_as_the_tokenizer_says(folder):
+    backbone = load(str(folder))
+    first, second = ["w1 w2 w3", "w4", "w5 w6"], ["w7", "w8 w9 w10", "w11"]
+    batch = encode(backbone, first, second, [0, 1, 2], length=16)
+    theirs = backbone.tokenizer(first, second, padding=True, return_tensors="pt")
+    assert torch.equal(batch.mask, theirs["attention_mask"].bool())
+    assert torch.equal(batch.tokens * batch.mask, theirs["input_ids"] * batch.mask)
+    assert batch.labels.tolist() == [0, 1, 2] and batch.tokens.shape == (3, 7)
+    # The segments, which a batch does not carry, are recovered from the separators.
+    original = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    states = original(**theirs).last_hidden_state
+    ours = hidden(backbone, batch, frame(backbone))
+    assert ((states - ours) * batch.mask[..., None]).abs().max() < 1e-5
+    assert encode(backbone, ["w1 " * 50], length=12).tokens.shape == (1, 12)
+    assert encode(backbone, ["w1 " * 50], length=500).tokens.shape == (1, 40), "the model has 40 positions"
+    with pytest.raises(ValueError, match="as many labels"):
+        encode(backbone, first, None, [0])
+
+
+def test_a_delta_that_needs_more_positions_than_there_are_is_refused(folder):
+    backbone = load(str(folder))
+    delta = Prompt(10, shift_positions=True)
+    batch = encode(backbone, ["w1 " * 50], length=40)
+    with pytest.raises(ValueError, match="expected at most 30 tokens"):
+        features(backbone, batch, delta.edits(backbone, delta.initial(backbone, 0)))
+
+
+def test_damaged_folders_are_refused_in_one_sentence(folder, tmp_path):
+    with pytest.raises(ValueError, match="found none"):
+        load(str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="expected a model folder or a reachable hub name"):
+        load("no-such-model-here")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="damaged file"):
+        load(str(folder))
+    weights.write_bytes(whole)
+    tensors = load_file(weights)
+    kept = {name: value for name, value in tensors.items() if "layer.1.output.dense" not in name}
+    save_file(kept, weights, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="2 are missing"):
+        load(str(folder))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "t5"}))
+    with pytest.raises(ValueError, match="got 't5'"):
+        load(str(folder))
+
+
+def test_stories_is_read_and_predicts_as_the_library_does(shared):
+    folder = str(shared / "models" / "stories260K")
+    backbone = load(folder)
+    assert (backbone.kind, backbone.blocks, backbone.width, backbone.key_value_heads) == ("decoder", 5, 64, 4)
+    batch = encode(backbone, ["Once upon a time, there was a little girl.", "The dog", ""])
+    assert batch.mask.any(-1).all(), "an empty text still has one token"
+    states = AutoModel.from_pretrained(folder)(
+        input_ids=batch.tokens, attention_mask=batch.mask.long()
+    ).last_hidden_state
+    ours = hidden(backbone, batch, frame(backbone))
+    assert ((states - ours) * batch.mask[..., None]).abs().max() < 1e-4, "float32, states of size 10"
+    last = states[torch.arange(3), batch.mask.sum(-1) - 1]
+    assert (features(backbone, batch) - last).abs().max() < 1e-4
+
+
+def test_minilm_knows_which_sentences_are_alike():
+    try:
+        backbone = load("minilm")
+    except ValueError as error:
+        pytest.skip(str(error))
+    texts = [
+        "A man is playing a guitar.",
+        "Someone plays an instrument.",
+        "The stock market fell on Tuesday.",
+    ]
+    with torch.no_grad():
+        x = features(backbone, encode(backbone, texts)).numpy()
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    alike = x @ x.T
+    assert backbone.blocks == 6 and backbone.width == 384
+    assert alike[0, 1] > 0.4 > alike[0, 2] + 0.2

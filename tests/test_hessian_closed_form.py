@@ -1,0 +1,124 @@
+"""Curvature operators equal their closed forms and explicit float64 matrices, over unequal batches."""
+
+import pytest
+import torch
+from torch.func import hessian as dense_hessian
+from torch.nn.functional import cross_entropy, layer_norm
+
+from probes.curvature import fisher, gauss_newton, hessian
+
+SIZES = (5, 2, 9)
+# float64, fewer than 1e3 terms of size about 1 in any sum: rounding is below 1e-12, wrong weights show at 0.1
+EXACT = {"rtol": 1e-10, "atol": 1e-11}
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def batches():
+    x, y = draw(sum(SIZES), 4), torch.randint(3, (sum(SIZES),), generator=torch.Generator().manual_seed(1))
+    return list(zip(x.split(SIZES), y.split(SIZES), strict=True))
+
+
+@pytest.fixture(scope="module")
+def params():
+    return {"embed": draw(6, 4, seed=2), "norm": 1 + 0.1 * draw(6, seed=3), "head": draw(3, 6, seed=4)}
+
+
+def outputs(p, batch):
+    return torch.tanh(layer_norm(batch[0] @ p["embed"].T, (6,)) * p["norm"]) @ p["head"].T
+
+
+def loss(p, batch):
+    return cross_entropy(outputs(p, batch), batch[1])
+
+
+def merged(batches):
+    return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
+
+
+def explicit(params, batches):
+    """The Hessian of the mean over all examples at once, by torch.func."""
+    blocks = dense_hessian(loss)(params, merged(batches))
+    sizes = {k: v.numel() for k, v in params.items()}
+    rows = [torch.cat([blocks[a][b].reshape(sizes[a], sizes[b]) for b in params], 1) for a in params]
+    return torch.cat(rows)
+
+
+def test_least_squares_is_the_second_moment(batches):
+    """For mean (x'w - t)^2 / 2 the Hessian is the mean of x x'."""
+    x = merged(batches)[0]
+    op = hessian(lambda p, b: ((b[0] @ p["w"] - 1) ** 2).mean() / 2, {"w": draw(4)}, batches)
+    torch.testing.assert_close(op.dense(), x.T @ x / len(x), **EXACT)
+    assert op.products == 4 and op.shape == (4, 4) and op.examples == sum(SIZES)
+
+
+def test_logistic_is_the_kronecker_form(batches):
+    """For softmax regression H = mean (diag p - p p') (x) x x', and GGN and Fisher are the same matrix."""
+    x, y = merged(batches)
+    p = {"w": draw(3, 4, seed=5)}
+    linear = lambda q, b: b[0] @ q["w"].T  # noqa: E731
+    s = (x @ p["w"].T).softmax(-1)
+    middle = torch.diag_embed(s) - s[:, :, None] * s[:, None, :]
+    closed = torch.einsum("ncd,ni,nj->cidj", middle, x, x).reshape(12, 12) / len(x)
+    for op in (hessian(lambda q, b: cross_entropy(linear(q, b), b[1]), p, batches),
+               fisher(linear, p, batches),
+               gauss_newton(linear, lambda z, b: cross_entropy(z, b[1]), p, batches)):
+        torch.testing.assert_close(op.dense(), closed, **EXACT)
+
+
+@pytest.mark.parametrize("memory, rebuilt", [(1 << 30, 0), (0, 3), (4000, None)])
+def test_hessian_of_a_network(params, batches, memory, rebuilt):
+    op = hessian(loss, params, batches, memory=memory)
+    assert op.kept + op.rebuilt == 3 and rebuilt in (None, op.rebuilt)
+    reference = explicit(params, batches)
+    torch.testing.assert_close(op.dense(), reference, **EXACT)
+    v = draw(op.shape[0], 3, seed=6)
+    torch.testing.assert_close(op @ v, reference @ v, **EXACT)
+    torch.testing.assert_close(op @ v[:, 0], reference @ v[:, 0], **EXACT)
+
+
+def test_block_is_the_diagonal_block(params, batches):
+    op, reference = hessian(loss, params, batches), explicit(params, batches)
+    torch.testing.assert_close(op.block("norm").dense(), reference[24:30, 24:30], **EXACT)
+    ends = torch.cat([torch.arange(24), torch.arange(30, 48)])
+    torch.testing.assert_close(op.block(["embed", "head"]).dense(), reference[ends][:, ends], **EXACT)
+
+
+def test_gauss_newton_and_fisher_are_j_h_j(params, batches):
+    x, y = merged(batches)
+    jacobian = torch.func.jacrev(lambda q: outputs(q, (x, y)))(params)
+    j = torch.cat([jacobian[k].reshape(len(x), 3, -1) for k in params], -1)
+    s = outputs(params, (x, y)).softmax(-1)
+    middle = torch.diag_embed(s) - s[:, :, None] * s[:, None, :]
+    reference = torch.einsum("nci,ncd,ndj->ij", j, middle, j) / len(x)
+    for memory in (1 << 30, 0):
+        op = gauss_newton(outputs, lambda z, b: cross_entropy(z, b[1]), params, batches, memory=memory)
+        torch.testing.assert_close(op.dense(), reference, **EXACT)
+        other = fisher(outputs, params, batches, memory=memory)
+        torch.testing.assert_close(other.dense(), reference, **EXACT)
+
+
+def test_given_weights_are_used(params, batches):
+    """A batch with weight 2 counts as the same batch listed twice."""
+    some = hessian(loss, params, batches[:2], weights=[2 * SIZES[0], SIZES[1]]).dense()
+    torch.testing.assert_close(some, hessian(loss, params, [batches[0], *batches[:2]]).dense(), **EXACT)
+
+
+def test_bad_input_is_a_sentence(params, batches):
+    with pytest.raises(ValueError, match="dropout"):
+        hessian(lambda p, b: torch.nn.functional.dropout(outputs(p, b)).mean(), params, batches)
+    extra = {**params, "idle": draw(2)}
+    with pytest.raises(ValueError, match="does not use idle"):
+        hessian(loss, extra, batches)
+    padded = hessian(loss, extra, batches, allow_unused=True).dense()
+    torch.testing.assert_close(padded[:48, :48], explicit(params, batches), **EXACT)
+    assert not padded[48:].any() and not padded[:, 48:].any()
+    with pytest.raises(ValueError, match="scalar"):
+        hessian(outputs, params, batches)
+    with pytest.raises(ValueError, match="C >= 2"):
+        fisher(lambda p, b: outputs(p, b)[:, :1], params, batches)
+    with pytest.raises(ValueError, match="positive numbers"):
+        hessian(loss, params, batches, weights=[1, 2])

@@ -1,0 +1,53 @@
+"""Every delta starts where the model computes what the frozen one does; prompt and prefix when masked."""
+
+import dataclasses
+
+import pytest
+import torch
+import zoo
+
+from tuning import identity_edits
+from tuning.backbones import frame, hidden
+
+# Float64 sums in another order differ by a few units in the last place of O(1) numbers.
+TOLERANCE = 1e-12
+LENGTHENING = ("prompt", "prompt-shifted", "prefix", "prefix-shifted", "mix", "stack")
+
+
+@pytest.fixture(scope="module", params=zoo.KINDS)
+def backbone(request):
+    return zoo.backbone_of(request.param)
+
+
+@pytest.mark.parametrize("name", zoo.DELTAS)
+def test_the_identity_point_changes_no_state(backbone, name):
+    batch = zoo.batch_of()
+    frozen = hidden(backbone, batch, frame(backbone))
+    there = hidden(backbone, batch, frame(backbone, identity_edits(zoo.DELTAS[name], backbone)))
+    assert ((there - frozen) * batch.mask[..., None]).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("name", [name for name in zoo.DELTAS if name not in LENGTHENING])
+def test_initial_values_change_no_logit(backbone, name):
+    made, batch = zoo.subject_of(backbone, zoo.DELTAS[name]), zoo.batch_of()
+    frozen = made.steered({}, batch)
+    assert (made.outputs(made.initial, batch) - frozen).abs().max() < TOLERANCE
+    assert (made.outputs(zoo.moved(made.initial), batch) - frozen).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["prompt", "prefix"])
+def test_zero_slots_are_not_the_identity(backbone, name):
+    made, batch = zoo.subject_of(backbone, zoo.DELTAS[name]), zoo.batch_of()
+    zeros = {key: torch.zeros_like(value) for key, value in made.initial.items()}
+    assert (made.outputs(zeros, batch) - made.steered({}, batch)).abs().max() > 1e-3
+    closed = dataclasses.replace(made.edits(zeros), closed=True)
+    same = hidden(backbone, batch, frame(backbone, closed)) - hidden(backbone, batch, frame(backbone))
+    assert (same * batch.mask[..., None]).abs().max() < TOLERANCE
+
+
+def test_seeds_decide_the_start(backbone):
+    for name, delta in zoo.DELTAS.items():
+        first, again, other = (delta.initial(backbone, seed) for seed in (0, 0, 1))
+        assert all(torch.equal(first[key], again[key]) for key in first)
+        same = all(torch.equal(first[key], other[key]) for key in first)
+        assert same == (name in ("bitfit", "port-bias", "ia3", "full", "some-weights"))

@@ -1,0 +1,118 @@
+"""The same numbers in PEFT and here give the same features, and the folder format survives both ways."""
+
+import pytest
+import torch
+import zoo
+
+peft = pytest.importorskip("peft")
+
+from tuning import IA3, Adapter, LoRA, Prefix, Prompt, features, wrap  # noqa: E402
+from tuning.backbones import frame, hidden  # noqa: E402
+from tuning.peft_format import export_peft, import_peft  # noqa: E402
+
+ALL = LoRA(2, alpha=3, targets=("q", "k", "v", "o", "mlp"))
+CASES = [
+    ("bert", LoRA(2, alpha=6)),
+    ("bert", ALL),
+    ("llama", ALL),
+    ("gpt2", LoRA(2, alpha=3)),
+    ("gpt2", ALL),
+    ("gpt_neox", LoRA(2, alpha=3, targets=("k", "o"))),
+    ("distilbert", ALL),
+    ("mpnet", ALL),
+    ("bert", IA3()),
+    ("llama", IA3()),
+    ("gpt2", IA3()),
+    ("gpt_neox", IA3()),
+    ("bert", Prefix(3, shift_positions=True)),
+    ("gpt2", Prefix(3, shift_positions=True)),
+    ("llama", Prefix(3, shift_positions=True)),
+    ("bert", Prompt(3, shift_positions=True)),
+    ("gpt2", Prompt(3, shift_positions=True)),
+    ("llama", Prompt(3, shift_positions=True)),
+]
+# PEFT's own arithmetic (float32 rotations, cached keys) is single precision; the models are O(1).
+TOLERANCE = 1e-5
+
+
+def theirs(kind: str, folder, batch) -> torch.Tensor:
+    """The last hidden states of the text tokens in PEFT."""
+    model = peft.PeftModel.from_pretrained(zoo.model_of(kind, dtype=torch.float32), folder).eval()
+    with torch.no_grad():
+        states = model(input_ids=batch.tokens, attention_mask=batch.mask.long()).last_hidden_state
+    return states[:, -batch.tokens.shape[1] :]
+
+
+@pytest.mark.parametrize(("kind", "delta"), CASES, ids=[f"{kind}-{delta.name}" for kind, delta in CASES])
+def test_same_numbers_same_states(kind, delta, tmp_path):
+    backbone, batch = zoo.backbone_of(kind, dtype=torch.float32), zoo.batch_of()
+    params = zoo.moved(delta.initial(backbone, 0))
+    export_peft(tmp_path, backbone, delta, params)
+    ours = hidden(backbone, batch, frame(backbone, delta.edits(backbone, params)))
+    plain = hidden(backbone, batch, frame(backbone))
+    real = batch.mask[..., None]
+    error = ((theirs(kind, tmp_path, batch) - ours) * real).abs().max()
+    print(f"PEFT {kind} {delta.name}: {error:.1e}")
+    assert error < TOLERANCE
+    assert ((plain - ours) * real).abs().max() > 0.05, (
+        "the delta must do something, or agreement says nothing"
+    )
+
+
+@pytest.mark.parametrize(("kind", "delta"), CASES, ids=[f"{kind}-{delta.name}" for kind, delta in CASES])
+def test_import_inverts_export(kind, delta, tmp_path):
+    backbone, batch = zoo.backbone_of(kind, dtype=torch.float32), zoo.batch_of()
+    params = zoo.moved(delta.initial(backbone, 0))
+    export_peft(tmp_path, backbone, delta, params)
+    again, numbers = import_peft(tmp_path, backbone)
+    ours, back = (
+        features(backbone, batch, d.edits(backbone, p)) for d, p in ((delta, params), (again, numbers))
+    )
+    assert (ours - back).abs().max() < TOLERANCE
+    if backbone.layout.fused is None:
+        assert again.edits(backbone, numbers).shift == delta.edits(backbone, params).shift
+        assert all(torch.equal(numbers[name], params[name]) for name in params)
+
+
+def test_a_lora_made_by_peft_on_a_fused_map_is_read(tmp_path):
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=2, lora_alpha=6, target_modules=["c_attn"], fan_in_fan_out=True)
+    model = peft.get_peft_model(zoo.model_of("gpt2", dtype=torch.float32), config)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(tmp_path)
+    backbone, batch = zoo.backbone_of("gpt2", dtype=torch.float32), zoo.batch_of()
+    delta, params = import_peft(tmp_path, backbone)
+    assert delta.targets == ("q", "k", "v")
+    ours = hidden(backbone, batch, frame(backbone, delta.edits(backbone, params)))
+    states = model.eval()(input_ids=batch.tokens, attention_mask=batch.mask.long()).last_hidden_state
+    assert ((states - ours) * batch.mask[..., None]).abs().max() < TOLERANCE
+
+
+def test_a_classifier_made_around_the_base_model_finds_its_modules(tmp_path):
+    backbone = zoo.backbone_of("bert", dtype=torch.float32)
+    params = zoo.moved(LoRA(2).initial(backbone, 0))
+    export_peft(tmp_path, backbone, LoRA(2), params, inside="bert.")
+    delta, again = import_peft(tmp_path, backbone)
+    assert delta.rank == 2 and all(torch.equal(again[name], params[name]) for name in params)
+
+
+@pytest.mark.parametrize(
+    ("delta", "words"),
+    [(Adapter(2), "expected LoRA, IA3"), (Prefix(2), "shift_positions"), (Prompt(2), "shift_positions")],
+)
+def test_what_peft_cannot_hold_is_refused(delta, words, tmp_path):
+    backbone = wrap(zoo.model_of("bert"))
+    with pytest.raises(ValueError, match=words):
+        export_peft(tmp_path / "new", backbone, delta, delta.initial(backbone, 0))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_missing_or_foreign_folder_is_refused_in_one_sentence(tmp_path):
+    backbone = zoo.backbone_of("bert")
+    with pytest.raises(ValueError, match="expected a PEFT folder"):
+        import_peft(tmp_path / "nowhere", backbone)
+    export_peft(tmp_path, backbone, LoRA(1), LoRA(1).initial(backbone, 0))
+    with pytest.raises(ValueError, match="expected LoRA on the linear maps"):
+        import_peft(tmp_path, zoo.backbone_of("llama"))

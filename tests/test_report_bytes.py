@@ -1,0 +1,187 @@
+"""The report: the same results give the same bytes, every study shape renders, and what is wrong is said in a sentence."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import made_results
+import pytest
+
+from reports import __main__ as command
+from reports import load, render, words
+from reports.document import document
+from reports.figures import gallery
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return made_results.write(tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """A study of one claim, one task, one delta and one seed."""
+    return made_results.write(tmp_path_factory.mktemp("one"), tasks=1, deltas=1, seeds=1, claims=["control-direction"])
+
+
+def edited(folder, target, change):
+    """Copy a results folder and change its record."""
+    shutil.copytree(folder, target)
+    path = target / "verdicts.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    return target
+
+
+def strings(value):
+    """Yield every string of a nested document."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from strings(inner)
+
+
+def test_same_results_same_bytes_in_another_folder_and_another_process(tmp_path):
+    kept = ["linearised-optimum", "energy-profile", "intrinsic-dimension"]  # strips, multiples, an image of points
+    folder = made_results.write(tmp_path / "here", claims=kept)
+    here = render.render(load.read(folder))
+    copy, out = tmp_path / "copy", tmp_path / "there.pdf"
+    shutil.copytree(folder, copy)
+    root = pathlib.Path(__file__).resolve().parents[1]
+    paths = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "PYTHONPATH": paths}
+    line = [sys.executable, "-m", "reports", "build", str(copy), "--out", str(out)]
+    subprocess.run(line, env=environment, check=True, capture_output=True, cwd=tmp_path)
+    assert out.read_bytes() == here
+    assert b"pdfaid:part" in here and b"pdfuaid:part" in here  # the archive and accessibility profiles that typst checked
+
+
+def test_other_results_other_bytes(one, tmp_path):
+    first = render.render(load.read(one))
+    other = edited(one, tmp_path / "other", lambda r: r["claims"][0]["criteria"][0].update(estimate=0.6))
+    assert render.render(load.read(other)) != first
+
+
+def test_twenty_tasks_with_long_names_render(tmp_path):
+    claims = ["intrinsic-dimension", "open-loop-price", "tunable-ports"]
+    big = made_results.write(tmp_path, tasks=20, deltas=8, seeds=1, claims=claims, long_names=True)
+    assert render.render(load.read(big)).startswith(b"%PDF")
+
+
+def test_a_study_with_holes_renders(folder, tmp_path):
+    """Not applicable, without criteria, interval, gate, controls, rivals, figure or rows; a number open on one side."""
+
+    def bare(record):
+        kept = [c for c in record["claims"] if c["id"] in ("control-direction", "control-amplitude", "lq-feedback")]
+        first, second, third = record["claims"][:] = kept
+        first.update(verdict="not applicable", criteria=[], rivals=[], nulls=[], controls={}, gate=None, assumptions=[],
+                     statistic={"label": "cosine", "estimate": None, "low": None, "high": None}, figure="control_direction",
+                     why="three of twelve clusters lie inside the linear regime, five are needed")  # fmt: skip
+        second["criteria"][0].update(low=None, supported=[None, None], tolerated=[None, None])
+        third["criteria"][0].update(high=None)
+        record["derivations"], record["costs"], record["study"]["settings"] = [], [], {}
+
+    target = edited(folder, tmp_path / "bare", bare)
+    (target / "rows" / "control-direction.json").unlink()
+    (target / "rows" / "lq-feedback.json").write_text("[]")
+    results = load.read(target)
+    said = document(results, gallery(results))
+    assert [c["figure"] is None for view in said["views"] for c in view["claims"]] == [True, False, True]
+    assert render.render(results).startswith(b"%PDF")
+
+
+def test_a_whole_study_renders_and_the_page_speaks_in_words(folder):
+    results = load.read(folder)
+    assert render.render(results).startswith(b"%PDF")
+    said = document(results, {})
+    for section in [c for view in said["views"] for c in view["claims"]]:
+        for key in ("id", "equation", "figure"):
+            section.pop(key)
+    raw = [t["name"] for t in results.study["tasks"]] + ["port-bias", "linear_regime", "early_stop", "gate.limit", "boot_draws"]
+    text = [s for key in ("setting", "opening", "groups", "views", "tasks", "deltas", "settings") for s in strings(said[key])]
+    assert len(text) > 100 and not [(name, s) for name in raw for s in text if name in s]
+
+
+def test_the_summary_counts_the_verdicts_and_names_every_claim_once(folder):
+    claims = load.read(folder).claims
+    groups = words.verdict_groups(claims)
+    assert sorted(t for g in groups for t in g["titles"]) == sorted(c["title"] for c in claims)
+    for group in groups:
+        assert (
+            f"{words.COUNTS[len(group['titles'])]} {'is' if len(group['titles']) == 1 else 'are'} {group['verdict']}"
+            in words.opening(claims)
+        )
+    claims[0]["controls"]["bad"]["verdict"] = "supported"
+    assert "Of 18 planted controls with a known answer, 17 came out as expected" in words.opening(claims)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ({"estimate": 0.71234, "low": 0.62, "high": 0.803}, "0.71 [0.62, 0.80]"),
+        ({"estimate": -0.139, "low": -0.2, "high": -0.08}, "−0.14 [−0.20, −0.08]"),
+        ({"estimate": 63.2, "low": 40.0, "high": None}, "63 [40, ∞]"),
+        ({"estimate": 1834000.0, "low": None, "high": None}, "1\u202f834\u202f000"),
+        ({"estimate": -0.0004, "low": -0.3, "high": 0.3}, "0.0 [−0.3, 0.3]"),
+        ({"estimate": None, "low": None, "high": None}, "–"),
+        (None, "–"),
+    ],
+)
+def test_an_interval_is_written_with_the_digits_it_has(value, written):
+    assert words.interval(value) == written
+
+
+def test_an_equation_that_typst_refuses_is_named_and_the_old_report_stays(one, tmp_path, capsys):
+    target = edited(one, tmp_path / "bad", lambda r: r["claims"][0].update(equation="frac(a, b, c)"))
+    out = tmp_path / "report.pdf"
+    out.write_bytes(b"old")
+    assert command.main(["build", str(target), "--out", str(out)]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "control-direction" in said and "\n" not in said
+    assert out.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir() if p.is_file()] == ["report.pdf"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda r: r["claims"][0].update(sources=["nobody1999"]), "nobody1999"),
+        (lambda r: r["claims"][0].update(figure="pie_chart"), "pie-chart"),
+        (lambda r: r.pop("costs"), "costs"),
+    ],
+)
+def test_what_is_wrong_is_named(one, tmp_path, capsys, change, named):
+    target = edited(one, tmp_path / "wrong", change)
+    assert command.main(["build", str(target), "--out", str(tmp_path / "r.pdf")]) == 2
+    assert named in capsys.readouterr().err
+
+
+def test_no_results_is_one_sentence_and_exit_two(tmp_path, capsys):
+    assert command.main(["table", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("reports: ") and said.count("\n") == 1
+
+
+def test_the_table_has_one_line_per_claim(folder, capsys):
+    claims = load.read(folder).claims
+    assert command.main(["table", str(folder), "--markdown"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) == 2 + len(claims) and all(line.count("|") - line.count("\\|") == 5 for line in lines)
+    for line, claim in zip(lines[2:], claims, strict=True):
+        assert claim["title"] in line and line.endswith(f"{claim['verdict']} |")
+    assert command.main(["table", str(folder), "--json"]) == 0
+    assert [row["id"] for row in json.loads(capsys.readouterr().out)] == [c["id"] for c in claims]
+    assert command.main(["table", str(folder)]) == 0
+    assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 100
+
+
+def test_figures_are_written_as_svg_and_png(tmp_path, capsys):
+    small = made_results.write(tmp_path / "small", claims=["control-amplitude"])
+    assert command.main(["figures", str(small), "--out", str(tmp_path / "out")]) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "control-amplitude.png", "control-amplitude.svg", "forest.png", "forest.svg"]  # fmt: skip
+    assert (tmp_path / "out" / "forest.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,106 @@
+"""Intrinsic dimensions of known clouds: the golden table, agreed on by three libraries, and closed forms."""
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KDTree
+
+from probes.representation import gride, local_pca, mle, participation_ratio, two_nn
+
+
+def cloud(kind, d, noise=0.0, seed=0, n=5000, ambient=128):
+    """The golden table's points: a d-dimensional sphere or Gaussian in `ambient` dimensions, and noise."""
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((n, d + 1 if kind == "sphere" else d))
+    if kind == "sphere":
+        z /= np.linalg.norm(z, axis=1, keepdims=True)
+    frame = np.linalg.qr(rng.standard_normal((ambient, z.shape[1])))[0]
+    return z @ frame.T + noise * rng.standard_normal((n, ambient))
+
+
+# kind, d, noise: TwoNN and pooled MLE (k = 20) of seed 0; Gride n1 = 8, participation ratio: means of 3 seeds
+GOLDEN = [("sphere", 2, 0.0, 1.8985, 1.9968, 2.02, 3.00),
+          ("sphere", 10, 0.0, 9.3208, 9.2682, 9.17, 10.98),
+          ("sphere", 5, 0.01, 7.1963, 5.7858, 5.60, 6.14)]
+
+
+@pytest.mark.parametrize("kind, d, noise, nearest, pooled, scale8, span", GOLDEN)
+def test_golden_table(kind, d, noise, nearest, pooled, scale8, span):
+    """The same points give the same numbers to the printed digits; means of seeds to 3 standard errors."""
+    X = cloud(kind, d, noise)
+    a, b, c, p = two_nn(X), mle(X, 20), gride(X, (1, 8)), participation_ratio(X)
+    # one unit in the last printed digit, since the table re-measured only some distances in float64
+    assert abs(a.value - nearest) < 1.5e-4 and abs(b.value - pooled) < 1.5e-4
+    assert c.values[0] == pytest.approx(a.value, rel=1e-12)
+    assert abs(c.values[1] - scale8) < 3 * c.estimates[1].stderr * np.sqrt(4 / 3)
+    assert abs(p.value - span) < 0.005 + 3 * p.stderr * np.sqrt(4 / 3)
+    assert a.n == 5000 and a.dropped == 0
+    if not noise:
+        # the neighbourhoods of a sphere are flat discs of dimension d to leading order
+        assert abs(local_pca(X, 100).value - d) < 0.5
+
+
+def test_pooled_divides_by_k_minus_one_and_mean_by_k_minus_two():
+    """In a ball that is exactly uniform both are unbiased; the wrong pairing is off by 1 / (k - 1) = 11 %."""
+    rng, k, d = np.random.default_rng(0), 10, 3
+    X = rng.random((4000, d))
+    X = np.concatenate([X, X + np.eye(d)[0], X - np.eye(d)[0]])[:4000]
+    found = mle(X, k)
+    r = KDTree(X).query(X, k + 1)[0][:, 1:]
+    logs = np.log(r[:, -1:] / r[:, :-1]).sum(1)
+    assert found.value == pytest.approx(4000 * (k - 1) / logs.sum(), rel=1e-9)
+    assert found.parts["mean"].value == pytest.approx(np.mean((k - 2) / logs), rel=1e-9)
+    # the two agree with each other within their errors only when each has its own constant
+    assert abs(found.value - found.parts["mean"].value) < 3 * found.stderr
+
+
+@pytest.mark.parametrize("estimator", [two_nn, lambda X: mle(X, 10), lambda X: gride(X, (4,)).estimates[0]])
+def test_standard_error_is_the_spread(estimator):
+    """Over 60 clouds the spread is known to 9 %; taking points as independent would be off by 1.3 to 4."""
+    found = [estimator(np.random.default_rng(s).standard_normal((600, 3))) for s in range(60)]
+    ratio = np.mean([e.stderr for e in found]) / np.std([e.value for e in found])
+    assert 0.7 < ratio < 1.4
+
+
+def test_duplicates_are_dropped_and_counted():
+    X = cloud("gauss", 3, n=400)
+    twice = np.concatenate([X, X[:50]])
+    a, b = two_nn(X), two_nn(twice)
+    assert b.dropped == 50 and b.n == 400 and b.value == pytest.approx(a.value, rel=1e-9)
+    assert mle(twice, 10).dropped == gride(twice).dropped == local_pca(twice, 20).dropped == 50
+
+
+def test_near_duplicates_far_from_the_origin():
+    """Distances that vanish in a Gram matrix keep their digits, at any scale."""
+    X = cloud("gauss", 4, n=800, ambient=8)
+    assert two_nn(1e-6 * X).value == pytest.approx(two_nn(X).value, rel=1e-9)
+    pairs = np.concatenate([X, X + 1e-9 * np.random.default_rng(1).standard_normal(X.shape)])
+    r = np.sort(np.linalg.norm(pairs[:, None, :] - pairs[None], axis=2), axis=1)[:, 1:3]
+    assert two_nn(pairs).value == pytest.approx((len(pairs) - 1) / np.log(r[:, 1] / r[:, 0]).sum(), rel=1e-6)
+
+
+def test_linear_measures_closed_form():
+    """Three equal axes have participation ratio and effective rank 3; halving variances give 3 and 4."""
+    axes = np.concatenate([np.eye(4)[:3], -np.eye(4)[:3]])
+    flat = participation_ratio(np.tile(axes, (10, 1)))
+    assert flat.value == pytest.approx(3) and flat.parts["effective_rank"].value == pytest.approx(3)
+    scaled = np.concatenate([np.eye(40), -np.eye(40)]) * np.sqrt(0.5 ** np.arange(40))
+    halving = participation_ratio(scaled)
+    assert halving.value == pytest.approx(3, rel=1e-9)
+    assert halving.parts["effective_rank"].value == pytest.approx(4, rel=1e-8)
+
+
+def test_local_pca_of_planes():
+    """Points of a 3-plane have 3 principal components and no more, on either side of k = D."""
+    X = cloud("gauss", 3, n=500, ambient=60)
+    assert local_pca(X, 20, share=1.0).value == local_pca(X, 80, share=1.0).value == 3
+
+
+def test_bad_input_is_a_sentence():
+    with pytest.raises(ValueError, match="distinct points"):
+        two_nn(np.ones((10, 2)))
+    with pytest.raises(ValueError, match="k must be at least 3"):
+        mle(cloud("gauss", 2, n=50), 2)
+    with pytest.raises(ValueError, match="finite array"):
+        two_nn(np.ones((4, 2, 2)))
+    with pytest.raises(ValueError, match="all of them are equal"):
+        participation_ratio(np.ones((30, 2)))

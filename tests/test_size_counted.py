@@ -1,0 +1,62 @@
+"""A delta's size is the number of numbers it trains, and agrees with the formulas of the papers."""
+
+import pytest
+import zoo
+
+from tuning import IA3, Adapter, BitFit, Full, LoRA, PortBias, Prefix, Prompt, place_of
+
+
+@pytest.fixture(scope="module", params=zoo.KINDS)
+def backbone(request):
+    return zoo.backbone_of(request.param)
+
+
+@pytest.mark.parametrize("name", zoo.DELTAS)
+def test_size_is_the_count(backbone, name):
+    delta = zoo.DELTAS[name]
+    initial = delta.initial(backbone, 0)
+    assert {key: tuple(value.shape) for key, value in initial.items()} == delta.shapes(backbone)
+    assert delta.size(backbone) == sum(value.numel() for value in initial.values())
+    assert all(value.dtype == backbone.dtype for value in initial.values())
+
+
+@pytest.mark.parametrize("name", zoo.DELTAS)
+def test_every_parameter_says_where_it_acts(backbone, name):
+    places = {port.key for port in backbone.ports} | {"embedding", "final"}
+    assert {place_of(key) for key in zoo.DELTAS[name].shapes(backbone)} <= places
+
+
+def test_sizes_of_the_papers():
+    """He et al. 2022, per sublayer: prefix 2 l d, adapter 2 r d (+ biases r + d), LoRA on q and v 4 r d."""
+    backbone, d, blocks = zoo.backbone_of("bert"), 16, 2
+    assert Prompt(5).size(backbone) == 5 * d
+    assert Prefix(5).size(backbone) == blocks * 2 * 5 * d
+    assert LoRA(3).size(backbone) == blocks * 4 * 3 * d
+    assert Adapter(3).size(backbone) == 2 * blocks * (2 * 3 * d + 3 + d)
+    assert PortBias().size(backbone) == 2 * blocks * d
+    assert IA3().size(backbone) == blocks * (2 * d + 24)
+    assert BitFit().size(backbone) == d + blocks * (4 * d + d + 24 + d + d)
+    assert Full().size(backbone) == sum(p.numel() for p in backbone.model.parameters())
+    grouped = zoo.backbone_of("llama")
+    assert Prefix(5).size(grouped) == blocks * 2 * 5 * d // 2
+    assert LoRA(3).size(grouped) == blocks * 3 * (2 * d + d + d // 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Prefix(0), "positive length"),
+        (lambda: Prompt(-1), "positive length"),
+        (lambda: LoRA(0), "positive rank"),
+        (lambda: LoRA(1, targets=("w",)), "targets among"),
+        (lambda: Adapter(0), "positive bottleneck"),
+        (lambda: Adapter(1, placement="beside"), "placement"),
+        (lambda: Adapter(1, activation="step"), "activation among"),
+        (lambda: Adapter(1, ports=("2.mlp",)).shapes(zoo.backbone_of("bert")), "expected ports among"),
+        (lambda: Prefix(1, blocks=(7,)).shapes(zoo.backbone_of("bert")), "prefix blocks between"),
+        (lambda: Full(("nothing",)).shapes(zoo.backbone_of("bert")), "match none"),
+    ],
+)
+def test_impossible_settings_are_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()

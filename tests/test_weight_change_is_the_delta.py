@@ -1,0 +1,33 @@
+"""A delta that is a change of the weights gives the same states when it is merged into them."""
+
+import pytest
+import torch
+import zoo
+
+from tuning import Edits, features
+from tuning.backbones import pool
+
+
+@pytest.mark.parametrize("kind", zoo.KINDS)
+@pytest.mark.parametrize("name", ["lora", "lora-qv", "bitfit", "full"])
+def test_merged_equals_applied(kind, name):
+    backbone, batch = zoo.backbone_of(kind), zoo.batch_of()
+    delta = zoo.DELTAS[name]
+    params = zoo.moved(delta.initial(backbone, 0))
+    if kind == "llama" and name == "bitfit":
+        with pytest.raises(ValueError, match="has none"):
+            delta.weight_changes(backbone, params)
+        return
+    changes = delta.weight_changes(backbone, params)
+    applied = features(backbone, batch, delta.edits(backbone, params))
+    merged = features(backbone, batch, Edits(weights=changes))
+    assert (applied - merged).abs().max() < 1e-11
+    model = zoo.model_of(kind)
+    with torch.no_grad():
+        for key, change in changes.items():
+            model.get_parameter(key).add_(change)
+        states = model(input_ids=batch.tokens, attention_mask=batch.mask.long()).last_hidden_state
+    # The library's rotary models round through float32 in softmax and normalisation.
+    assert (pool(backbone, states, batch.mask) - applied).abs().max() < (
+        1e-5 if backbone.layout.pre_norm else 1e-11
+    )

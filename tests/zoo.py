@@ -1,0 +1,102 @@
+"""Tiny random models of every supported architecture, and every delta, for the laws of the tuning room."""
+
+import torch
+from transformers import AutoConfig, AutoModel
+
+from tuning import (
+    IA3,
+    Adapter,
+    Batch,
+    BitFit,
+    Combined,
+    Full,
+    LoRA,
+    PortBias,
+    Prefix,
+    Prompt,
+    Readout,
+    subject,
+    wrap,
+)
+
+COMMON = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 24,
+    "vocab_size": 50,
+}
+SPECIAL = {
+    "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 4, "hidden_dim": 24, "vocab_size": 50},
+    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_inner": 24, "vocab_size": 50},
+    "llama": COMMON | {"num_key_value_heads": 2},
+    "qwen2": COMMON | {"num_key_value_heads": 2},
+}
+KINDS = ("bert", "roberta", "distilbert", "mpnet", "gpt2", "llama", "qwen2", "gpt_neox")
+
+DELTAS = {
+    "prompt": Prompt(3),
+    "prompt-shifted": Prompt(3, shift_positions=True),
+    "prefix": Prefix(2),
+    "prefix-shifted": Prefix(2, shift_positions=True),
+    "adapter": Adapter(3),
+    "parallel": Adapter(3, placement="parallel", scale=2.0, ports=("mlp",)),
+    "lora": LoRA(2, alpha=4, targets=("q", "k", "v", "o", "mlp")),
+    "lora-qv": LoRA(2),
+    "bitfit": BitFit(),
+    "port-bias": PortBias(),
+    "ia3": IA3(),
+    "full": Full(),
+    "some-weights": Full(("*.mlp.*",)),
+    "mix": Combined((("prefix", Prefix(2)), ("adapter", Adapter(3, placement="parallel", ports=("mlp",))))),
+    "stack": Combined((("a", LoRA(1)), ("b", LoRA(1, targets=("q", "o"))), ("prompt", Prompt(2)))),
+}
+
+
+def model_of(kind: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.nn.Module:
+    """A random base model whose every parameter, normalisations included, is away from its default."""
+    tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 1 if kind in ("roberta", "mpnet") else 0}
+    config = AutoConfig.for_model(kind, **SPECIAL.get(kind, COMMON), **tokens, max_position_embeddings=40)
+    model = AutoModel.from_config(config, attn_implementation="eager")
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        scale = name.endswith("weight") and parameter.ndim == 1
+        parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator) + float(scale)
+    return model.to(dtype).eval()
+
+
+def backbone_of(kind: str, seed: int = 0, dtype: torch.dtype = torch.float64):
+    """The tiny random backbone of a kind."""
+    return wrap(model_of(kind, seed, dtype), name=f"tiny-{kind}")
+
+
+def batch_of(size: int = 5, length: int = 7, classes: int = 3, seed: int = 0) -> Batch:
+    """Random tokens with texts of different lengths, one of them full."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(5, 50, (size, length), generator=generator)
+    lengths = torch.randint(2, length + 1, (size,), generator=generator)
+    lengths[0] = length
+    return Batch(
+        tokens, torch.arange(length) < lengths[:, None], torch.randint(classes, (size,), generator=generator)
+    )
+
+
+def subject_of(backbone, delta, classes: int = 3, seed: int = 0):
+    """A subject with a random readout."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    weight = (
+        torch.randn(classes, backbone.width, generator=generator, dtype=torch.float64) / backbone.width**0.5
+    )
+    return subject(
+        backbone, delta, Readout(weight.to(backbone.dtype), torch.zeros(classes, dtype=backbone.dtype)), seed
+    )
+
+
+def moved(params: dict, size: float = 0.3, seed: int = 1) -> dict:
+    """The parameters away from their initial values by a random amount."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: value
+        + size * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.dtype)
+        for name, value in params.items()
+    }

@@ -1,0 +1,235 @@
+"""One control for a whole ensemble, and one control per example: the linearised optima of both views.
+
+The outputs of example i answer the control linearly, y_i = y0_i + G_i z. With K = G R^-1 G' the optimum is
+z = -R^-1 G' costate, costate = gradient of the mean loss at the optimal outputs, so the search runs over N C numbers
+(the kernel, or dual, form) whenever there are fewer of them than control numbers.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+_ROUND = np.finfo(float).eps
+
+
+@dataclass(frozen=True, eq=False)
+class Control:
+    """An optimal control and what it reaches.
+
+    z: the control (M,) or, one per example, (N, M). outputs: the linear outputs y0 + G z. value = loss + energy / 2,
+    loss: the mean loss (or one per example), energy = z' R z. gradient_norm: |G' costate + R z| at the answer,
+    recomputed from z. costate: gradient of the loss at the outputs, with z = -R^-1 G' costate at the optimum.
+    iterations: Newton steps. converged: whether the whitened gradient fell below the tolerance.
+    """
+
+    z: np.ndarray
+    outputs: np.ndarray
+    value: float | np.ndarray
+    loss: float | np.ndarray
+    energy: float | np.ndarray
+    gradient_norm: float | np.ndarray
+    iterations: int
+    converged: bool | np.ndarray
+    costate: np.ndarray
+
+
+def problem(G, y0, r):
+    """G (N, C, M), y0 (N, C) and the diagonal of R (M,) as float64, after checking that they fit together."""
+    G, y0, R = np.asarray(G, float), np.asarray(y0, float), np.asarray(r, float)
+    if G.ndim != 3 or y0.shape != G.shape[:2]:
+        raise ValueError(f"G must have shape (N, C, M) and y0 (N, C), got {G.shape} and {y0.shape}")
+    if R.shape not in ((), G.shape[2:]):
+        raise ValueError(f"r must be a number or a vector of {G.shape[2]} (one per control), got shape {R.shape}")
+    if not (np.all(np.isfinite(R)) and np.all(R > 0)):
+        raise ValueError("r must be positive and finite; without a cost on the control the optimum may not exist")
+    if not (np.all(np.isfinite(G)) and np.all(np.isfinite(y0))):
+        raise ValueError("G and y0 must be finite; the response holds NaN or infinity, check the linearisation")
+    return G, y0, np.broadcast_to(R, G.shape[2:])
+
+
+def roots(H):
+    """S with S S' = H for a stack of positive semi-definite (..., c, c) curvatures."""
+    values, V = np.linalg.eigh(H)
+    return V * np.sqrt(np.maximum(values, 0.0))[..., None, :]
+
+
+def ensemble_lq(G, y0, loss, r, *, kernel=None, tolerance=1e-10, max_iterations=200) -> Control:
+    """The one control z that minimises (1/N) sum_i l_i(y0_i + G_i z) + 1/2 z' R z.
+
+    G: (N, C, M), y0: (N, C), loss: `CrossEntropy` or `Quadratic`, r: a number (R = r I) or the diagonal of R (M,).
+    kernel: K = G R^-1 G' as (N C, N C) if already known (it must contain R). Newton's method with backtracking, over
+    the N C dual numbers if they are fewer than M, over the whitened control otherwise; softmax outputs in their
+    C - 1 contrasts. Stops at whitened gradient |R^-1/2 (G' costate + R z)| <= tolerance times its size at z = 0.
+    To solve in a subspace pass G @ P. Source: the representer theorem, with IRLS in the dual (derived).
+    Raises ValueError for shapes that do not fit or r <= 0.
+    """
+    G, y0, R = problem(G, y0, r)
+    N, C, M = G.shape
+    E = loss.basis(C)
+    if kernel is not None and np.shape(kernel) != (N * C, N * C):
+        raise ValueError(f"kernel must be G R^-1 G' of shape ({N * C}, {N * C}), got {np.shape(kernel)}")
+    if N * E.shape[1] < M:
+        if kernel is None:
+            X = (np.swapaxes(G, 1, 2) @ E).swapaxes(1, 2).reshape(-1, M)
+            K = (X / R) @ X.T
+        else:
+            K = np.asarray(kernel, float).reshape(N, C, N, C)
+            K = np.einsum("ca,ncd->nad", E, K.reshape(N, C, N * C)).reshape(-1, N, C) @ E
+        K = K.reshape(N * E.shape[1], -1)
+        a, iterations, converged = _newton_dual(0.5 * (K + K.T), y0, loss, E, tolerance, max_iterations)
+        z = -np.tensordot(a.reshape(N, -1) @ E.T, G, 2) / R
+    else:
+        X = (E.T @ G).reshape(-1, M) / np.sqrt(R)
+        v, iterations, converged = _newton_primal(X, y0, loss, E, tolerance, max_iterations)
+        z = v / np.sqrt(R)
+    outputs = y0 + G @ z
+    costate = loss.gradient(outputs) / N
+    energy, fit = float(z @ (R * z)), float(loss.value(outputs).mean())
+    gradient = np.tensordot(costate, G, 2) + R * z
+    if kernel is not None and converged:
+        start = np.tensordot(loss.gradient(y0) / N, G, 2)
+        if np.sum(gradient**2 / R) > 1e-6 * np.sum(start**2 / R) + 1e-30:
+            raise ValueError("kernel is not G R^-1 G' of this G and r; divide G G' by r, or leave kernel out")
+    return Control(z, outputs, fit + 0.5 * energy, fit, energy, float(np.linalg.norm(gradient)), iterations,
+                   converged, costate)
+
+
+def _newton_dual(K, y0, loss, E, tolerance, limit):
+    """Minimise the mean loss at y0 - E K a plus 1/2 a' K a over the dual numbers a (N c,)."""
+    N, c = len(y0), E.shape[1]
+    a = np.zeros(N * c)
+
+    def direction(y, a):
+        g = (loss.gradient(y) @ E).ravel() / N
+        S = roots(E.T @ loss.hessian(y) @ E / N)
+        rho = a - g                                             # gradient of the problem is K rho
+        K_rho = K @ rho
+        SK = np.swapaxes(S, 1, 2) @ K.reshape(N, c, N * c)      # S'K, one block row per example
+        SKS = (SK.reshape(N * c, N, c).swapaxes(0, 1) @ S).swapaxes(0, 1).reshape(N * c, N * c)
+        half = _solve_shifted(SKS, (np.swapaxes(S, 1, 2) @ K_rho.reshape(N, c, 1)).ravel())
+        step = (S @ half.reshape(N, c, 1)).ravel() - rho
+        K_step = K @ step
+        shift = -(E @ K_step.reshape(N, c, 1))[..., 0]
+        return step, shift, float(K_rho @ step), float(step @ K_step), float(max(rho @ K_rho, 0.0))
+
+    def quadratic(a, y):
+        return 0.5 * float(-a @ ((y - y0) @ E).ravel())
+
+    return _newton(a, y0, loss, direction, quadratic, tolerance, limit)
+
+
+def _newton_primal(X, y0, loss, E, tolerance, limit):
+    """Minimise the mean loss at y0 + E X v plus 1/2 |v|^2 over the whitened control v (M,)."""
+    N, c = len(y0), E.shape[1]
+
+    def direction(y, v):
+        gradient = X.T @ (loss.gradient(y) @ E).ravel() / N + v
+        S = roots(E.T @ loss.hessian(y) @ E / N)
+        SX = (np.swapaxes(S, 1, 2) @ X.reshape(N, c, -1)).reshape(N * c, -1)
+        step = -_solve_shifted(SX.T @ SX, gradient)
+        shift = (E @ (X @ step).reshape(N, c, 1))[..., 0]
+        return step, shift, float(gradient @ step), float(step @ step), float(gradient @ gradient)
+
+    return _newton(np.zeros(X.shape[1]), y0, loss, direction, lambda v, y: 0.5 * float(v @ v), tolerance, limit)
+
+
+def _solve_shifted(X, b):
+    """(I + X)^-1 b for positive semi-definite X, by Cholesky."""
+    X = 0.5 * (X + X.T)
+    X[np.diag_indices_from(X)] += 1.0
+    try:
+        return cho_solve(cho_factor(X, lower=True, overwrite_a=True, check_finite=False), b, check_finite=False)
+    except LinAlgError:
+        raise ValueError("the kernel is not positive semi-definite; pass K = G R^-1 G' of this G and r") from None
+
+
+def _newton(w, y0, loss, direction, quadratic, tolerance, limit):
+    """Newton with a bisecting line search (sufficient decrease, no overshoot) on mean loss + quadratic.
+
+    `direction(y, w)` gives the step, its shift of the outputs, the slope along it, the curvature of the quadratic
+    along it and the squared whitened gradient. Returns the coordinates, the steps taken and whether it converged.
+    """
+    y, phi = y0, float(loss.value(y0).mean())
+    first, best = None, np.inf
+    for iteration in range(limit):
+        step, shift, slope, pull, squared = direction(y, w)
+        norm = np.sqrt(squared)
+        first = norm if first is None else first
+        # past the tolerance, go on while steps still help: Newton is quadratic here and they cost little
+        if norm <= tolerance * first and (norm >= 0.5 * best or norm <= 1e-14 * first):
+            return w, iteration, True
+        best = min(best, norm)
+        t, low, high = 1.0, 0.0, 1.0
+        while True:
+            w_new, y_new = w + t * step, y + t * shift
+            phi_new = float(loss.value(y_new).mean()) + quadratic(w_new, y_new)
+            if -slope <= 1e-11 * abs(phi):                      # below rounding of phi: trust the Newton step
+                break
+            end = slope + t * pull + float(np.sum((loss.gradient(y_new) - loss.gradient(y)) * shift)) / len(y0)
+            if phi_new > phi + 1e-4 * t * slope or end > -0.5 * slope:
+                high = t
+            elif end < 0.9 * slope and t < 1.0:
+                low = t
+            else:
+                break
+            t = 0.5 * (low + high)
+            if t < 1e-12:
+                return w, iteration, bool(norm <= tolerance * first)
+        w, y, phi = w_new, y_new, phi_new
+    return w, limit, False
+
+
+def per_example_lq(G, y0, loss, r, *, tolerance=1e-10, max_iterations=200) -> Control:
+    """Each example's own best control: u_i minimises l_i(y0_i + G_i u) + 1/2 u' R u.
+
+    Shapes as in `ensemble_lq`; every field of the answer gains a leading example axis (z is (N, M)), costate_i is
+    the gradient of l_i, u_i = -R^-1 G_i' costate_i. Newton in the C (softmax: C - 1) output directions of each
+    example, all examples at once, each with its own backtracking. Raises ValueError for shapes that do not fit or r <= 0.
+    """
+    G, y0, R = problem(G, y0, r)
+    N, C, M = G.shape
+    E = loss.basis(C)
+    X = E.T @ G
+    K = (X / R) @ np.swapaxes(X, 1, 2)                          # (N, c, c)
+    a, y, phi = np.zeros((N, E.shape[1])), y0.copy(), loss.value(y0)
+    first, done, iterations = None, np.zeros(N, bool), 0
+    for iterations in range(max_iterations + 1):
+        rho = a - loss.gradient(y) @ E
+        K_rho = np.einsum("nab,nb->na", K, rho)
+        norm = np.sqrt(np.maximum(np.sum(rho * K_rho, -1), 0.0))
+        first = norm if first is None else first
+        done = norm <= tolerance * np.maximum(first, np.finfo(float).tiny)
+        if done.all() or iterations == max_iterations:
+            break
+        S = roots(E.T @ loss.hessian(y) @ E)
+        St = np.swapaxes(S, 1, 2)
+        half = np.linalg.solve(np.eye(S.shape[-1]) + St @ K @ S, St @ K_rho[..., None])
+        step = (S @ half)[..., 0] - rho
+        K_step = np.einsum("nab,nb->na", K, step)
+        slope, shift = np.sum(rho * K_step, -1), -K_step @ E.T
+        pull, t, low, high = np.sum(step * K_step, -1), np.ones(N), np.zeros(N), np.ones(N)
+        searching = ~done & (-slope > 1e-11 * np.abs(phi))
+        for _ in range(60):
+            a_new, y_new = a + t[:, None] * step, y + t[:, None] * shift
+            phi_new = loss.value(y_new) - 0.5 * np.sum(a_new * ((y_new - y0) @ E), -1)
+            end = slope + t * pull + np.sum((loss.gradient(y_new) - loss.gradient(y)) * shift, -1)
+            over = (phi_new > phi + 1e-4 * t * slope) | (end > -0.5 * slope)
+            under = ~over & (end < 0.9 * slope) & (t < 1.0)
+            searching &= over | under
+            if not searching.any():
+                break
+            high, low = np.where(searching & over, t, high), np.where(searching & under, t, low)
+            t = np.where(searching, 0.5 * (low + high), t)
+        move = ~done & ~searching
+        if not move.any():
+            break
+        a, y, phi = (np.where(move.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+                     for new, old in ((a_new, a), (y_new, y), (phi_new, phi)))
+    z = -np.einsum("nc,ncm->nm", a @ E.T, G) / R
+    outputs = y0 + np.einsum("ncm,nm->nc", G, z)
+    costate = loss.gradient(outputs)
+    fit, energy = loss.value(outputs), np.einsum("nm,m,nm->n", z, R, z)
+    gradient = np.einsum("nc,ncm->nm", costate, G) + R * z
+    return Control(z, outputs, fit + 0.5 * energy, fit, energy, np.linalg.norm(gradient, axis=-1), iterations,
+                   done, costate)

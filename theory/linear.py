@@ -1,0 +1,163 @@
+"""Linear time-varying systems x_{t+1} = A_t x_t + B_t u_t over a finite horizon: reach map, Gramian, least energy.
+
+Matrices come as sequences over t of (..., n, n) and (..., n, m_t); leading axes are a batch and broadcast.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from theory.ensemble import Control
+
+
+def transpose(X):
+    """X with its last two axes exchanged."""
+    return np.swapaxes(X, -1, -2)
+
+
+def symmetric(X):
+    """The symmetric part of X; it keeps rounding from growing into an indefinite value function."""
+    return 0.5 * (X + transpose(X))
+
+
+def apply(X, v):
+    """The matrix-vector product over leading batch axes."""
+    return (X @ v[..., None])[..., 0]
+
+
+def steps(A, B):
+    """The sequences A and B as tuples of float64 arrays, after checking that their shapes fit together."""
+    A = tuple(np.asarray(a, float) for a in A)
+    B = tuple(np.asarray(b, float) for b in B)
+    if not A or len(A) != len(B):
+        raise ValueError(f"A and B must have one matrix per step, at least one, got {len(A)} and {len(B)}")
+    n = A[0].shape[-1]
+    for t, (a, b) in enumerate(zip(A, B, strict=True)):
+        if a.ndim < 2 or a.shape[-2:] != (n, n):
+            raise ValueError(f"A[{t}] must have shape (..., {n}, {n}) like A[0], got {a.shape}")
+        if b.ndim < 2 or b.shape[-2] != n:
+            raise ValueError(f"B[{t}] must have shape (..., {n}, m) to match A[{t}], got {b.shape}")
+    return A, B
+
+
+def weights(X, sizes: Sequence[int], name: str):
+    """X as one symmetric weight per step.
+
+    X is a number (times the identity), one array (shared by all steps, leading axes are a batch) or a list or tuple
+    of per-step arrays. Raises ValueError when a shape does not fit or a matrix is not symmetric.
+    """
+    if isinstance(X, list | tuple) and X and np.ndim(X[0]) != 1:
+        if len(X) != len(sizes):
+            raise ValueError(f"{name} must be one matrix or a list of {len(sizes)}, got a list of {len(X)}")
+        per_step = [np.asarray(x, float) for x in X]
+    else:
+        per_step = [np.asarray(X, float)] * len(sizes)
+    out = []
+    for t, (x, n) in enumerate(zip(per_step, sizes, strict=True)):
+        x = x * np.eye(n) if x.ndim == 0 else x
+        if x.ndim < 2 or x.shape[-2:] != (n, n):
+            raise ValueError(f"{name} at step {t} must be a number or have shape (..., {n}, {n}), got {x.shape}")
+        if not np.allclose(x, transpose(x), rtol=1e-10, atol=1e-12 * np.abs(x).max(initial=0.0)):
+            raise ValueError(f"{name} at step {t} must be symmetric; pass (X + X')/2")
+        out.append(symmetric(x))
+    return tuple(out)
+
+
+def positive(X, name: str):
+    """X, after checking that every matrix is positive definite."""
+    for t, x in enumerate(X):
+        try:
+            np.linalg.cholesky(x)
+        except np.linalg.LinAlgError:
+            raise ValueError(f"{name} at step {t} must be positive definite; every control must cost") from None
+    return X
+
+
+def semidefinite(X, name: str):
+    """X, after checking that every matrix is positive semi-definite up to rounding."""
+    for t, x in enumerate(X):
+        spectrum = np.linalg.eigvalsh(x)
+        if spectrum.min() < -1e-12 * max(np.abs(spectrum).max(), 1e-300):
+            raise ValueError(f"{name} at step {t} must be positive semi-definite, least eigenvalue {spectrum.min():.3g}")
+    return X
+
+
+def root(X):
+    """Z with Z Z' = X for a positive semi-definite X, columns beyond the numerical rank dropped."""
+    values, V = np.linalg.eigh(X)
+    top = np.maximum(values[..., -1:], 0.0)
+    kept = np.where(values > X.shape[-1] * np.finfo(float).eps * top, values, 0.0)
+    rank = max(int((kept > 0).sum(-1).max()), 1)
+    return (V * np.sqrt(kept)[..., None, :])[..., -rank:]
+
+
+def transition(A):
+    """The map Phi(T, 0) = A_{T-1} ... A_0 from the first to the last state, (..., n, n)."""
+    phi = np.asarray(A[0], float)
+    for a in A[1:]:
+        phi = np.asarray(a, float) @ phi
+    return phi
+
+
+def reach(A, B):
+    """The reach map [Phi(T,1) B_0, ..., Phi(T,T) B_{T-1}] of shape (..., n, sum m_t): x_T = Phi(T,0) x_0 + reach u.
+
+    Its singular values are the reachable amplitudes; take rank and energy from them, never from the Gramian, whose
+    spectrum is their square and drowns in rounding twice as early. Raises ValueError for shapes that do not fit.
+    """
+    A, B = steps(A, B)
+    blocks, phi = [], np.eye(A[0].shape[-1])
+    for a, b in zip(reversed(A), reversed(B), strict=True):
+        blocks.append(phi @ b)
+        phi = phi @ a
+    batch = np.broadcast_shapes(*(x.shape[:-2] for x in blocks))
+    return np.concatenate([np.broadcast_to(x, batch + x.shape[-2:]) for x in reversed(blocks)], axis=-1)
+
+
+def gramian(A, B):
+    """The controllability Gramian W = sum_t Phi(T,t+1) B_t B_t' Phi(T,t+1)' of shape (..., n, n).
+
+    Computed by the recursion W <- A_t W A_t' + B_t B_t'; equals reach reach'. Raises ValueError for shapes that do
+    not fit.
+    """
+    A, B = steps(A, B)
+    W = np.zeros(A[0].shape[-2:])
+    for a, b in zip(A, B, strict=True):
+        W = symmetric(a @ W @ transpose(a) + b @ transpose(b))
+    return W
+
+
+def minimum_energy(A, B, target, x0=None) -> Control:
+    """The control of least energy |u|^2 that moves x0 to target (or as near as the system can).
+
+    u = argmin |u|^2 among the minimisers of |Phi(T,0) x0 + reach u - target|, by a singular value decomposition of
+    the reach map. z holds u_0..u_{T-1} one after the other (..., sum m_t), outputs the state attained,
+    loss = 1/2 |outputs - target|^2, energy = |u|^2; converged says whether the target was reached (relative 1e-9).
+    Raises ValueError for shapes that do not fit.
+    """
+    A, B = steps(A, B)
+    n = A[0].shape[-1]
+    target = np.asarray(target, float)
+    x0 = np.zeros(n) if x0 is None else np.asarray(x0, float)
+    if target.shape[-1:] != (n,) or x0.shape[-1:] != (n,):
+        raise ValueError(f"target and x0 must have shape (..., {n}), got {target.shape} and {x0.shape}")
+    free, G = apply(transition(A), x0), reach(A, B)
+    U, s, Vt = np.linalg.svd(G, full_matrices=False)
+    keep = s > max(G.shape[-2:]) * np.finfo(float).eps * s[..., :1]
+    coefficients = np.where(keep, apply(transpose(U), target - free) / np.where(keep, s, 1.0), 0.0)
+    u = apply(transpose(Vt), coefficients)
+    state = free + apply(G, u)
+    miss = state - target
+    loss, energy = 0.5 * np.sum(miss**2, -1), np.sum(u**2, -1)
+    scale = np.maximum(np.linalg.norm(target - free, axis=-1), np.finfo(float).tiny)
+    return Control(
+        z=u,
+        outputs=state,
+        value=loss + 0.5 * energy,
+        loss=loss,
+        energy=energy,
+        gradient_norm=np.linalg.norm(apply(transpose(G), miss), axis=-1),
+        iterations=1,
+        converged=np.linalg.norm(miss, axis=-1) <= 1e-9 * scale,
+        costate=apply(U, np.where(keep, -coefficients / np.where(keep, s, 1.0), 0.0)),
+    )

@@ -1,0 +1,148 @@
+"""The optimization view: what the curvature says about training in few dimensions, and how fast training goes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from theory.kernel import degrees_of_freedom, participation_ratio
+
+__all__ = [
+    "Bound", "descent_share", "effective_dimension", "participation_ratio", "restricted_optimum_bounds",
+    "steps_to_share", "tail_exponent", "tail_share", "threshold_dimension",
+]
+
+
+def effective_dimension(eigenvalues, ridge) -> float:
+    """The effective dimension sum_i l_i / (l_i + ridge) of a curvature spectrum; the kernel's degrees of freedom."""
+    return degrees_of_freedom(eigenvalues, ridge)
+
+
+def threshold_dimension(eigenvalues, distance, tolerance, ambient, *, ridge) -> float:
+    """The dimension at which random affine subspaces start to meet the set {objective <= optimum + tolerance}.
+
+    d = sum_i R^2 mu_i / (R^2 mu_i + 2 eps) over all `ambient` directions, R = distance from start to optimum,
+    eps = tolerance. mu_i = l_i + ridge for the given curvatures of the fit, mu = ridge for the ambient - len others:
+    the curvature must hold every term of the objective that is scored, so pass the penalty's r as ridge when the
+    penalised objective is scored and 0 for the plain loss. Source: Larsen et al. 2022 (arXiv 2107.05802), quadratic
+    well. Raises ValueError for negative values or more eigenvalues than dimensions.
+    """
+    values = np.maximum(np.asarray(eigenvalues, float), 0.0)
+    if values.ndim != 1 or len(values) > ambient:
+        raise ValueError(f"eigenvalues must be a vector of at most {ambient} numbers, got shape {values.shape}")
+    if np.min(eigenvalues, initial=0.0) < -1e-8 * values.max(initial=0.0) or ridge < 0:
+        raise ValueError("eigenvalues and ridge must not be negative; the formula describes a convex well")
+    if not (distance > 0 and tolerance > 0):
+        raise ValueError(f"distance and tolerance must be positive, got {distance} and {tolerance}")
+    mu = np.append(values + ridge, ridge)
+    share = distance**2 * mu / (distance**2 * mu + 2.0 * tolerance)
+    return float(share[:-1].sum() + (ambient - len(values)) * share[-1])
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An upper bound beside what was observed; tightness = bound / observed (1 is tight), source says whose it is."""
+
+    name: str
+    value: float
+    observed: float
+    source: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the observed gap respects the bound."""
+        return self.observed <= self.value
+
+    @property
+    def tightness(self) -> float:
+        """bound / observed; infinite when the observed gap is not positive."""
+        return self.value / self.observed if self.observed > 0 else float("inf")
+
+
+def restricted_optimum_bounds(
+    gap, residual, *, lipschitz, restricted_lipschitz, projected, optimum, curvature, slope=0.0
+) -> tuple[Bound, Bound, Bound]:
+    """Three bounds on the gap F(psi(delta+)) - F(theta+) between the restricted and the full optimum.
+
+    published: L1 |e| + L2 (|delta'| + |delta+|); one-sided: L1 |e| (delta+ minimises, so the second term is not
+    needed); Hessian: |slope'e| + 1/2 e'He, the second-order expansion at theta+, exact for a quadratic F up to the
+    projection. gap: observed; residual: |e| = |theta+ - psi(delta')|; lipschitz L1 of F and restricted_lipschitz L2
+    of F o psi on the segments crossed; projected |delta'|, optimum |delta+|; curvature: e'He; slope: gradient(theta+)'e,
+    0 at an exact optimum. Source: Delta Tuning (arXiv 2203.06904) restated; the last two derived.
+    Raises ValueError for negative or non-finite norms.
+    """
+    given = {"residual": residual, "lipschitz": lipschitz, "restricted_lipschitz": restricted_lipschitz,
+             "projected": projected, "optimum": optimum}
+    for name, x in given.items():
+        if not (np.isfinite(x) and x >= 0):
+            raise ValueError(f"{name} must be finite and not negative, got {x}")
+    if not (np.isfinite(gap) and np.isfinite(curvature) and np.isfinite(slope)):
+        raise ValueError(f"gap, curvature and slope must be finite, got {gap}, {curvature} and {slope}")
+    one_sided = lipschitz * residual
+    restated = "Delta Tuning (arXiv 2203.06904), optimization view, restated"
+    return (
+        Bound("published", float(one_sided + restricted_lipschitz * (projected + optimum)), float(gap), restated),
+        Bound("one-sided", float(one_sided), float(gap), "derived"),
+        Bound("hessian", float(abs(slope) + 0.5 * curvature), float(gap), "derived"),
+    )
+
+
+def tail_share(eigenvalues, k: int) -> float:
+    """The share of the trace beyond the k largest eigenvalues, sum_{i>k} l_i / sum_i l_i."""
+    values = np.sort(np.asarray(eigenvalues, float))[::-1]
+    if values.ndim != 1 or not values.sum() > 0 or k < 0:
+        raise ValueError("a tail needs a vector of eigenvalues with positive sum and k >= 0")
+    return float(values[k:].sum() / values.sum())
+
+
+def tail_exponent(eigenvalues, first: int, last: int) -> float:
+    """The exponent a of l_i ~ i^-a, by least squares of log l_i on log i over ranks first..last (1-based, inclusive)."""
+    values = np.sort(np.asarray(eigenvalues, float))[::-1]
+    if not 1 <= first < last <= len(values) or not np.all(values[first - 1:last] > 0):
+        raise ValueError(f"ranks must satisfy 1 <= first < last <= {len(values)} with positive eigenvalues between")
+    rank = np.arange(first, last + 1)
+    return float(-np.polyfit(np.log(rank), np.log(values[first - 1:last]), 1)[0])
+
+
+def _descent(curvatures, energies, rate):
+    mu, e = np.asarray(curvatures, float), np.asarray(energies, float)
+    if mu.ndim != 1 or mu.shape != e.shape or not (np.all(mu > 0) and np.all(e >= 0) and e.sum() > 0):
+        raise ValueError("curvatures must be positive and energies not negative (not all zero), two vectors of one length")
+    if not 0 < rate < 2.0 / mu.max():
+        raise ValueError(f"rate must lie between 0 and 2 / largest curvature = {2.0 / mu.max():.6g}, got {rate}")
+    gain = e / (2.0 * mu)
+    return gain / gain.sum(), (1.0 - rate * mu) ** 2
+
+
+def descent_share(curvatures, energies, rate, steps):
+    """The share of the possible gain that gradient descent has made after a number (or array) of steps.
+
+    For a quadratic with curvatures mu_i (penalty included) and first gradient energies g_i^2:
+    share(k) = sum_i w_i (1 - (1 - rate mu_i)^2k), w_i proportional to g_i^2 / (2 mu_i). Raises ValueError when the
+    rate does not lie in (0, 2 / max mu), where descent diverges, or lengths differ.
+    """
+    weight, contraction = _descent(curvatures, energies, rate)
+    powers = contraction ** np.asarray(steps, float)[..., None]
+    return (weight * (1.0 - powers)).sum(-1)
+
+
+def steps_to_share(curvatures, energies, rate, share) -> int:
+    """The least number of gradient steps whose gain reaches a share in [0, 1), by bisection on `descent_share`."""
+    if not 0.0 <= share < 1.0:
+        raise ValueError(f"share must lie in [0, 1), got {share}; the whole gain is never reached in finite time")
+    weight, contraction = _descent(curvatures, energies, rate)
+
+    def reached(k):
+        return float((weight * (1.0 - contraction ** float(k))).sum()) >= share
+
+    high = 1
+    while not reached(high):
+        high *= 2
+        if high > 2**62:
+            raise ValueError(f"share {share} is beyond rounding: 1 - share must exceed about 1e-16")
+    low = 0 if reached(0) else high // 2
+    if low == 0 and reached(0):
+        return 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reached(middle) else (middle, high)
+    return high

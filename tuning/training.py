@@ -1,0 +1,316 @@
+"""Training a delta: a deterministic full-batch arm for the validations, and minibatches as in practice."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuning.backbones import Batch
+from tuning.subject import Params, Subject, check_labels
+
+Objective = Callable[[Params], Tensor]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a run reached and what it cost; `history` holds (evaluations, value, gradient norm) per step."""
+
+    params: Params = field(repr=False)
+    value: float
+    gradient_norm: float
+    initial_gradient_norm: float
+    converged: bool
+    evaluations: int
+    cpu_seconds: float
+    wall_seconds: float
+    history: tuple[tuple[int, float, float], ...] = field(repr=False)
+
+
+def flatten(params: Params) -> np.ndarray:
+    """The parameters as one float64 vector, in the order of the dict."""
+    return np.concatenate([value.detach().cpu().double().numpy().ravel() for value in params.values()])
+
+
+def unflatten(vector: np.ndarray, like: Params) -> Params:
+    """The dict of tensors with the names, shapes and precision of `like` filled from a vector."""
+    made, start = {}, 0
+    for name, value in like.items():
+        piece = torch.from_numpy(vector[start : start + value.numel()].copy()).view(value.shape)
+        made[name] = piece.to(value.device, value.dtype)
+        start += value.numel()
+    return made
+
+
+class _Counted:
+    """The objective and its gradient on a flat vector, with a count of evaluations and the latest one."""
+
+    def __init__(self, objective: Objective, like: Params) -> None:
+        self.objective, self.like, self.evaluations = objective, like, 0
+        # What rounding alone may change in a value, relative to it.
+        self.noise = 16 * max(torch.finfo(value.dtype).eps for value in like.values())
+        self.seen: tuple[np.ndarray, float, np.ndarray] | None = None
+
+    def __call__(self, vector: np.ndarray) -> tuple[float, np.ndarray]:
+        params = {name: value.requires_grad_() for name, value in unflatten(vector, self.like).items()}
+        with torch.enable_grad():
+            value = self.objective(params)
+            gradients = torch.autograd.grad(value, list(params.values()), allow_unused=True)
+        self.evaluations += 1
+        filled = {
+            name: torch.zeros_like(value) if gradient is None else gradient
+            for (name, value), gradient in zip(params.items(), gradients, strict=True)
+        }
+        number, gradient = value.item(), flatten(filled)
+        if not math.isfinite(number) or not np.isfinite(gradient).all():
+            if self.seen is None:
+                raise ValueError(
+                    f"expected a finite loss and gradient at the start, got {number}; check the start"
+                )
+            number = math.inf  # a trial step that went too far, which the line search takes back
+        self.seen = (vector.copy(), number, gradient)
+        return number, gradient
+
+
+def fit(
+    objective: Objective,
+    initial: Params,
+    *,
+    tolerance: float = 1e-6,
+    max_evaluations: int = 2000,
+    method: str = "lbfgs",
+) -> Fit:
+    """The minimiser found by full-batch descent from `initial`, stopped at |g| <= tolerance |g_0|.
+
+    "lbfgs": L-BFGS (Nocedal and Wright 2006, section 7.2) on the flat float64 vector, its line search using
+    slopes where values no longer tell steps apart, which is why it gets further than one that needs the
+    values to fall. "gd": theta <- theta - s g with backtracking. Deterministic. `converged` says whether the
+    tolerance was met; a run that ends for another reason is returned with False. Raises ValueError for a loss
+    that is not finite.
+    """
+    if method not in ("lbfgs", "gd"):
+        raise ValueError(f"expected method 'lbfgs' or 'gd', got {method!r}")
+    cpu, wall = time.process_time(), time.perf_counter()
+    counted, start = _Counted(objective, initial), flatten(initial)
+    value, gradient = counted(start)
+    first = float(np.linalg.norm(gradient))
+    goal, history = tolerance * first, [(1, value, first)]
+    best = (start, value, gradient)
+    descend = _lbfgs if method == "lbfgs" else _gradient_steps
+    if first > 0:
+        best = descend(counted, best, goal, max_evaluations, history)
+    norm = float(np.linalg.norm(best[2]))
+    return Fit(
+        params=unflatten(best[0], initial),
+        value=best[1],
+        gradient_norm=norm,
+        initial_gradient_norm=first,
+        converged=norm <= goal,
+        evaluations=counted.evaluations,
+        cpu_seconds=time.process_time() - cpu,
+        wall_seconds=time.perf_counter() - wall,
+        history=tuple(history),
+    )
+
+
+def _descends(before: tuple, after: tuple, slope: float, new_slope: float, size: float, noise: float) -> bool:
+    """Armijo's condition or, where values differ by rounding, its form in slopes (Hager, Zhang 2005)."""
+    if after[1] <= before[1] + 1e-4 * size * slope:
+        return True
+    return after[1] <= before[1] + noise and new_slope <= (2e-4 - 1) * slope
+
+
+def _lbfgs(counted: _Counted, best: tuple, goal: float, budget: int, history: list) -> tuple:
+    """L-BFGS directions with weak Wolfe steps; values are trusted only beyond rounding."""
+    pairs: deque = deque(maxlen=int(min(30, max(5, 2e7 // len(best[0])))))
+    while counted.evaluations < budget and np.linalg.norm(best[2]) > goal:
+        direction = -_inverse_hessian_times(best[2], pairs)
+        slope = float(direction @ best[2])
+        if slope >= 0:
+            pairs.clear()
+            direction, slope = -best[2], -float(best[2] @ best[2])
+        first = 1.0 if pairs else min(1.0, 1.0 / float(np.linalg.norm(best[2])))
+        found = _wolfe(counted, best, direction, slope, first, budget)
+        if found is None:
+            if not pairs:
+                break
+            pairs.clear()
+            continue
+        s, y = found[0] - best[0], found[2] - best[2]
+        if s @ y > 1e-12 * np.linalg.norm(s) * np.linalg.norm(y):
+            pairs.append((s, y, float(s @ y)))
+        best = found
+        history.append((counted.evaluations, best[1], float(np.linalg.norm(best[2]))))
+    return best
+
+
+def _inverse_hessian_times(gradient: np.ndarray, pairs: deque) -> np.ndarray:
+    """The two-loop recursion (Nocedal and Wright 2006, algorithm 7.4)."""
+    q, shares = gradient.copy(), []
+    for s, y, sy in reversed(pairs):
+        share = float(s @ q) / sy
+        q -= share * y
+        shares.append(share)
+    if pairs:
+        _, y, sy = pairs[-1]
+        q *= sy / float(y @ y)
+    for (s, y, sy), share in zip(pairs, reversed(shares), strict=True):
+        q += (share - float(y @ q) / sy) * s
+    return q
+
+
+def _wolfe(
+    counted: _Counted, best: tuple, direction: np.ndarray, slope: float, size: float, budget: int
+) -> tuple | None:
+    """The point where the value has fallen enough and the slope is below 0.9 of itself, or None."""
+    low, high, low_slope, high_slope = 0.0, math.inf, slope, None
+    while counted.evaluations < budget and size > 1e-14:
+        value, gradient = counted(best[0] + size * direction)
+        after, new_slope = counted.seen, float(gradient @ direction)
+        if not _descends(best, after, slope, new_slope, size, counted.noise * abs(best[1])):
+            high, high_slope = size, new_slope
+        elif new_slope < 0.9 * slope:
+            low, low_slope = size, new_slope
+        else:
+            return after
+        if high == math.inf:
+            size *= 4
+        else:
+            # The secant of the slopes where it lies well inside the bracket, the middle elsewhere.
+            rise = high_slope - low_slope
+            guess = low - low_slope * (high - low) / rise if rise > 0 else math.inf
+            inner = 0.1 * (high - low)
+            size = guess if low + inner <= guess <= high - inner else (low + high) / 2
+    return None
+
+
+def _gradient_steps(counted: _Counted, best: tuple, goal: float, budget: int, history: list) -> tuple:
+    """Steepest descent; the step doubles after a success and halves until the step descends enough."""
+    size = 1.0 / max(1.0, float(np.linalg.norm(best[2])))
+    while counted.evaluations < budget and (square := float(best[2] @ best[2])) > goal**2 and size > 1e-20:
+        counted(best[0] - size * best[2])
+        after = counted.seen
+        if _descends(best, after, -square, -float(after[2] @ best[2]), size, counted.noise * abs(best[1])):
+            best, size = after, 2 * size
+            history.append((counted.evaluations, best[1], float(np.linalg.norm(best[2]))))
+        else:
+            size /= 2
+    return best
+
+
+def penalized(
+    subject: Subject, batches: Sequence[Batch], weight: float, metric: str = "parameters"
+) -> Objective:
+    """The objective: mean loss over all examples + weight/2 times a squared size of the control.
+
+    metric "parameters": |delta - delta_0|^2. "signals": the energy, mean over examples of sum over ports of
+    mean over tokens of |u|^2. "weights": the squared norm of the change of the backbone's weights, for deltas
+    that are one. The trained readout, if any, is penalised as a parameter in every metric. Raises ValueError
+    for labels outside the classes and for unknown metrics.
+    """
+    if metric not in ("parameters", "signals", "weights"):
+        raise ValueError(f"expected metric 'parameters', 'signals' or 'weights', got {metric!r}")
+    if metric == "weights" and not hasattr(subject.delta, "weight_changes"):
+        raise ValueError(
+            f"expected a delta that changes weights for metric 'weights', {subject.delta.name} does not"
+        )
+    batches = list(batches)
+    for batch in batches:
+        check_labels(batch.labels, subject.readout.classes)
+    total = sum(len(batch.labels) for batch in batches)
+    start = {name: value.detach() for name, value in subject.initial.items()}
+
+    def squares(params: Params, names: Sequence[str]) -> Tensor:
+        return sum(((params[name] - start[name]).square().sum() for name in names), torch.zeros(()))
+
+    readout = [name for name in start if name.startswith("readout.")]
+
+    def objective(params: Params) -> Tensor:
+        size = squares(params, readout if metric != "parameters" else list(start))
+        if metric == "weights":
+            own = {name: value for name, value in params.items() if name not in readout}
+            changes = subject.delta.weight_changes(subject.backbone, own)
+            size = size + sum(change.square().sum() for change in changes.values())
+        value = weight / 2 * size
+        for batch in batches:
+            share = len(batch.labels) / total
+            value = value + share * subject.loss(params, batch)
+            if metric == "signals":
+                value = value + share * weight / 2 * subject.energy(params, batch)
+        return value
+
+    return objective
+
+
+def minibatch(
+    subject: Subject,
+    batch: Batch,
+    *,
+    steps: int,
+    batch_size: int = 32,
+    lr: float = 1e-3,
+    weight_decay: float = 0.0,
+    warmup: float = 0.06,
+    clip: float = 1.0,
+    seed: int,
+    evaluate: Callable[[Params], float] | None = None,
+    every: int = 0,
+) -> Fit:
+    """AdamW on minibatches with linear warm-up and decay and clipped gradients, as in practice.
+
+    Examples are drawn in seeded epochs without replacement. `history` holds (step, minibatch loss, gradient
+    norm); with `evaluate` and `every`, the second entry of every such step is the evaluation instead. Steps
+    are fixed, so `converged` is False. Raises ValueError for a loss that is not finite and for labels outside
+    the classes.
+    """
+    if min(steps, batch_size) < 1:
+        raise ValueError(f"expected at least one step and one example a step, got {steps} and {batch_size}")
+    check_labels(batch.labels, subject.readout.classes)
+    cpu, wall = time.process_time(), time.perf_counter()
+    generator = torch.Generator().manual_seed(seed)
+    params = {name: value.clone().requires_grad_() for name, value in subject.initial.items()}
+    optimizer = torch.optim.AdamW(params.values(), lr=lr, weight_decay=weight_decay)
+    ramp = max(1, round(warmup * steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda i: min((i + 1) / ramp, max(0.0, (steps - i) / max(1, steps - ramp)))
+    )
+    queue, history, lengths = torch.empty(0, dtype=torch.long), [], batch.mask.sum(-1)
+    for number in range(steps):
+        while len(queue) < min(batch_size, len(batch.labels)):
+            queue = torch.cat([queue, torch.randperm(len(batch.labels), generator=generator)])
+        rows, queue = queue[:batch_size].to(batch.tokens.device), queue[batch_size:]
+        width = int(lengths[rows].max())
+        loss = subject.loss(
+            params, Batch(batch.tokens[rows, :width], batch.mask[rows, :width], batch.labels[rows])
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        norm = float(torch.nn.utils.clip_grad_norm_(params.values(), clip))
+        if not math.isfinite(loss.item()) or not math.isfinite(norm):
+            raise ValueError(
+                f"expected a finite loss, got {loss.item()} at step {number}; lower the learning rate ({lr})"
+            )
+        optimizer.step()
+        schedule.step()
+        score = loss.item()
+        if evaluate is not None and every and (number + 1) % every == 0:
+            with torch.no_grad():
+                score = float(evaluate({name: value.detach() for name, value in params.items()}))
+        history.append((number + 1, score, norm))
+    return Fit(
+        params={name: value.detach().clone() for name, value in params.items()},
+        value=history[-1][1],
+        gradient_norm=history[-1][2],
+        initial_gradient_norm=history[0][2],
+        converged=False,
+        evaluations=steps,
+        cpu_seconds=time.process_time() - cpu,
+        wall_seconds=time.perf_counter() - wall,
+        history=tuple(history),
+    )

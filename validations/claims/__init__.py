@@ -1,0 +1,37 @@
+"""The claims, in the order in which the report tells them."""
+
+from .claim import Assumption, Cell, Claim
+from .control_amplitude import CLAIM as CONTROL_AMPLITUDE
+from .control_direction import CLAIM as CONTROL_DIRECTION
+from .energy_profile import CLAIM as ENERGY_PROFILE
+from .intrinsic_dimension import CURVE, SPECTRUM
+from .linearised_optimum import CLAIM as LINEARISED_OPTIMUM
+from .lq_feedback import CLAIM as LQ_FEEDBACK
+from .open_loop_price import CLAIM as OPEN_LOOP_PRICE
+from .restricted_optimum import HESSIAN, PUBLISHED
+from .tunable_ports import CLAIM as TUNABLE_PORTS
+
+CLAIMS: tuple[Claim, ...] = (
+    SPECTRUM,
+    CURVE,
+    HESSIAN,
+    PUBLISHED,
+    LINEARISED_OPTIMUM,
+    CONTROL_DIRECTION,
+    CONTROL_AMPLITUDE,
+    ENERGY_PROFILE,
+    OPEN_LOOP_PRICE,
+    LQ_FEEDBACK,
+    TUNABLE_PORTS,
+)
+
+
+def named(claim: str) -> Claim:
+    """Return the claim of that id; raises ValueError listing the known ones."""
+    for candidate in CLAIMS:
+        if candidate.id == claim:
+            return candidate
+    raise ValueError(f"expected a claim among {', '.join(c.id for c in CLAIMS)}, got {claim!r}")
+
+
+__all__ = ["CLAIMS", "Assumption", "Cell", "Claim", "named"]

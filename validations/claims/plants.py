@@ -1,0 +1,28 @@
+"""Runs a claim's experiment on the control plants: against their own predictions, or against another system's."""
+
+from collections.abc import Callable
+
+from ..controls import SEEDS, SYSTEMS
+from ..experiments import KINDS, Setting
+from .claim import Cell
+
+
+def own(kind: str, make: Callable[[int, int], Setting]) -> list[Cell]:
+    """Return the cells of every system measured against the prediction made for it."""
+    return _cells(kind, make, lambda system: system)
+
+
+def swapped(kind: str, make: Callable[[int, int], Setting]) -> list[Cell]:
+    """Return the cells of every system measured against the prediction made for another: 0 with 3, 1 with 2."""
+    return _cells(kind, make, lambda system: SYSTEMS - 1 - system)
+
+
+def _cells(kind: str, make: Callable[[int, int], Setting], partner: Callable[[int], int]) -> list[Cell]:
+    experiment = KINDS[kind]
+    cells = []
+    for system in range(SYSTEMS):
+        for seed in range(SEEDS):
+            predicted = experiment.predict(make(partner(system), seed))
+            measured = experiment.measure(make(system, seed), predicted)
+            cells.append(Cell(f"system {system}", kind, seed, predicted, measured))
+    return cells

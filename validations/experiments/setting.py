@@ -1,0 +1,163 @@
+"""What an experiment is given: subjects on one frozen backbone, their data, and the full-batch arm's settings."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probes.response import response
+from theory.ensemble import Control, ensemble_lq
+from theory.kernel import curvature_eigenvalues
+from theory.loss import CrossEntropy
+from tuning.training import Fit, fit
+
+Params = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One cell's inputs.
+
+    `subjects` are named by their role in the experiment. The penalty r is `penalty` times the largest curvature, or, with a
+    `regime`, the smallest on a grid whose predicted control stays linear (see `penalty`). `options` are the part's own.
+    """
+
+    subjects: Mapping[str, Any]
+    train: Any
+    test: Any
+    seed: int
+    penalty: float
+    tolerance: float
+    evaluations: int
+    regime: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The response of some logits to some numbers, y(z) ~ y0 + G z, at a reference point: G (N, C, M), y0 (N, C)."""
+
+    G: np.ndarray
+    y0: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def loss(self) -> CrossEntropy:
+        return CrossEntropy(self.labels)
+
+    def kernel(self) -> np.ndarray:
+        """Return G G' as an (N C, N C) matrix."""
+        flat = self.G.reshape(-1, self.G.shape[-1])
+        return flat @ flat.T
+
+    def columns(self, prefix: str) -> np.ndarray:
+        """Return the columns of G that belong to parameters whose name starts with `prefix`."""
+        edges = np.cumsum([0, *(int(np.prod(s)) for s in self.shapes)])
+        return np.concatenate(
+            [self.G[..., a:b] for n, a, b in zip(self.names, edges, edges[1:], strict=False) if n.startswith(prefix)], axis=-1
+        )
+
+    def curvatures(self, outputs: np.ndarray) -> np.ndarray:
+        """Return the nonzero eigenvalues of (1/N) G' H G, H the softmax curvature at `outputs`, largest first."""
+        return curvature_eigenvalues(self.kernel(), outputs, self.loss)
+
+    def optimum(self, r: float, *, kernel: np.ndarray | None = None, labels: np.ndarray | None = None) -> Control:
+        """Return the ensemble LQ optimum for penalty r, for other labels if given; `kernel` is G G' if known."""
+        loss = self.loss if labels is None else CrossEntropy(labels)
+        return ensemble_lq(self.G, self.y0, loss, r, kernel=None if kernel is None else kernel / r)
+
+
+def linearise(outputs: Callable[[Params, Any], Tensor], params: Params, batch: Any) -> Linear:
+    """Return the exact first-order response of `outputs` at `params`, in float64."""
+    measured = response(outputs, params, [batch])
+    matrix = measured.matrix.detach().double().cpu().numpy()
+    labels = batch.labels.cpu().numpy()
+    return Linear(matrix, measured.outputs.detach().double().cpu().numpy(), labels, tuple(measured.names), tuple(tuple(measured.shapes[n]) for n in measured.names))
+
+
+GRID = tuple(float(x) for x in 10.0 ** np.arange(0.0, -3.01, -0.5))
+
+
+def departure(lin: Linear, control: Control, outputs: np.ndarray) -> float:
+    """Return the median over examples of eta = |y(z) - y(0) - G z| / |G z|, the departure from linearity at a control."""
+    shift = lin.G @ control.z
+    return float(np.median(np.linalg.norm(outputs - lin.y0 - shift, axis=1) / np.maximum(np.linalg.norm(shift, axis=1), 1e-12)))
+
+
+def penalty(setting: Setting, lin: Linear, outputs: Callable[[Params, Any], Tensor], origin: Params) -> float:
+    """Return the penalty r of a cell, from the frozen model alone.
+
+    With a regime: the smallest r on a half-decade grid below the largest curvature whose linearised optimum keeps
+    eta <= regime on the training text, found from the top; so every delta is given as much freedom as its own linear regime
+    allows. Without: `setting.penalty` times the largest curvature.
+    """
+    scale = float(lin.curvatures(lin.y0)[0])
+    if setting.regime is None:
+        return setting.penalty * scale
+    chosen, kernel = scale, lin.kernel()
+    for share in GRID:
+        control = lin.optimum(share * scale, kernel=kernel)
+        if departure(lin, control, logits(outputs, shifted(origin, control.z), setting.train)) > setting.regime:
+            break
+        chosen = share * scale
+    return chosen
+
+
+def flatten(params: Params) -> np.ndarray:
+    """Return the parameters as one float64 vector in dictionary order."""
+    return np.concatenate([p.detach().double().cpu().numpy().ravel() for p in params.values()])
+
+
+def unflatten(vector: np.ndarray, like: Params) -> Params:
+    """Return the vector cut back into the parameters' shapes and dtype."""
+    edges = np.cumsum([0, *(p.numel() for p in like.values())])
+    return {
+        name: torch.as_tensor(vector[a:b], dtype=p.dtype, device=p.device).reshape(p.shape)
+        for (name, p), a, b in zip(like.items(), edges, edges[1:], strict=False)
+    }
+
+
+def shifted(params: Params, vector: np.ndarray) -> Params:
+    """Return params + vector."""
+    return {name: p + d for (name, p), d in zip(params.items(), unflatten(vector, params).values(), strict=True)}
+
+
+def logits(outputs: Callable[[Params, Any], Tensor], params: Params, batch: Any) -> np.ndarray:
+    """Return the outputs as float64 numpy, without a graph."""
+    with torch.no_grad():
+        return outputs(params, batch).double().cpu().numpy()
+
+
+def cross_entropy(outputs: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean cross-entropy of logits (N, C) in nats."""
+    top = outputs.max(1, keepdims=True)
+    return float(np.mean(np.log(np.exp(outputs - top).sum(1)) + top[:, 0] - outputs[np.arange(len(labels)), labels]))
+
+
+def steered_loss(subject: Any, signals: Params, batch: Any) -> Tensor:
+    """Return the mean cross-entropy of the frozen backbone with additive signals at ports."""
+    return torch.nn.functional.cross_entropy(subject.steered(signals, batch), batch.labels)
+
+
+def train(setting: Setting, objective: Callable[[Params], Tensor], initial: Params) -> Fit:
+    """Return the full-batch optimum of an objective with the study's tolerance and budget."""
+    return fit(objective, initial, tolerance=setting.tolerance, max_evaluations=setting.evaluations)
+
+
+def l2(params: Params, origin: Params) -> Tensor:
+    """Return |params - origin|^2."""
+    return sum(((p - origin[name]) ** 2).sum() for name, p in params.items())
+
+
+def cost(fitted: Fit) -> dict:
+    """Return a training's convergence as plain numbers (its durations go to the provenance, not here)."""
+    return {
+        "converged": bool(fitted.converged),
+        "evaluations": int(fitted.evaluations),
+        "gradient_ratio": float(fitted.gradient_norm / max(fitted.initial_gradient_norm, 1e-30)),
+    }

@@ -1,0 +1,57 @@
+"""One additive control at one port at a time: what it should cost, and what training it achieves."""
+
+import numpy as np
+import torch
+
+from theory.ensemble import ensemble_lq
+
+from ..store import Measured
+from .setting import Setting, cost, cross_entropy, l2, linearise, logits, penalty, steered_loss, train
+
+
+def _origin(subject) -> dict[str, torch.Tensor]:
+    return {port: torch.zeros(subject.width, dtype=subject.dtype) for port in subject.ports}
+
+
+def predict(setting: Setting) -> Measured:
+    """Return for every port the energy that a fixed target shift needs, E* = d' (G_p G_p' + r N I)^-1 d, and its rivals.
+
+    d raises each training example's true-class margin by one logit. Rivals: the norm of the gradient at the port, the trace
+    of its kernel, and the linear-quadratic value (control.md, section 5, validation 5).
+    """
+    subject = setting.subjects["bias"]
+    lin = linearise(subject.steered, _origin(subject), setting.train)
+    r = penalty(setting, lin, subject.steered, _origin(subject))
+    n, c, _ = lin.G.shape
+    target = np.eye(c)[lin.labels] - 1.0 / c
+    slope = lin.loss.gradient(lin.y0)
+    rows = []
+    for port in subject.ports:
+        G = lin.columns(port)
+        flat = G.reshape(n * c, -1)
+        kernel = flat @ flat.T
+        d = target.ravel()
+        rows.append(
+            {
+                "port": port,
+                "energy": float(d @ np.linalg.solve(kernel + r * n * np.eye(n * c), d)),
+                "gradient_norm": float(np.linalg.norm(np.einsum("ncm,nc->m", G, slope) / n)),
+                "trace": float(np.trace(kernel) / n),
+                "lq_loss": float(ensemble_lq(G, lin.y0, lin.loss, r, kernel=kernel / r).value),
+            }
+        )
+    return Measured({"r": r, "ports": rows, "reference_loss": cross_entropy(lin.y0, lin.labels)}, {})
+
+
+def measure(setting: Setting, predicted: Measured) -> Measured:
+    """Return for every port the penalised training loss that one trained vector there reaches, and its held-out loss."""
+    subject, r = setting.subjects["bias"], predicted.record["r"]
+    rows = []
+    for row in predicted.record["ports"]:
+        origin = {row["port"]: _origin(subject)[row["port"]]}
+        fitted = train(
+            setting, lambda z, origin=origin: steered_loss(subject, z, setting.train) + 0.5 * r * l2(z, origin), origin
+        )
+        test = cross_entropy(logits(subject.steered, fitted.params, setting.test), setting.test.labels.cpu().numpy())
+        rows.append({"port": row["port"], "loss": float(fitted.value), "test_loss": test, **cost(fitted)})
+    return Measured({"ports": rows}, {})

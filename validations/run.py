@@ -1,0 +1,289 @@
+"""From a study to its results: the list of cells, the cells that are missing, the rows, the verdicts."""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+
+from tuning import deltas as delta_kinds
+from tuning import tasks
+from tuning.backbones import Backbone, encode, load
+from tuning.subject import Readout, Subject, fit_readout, subject
+
+from .claims import CLAIMS, Cell, Claim, named
+from .engine import Job, run
+from .experiments import KINDS, Setting
+from .store import Measured, Store, canonical, content_key, source_digest, write_json
+from .study import Part, Study
+
+READOUT = 0.03  # scikit-learn's inverse penalty of the frozen head, on standardised features
+LABEL = {
+    "tuned": "one delta: prediction and full-batch training",
+    "loop": "bias, prefix and adapter at the same ports",
+    "sites": "one control at each port",
+    "dimension": "training in random subspaces",
+    "bounds": "full tuning and restricted deltas",
+    "control": "known-good and known-bad plants",
+}
+ROLES = {"tuned": ("delta",), "dimension": ("delta",), "sites": ("bias",), "loop": ("bias", "prefix", "adapter")}
+WEIGHT = {"dimension": 10.0, "sites": 7.0, "bounds": 8.0, "loop": 6.0, "tuned": 2.0}
+
+
+@functools.lru_cache(maxsize=4)
+def backbone(name: str) -> Backbone:
+    """Return the frozen backbone, loaded once per process."""
+    return load(name)
+
+
+@functools.lru_cache(maxsize=32)
+def task(name: str, cache: str) -> tasks.Task:
+    """Return a task, built once and kept under `cache`."""
+    return tasks.load(name, cache=pathlib.Path(cache))
+
+
+def _parts(data: tasks.Task, sizes: Mapping[str, int], seed: int) -> tuple[tasks.Split, tasks.Split]:
+    """Return disjoint training examples for the delta and for the readout: a head fitted on the same text would leave no loss."""
+    available = len(data.splits["train"].labels)
+    if available < 2 * sizes["train"]:
+        raise ValueError(f"expected at least {2 * sizes['train']} training examples in {data.name}, got {available}: lower sizes.train")
+    drawn = data.take("train", min(sizes["train"] + sizes["readout"], available), seed)
+    order = np.random.default_rng([seed, 104]).permutation(len(drawn.labels))
+
+    def part(rows: np.ndarray) -> tasks.Split:
+        text_b = None if drawn.text_b is None else tuple(drawn.text_b[i] for i in rows)
+        return tasks.Split(tuple(drawn.text_a[i] for i in rows), text_b, drawn.labels[rows])
+
+    return part(order[: sizes["train"]]), part(order[sizes["train"] :])
+
+
+@functools.lru_cache(maxsize=32)
+def _readout(name: str, task_name: str, cache: str, train: int, size: int, length: int, seed: int) -> Readout:
+    data = task(task_name, cache)
+    split = _parts(data, {"train": train, "readout": size}, seed)[1]
+    return fit_readout(backbone(name), encode(backbone(name), split, length=length), len(data.classes), C=READOUT)
+
+
+def delta(spec: Mapping[str, Any]):
+    """Return the delta of a study's table, {kind = "LoRA", rank = 4, ...}; raises ValueError for unknown kinds or options."""
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items() if k not in ("kind", "label")}
+    kinds = {kind.__name__: kind for kind in delta_kinds.KINDS}
+    if spec.get("kind") not in kinds:
+        raise ValueError(f"expected a delta kind among {', '.join(kinds)}, got {spec.get('kind')!r}")
+    try:
+        return kinds[spec["kind"]](**options)
+    except TypeError:
+        known = ", ".join(f.name for f in dataclasses.fields(kinds[spec["kind"]]))
+        raise ValueError(f"expected options of {spec['kind']} among {known}, got {', '.join(options)}") from None
+
+
+def jobs(study: Study, claims: Sequence[Claim], cache: pathlib.Path) -> list[tuple[str, Job]]:
+    """Return every cell that the claims need as (kind, job); a job's settings are all that the cell depends on."""
+    frozen = backbone(study.backbone)
+    digest = source_digest()
+    found = []
+    for kind in dict.fromkeys(c.kind for c in claims):
+        part = study.parts.get(kind, Part())
+        names = part.deltas or tuple(study.deltas)
+        groups = [(name,) for name in names] if kind in ("tuned", "dimension") else [names]
+        for task_name in part.tasks or study.tasks:
+            data = task(task_name, str(cache))
+            for seed in part.seeds or study.seeds:
+                for group in groups:
+                    settings = {
+                        "kind": kind,
+                        "backbone": frozen.fingerprint,
+                        "backbone_name": study.backbone,
+                        "task": task_name,
+                        "digest": data.digest,
+                        "deltas": [[name, {k: v for k, v in study.deltas[name].items() if k != "label"}] for name in group],
+                        "seed": seed,
+                        "sizes": dataclasses.asdict(study.sizes),
+                        "solver": dataclasses.asdict(study.solver),
+                        "options": {k: list(v) if isinstance(v, tuple) else v for k, v in part.options.items()},
+                        "source": digest,
+                    }
+                    settings = json.loads(canonical(settings))
+                    keyed = {k: v for k, v in settings.items() if k not in ("backbone_name", "task")}
+                    label = f"{kind:<9} {data.name:<18} {'+'.join(group):<22} seed {seed}"
+                    found.append((kind, Job(content_key(keyed), label, WEIGHT[kind], settings)))
+    return found + _control_jobs(claims, digest)
+
+
+def _control_jobs(claims: Sequence[Claim], digest: str) -> list[tuple[str, Job]]:
+    """Return one job per distinct control experiment; claims that share plants share the job."""
+    shared: dict[tuple[str, str, str], list[str]] = {}
+    for claim in CLAIMS:
+        for which in ("good", "bad"):
+            shared.setdefault((claim.kind, which, repr(getattr(claim, which).args) + repr(getattr(claim, which).func.__name__)), []).append(claim.id)
+    made = []
+    for (kind, which, _), ids in shared.items():
+        if any(claim.id in ids for claim in claims):
+            settings = {"kind": "control", "which": which, "claims": ids, "source": digest}
+            label = f"control   known {which} plants for {kind}"
+            made.append(("control", Job(content_key(settings), label, WEIGHT[kind], settings)))
+    return made
+
+
+def setting(settings: Mapping[str, Any], cache: str) -> Setting:
+    """Return the experiment's inputs from a cell's settings: data drawn by the seed, readout fitted and frozen, deltas at their start."""
+    torch.set_num_threads(1)
+    name, seed, sizes = settings["backbone_name"], settings["seed"], settings["sizes"]
+    frozen, data = backbone(name), task(settings["task"], cache)
+    readout = _readout(name, settings["task"], cache, sizes["train"], sizes["readout"], sizes["length"], seed)
+    held_out = data.take("test", min(sizes["test"], len(data.splits["test"].labels)), seed)
+
+    def made(spec: Mapping[str, Any]) -> Subject:
+        return subject(frozen, delta(spec), readout, seed)
+
+    names = [name for name, _ in settings["deltas"]]
+    roles = ROLES.get(settings["kind"], ("full", *names[1:]))
+    if len(roles) != len(names):
+        raise ValueError(f"expected parts.{settings['kind']} to name {len(roles)} deltas ({', '.join(roles)}), got {', '.join(names)}")
+    subjects = {role: made(spec) for role, (_, spec) in zip(roles, settings["deltas"], strict=True)}
+    return Setting(
+        subjects=subjects,
+        train=encode(frozen, _parts(data, sizes, seed)[0], length=sizes["length"]),
+        test=encode(frozen, held_out, length=sizes["length"]),
+        seed=seed,
+        penalty=settings["solver"]["penalty"],
+        tolerance=settings["solver"]["tolerance"],
+        evaluations=settings["solver"]["evaluations"],
+        regime=settings["solver"]["regime"],
+        options=settings["options"],
+    )
+
+
+def execute(job: Job, *, folder: str, cache: str) -> float:
+    """Run one cell: predict and write that down, then train and measure; return the seconds it took."""
+    store, wall, cpu = Store(pathlib.Path(folder)), time.perf_counter(), time.process_time()
+    if job.settings["kind"] == "control":
+        store.write("cells", job.key, job.settings, _controls(job.settings))
+    else:
+        kind, given = KINDS[job.settings["kind"]], setting(job.settings, cache)
+        if not store.has("predicted", job.key):
+            store.write("predicted", job.key, job.settings, kind.predict(given))
+        store.write("cells", job.key, job.settings, kind.measure(given, store.read("predicted", job.key)))
+    seconds = time.perf_counter() - wall
+    record = {"cpu_seconds": time.process_time() - cpu, "wall_seconds": seconds, **provenance()}
+    write_json(store.path("provenance", job.key, ".json"), record)
+    return seconds
+
+
+def _controls(settings: Mapping[str, Any]) -> Measured:
+    """Run one control experiment and return every claim's rows on it."""
+    claims = [named(c) for c in settings["claims"]]
+    made = getattr(claims[0], settings["which"])()
+    return Measured({claim.id: [row for cell in made for row in claim.rows(cell)] for claim in claims}, {})
+
+
+def control_rows(store: Store, found: Sequence[tuple[str, Job]], claim: Claim, which: str) -> list[dict]:
+    """Return a claim's rows on its known-good or known-bad plants."""
+    for kind, job in found:
+        if kind == "control" and job.settings["which"] == which and claim.id in job.settings["claims"]:
+            return store.read("cells", job.key).record[claim.id]
+    raise ValueError(f"expected the {which} control of {claim.id} among the finished cells, got none: run the study again")
+
+
+@functools.lru_cache(maxsize=1)
+def provenance() -> dict:
+    """Return where a measurement was made: commit, versions, processor."""
+    root = pathlib.Path(__file__).resolve().parents[1]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    names = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "cvxpy", "sympy", "pandas")
+    cpu = pathlib.Path("/proc/cpuinfo")
+    models = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")] if cpu.is_file() else []
+    return {
+        "commit": git("rev-parse", "--short=12", "HEAD") or "not a checkout",
+        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "timestamp": int(git("log", "-1", "--format=%ct") or 0),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in names},
+        "processor": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": 1,
+    }
+
+
+def cells(store: Store, found: Sequence[tuple[str, Job]], claim: Claim) -> list[Cell]:
+    """Return a claim's finished cells."""
+    made = []
+    for kind, job in found:
+        if kind != claim.kind:
+            continue
+        own = job.settings["deltas"][0][0] if ROLES.get(kind) == ("delta",) else kind
+        if not claim.deltas or own in claim.deltas:
+            made.append(Cell(pathlib.Path(job.settings["task"]).name, own, job.settings["seed"], store.read("predicted", job.key), store.read("cells", job.key)))
+    return made
+
+
+def describe(study: Study, folder: pathlib.Path) -> dict:
+    """Return what a reader must know of a study: backbone, tasks, deltas, seeds, settings."""
+    frozen = backbone(study.backbone)
+    weights = sum(p.numel() for p in frozen.model.parameters())
+    shown = []
+    for name in study.tasks:
+        data = task(name, str(folder.parent / "tasks"))
+        shown.append({**tasks.describe(data), "train": study.sizes.train, "test": study.sizes.test})
+    made = {name: delta(spec) for name, spec in study.deltas.items()}
+    return {
+        "name": study.name,
+        "title": study.title,
+        "question": study.question,
+        "backbone": {
+            "name": study.backbone if not pathlib.Path(study.backbone).exists() else pathlib.Path(study.backbone).name,
+            "architecture": frozen.architecture,
+            "blocks": frozen.blocks,
+            "width": frozen.width,
+            "parameters": weights,
+            "fingerprint": frozen.fingerprint[:16],
+        },
+        "tasks": shown,
+        "deltas": [
+            {"name": name, "label": spec.get("label", name), "kind": spec["kind"], "size": made[name].size(frozen)}
+            for name, spec in study.deltas.items()
+        ],
+        "seeds": list(study.seeds),
+        "settings": {**dataclasses.asdict(study.sizes), **dataclasses.asdict(study.solver)},
+    }
+
+
+def costs(store: Store, found: Sequence[tuple[str, Job]]) -> list[dict]:
+    """Return the CPU seconds spent on each kind of cell."""
+    made = []
+    for kind in dict.fromkeys(k for k, _ in found):
+        paths = [store.path("provenance", job.key, ".json") for k, job in found if k == kind]
+        seconds = [json.loads(p.read_text())["cpu_seconds"] for p in paths if p.is_file()]
+        made.append({"kind": kind, "label": LABEL[kind], "cells": len(paths), "cpu_seconds": float(sum(seconds))})
+    return made
+
+
+def measure(
+    study: Study,
+    folder: pathlib.Path,
+    *,
+    claims: Sequence[Claim],
+    processes: int,
+    report: Callable[[str], None],
+) -> list[tuple[str, Job]]:
+    """Run every missing cell that the claims need and return the whole list."""
+    cache = folder.parent / "tasks"
+    found = jobs(study, claims, cache)
+    store = Store(folder)
+    missing = [job for _, job in found if not store.has("cells", job.key)]
+    report(f"{study.name}: {len(found)} cells, {len(found) - len(missing)} already measured")
+    run(missing, functools.partial(execute, folder=str(folder), cache=str(cache)), processes=processes, report=report)
+    return found

@@ -1,0 +1,117 @@
+"""What is run: a TOML file of backbone, tasks, deltas, seeds and claims; unknown keys are refused."""
+
+import dataclasses
+import pathlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+FOLDER = pathlib.Path(__file__).with_name("studies")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many examples, and how long: `train` predicts and trains, `test` is where every statistic is computed."""
+
+    train: int = 64
+    test: int = 128
+    length: int = 24
+    readout: int = 600
+
+
+@dataclass(frozen=True)
+class Solver:
+    """The full-batch arm. r is set in each cell from the frozen model: the smallest penalty with eta <= `regime` on the
+    training text; for full tuning, `penalty` times the largest curvature. Training stops at `tolerance` times the first
+    gradient norm."""
+
+    regime: float = 0.1
+    penalty: float = 0.03
+    tolerance: float = 3e-3
+    evaluations: int = 150
+
+
+@dataclass(frozen=True)
+class Part:
+    """One kind of cell: which tasks (default: the study's), which deltas, which seeds, and its own options."""
+
+    tasks: tuple[str, ...] = ()
+    deltas: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A whole study: every cell follows from it and from nothing else."""
+
+    name: str
+    title: str
+    question: str
+    backbone: str
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    claims: tuple[str, ...]
+    deltas: Mapping[str, Mapping[str, Any]]
+    sizes: Sizes = Sizes()
+    solver: Solver = Solver()
+    parts: Mapping[str, Part] = field(default_factory=dict)
+
+
+def _record(kind: type, table: Any, where: str) -> Any:
+    if not isinstance(table, Mapping):
+        raise ValueError(f"expected a table at {where}, got {table!r}: write it as [{where}]")
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    unknown = sorted(set(table) - set(known))
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]!r} in {where}: expected one of {', '.join(sorted(known))}")
+    missing = [n for n, f in known.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and n not in table]
+    if missing:
+        raise ValueError(f"missing key {missing[0]!r} in {where}: add it")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
+    for name, value in values.items():
+        default = known[name].default
+        if isinstance(default, int | float) and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
+            raise ValueError(f"expected a positive number for {name!r} in {where}, got {value!r}")
+    return kind(**values)
+
+
+def read(name_or_path: str) -> Study:
+    """Return the study of a shipped name (quick, minilm, files) or of a TOML file.
+
+    Raises ValueError with one sentence for a missing file, bad TOML, an unknown or missing key, or a wrong type.
+    """
+    path = pathlib.Path(name_or_path)
+    if path.suffix != ".toml":
+        path = FOLDER / f"{name_or_path}.toml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
+        raise ValueError(f"expected a study file or one of {shipped}, got {name_or_path!r}")
+    try:
+        table = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from None
+    table["sizes"] = _record(Sizes, table.get("sizes", {}), "sizes")
+    table["solver"] = _record(Solver, table.get("solver", {}), "solver")
+    parts = table.get("parts", {})
+    table["parts"] = {kind: _record(Part, part, f"parts.{kind}") for kind, part in parts.items()}
+    study = _record(Study, table, path.name)
+    for kind, part in study.parts.items():
+        for delta in part.deltas:
+            if delta not in study.deltas:
+                raise ValueError(f"parts.{kind} names the delta {delta!r}: expected one of {', '.join(study.deltas)}")
+        if set(part.tasks) - set(study.tasks):
+            raise ValueError(f"parts.{kind} names the task {sorted(set(part.tasks) - set(study.tasks))[0]!r}: list it under tasks first")
+    return study
+
+
+def with_data(study: Study, folders: tuple[str, ...]) -> Study:
+    """Return the study with its tasks taken from folders or files given on the command line."""
+    if not folders:
+        return study
+    for folder in folders:
+        if not pathlib.Path(folder).exists():
+            raise ValueError(f"expected a folder or file of task data, got {folder!r}, which does not exist")
+    tasks = tuple(str(pathlib.Path(f)) for f in folders)
+    return dataclasses.replace(study, tasks=tasks, parts={k: dataclasses.replace(p, tasks=()) for k, p in study.parts.items()})
