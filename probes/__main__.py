@@ -13,8 +13,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import probes
-from tuning import backbones, checkpoints, fit, fit_readout, penalized, place_of, subject, tasks
-from tuning.deltas import parse
+from tuning import backbones, checkpoints, tasks
+from tuning.deltas import parse, place_of
+from tuning.subject import fit_readout, subject
+from tuning.training import fit, penalized
 
 INSTRUMENTS = {
     "response": "G = dy/dz of the logits to a delta: its kernel's spectrum and every place's share",

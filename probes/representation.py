@@ -125,7 +125,7 @@ def local_pca(X, k: int = 100, *, share: float = 0.95, centres: int = 1000, seed
 
 
 def participation_ratio(X) -> Estimate:
-    """The participation ratio of the covariance's eigenvalues, (sum l)^2 / sum l^2, with a ten-fold jackknife.
+    """The participation ratio of the covariance's eigenvalues, (sum l)^2 / sum l^2; ten-fold jackknife.
 
     It counts the directions of the linear span, not of the manifold: a sphere of dimension d gives d + 1.
     .parts["effective_rank"] is exp of the entropy of l / sum l (Roy & Vetterli 2007). Duplicates stay: they

@@ -56,7 +56,7 @@ class DensityCurve:
 
 @dataclass(frozen=True)
 class Density:
-    """The spectral density of an operator as quadrature rules: nodes, weights (probes, steps), weights sum to 1.
+    """The spectral density of an operator as quadrature rules: nodes and weights (probes, steps).
 
     status is "exact" (one rule with every eigenvalue) or "sampled" (stochastic Lanczos quadrature). size is
     D.

@@ -10,17 +10,29 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m validations", description="Run a study: predict before training, measure after, decide.")
+    parser = argparse.ArgumentParser(
+        prog="python -m validations", description="Run a study: predict before training, measure after, decide."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     shown = commands.add_parser("list", help="list the claims, the shipped studies and the embedded tasks")
     shown.add_argument("--json", action="store_true", help="print machine-readable results")
     run = commands.add_parser("run", help="run the missing cells of a study and write its verdicts")
     run.add_argument("--study", default="quick", help="a shipped study or a TOML file (default: quick)")
     run.add_argument("--claim", action="append", default=[], help="run this claim only; may be repeated")
-    run.add_argument("--data", action="append", default=[], help="a folder or file of task data; may be repeated; replaces the study's tasks")
+    run.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        help="a folder or file of task data; may be repeated; replaces the study's tasks",
+    )
     run.add_argument("--backbone", help="a folder, a hub name, nano or minilm; replaces the study's backbone")
     run.add_argument("--out", help="the results folder (default: build/<study>)")
-    run.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1), help="worker processes, one thread each (default: 2)")
+    run.add_argument(
+        "--processes",
+        type=int,
+        default=min(2, os.cpu_count() or 1),
+        help="worker processes, one thread each (default: 2)",
+    )
     run.add_argument("--json", action="store_true", help="print machine-readable results")
     show = commands.add_parser("show", help="print the verdicts of a results folder")
     show.add_argument("folder", nargs="?", default="build/quick")
@@ -32,7 +44,9 @@ def _table(record: dict) -> str:
     lines = []
     for claim in record["claims"]:
         first = claim["criteria"][0] if claim["criteria"] else None
-        value = f"{first['estimate']:+.2f} [{first['low']:+.2f}, {first['high']:+.2f}]  {first['label']}" if first else claim["why"]
+        value = (
+            f"{first['estimate']:+.2f} [{first['low']:+.2f}, {first['high']:+.2f}]  {first['label']}" if first else claim["why"]
+        )
         lines.append(f"{claim['verdict']:<15} {claim['title']:<66} {value}")
     return "\n".join(lines)
 
@@ -65,7 +79,12 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "list":
         shipped = sorted(p.stem for p in studies.FOLDER.glob("*.toml"))
         if options.json:
-            print(json.dumps({"claims": {c.id: c.title for c in CLAIMS}, "studies": shipped, "tasks": list(tasks.names())}, indent=1))
+            print(
+                json.dumps(
+                    {"claims": {c.id: c.title for c in CLAIMS}, "studies": shipped, "tasks": list(tasks.names())},
+                    indent=1,
+                )
+            )
             return 0
         print("claims\n" + "\n".join(f"  {c.id:<22} {c.title}" for c in CLAIMS))
         print("studies\n" + "\n".join(f"  {name:<22} {studies.read(name).question}" for name in shipped))

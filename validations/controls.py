@@ -19,6 +19,7 @@ from .experiments.setting import Setting, linearise
 
 SYSTEMS, SEEDS = 4, 4
 PENALTIES = (0.3, 0.1, 0.03, 0.01)
+READOUTS = (0.1, 0.3, 0.6, 1.0)
 WIDTH, BLOCKS, CLASSES, LATENT = 24, 4, 3, 4
 
 
@@ -116,7 +117,9 @@ def _network(system: int, *, uneven: bool) -> tuple[Tensor, Tensor, Tensor]:
     A = 0.4 * rng.standard_normal((2 * BLOCKS, WIDTH, WIDTH)) / np.sqrt(WIDTH)
     C = rng.standard_normal((CLASSES, WIDTH)) / np.sqrt(WIDTH)
     level = np.exp(rng.permutation(np.linspace(-1.0, 1.0, 2 * BLOCKS)) * uneven)[:, None]
-    spread = np.exp(rng.standard_normal((2 * BLOCKS, WIDTH)) * rng.permutation(np.linspace(0.0, 2.0, 2 * BLOCKS))[:, None] * uneven)
+    spread = np.exp(
+        rng.standard_normal((2 * BLOCKS, WIDTH)) * rng.permutation(np.linspace(0.0, 2.0, 2 * BLOCKS))[:, None] * uneven
+    )
     strength = level * spread / np.sqrt(np.mean(spread**2, axis=1, keepdims=True))
     return _tensor(A), _tensor(C), _tensor(strength)
 
@@ -137,7 +140,9 @@ def _batch(system: int, seed: int, split: int, size: int, gates: float) -> State
 def _plant(system: int, kind: str, parameters: Mapping[str, tuple[int, ...]], seed: int = 0, **options) -> Plant:
     rng = np.random.default_rng([19, system, seed])
     initial = {
-        name: _tensor(rng.standard_normal(shape) / np.sqrt(WIDTH)) if name.endswith("down") else torch.zeros(shape, dtype=torch.float64)
+        name: _tensor(rng.standard_normal(shape) / np.sqrt(WIDTH))
+        if name.endswith("down")
+        else torch.zeros(shape, dtype=torch.float64)
         for name, shape in parameters.items()
     }
     return Plant(*_network(system, uneven=kind == "bias"), kind, initial, **options)
@@ -148,7 +153,13 @@ def _ports(site: str = "") -> list[str]:
 
 
 def _setting(
-    system: int, seed: int, subjects: Mapping[str, Plant], penalty: float, options: Mapping[str, Any], gates: float = 0.4, tolerance: float = 1e-5
+    system: int,
+    seed: int,
+    subjects: Mapping[str, Plant],
+    penalty: float,
+    options: Mapping[str, Any],
+    gates: float = 0.4,
+    tolerance: float = 1e-4,
 ) -> Setting:
     return Setting(
         subjects=subjects,
@@ -157,7 +168,7 @@ def _setting(
         seed=seed,
         penalty=penalty,
         tolerance=tolerance,
-        evaluations=1000,
+        evaluations=200,
         options=options,
     )
 
@@ -176,13 +187,27 @@ def subspace_setting(system: int, seed: int) -> Setting:
     return _setting(system, seed, {"delta": plant}, 0.03, {"dimensions": dimensions})
 
 
-def loop_setting(system: int, seed: int, gates: float = 0.4, network: int = 0) -> Setting:
-    """Return bias, prefix and adapter on the attention ports of one network, on a system's data; here a prefix is a bias."""
+def loop_setting(system: int, seed: int, gates: float = 0.4, network: int | None = None) -> Setting:
+    """Return bias, prefix and adapter on the attention ports of a system; here a prefix is a bias.
+
+    Without `network` every system is the first one's network with a readout of another size, so that the losses, and with
+    them the price of open loop, differ between systems.
+    """
     ports = _ports("attention")
-    bias = replace(_plant(network, "bias", {f"{port}.bias": (WIDTH,) for port in ports}), strength=torch.ones(2 * BLOCKS, WIDTH, dtype=torch.float64))
+    size, network = (READOUTS[system], 0) if network is None else (1.0, network)
     shapes = {"down": (LATENT, WIDTH), "up": (WIDTH, LATENT), "bias": (WIDTH,)}
+    bias = _plant(network, "bias", {f"{port}.bias": (WIDTH,) for port in ports})
     adapter = _plant(network, "adapter", {f"{p}.{n}": s for p in ports for n, s in shapes.items()}, seed)
-    return _setting(system, seed, {"bias": bias, "prefix": bias, "adapter": adapter}, 0.03, {"bottleneck": LATENT}, gates, tolerance=1e-3)
+    bias, adapter = (replace(p, C=size * p.C, strength=torch.ones_like(p.strength)) for p in (bias, adapter))
+    return _setting(
+        system,
+        seed,
+        {"bias": bias, "prefix": bias, "adapter": adapter},
+        0.03,
+        {"bottleneck": LATENT},
+        gates,
+        tolerance=1e-3,
+    )
 
 
 def law_setting(system: int, seed: int) -> Setting:
@@ -195,7 +220,11 @@ def law_setting(system: int, seed: int) -> Setting:
     law = {}
     for port in ports:
         basis, gain = found[f"basis.{port}"], found[f"gain.{port}"]
-        law |= {f"{port}.down": _tensor(basis.T), f"{port}.up": _tensor(-basis @ gain), f"{port}.bias": torch.zeros(WIDTH, dtype=bias.dtype)}
+        law |= {
+            f"{port}.down": _tensor(basis.T),
+            f"{port}.up": _tensor(-basis @ gain),
+            f"{port}.bias": torch.zeros(WIDTH, dtype=bias.dtype),
+        }
     adapter = Plant(bias.A, bias.C, bias.strength, "adapter", law, fixed=True)
     return replace(setting, subjects={**setting.subjects, "adapter": adapter}, options={"bottleneck": LATENT, "rank": rank})
 

@@ -35,9 +35,7 @@ def _prepare(parent: int) -> None:
     torch.set_num_threads(1)
 
 
-def run(
-    jobs: Sequence[Job], execute: Callable[[Job], float], *, processes: int, report: Callable[[str], None]
-) -> None:
+def run(jobs: Sequence[Job], execute: Callable[[Job], float], *, processes: int, report: Callable[[str], None]) -> None:
     """Run `execute(job)` for every job and report a line per finished cell with the time that remains.
 
     processes: 1 runs in this process, more in a spawned pool with one thread each. A failing cell stops the run with its

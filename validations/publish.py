@@ -73,7 +73,8 @@ def judge(claim: Claim, cells: Sequence[Cell], rows: Sequence[Mapping]) -> Verdi
     failed = [a for a in _assumptions(claim, cells) if not a["holds"]]
     if failed:
         worst = failed[0]
-        reason = f"the assumption \"{worst['name']}\" holds in {worst['passed']} of {worst['total']} cells, {worst['needed']:.0%} are needed"
+        share = f"{worst['passed']} of {worst['total']} cells, {worst['needed']:.0%} are needed"
+        reason = f'the assumption "{worst["name"]}" holds in {share}'
         return Verdict("not applicable", (), 1.0, 1.0, 0, len(rows), reason)
     return decide(claim.criteria, rows, needed=NEEDED)
 
@@ -114,7 +115,12 @@ def _claim(claim: Claim, verdict: Verdict, cells: Sequence[Cell], rows: Sequence
         "rivals": [_compared(r, rows) for r in claim.rivals],
         "nulls": [_compared(n, rows) for n in claim.nulls],
         "controls": dict(controls),
-        "gate": {"passed": sum(r["inside"] for r in gated), "total": len(gated), "median": float(np.median(etas)), "limit": 0.3}
+        "gate": {
+            "passed": sum(r["inside"] for r in gated),
+            "total": len(gated),
+            "median": float(np.median(etas)),
+            "limit": 0.3,
+        }
         if gated
         else None,
         "clusters": verdict.clusters,

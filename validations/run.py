@@ -55,7 +55,9 @@ def _parts(data: tasks.Task, sizes: Mapping[str, int], seed: int) -> tuple[tasks
     """Return disjoint training examples for the delta and for the readout: a head fitted on the same text would leave no loss."""
     available = len(data.splits["train"].labels)
     if available < 2 * sizes["train"]:
-        raise ValueError(f"expected at least {2 * sizes['train']} training examples in {data.name}, got {available}: lower sizes.train")
+        raise ValueError(
+            f"expected at least {2 * sizes['train']} training examples in {data.name}, got {available}: lower sizes.train"
+        )
     drawn = data.take("train", min(sizes["train"] + sizes["readout"], available), seed)
     order = np.random.default_rng([seed, 104]).permutation(len(drawn.labels))
 
@@ -119,23 +121,28 @@ def jobs(study: Study, claims: Sequence[Claim], cache: pathlib.Path) -> list[tup
     return found + _control_jobs(claims, digest)
 
 
-def _control_jobs(claims: Sequence[Claim], digest: str) -> list[tuple[str, Job]]:
-    """Return one job per distinct control experiment; claims that share plants share the job."""
-    shared: dict[tuple[str, str, str], list[str]] = {}
+def control_experiments() -> list[tuple[str, str, tuple[str, ...]]]:
+    """Return each distinct control experiment as (kind, good or bad, claims); claims on the same plants share one."""
+    shared: dict[tuple, list[Claim]] = {}
     for claim in CLAIMS:
         for which in ("good", "bad"):
-            shared.setdefault((claim.kind, which, repr(getattr(claim, which).args) + repr(getattr(claim, which).func.__name__)), []).append(claim.id)
+            shared.setdefault((claim.kind, which, str(getattr(claim, which))), []).append(claim)
+    return [(kind, which, tuple(c.id for c in found)) for (kind, which, _), found in shared.items()]
+
+
+def _control_jobs(claims: Sequence[Claim], digest: str) -> list[tuple[str, Job]]:
+    """Return the control experiments of the claims as jobs."""
     made = []
-    for (kind, which, _), ids in shared.items():
+    for kind, which, ids in control_experiments():
         if any(claim.id in ids for claim in claims):
-            settings = {"kind": "control", "which": which, "claims": ids, "source": digest}
+            settings = {"kind": "control", "which": which, "claims": list(ids), "source": digest}
             label = f"control   known {which} plants for {kind}"
             made.append(("control", Job(content_key(settings), label, WEIGHT[kind], settings)))
     return made
 
 
 def setting(settings: Mapping[str, Any], cache: str) -> Setting:
-    """Return the experiment's inputs from a cell's settings: data drawn by the seed, readout fitted and frozen, deltas at their start."""
+    """Return the experiment's inputs from a cell's settings: data drawn by the seed, frozen readout, deltas at their start."""
     torch.set_num_threads(1)
     name, seed, sizes = settings["backbone_name"], settings["seed"], settings["sizes"]
     frozen, data = backbone(name), task(settings["task"], cache)
@@ -148,7 +155,9 @@ def setting(settings: Mapping[str, Any], cache: str) -> Setting:
     names = [name for name, _ in settings["deltas"]]
     roles = ROLES.get(settings["kind"], ("full", *names[1:]))
     if len(roles) != len(names):
-        raise ValueError(f"expected parts.{settings['kind']} to name {len(roles)} deltas ({', '.join(roles)}), got {', '.join(names)}")
+        raise ValueError(
+            f"expected parts.{settings['kind']} to name {len(roles)} deltas ({', '.join(roles)}), got {', '.join(names)}"
+        )
     subjects = {role: made(spec) for role, (_, spec) in zip(roles, settings["deltas"], strict=True)}
     return Setting(
         subjects=subjects,
@@ -205,7 +214,11 @@ def provenance() -> dict:
 
     names = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "cvxpy", "sympy", "pandas")
     cpu = pathlib.Path("/proc/cpuinfo")
-    models = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")] if cpu.is_file() else []
+    models = (
+        [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
+        if cpu.is_file()
+        else []
+    )
     return {
         "commit": git("rev-parse", "--short=12", "HEAD") or "not a checkout",
         "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
@@ -226,7 +239,15 @@ def cells(store: Store, found: Sequence[tuple[str, Job]], claim: Claim) -> list[
             continue
         own = job.settings["deltas"][0][0] if ROLES.get(kind) == ("delta",) else kind
         if not claim.deltas or own in claim.deltas:
-            made.append(Cell(pathlib.Path(job.settings["task"]).name, own, job.settings["seed"], store.read("predicted", job.key), store.read("cells", job.key)))
+            made.append(
+                Cell(
+                    pathlib.Path(job.settings["task"]).name,
+                    own,
+                    job.settings["seed"],
+                    store.read("predicted", job.key),
+                    store.read("cells", job.key),
+                )
+            )
     return made
 
 

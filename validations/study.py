@@ -66,7 +66,11 @@ def _record(kind: type, table: Any, where: str) -> Any:
     unknown = sorted(set(table) - set(known))
     if unknown:
         raise ValueError(f"unknown key {unknown[0]!r} in {where}: expected one of {', '.join(sorted(known))}")
-    missing = [n for n, f in known.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and n not in table]
+    missing = [
+        n
+        for n, f in known.items()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and n not in table
+    ]
     if missing:
         raise ValueError(f"missing key {missing[0]!r} in {where}: add it")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
@@ -102,7 +106,9 @@ def read(name_or_path: str) -> Study:
             if delta not in study.deltas:
                 raise ValueError(f"parts.{kind} names the delta {delta!r}: expected one of {', '.join(study.deltas)}")
         if set(part.tasks) - set(study.tasks):
-            raise ValueError(f"parts.{kind} names the task {sorted(set(part.tasks) - set(study.tasks))[0]!r}: list it under tasks first")
+            raise ValueError(
+                f"parts.{kind} names the task {sorted(set(part.tasks) - set(study.tasks))[0]!r}: list it under tasks first"
+            )
     return study
 
 

@@ -84,8 +84,9 @@ def decide(criteria: Sequence[Criterion], rows: Sequence[Mapping], *, needed: in
     inside = [row for row in rows if row.get("inside", True)]
     clusters = [(row["task"], row["seed"]) for row in inside]
     if len(set(clusters)) < needed:
-        reason = f"{len(set(clusters))} of {len({(r['task'], r['seed']) for r in rows})} clusters lie inside the linear regime, {needed} are needed"
-        return Verdict("not applicable", (), 1.0, 1.0, len(set(clusters)), len(inside), reason)
+        found, total = len(set(clusters)), len({(row["task"], row["seed"]) for row in rows})
+        reason = f"{found} of {total} clusters lie inside the linear regime, {needed} are needed"
+        return Verdict("not applicable", (), 1.0, 1.0, found, len(inside), reason)
     names = [name for name, value in inside[0].items() if not isinstance(value, list)]
     columns = {name: np.asarray([row[name] for row in inside]) for name in names}
     outcomes = tuple(judge(c, columns, clusters, seed=seed) for c in criteria)

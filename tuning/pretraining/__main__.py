@@ -23,7 +23,7 @@ def main() -> None:
         "--seed", type=int, default=0, help="seed of the text's mixing and of the student (default 0)"
     )
     parser.add_argument(
-        "--steps", type=int, default=30_000, help="student steps of 128 sentences (default 30000)"
+        "--steps", type=int, default=12_000, help="student steps of 128 sentences (default 12000)"
     )
     parser.add_argument(
         "--minutes", type=float, help="let the student's schedule follow the clock instead of --steps"

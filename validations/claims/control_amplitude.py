@@ -39,7 +39,13 @@ CLAIM = Claim(
     rows=_rows,
     statistic=Comparison("share of the trained control explained, R²", mean("r2")),
     criteria=(
-        Criterion("margin", "R² above the best-scaled gradient", mean_excess("r2", "r2_gradient"), (0.1, np.inf), (0.0, np.inf)),
+        Criterion(
+            "margin",
+            "R² above the best-scaled gradient",
+            mean_excess("r2", "r2_gradient"),
+            (0.1, np.inf),
+            (0.0, np.inf),
+        ),
         Criterion(
             "log ratio",
             "log of trained over predicted norm",

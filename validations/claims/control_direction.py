@@ -23,7 +23,7 @@ CLAIM = Claim(
     title="The trained control has the direction of the LQ optimum",
     statement="One open-loop control drives the whole ensemble of examples; the trained one points along the optimum of the "
     "linear-quadratic problem about the frozen trajectory, better than the gradient does.",
-    equation='hat(z) = - R^(-1) G^top hat(nu), quad S = frac(chevron.l z_"trained", hat(z) chevron.r, norm(z_"trained") norm(hat(z)))',
+    equation=r'hat(z) = - R^(-1) G^top hat(nu), quad S = frac(chevron.l z_"trained"\, hat(z) chevron.r, norm(z_"trained") norm(hat(z)))',
     equation_alt="the predicted control is minus R inverse G transpose times the ensemble's dual variable; S is its cosine with "
     "the trained control",
     derived="the response of the frozen model at zero control (bias) or at the initial prefix, the labels, the penalty",

@@ -28,7 +28,9 @@ def _profile(cell: Cell) -> list[dict]:
         "gradient": cell.predicted.record["profile_gradient"],
     }
     return [
-        cell.place | {"port": port} | {n: float(sum(v for v, p in zip(s, ports, strict=True) if p == port)) for n, s in series.items()}
+        cell.place
+        | {"port": port}
+        | {n: float(sum(v for v, p in zip(s, ports, strict=True) if p == port)) for n, s in series.items()}
         for port in dict.fromkeys(ports)
     ]
 
@@ -39,7 +41,7 @@ CLAIM = Claim(
     title="The LQ optimum says which layers spend the control energy",
     statement="The share of control energy at each port (for a prefix, at each head and for keys and values apart) is that of "
     "the linear-quadratic optimum.",
-    equation='e_t = frac(norm(u_t)^2_R, sum_s norm(u_s)^2_R), quad hat(u)_t = - R^(-1) B_t^top Phi(T, t + 1)^top C^top hat(nu)',
+    equation="e_t = frac(norm(u_t)^2_R, sum_s norm(u_s)^2_R), quad hat(u)_t = - R^(-1) B_t^top Phi(T, t + 1)^top C^top hat(nu)",
     equation_alt="the energy share of layer t is its squared control norm over the sum; the predicted control is the "
     "back-propagated dual variable",
     derived="the linear-quadratic optimum of the frozen model",

@@ -61,7 +61,7 @@ SPECTRUM = Claim(
     title="Curvature predicts the intrinsic dimension",
     statement="The number of random directions that reach 90 % of full tuning's gain in the penalised objective is the effective "
     "dimension of the frozen model's curvature.",
-    equation='d^* = sum_i frac(R^2 mu_i, R^2 mu_i + 2 epsilon), quad mu_i = lambda_i + r, quad R = norm(hat(z)), quad epsilon = 0.1 (J(0) - J(hat(z)))',
+    equation="d^* = sum_i frac(R^2 mu_i, R^2 mu_i + 2 epsilon), quad mu_i = lambda_i + r, quad R = norm(hat(z)), quad epsilon = 0.1 (J(0) - J(hat(z)))",
     equation_alt="the predicted dimension is the sum over curvatures of R squared mu over R squared mu plus two epsilon",
     derived="the Gauss-Newton spectrum, the distance and the gain of the linearised optimum",
     statistic=Comparison("measured over predicted dimension, octaves", mean("log_spectrum")),
@@ -81,7 +81,7 @@ CURVE = Claim(
     title="The linearised problem predicts the whole dimension curve",
     statement="Solving the linearised problem in the same random subspaces gives the share of the gain that training in them "
     "reaches, at every dimension.",
-    equation='s(d) = frac(J(0) - min_theta J(P_d theta), J(0) - min_z J(z)), quad J(z) = 1/N sum_i ell_i (y_(0,i) + G_i z) + r/2 norm(z)^2',
+    equation="s(d) = frac(J(0) - min_theta J(P_d theta), J(0) - min_z J(z)), quad J(z) = 1/N sum_i ell_i (y_(0,i) + G_i z) + r/2 norm(z)^2",
     equation_alt="the score at dimension d is the gain reached in the subspace over the full gain, both in the linearised problem",
     derived="the frozen model's response, solved as a convex problem in the subspaces that training uses later",
     statistic=Comparison("root mean square error of the predicted share", mean("rms")),

@@ -46,7 +46,7 @@ CLAIM = Claim(
     title="Tuning solves the linearised problem",
     statement="Inside the linear regime, the held-out logits of the trained delta are those of the optimum of the problem "
     "linearised at the delta's reference point, computed from the frozen model alone.",
-    equation='hat(y)(x) = y_0 (x) + G(x) hat(z), quad hat(z) = arg min_z 1/N sum_i ell_i (y_(0,i) + G_i z) + r/2 norm(z)^2',
+    equation="hat(y)(x) = y_0 (x) + G(x) hat(z), quad hat(z) = arg min_z 1/N sum_i ell_i (y_(0,i) + G_i z) + r/2 norm(z)^2",
     equation_alt="predicted logits are the frozen logits plus the response times the optimum of the linearised penalised loss",
     derived="the response G of the frozen model on training and held-out text, its logits, the labels and the penalty",
     sources=("jacot2018", "malladi2023", "ding2023"),

@@ -23,7 +23,7 @@ CLAIM = Claim(
     title="A trained adapter is an LQ feedback law",
     statement="The Jacobian of a trained adapter in the state it reads is the gain of the linear-quadratic regulator of the "
     "logits, and closing the loop damps disturbances that do not matter for the task.",
-    equation='K_t = R^(-1) G_t^top (I + M W_t)^(-1) M G_t, quad W_t = sum_(s >= t) G_s R^(-1) G_s^top, quad frac(partial pi_t, partial h) approx - K_t',
+    equation="K_t = R^(-1) G_t^top (I + M W_t)^(-1) M G_t, quad W_t = sum_(s >= t) G_s R^(-1) G_s^top, quad frac(partial pi_t, partial h) approx - K_t",
     equation_alt="the gain is R inverse G transpose times I plus M W inverse times M G, with W the remaining output Gramian; the "
     "adapter's Jacobian is compared with minus the gain",
     derived="the frozen model's response and softmax curvature, averaged over examples in the leading observable directions",

@@ -39,13 +39,19 @@ HESSIAN = Claim(
     title="The curvature of the residual predicts what a delta leaves on the table",
     statement="The loss gap between a delta's optimum and full tuning's is half the residual's norm in the Hessian metric, where "
     "the residual is the part of the full solution that the delta cannot represent.",
-    equation='F(psi(delta^+)) - F(theta^+) approx 1/2 epsilon\'^top H epsilon\', quad epsilon\' = theta^+ - psi(delta\')',
+    equation="F(psi(delta^+)) - F(theta^+) approx 1/2 epsilon'^top H epsilon', quad epsilon' = theta^+ - psi(delta')",
     equation_alt="the gap is about one half epsilon transpose H epsilon, with epsilon the residual of the full solution",
     derived="the full solution, its projection on the delta's range and the Hessian there; the delta itself is trained afterwards",
     statistic=Comparison("log10 of Hessian estimate over observed gap", mean("log_hessian")),
     criteria=(
         Criterion("tightness", "log10 of estimate over gap", mean("log_hessian"), (-0.3, 0.3), (-0.5, 0.5)),
-        Criterion("published bound", "share of runs in which the published bound holds", mean("holds_published"), (0.95, np.inf), (0.95, np.inf)),
+        Criterion(
+            "published bound",
+            "share of runs in which the published bound holds",
+            mean("holds_published"),
+            (0.95, np.inf),
+            (0.95, np.inf),
+        ),
     ),
     rivals=(
         Comparison("one-sided Lipschitz bound, log10 over gap", mean("log_one_sided")),
@@ -64,7 +70,7 @@ PUBLISHED = Claim(
     id="published-bound",
     title="The published bound on a delta's loss gap is informative",
     statement="The two-term Lipschitz bound of the optimization view is within a factor of 10 of the gap it bounds.",
-    equation='abs(F(theta^+) - F(psi(delta^+))) <= L_1 norm(epsilon\') + L_2 (norm(delta\') + norm(delta^+))',
+    equation="abs(F(theta^+) - F(psi(delta^+))) <= L_1 norm(epsilon') + L_2 (norm(delta') + norm(delta^+))",
     equation_alt="the absolute gap is at most L one times the norm of epsilon plus L two times the sum of the delta norms",
     derived="Lipschitz constants as the largest gradient norm on the segments actually crossed, the smallest that the argument allows",
     statistic=Comparison("log10 of published bound over observed gap", mean("log_published")),

@@ -39,7 +39,7 @@ CLAIM = Claim(
     title="The Gramian says which ports are worth controlling",
     statement="Across ports, the energy that a fixed shift of the logits needs, computed before training, orders the loss that a "
     "single trained control reaches there, beyond what gradient norm and kernel trace say.",
-    equation='E^*_p = d^top (G_p G_p^top + r N I)^(-1) d',
+    equation="E^*_p = d^top (G_p G_p^top + r N I)^(-1) d",
     equation_alt="the required energy at port p is d transpose times the inverse of the regularised output Gramian times d",
     derived="the response at each port; d raises every training example's true-class margin by one logit",
     sources=("ding2023",),

@@ -7,7 +7,6 @@ from probes.response import response
 from theory.kernel import curvature_eigenvalues
 from theory.loss import CrossEntropy
 from theory.subspace import restricted_optimum_bounds
-
 from tuning.training import fit
 
 from ..store import Measured
@@ -22,7 +21,10 @@ def predict(setting: Setting) -> Measured:
     measured = response(full.outputs, full.initial, [setting.train])
     kernel = measured.kernel().double().cpu().numpy()
     outputs = measured.outputs.detach().double().cpu().numpy()
-    return Measured({"r": setting.penalty * float(curvature_eigenvalues(kernel, outputs, CrossEntropy(setting.train.labels.numpy()))[0])}, {})
+    return Measured(
+        {"r": setting.penalty * float(curvature_eigenvalues(kernel, outputs, CrossEntropy(setting.train.labels.numpy()))[0])},
+        {},
+    )
 
 
 def _line(a: dict, b: dict, t: float) -> dict:
@@ -90,5 +92,7 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
             optimum=float(np.linalg.norm(flatten(fitted.params))),
             curvature=_curvature_along(value, best.params, rest),
         )
-        rows.append({"delta": name, "gap": bounds[0].observed} | {b.name.replace("-", "_"): b.value for b in bounds} | cost(fitted))
+        rows.append(
+            {"delta": name, "gap": bounds[0].observed} | {b.name.replace("-", "_"): b.value for b in bounds} | cost(fitted)
+        )
     return Measured({"rows": rows, "full": {"value": float(best.value), **cost(best)}, "r": r}, {})

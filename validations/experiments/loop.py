@@ -7,7 +7,19 @@ from theory.ensemble import ensemble_lq
 
 from ..statistics import cosine
 from ..store import Measured
-from .setting import Linear, Setting, cost, cross_entropy, departure, l2, linearise, logits, penalty, steered_loss, train
+from .setting import (
+    Linear,
+    Setting,
+    cost,
+    cross_entropy,
+    departure,
+    l2,
+    linearise,
+    logits,
+    penalty,
+    steered_loss,
+    train,
+)
 
 
 def _origin(subject, ports) -> dict[str, torch.Tensor]:
@@ -189,4 +201,3 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
 def _haar(n: int, rng: np.random.Generator) -> np.ndarray:
     q, upper = np.linalg.qr(rng.standard_normal((n, n)))
     return q * np.sign(np.diag(upper))
-

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probes.curvature import hessian
 from probes.response import response
+from probes.spectrum import top_eigenpairs
 from theory.ensemble import Control, ensemble_lq
 from theory.kernel import curvature_eigenvalues
 from theory.loss import CrossEntropy
@@ -59,7 +61,8 @@ class Linear:
         """Return the columns of G that belong to parameters whose name starts with `prefix`."""
         edges = np.cumsum([0, *(int(np.prod(s)) for s in self.shapes)])
         return np.concatenate(
-            [self.G[..., a:b] for n, a, b in zip(self.names, edges, edges[1:], strict=False) if n.startswith(prefix)], axis=-1
+            [self.G[..., a:b] for n, a, b in zip(self.names, edges, edges[1:], strict=False) if n.startswith(prefix)],
+            axis=-1,
         )
 
     def curvatures(self, outputs: np.ndarray) -> np.ndarray:
@@ -77,9 +80,16 @@ def linearise(outputs: Callable[[Params, Any], Tensor], params: Params, batch: A
     measured = response(outputs, params, [batch])
     matrix = measured.matrix.detach().double().cpu().numpy()
     labels = batch.labels.cpu().numpy()
-    return Linear(matrix, measured.outputs.detach().double().cpu().numpy(), labels, tuple(measured.names), tuple(tuple(measured.shapes[n]) for n in measured.names))
+    return Linear(
+        matrix,
+        measured.outputs.detach().double().cpu().numpy(),
+        labels,
+        tuple(measured.names),
+        tuple(tuple(measured.shapes[n]) for n in measured.names),
+    )
 
 
+MARGIN = 1.5
 GRID = tuple(float(x) for x in 10.0 ** np.arange(0.0, -3.01, -0.5))
 
 
@@ -93,19 +103,29 @@ def penalty(setting: Setting, lin: Linear, outputs: Callable[[Params, Any], Tens
     """Return the penalty r of a cell, from the frozen model alone.
 
     With a regime: the smallest r on a half-decade grid below the largest curvature whose linearised optimum keeps
-    eta <= regime on the training text, found from the top; so every delta is given as much freedom as its own linear regime
-    allows. Without: `setting.penalty` times the largest curvature.
+    eta <= regime on the training text, found from the top, but no less than `MARGIN` times the most negative eigenvalue of
+    the loss's Hessian at the reference point: below that the reference is a saddle of the penalised objective (as it is for
+    LoRA, whose A-B block has eigenvalues +-sigma(dL/dW)) and no optimum need lie near. Every delta is thus given as much
+    freedom as its own linear regime allows. Without a regime: `setting.penalty` times the largest curvature.
     """
     scale = float(lin.curvatures(lin.y0)[0])
     if setting.regime is None:
         return setting.penalty * scale
-    chosen, kernel = scale, lin.kernel()
+
+    def loss(params: Params, batch: Any) -> Tensor:
+        return torch.nn.functional.cross_entropy(outputs(params, batch), batch.labels)
+
+    curvature = hessian(loss, {name: p.detach() for name, p in origin.items()}, [setting.train], allow_unused=True)
+    lowest = float(top_eigenpairs(curvature, 1, which="smallest", tol=0.1, max_products=10).values[0])
+    chosen, floor, kernel = scale, MARGIN * max(0.0, -lowest), lin.kernel()
     for share in GRID:
+        if share * scale < floor:
+            break
         control = lin.optimum(share * scale, kernel=kernel)
         if departure(lin, control, logits(outputs, shifted(origin, control.z), setting.train)) > setting.regime:
             break
         chosen = share * scale
-    return chosen
+    return max(chosen, floor)
 
 
 def flatten(params: Params) -> np.ndarray:

@@ -6,7 +6,20 @@ from theory.kernel import gradient_rival
 
 from ..statistics import cosine, explained, jensen_shannon
 from ..store import Measured
-from .setting import Linear, Setting, cost, cross_entropy, departure, flatten, l2, linearise, logits, penalty, shifted, train
+from .setting import (
+    Linear,
+    Setting,
+    cost,
+    cross_entropy,
+    departure,
+    flatten,
+    l2,
+    linearise,
+    logits,
+    penalty,
+    shifted,
+    train,
+)
 
 PERMUTATIONS = 24
 
@@ -146,5 +159,3 @@ def _shuffled_blocks(labels: list[str], profile: np.ndarray, rng: np.random.Gene
     for old, new in enumerate(order):
         moved[block == old] = profile[block == new]
     return moved
-
-

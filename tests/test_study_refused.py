@@ -1,0 +1,61 @@
+"""A study file with a mistake is refused in one sentence, and the command line exits with 2 and writes nothing."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from validations.study import FOLDER, read, with_data
+
+QUICK = (FOLDER / "quick.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (("seeds = [0, 1, 2]", "seedz = [0, 1, 2]\nseeds = [0]"), "unknown key 'seedz'"),
+        (("train = ", "trian = 4\ntrain = "), "unknown key 'trian' in sizes"),
+        (('name = "quick"', ""), "missing key 'name'"),
+        (('deltas = ["port-bias", "prefix", "lora", "adapter"]', 'deltas = ["perfix"]'), "names the delta 'perfix'"),
+        (("evaluations = 150", "evaluations = -1"), "positive number"),
+        (("[sizes]", "[sizes"), "not valid TOML"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, change, says):
+    assert change[0] in QUICK
+    path = tmp_path / "s.toml"
+    path.write_text(QUICK.replace(*change, 1))
+    with pytest.raises(ValueError, match=says):
+        read(str(path))
+
+
+def test_the_shipped_studies_are_valid():
+    for path in FOLDER.glob("*.toml"):
+        assert read(path.stem).name == path.stem
+
+
+def test_data_folders_replace_the_tasks(tmp_path):
+    study = with_data(read("quick"), (str(tmp_path),))
+    assert study.tasks == (str(tmp_path),) and all(not p.tasks for p in study.parts.values())
+    with pytest.raises(ValueError, match="does not exist"):
+        with_data(study, (str(tmp_path / "no"),))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--study", "nonsense"],
+        ["--data", "no/such/folder"],
+        ["--claim", "nonsense"],
+        ["--backbone", "no/such/model"],
+    ],
+)
+def test_the_command_line_says_one_sentence(tmp_path, words):
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, "-m", "validations", "run", *words, "--out", str(out)],
+        capture_output=True, text=True, cwd=pathlib.Path(__file__).parents[1],
+    )
+    assert done.returncode == 2 and not out.exists()
+    assert "Traceback" not in done.stderr and done.stderr.strip().splitlines()[-1].startswith("error: ")

@@ -1,0 +1,64 @@
+"""Every claim comes out supported on plants where it is true and refuted where its prediction is another plant's."""
+
+import numpy as np
+import pytest
+
+from validations.claims import CLAIMS, named
+from validations.publish import NEEDED, judge
+from validations.run import control_experiments
+from validations.verdict import Criterion, decide, over_the_suite, word
+
+
+@pytest.mark.parametrize("kind, which, claims", control_experiments(), ids=lambda x: x if isinstance(x, str) else "")
+def test_the_controls_come_out(kind, which, claims):
+    cells = getattr(named(claims[0]), which)()
+    for claim in map(named, claims):
+        verdict = decide(claim.criteria, [row for cell in cells for row in claim.rows(cell)], needed=NEEDED)
+        assert verdict.word == {"good": "supported", "bad": "refuted"}[which], (claim.id, verdict)
+
+
+def _rows(mean, spread, clusters=12):
+    rng = np.random.default_rng(0)
+    return [{"task": str(k), "seed": 0, "x": mean + spread * rng.standard_normal()} for k in range(clusters)]
+
+
+def test_the_interval_decides():
+    criterion = Criterion("x", "x", lambda c: float(np.mean(c["x"])), (0.5, np.inf), (0.1, np.inf))
+    assert decide((criterion,), _rows(0.9, 0.1)).word == "supported"
+    assert decide((criterion,), _rows(0.0, 0.02)).word == "refuted"
+    assert decide((criterion,), _rows(0.5, 0.3)).word == "undecided"
+
+
+def test_rows_outside_the_linear_regime_are_not_tested():
+    criterion = Criterion("x", "x", lambda c: float(np.mean(c["x"])), (0.5, np.inf), (0.1, np.inf))
+    rows = [row | {"inside": k < 2} for k, row in enumerate(_rows(0.9, 0.1))]
+    verdict = decide((criterion,), rows, needed=NEEDED)
+    assert verdict.word == "not applicable" and "2 of 12" in verdict.reason
+
+
+def test_a_failed_assumption_makes_a_claim_not_applicable():
+    claim = named("tunable-ports")
+    cells = claim.good()
+    broken = cells[0].measured.record | {"ports": [row | {"converged": False} for row in cells[0].measured.record["ports"]]}
+    bad = [type(c)(c.task, c.delta, c.seed, c.predicted, type(c.measured)(broken, {})) for c in cells]
+    rows = [row for cell in bad for row in claim.rows(cell)]
+    assert judge(claim, bad, rows).word == "not applicable"
+
+
+def test_holm_makes_a_lone_finding_among_many_harder():
+    criterion = Criterion("x", "x", lambda c: float(np.mean(c["x"])), (0.5, np.inf), (0.1, np.inf))
+    lone = decide((criterion,), _rows(0.62, 0.16))
+    assert lone.word == "supported"
+    family = {"lone": lone} | {str(k): decide((criterion,), _rows(0.5, 0.3)) for k in range(10)}
+    assert over_the_suite(family)["lone"].p_support > lone.p_support
+    assert word(0.5, 0.5) == "undecided"
+
+
+def test_every_claim_is_complete():
+    assert len({c.id for c in CLAIMS}) == len(CLAIMS)
+    for claim in CLAIMS:
+        for text in (claim.statement, claim.equation, claim.equation_alt, claim.derived, claim.rule, claim.reason, claim.change):
+            assert len(text) > 15, claim.id
+        assert claim.criteria and claim.rivals and claim.assumptions
+        for c in claim.criteria:
+            assert c.tolerated[0] <= c.supported[0] < c.supported[1] <= c.tolerated[1]
