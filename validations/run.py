@@ -144,7 +144,8 @@ def _control_jobs(claims: Sequence[Claim], digest: str) -> list[tuple[str, Job]]
 def setting(settings: Mapping[str, Any], cache: str) -> Setting:
     """Return the experiment's inputs from a cell's settings: data drawn by the seed, frozen readout, deltas at their start."""
     torch.set_num_threads(1)
-    name, seed, sizes = settings["backbone_name"], settings["seed"], settings["sizes"]
+    name, seed = settings["backbone_name"], settings["seed"]
+    sizes, solver = ({k: settings["options"].get(k, v) for k, v in settings[t].items()} for t in ("sizes", "solver"))
     frozen, data = backbone(name), task(settings["task"], cache)
     readout = _readout(name, settings["task"], cache, sizes["train"], sizes["readout"], sizes["length"], seed)
     held_out = data.take("test", min(sizes["test"], len(data.splits["test"].labels)), seed)
@@ -164,10 +165,10 @@ def setting(settings: Mapping[str, Any], cache: str) -> Setting:
         train=encode(frozen, _parts(data, sizes, seed)[0], length=sizes["length"]),
         test=encode(frozen, held_out, length=sizes["length"]),
         seed=seed,
-        penalty=settings["solver"]["penalty"],
-        tolerance=settings["solver"]["tolerance"],
-        evaluations=settings["solver"]["evaluations"],
-        regime=settings["solver"]["regime"],
+        penalty=solver["penalty"],
+        tolerance=solver["tolerance"],
+        evaluations=solver["evaluations"],
+        regime=solver["regime"],
         options=settings["options"],
     )
 

@@ -34,7 +34,8 @@ class Solver:
 
 @dataclass(frozen=True)
 class Part:
-    """One kind of cell: which tasks (default: the study's), which deltas, which seeds, and its own options."""
+    """One kind of cell: which tasks, deltas and seeds (default: the study's), its own options, and sizes or solver settings that
+    differ from the study's."""
 
     tasks: tuple[str, ...] = ()
     deltas: tuple[str, ...] = ()
