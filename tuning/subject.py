@@ -150,8 +150,16 @@ class Subject:
 
     def energy(self, delta: Params, batch: Batch) -> Tensor:
         """mean over examples of the sum over places of the mean over real tokens of |u|^2; differentiable."""
-        signals = self.rollout(delta, batch).signals
-        return sum(place_energy(signal, batch.mask) for signal in signals.values())
+        return self._energy(self.rollout(delta, batch), batch)
+
+    @staticmethod
+    def _energy(rolled: Rollout, batch: Batch) -> Tensor:
+        return sum(place_energy(signal, batch.mask) for signal in rolled.signals.values())
+
+    def priced_loss(self, delta: Params, batch: Batch, price: float) -> Tensor:
+        """The mean cross-entropy plus price/2 times the energy, from one rollout."""
+        rolled = self.rollout(delta, batch)
+        return F.cross_entropy(rolled.outputs, batch.labels) + price / 2 * self._energy(rolled, batch)
 
     def steered(self, signals: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The logits (B, C) of the frozen backbone with signals (d,), (B, d) or (B, T, d) added at places."""

@@ -98,6 +98,9 @@ class Plant:
         used = self._run(params, batch)[2]
         return sum((u * torch.ones(len(batch.labels), 1, dtype=self.dtype)).pow(2).sum(1).mean() for u in used.values())
 
+    def priced_loss(self, params: Mapping[str, Tensor], batch: States, price: float) -> Tensor:
+        return self.loss(params, batch) + price / 2 * self.energy(params, batch)
+
     def rollout(self, params: Mapping[str, Tensor], batch: States) -> Rolled:
         return Rolled({port: b[:, None] for port, b in self._run(params, batch)[1].items()})
 

@@ -129,7 +129,7 @@ def _task_direction(lin: Linear, port: str) -> np.ndarray:
 
 
 def _sensitivity(response: Linear, directions: dict[str, np.ndarray]) -> np.ndarray:
-    """Return for each port the mean of |dy/ds| (class contrasts) over examples, along the states orthogonal to the task's direction there."""
+    """Return for each port the mean over examples of |dy/ds|, for class contrasts y and states s off the task's direction."""
     found = []
     for port, g in directions.items():
         block = response.columns(port)
@@ -165,7 +165,7 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
         subject = setting.subjects[name]
         fitted = train(
             setting,
-            lambda p, s=subject: s.loss(p, setting.train) + 0.5 * r * s.energy(p, setting.train),
+            lambda p, s=subject: s.priced_loss(p, setting.train, r),
             {k: v.detach() for k, v in subject.initial.items()},
         )
         with torch.no_grad():
