@@ -1,4 +1,4 @@
-# Every target sets up what it needs. Settings: STUDY, DATA, BACKBONE, CLAIM, OUT, PROCESSES, PROBE, TASK, DELTA, BENCH.
+# Every target sets up what it needs. Settings: STUDY, DATA, BACKBONE, CLAIM, OUT, PROCESSES, PROBE, TASK, DELTA.
 PYTHON ?= python3.11
 VENV ?= .venv
 STUDY ?= quick
@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup minilm report test check validate probe bench list readme clean
+.PHONY: help setup minilm report test check validate probe list readme clean
 
 help: ## list every target with one line
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,15 +37,12 @@ validate: setup ## run a study: STUDY=quick|minilm|files|FILE.toml [DATA=folder]
 test: setup ## run the tests
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
-check: setup ## lint, import directions, left-over placeholders
+check: setup ## lint and import directions
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports
 
 probe: setup ## measure one thing on one subject: PROBE=curvature|dimension|representation|controllability|response [BACKBONE TASK DELTA]
 	@$(BIN)/python -m probes $(PROBE) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(TASK),--task $(TASK)) $(if $(DELTA),--delta $(DELTA))
-
-bench: setup ## time the lab's instruments: BENCH=solver
-	@$(BIN)/python -m probes bench
 
 list: setup ## list claims, studies, tasks, deltas and backbones
 	@$(BIN)/python -m validations list

@@ -1,4 +1,4 @@
-"""python -m reports build | table | figures: a study's PDF, its verdict table, its figures."""
+"""python -m reports build | table | figures | readme: a study's PDF, its verdict table, its figures."""
 
 import argparse
 import json
@@ -7,6 +7,8 @@ import sys
 
 from . import words
 from .load import read
+
+BEGIN, END = "<!-- verdicts: written by make readme -->", "<!-- end -->"
 
 
 def build(options: argparse.Namespace) -> str:
@@ -25,6 +27,19 @@ def table(options: argparse.Namespace) -> str:
     return words.as_markdown(claims) if options.markdown else words.as_text(claims)
 
 
+def readme(options: argparse.Namespace) -> str:
+    """Put the verdict table between the markers of a README and return its path."""
+    text = options.file.read_text()
+    begin, end = text.find(BEGIN), text.find(END)
+    if begin < 0 or end < begin:
+        raise ValueError(f"expected the lines {BEGIN!r} and {END!r} in {options.file}, in this order: add them")
+    results = read(options.results)
+    study, commit = results.study, results.record["provenance"]["commit"]
+    note = f"Study `{study['name']}`: {len(study['tasks'])} tasks, {len(study['seeds'])} seeds, commit `{commit}`."
+    options.file.write_text(f"{text[:begin]}{BEGIN}\n{words.as_markdown(results.claims)}\n\n{note}\n{text[end:]}")
+    return str(options.file)
+
+
 def figures(options: argparse.Namespace) -> str:
     """Write every figure as SVG and PNG and return the paths, one per line."""
     from . import render
@@ -41,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
         (build, "render the PDF report"),
         (table, "print the verdict table"),
         (figures, "write figures for a web page"),
+        (readme, "put the verdict table into a README"),
     ):
         command = commands.add_parser(act.__name__, help=words_of, description=words_of)
         command.add_argument("results", type=pathlib.Path, help="results folder that holds verdicts.json")
@@ -48,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(act=act)
     commands.choices["build"].add_argument("--out", type=pathlib.Path, required=True, help="the PDF to write")
     commands.choices["table"].add_argument("--markdown", action="store_true", help="as a Markdown table")
+    commands.choices["readme"].add_argument("file", type=pathlib.Path, help="the README with the two marker lines")
     commands.choices["figures"].add_argument("--out", type=pathlib.Path, required=True, help="the folder to write to")
     return top
 

@@ -133,6 +133,17 @@ def _claim(claim: Claim, verdict: Verdict, cells: Sequence[Cell], rows: Sequence
     }
 
 
+def _frozen(store: Store, found: Sequence[tuple[str, Job]]) -> dict[str, float]:
+    """Return each task's held-out accuracy with the frozen head: the mean over seeds at the first delta's reference point."""
+    names = [job.settings["deltas"][0][0] for kind, job in found if kind == "tuned"]
+    seen: dict[str, list[float]] = {}
+    for kind, job in found:
+        if kind == "tuned" and job.settings["deltas"][0][0] == names[0]:
+            accuracy = store.read("predicted", job.key).record["reference_accuracy"]
+            seen.setdefault(pathlib.Path(job.settings["task"]).name, []).append(accuracy)
+    return {task: float(np.mean(values)) for task, values in seen.items()}
+
+
 def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]], claims: Sequence[Claim]) -> dict:
     """Write rows/<claim>.json and verdicts.json for a study whose cells are complete, and return the verdicts."""
     store = Store(folder)
@@ -144,7 +155,7 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
         for part, make in claim.parts.items():
             write_json(folder / "rows" / f"{claim.id}.{part}.json", [row for cell in cells[claim.id] for row in make(cell)])
     record = {
-        "study": lab.describe(study, folder),
+        "study": lab.describe(study, folder, _frozen(store, found)),
         "claims": [
             _claim(
                 claim,

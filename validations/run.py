@@ -252,14 +252,28 @@ def cells(store: Store, found: Sequence[tuple[str, Job]], claim: Claim) -> list[
     return made
 
 
-def describe(study: Study, folder: pathlib.Path) -> dict:
-    """Return what a reader must know of a study: backbone, tasks, deltas, seeds, settings."""
+def describe(study: Study, folder: pathlib.Path, frozen_accuracy: Mapping[str, float]) -> dict:
+    """Return what a reader must know of a study: backbone, tasks with their frozen head's accuracy, deltas, seeds, settings."""
     frozen = backbone(study.backbone)
     weights = sum(p.numel() for p in frozen.model.parameters())
     shown = []
     for name in study.tasks:
         data = task(name, str(folder.parent / "tasks"))
-        shown.append({**tasks.describe(data), "train": study.sizes.train, "test": study.sizes.test})
+        about = tasks.describe(data)
+        shown.append(
+            {
+                "name": data.name,
+                "label": data.name.replace("-", " ").replace("_", " "),
+                "family": data.family,
+                "classes": len(data.classes),
+                "train": study.sizes.train,
+                "test": study.sizes.test,
+                "majority": about["majority"]["test"],
+                "frozen": frozen_accuracy.get(data.name),
+                "digest": data.digest,
+                "source": data.source,
+            }
+        )
     made = {name: delta(spec) for name, spec in study.deltas.items()}
     return {
         "name": study.name,
