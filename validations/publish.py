@@ -1,5 +1,6 @@
 """From finished cells to what the report reads: the rows of every claim, and one file of verdicts."""
 
+import dataclasses
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from .claims import Cell, Claim
 from .claims.claim import Comparison
 from .engine import Job
 from .statistics import cluster_interval
-from .store import Store, write_json
+from .store import Store, content_key, read_verdicts, source_digest, write_json
 from .study import Study
 from .verdict import Criterion, Outcome, Verdict, decide, over_the_suite
 
@@ -145,8 +146,15 @@ def _frozen(store: Store, found: Sequence[tuple[str, Job]]) -> dict[str, float]:
 
 
 def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]], claims: Sequence[Claim]) -> dict:
-    """Write rows/<claim>.json and verdicts.json for a study whose cells are complete, and return the verdicts."""
+    """Write rows/<claim>.json and verdicts.json for a study whose cells are complete, and return the verdicts.
+
+    Verdicts that were made from the same cells, claims and code are returned as they stand.
+    """
     store = Store(folder)
+    about = {"study": dataclasses.asdict(study), "cells": [job.key for _, job in found], "claims": [c.id for c in claims]}
+    inputs = content_key(about | {"source": source_digest(("theory", "tuning", "validations"))})
+    if (folder / "verdicts.json").is_file() and (known := read_verdicts(folder)).get("inputs") == inputs:
+        return known
     cells = {claim.id: lab.cells(store, found, claim) for claim in claims}
     rows = {claim.id: [row for cell in cells[claim.id] for row in claim.rows(cell)] for claim in claims}
     verdicts = over_the_suite({claim.id: judge(claim, cells[claim.id], rows[claim.id]) for claim in claims})
@@ -155,6 +163,7 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
         for part, make in claim.parts.items():
             write_json(folder / "rows" / f"{claim.id}.{part}.json", [row for cell in cells[claim.id] for row in make(cell)])
     record = {
+        "inputs": inputs,
         "study": lab.describe(study, folder, _frozen(store, found)),
         "claims": [
             _claim(

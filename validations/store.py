@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,11 +24,11 @@ def content_key(settings: Mapping) -> str:
     return hashlib.sha256(canonical(settings).encode()).hexdigest()[:20]
 
 
-def source_digest() -> str:
-    """Return the digest of the lab's own source in the rooms that a measurement depends on; it is part of every key."""
+def source_digest(rooms: Sequence[str] = ROOMS) -> str:
+    """Return the digest of the lab's own source in some rooms: by default those that a measurement depends on."""
     root = pathlib.Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
-    for room in ROOMS:
+    for room in rooms:
         for path in sorted((root / room).rglob("*.py")):
             if path.name not in ("__main__.py", "pretraining.py"):
                 digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
