@@ -75,9 +75,14 @@ def _readout(name: str, task_name: str, cache: str, train: int, size: int, lengt
     return fit_readout(backbone(name), encode(backbone(name), split, length=length), len(data.classes), C=READOUT)
 
 
-def delta(spec: Mapping[str, Any]):
-    """Return the delta of a study's table, {kind = "LoRA", rank = 4, ...}; raises ValueError for unknown kinds or options."""
+def delta(spec: Mapping[str, Any], frozen: Backbone):
+    """Return the delta of a study's table, {kind = "LoRA", rank = 4, ...}; raises ValueError for unknown kinds or options.
+
+    ports = "attention" or "mlp" stands for every such port of the backbone.
+    """
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items() if k not in ("kind", "label")}
+    if isinstance(options.get("ports"), str):
+        options["ports"] = tuple(port.key for port in frozen.ports if port.site == options["ports"])
     kinds = {kind.__name__: kind for kind in delta_kinds.KINDS}
     if spec.get("kind") not in kinds:
         raise ValueError(f"expected a delta kind among {', '.join(kinds)}, got {spec.get('kind')!r}")
@@ -151,7 +156,7 @@ def setting(settings: Mapping[str, Any], cache: str) -> Setting:
     held_out = data.take("test", min(sizes["test"], len(data.splits["test"].labels)), seed)
 
     def made(spec: Mapping[str, Any]) -> Subject:
-        return subject(frozen, delta(spec), readout, seed)
+        return subject(frozen, delta(spec, frozen), readout, seed)
 
     names = [name for name, _ in settings["deltas"]]
     roles = ROLES.get(settings["kind"], ("full", *names[1:]))
@@ -274,7 +279,7 @@ def describe(study: Study, folder: pathlib.Path, frozen_accuracy: Mapping[str, f
                 "source": data.source,
             }
         )
-    made = {name: delta(spec) for name, spec in study.deltas.items()}
+    made = {name: delta(spec, frozen) for name, spec in study.deltas.items()}
     return {
         "name": study.name,
         "title": study.title,
@@ -289,11 +294,23 @@ def describe(study: Study, folder: pathlib.Path, frozen_accuracy: Mapping[str, f
         },
         "tasks": shown,
         "deltas": [
-            {"name": name, "label": spec.get("label", name), "kind": spec["kind"], "size": made[name].size(frozen)}
+            {
+                "name": name,
+                "label": spec.get("label", name),
+                "kind": spec["kind"],
+                "size": made[name].size(frozen),
+                "reference": "seeded words" if spec["kind"] in ("Prefix", "Prompt") else "the frozen model",
+            }
             for name, spec in study.deltas.items()
         ],
         "seeds": list(study.seeds),
-        "settings": {**dataclasses.asdict(study.sizes), **dataclasses.asdict(study.solver)},
+        "settings": {**dataclasses.asdict(study.sizes), **dataclasses.asdict(study.solver)}
+        | {
+            f"{kind}: {k}": v
+            for kind, part in study.parts.items()
+            for k, v in part.options.items()
+            if not isinstance(v, tuple | list)
+        },
     }
 
 
