@@ -18,7 +18,7 @@ QUICK = (FOLDER / "quick.toml").read_text()
         (("train = ", "trian = 4\ntrain = "), "unknown key 'trian' in sizes"),
         (('name = "quick"', ""), "missing key 'name'"),
         (('deltas = ["port-bias", "prefix", "lora", "adapter"]', 'deltas = ["perfix"]'), "names the delta 'perfix'"),
-        (("evaluations = 150", "evaluations = -1"), "positive number"),
+        (("evaluations = 120", "evaluations = -1"), "positive number"),
         (("[sizes]", "[sizes"), "not valid TOML"),
     ],
 )

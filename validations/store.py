@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -91,7 +92,7 @@ class Store:
             record = json.loads(path.read_text())["record"]
             arrays_path = self.path(phase, key, ".npz")
             arrays = dict(np.load(arrays_path)) if arrays_path.is_file() else {}
-        except (OSError, KeyError, ValueError, EOFError) as error:
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"expected a complete cell in {path}, got {type(error).__name__}: delete it and run again") from None
         return Measured(record, arrays)
 
