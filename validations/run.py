@@ -123,7 +123,7 @@ def jobs(study: Study, claims: Sequence[Claim], cache: pathlib.Path) -> list[tup
                     keyed = {k: v for k, v in settings.items() if k not in ("backbone_name", "task")}
                     label = f"{kind:<9} {data.name:<18} {'+'.join(group):<22} seed {seed}"
                     found.append((kind, Job(content_key(keyed), label, WEIGHT[kind], settings)))
-    return found + _control_jobs(claims, digest)
+    return found + _control_jobs(claims, source_digest(("theory", "tuning", "probes", "validations")))
 
 
 def control_experiments() -> list[tuple[str, str, tuple[str, ...]]]:
