@@ -6,6 +6,8 @@ import os
 import pathlib
 import sys
 
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")  # before numpy loads: a serial run then gives the pool's bytes
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 

@@ -33,7 +33,9 @@ class Interval:
     def _level(self, bar: float, *, strict: bool) -> float:
         n = len(self.replicates)
         below = np.sum(self.replicates < bar) if strict else np.sum(self.replicates <= bar)
-        z = stats.norm.ppf(np.clip(below, 0.5, n - 0.5) / n) - self.bias
+        if below in (0, n):  # no level has an end point there: the p-value is below what n replicates resolve
+            return 1.0 / n if below == 0 else 1.0 - 1.0 / n
+        z = stats.norm.ppf(below / n) - self.bias
         z = z / (1.0 + self.acceleration * z) - self.bias
         return float(stats.t.cdf(z * np.sqrt(1 - 1 / self.clusters), self.clusters - 1))
 
