@@ -18,7 +18,7 @@ from .experiments.loop import gains
 from .experiments.setting import Setting, linearise
 
 SYSTEMS, SEEDS = 4, 4
-PENALTIES = (0.1, 0.03, 0.01, 0.003)
+PENALTIES = (0.3, 0.1, 0.03, 0.01)
 READOUTS = (0.1, 0.3, 0.6, 1.0)
 WIDTH, BLOCKS, CLASSES, LATENT = 24, 4, 3, 4
 
