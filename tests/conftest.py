@@ -1,8 +1,12 @@
 """Fixtures shared by every law."""
 
+import os
 import pathlib
 
-import pytest
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")  # before numpy and torch load: default threads are ten times slower under xdist
+
+import pytest  # noqa: E402
 
 
 @pytest.fixture(scope="session")
