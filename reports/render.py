@@ -1,11 +1,12 @@
 """From a results folder to the PDF: words as JSON and figures as SVG, set by typst; warnings are errors."""
 
 import json
-import os
 import pathlib
 import tempfile
 
 import typst
+
+from validations.store import write_atomic
 
 from . import load, style
 from .document import document
@@ -24,7 +25,7 @@ def build(folder: str | pathlib.Path, out: str | pathlib.Path) -> pathlib.Path:
     out = pathlib.Path(out)
     pdf = render(load.read(folder))
     out.parent.mkdir(parents=True, exist_ok=True)
-    write(out, pdf)
+    write_atomic(out, pdf)
     return out
 
 
@@ -75,19 +76,6 @@ def figure_files(results: Results, folder: str | pathlib.Path) -> list[pathlib.P
     paths = []
     for name, item in gallery(results).items():
         for suffix, data in ((".svg", style.svg(item.figure)), (".png", style.png(item.figure))):
-            write(folder / f"{name}{suffix}", data)
+            write_atomic(folder / f"{name}{suffix}", data)
             paths.append(folder / f"{name}{suffix}")
     return paths
-
-
-def write(path: pathlib.Path, data: bytes) -> None:
-    """Write `data` under `path` by renaming a complete temporary file."""
-    handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise

@@ -27,16 +27,6 @@ from .store import Measured, Store, canonical, content_key, source_digest, write
 from .study import Part, Study
 
 READOUT = 0.03  # scikit-learn's inverse penalty of the frozen head, on standardised features
-LABEL = {
-    "tuned": "one delta: prediction and full-batch training",
-    "loop": "bias, prefix and adapter at the same ports",
-    "sites": "one control at each port",
-    "dimension": "training in random subspaces",
-    "bounds": "full tuning and restricted deltas",
-    "control": "known-good and known-bad plants",
-}
-ROLES = {"tuned": ("delta",), "dimension": ("delta",), "sites": ("bias",), "loop": ("bias", "prefix", "adapter")}
-WEIGHT = {"dimension": 10.0, "sites": 7.0, "bounds": 8.0, "loop": 6.0, "tuned": 2.0}
 
 
 @functools.lru_cache(maxsize=4)
@@ -101,8 +91,9 @@ def jobs(study: Study, claims: Sequence[Claim], cache: pathlib.Path) -> list[tup
     for kind in dict.fromkeys(c.kind for c in claims):
         part = study.parts.get(kind, Part())
         names = part.deltas or tuple(study.deltas)
-        groups = [(name,) for name in names] if kind in ("tuned", "dimension") else [names]
-        for task_name in part.tasks or study.tasks:
+        groups = [(name,) for name in names] if KINDS[kind].each else [names]
+        chosen = part.tasks or study.tasks
+        for task_name in chosen:
             data = task(task_name, str(cache))
             for seed in part.seeds or study.seeds:
                 for group in groups:
@@ -119,10 +110,13 @@ def jobs(study: Study, claims: Sequence[Claim], cache: pathlib.Path) -> list[tup
                         "options": {k: list(v) if isinstance(v, tuple) else v for k, v in part.options.items()},
                         "source": digest,
                     }
+                    if KINDS[kind].others:
+                        rest = [name for name in chosen if name != task_name]
+                        settings |= {"others": rest, "other_digests": [task(name, str(cache)).digest for name in rest]}
                     settings = json.loads(canonical(settings))
-                    keyed = {k: v for k, v in settings.items() if k not in ("backbone_name", "task")}
+                    keyed = {k: v for k, v in settings.items() if k not in ("backbone_name", "task", "others")}
                     label = f"{kind:<9} {data.name:<18} {'+'.join(group):<22} seed {seed}"
-                    found.append((kind, Job(content_key(keyed), label, WEIGHT[kind], settings)))
+                    found.append((kind, Job(content_key(keyed), label, KINDS[kind].weight, settings)))
     return found + _control_jobs(claims, source_digest(("theory", "tuning", "probes", "validations")))
 
 
@@ -142,7 +136,7 @@ def _control_jobs(claims: Sequence[Claim], digest: str) -> list[tuple[str, Job]]
         if any(claim.id in ids for claim in claims):
             settings = {"kind": "control", "which": which, "claims": list(ids), "source": digest}
             label = f"control   known {which} plants for {kind}"
-            made.append(("control", Job(content_key(settings), label, WEIGHT[kind], settings)))
+            made.append(("control", Job(content_key(settings), label, KINDS[kind].weight, settings)))
     return made
 
 
@@ -153,22 +147,27 @@ def setting(settings: Mapping[str, Any], cache: str) -> Setting:
     sizes, solver = ({k: settings["options"].get(k, v) for k, v in settings[t].items()} for t in ("sizes", "solver"))
     frozen, data = backbone(name), task(settings["task"], cache)
     readout = _readout(name, settings["task"], cache, sizes["train"], sizes["readout"], sizes["length"], seed)
-    held_out = data.take("test", min(sizes["test"], len(data.splits["test"].labels)), seed)
+
+    def size(split: str) -> int:
+        return min(sizes["test"], len(data.splits[split].labels))
+
+    held_out = data.take("test", size("test"), seed)
 
     def made(spec: Mapping[str, Any]) -> Subject:
         return subject(frozen, delta(spec, frozen), readout, seed)
 
-    names = [name for name, _ in settings["deltas"]]
-    roles = ROLES.get(settings["kind"], ("full", *names[1:]))
-    if len(roles) != len(names):
-        raise ValueError(
-            f"expected parts.{settings['kind']} to name {len(roles)} deltas ({', '.join(roles)}), got {', '.join(names)}"
-        )
+    roles = KINDS[settings["kind"]].named([name for name, _ in settings["deltas"]])
     subjects = {role: made(spec) for role, (_, spec) in zip(roles, settings["deltas"], strict=True)}
     return Setting(
         subjects=subjects,
         train=encode(frozen, _parts(data, sizes, seed)[0], length=sizes["length"]),
         test=encode(frozen, held_out, length=sizes["length"]),
+        perturbed={
+            split.removeprefix("test_"): encode(frozen, data.take(split, size(split), seed), length=sizes["length"])
+            for split in data.splits
+            if split.startswith("test_")
+        },
+        others=tuple(setting({**settings, "task": name, "others": []}, cache) for name in settings.get("others", [])),
         seed=seed,
         penalty=solver["penalty"],
         tolerance=solver["tolerance"],
@@ -243,7 +242,7 @@ def cells(store: Store, found: Sequence[tuple[str, Job]], claim: Claim) -> list[
     for kind, job in found:
         if kind != claim.kind:
             continue
-        own = job.settings["deltas"][0][0] if ROLES.get(kind) == ("delta",) else kind
+        own = job.settings["deltas"][0][0] if KINDS[kind].each else kind
         if not claim.deltas or own in claim.deltas:
             made.append(
                 Cell(
@@ -320,7 +319,8 @@ def costs(store: Store, found: Sequence[tuple[str, Job]]) -> list[dict]:
     for kind in dict.fromkeys(k for k, _ in found):
         paths = [store.path("provenance", job.key, ".json") for k, job in found if k == kind]
         seconds = [json.loads(p.read_text())["cpu_seconds"] for p in paths if p.is_file()]
-        made.append({"kind": kind, "label": LABEL[kind], "cells": len(paths), "cpu_seconds": float(sum(seconds))})
+        label = KINDS[kind].label if kind in KINDS else "known-good and known-bad plants"
+        made.append({"kind": kind, "label": label, "cells": len(paths), "cpu_seconds": float(sum(seconds))})
     return made
 
 
@@ -332,7 +332,9 @@ def measure(
     processes: int,
     report: Callable[[str], None],
 ) -> list[tuple[str, Job]]:
-    """Run every missing cell that the claims need and return the whole list."""
+    """Run every missing cell that the claims need and return the whole list; what a killed run left half-written goes first."""
+    for stale in folder.rglob(".writing-*"):
+        stale.unlink(missing_ok=True)
     cache = folder.parent / "tasks"
     found = jobs(study, claims, cache)
     store = Store(folder)

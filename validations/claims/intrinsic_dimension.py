@@ -71,7 +71,7 @@ SPECTRUM = Claim(
     ),
     rule="Supported when measured and predicted dimension agree on average within half an octave and the prediction is closer than "
     "the best of three rivals in each cell; refuted when they differ by more than an octave or a rival is closer.",
-    reason="Dimensions are read on a doubling grid, so half an octave is the measurement's own resolution.",
+    reason="Dimensions are read on a doubling grid, so half an octave is the measurement's own resolution. With the penalty scored, dimensions lie near the parameter count, so the comparison with that rival is what carries weight.",
     change="A score without the penalty, to which the penalty's curvature does not apply; controls outside the linear regime.",
     **_COMMON,
 )

@@ -7,10 +7,10 @@ from probes.response import response
 from theory.kernel import curvature_eigenvalues
 from theory.loss import CrossEntropy
 from theory.subspace import restricted_optimum_bounds
-from tuning.training import fit
+from tuning.training import fit, flatten
 
 from ..store import Measured
-from .setting import Setting, cost, flatten, train
+from .setting import Experiment, Setting, cost, train
 
 POINTS = 12
 
@@ -96,3 +96,6 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
             {"delta": name, "gap": bounds[0].observed} | {b.name.replace("-", "_"): b.value for b in bounds} | cost(fitted)
         )
     return Measured({"rows": rows, "full": {"value": float(best.value), **cost(best)}, "r": r}, {})
+
+
+EXPERIMENT = Experiment("full tuning and restricted deltas", ("full",), predict, measure, weight=8.0, open=True)

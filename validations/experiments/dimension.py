@@ -6,9 +6,10 @@ import torch
 from probes.dimension import random_subspace, threshold_dimension
 from theory.ensemble import ensemble_lq
 from theory.subspace import threshold_dimension as predicted_dimension
+from tuning.training import flatten
 
 from ..store import Measured
-from .setting import Setting, cost, departure, flatten, l2, linearise, logits, penalty, shifted, train
+from .setting import Experiment, Setting, cost, departure, l2, linearise, logits, penalty, shifted, train
 
 SHARE = 0.9
 
@@ -111,3 +112,6 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
         },
         {},
     )
+
+
+EXPERIMENT = Experiment("training in random subspaces", ("delta",), predict, measure, weight=10.0, each=True)

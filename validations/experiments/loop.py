@@ -3,11 +3,13 @@
 import numpy as np
 import torch
 
+from theory.control import output_lq
 from theory.ensemble import ensemble_lq
 
 from ..statistics import cosine
 from ..store import Measured
 from .setting import (
+    Experiment,
     Linear,
     Setting,
     cost,
@@ -39,19 +41,16 @@ def gains(lin: Linear, ports: tuple[str, ...], r: float, outputs: np.ndarray, ra
     the rival applies one gradient step, (1/r) G_t' M G_t. With B = I every state is controllable, so the controllable and
     observable subspace is the span of the leading right singular vectors of the stacked G_t.
     """
-    n, c, _ = lin.G.shape
+    G = [lin.columns(port) for port in ports]
     M = lin.loss.hessian(outputs)
-    remaining = np.zeros((n, c, c))
+    regulator = output_lq(G, M, lin.loss.gradient(outputs), r)
     found = {}
-    for port in reversed(ports):
-        G = lin.columns(port)
-        remaining = remaining + G @ G.transpose(0, 2, 1) / r
-        basis = np.linalg.svd(G.reshape(-1, G.shape[-1]), full_matrices=False)[2][:rank].T
-        seen = G @ basis
-        inner = np.linalg.solve(np.eye(c) + M @ remaining, M)
+    for t, port in enumerate(ports):
+        basis = np.linalg.svd(G[t].reshape(-1, G[t].shape[-1]), full_matrices=False)[2][:rank].T
+        seen = G[t] @ basis
         found[f"basis.{port}"] = basis
-        found[f"gain.{port}"] = np.einsum("ncj,nce,nek->jk", seen, inner, seen) / (r * n)
-        found[f"step.{port}"] = np.einsum("ncj,nce,nek->jk", seen, M, seen) / (r * n)
+        found[f"gain.{port}"] = np.mean(basis.T @ regulator.gain(t, seen), axis=0)
+        found[f"step.{port}"] = np.mean(seen.transpose(0, 2, 1) @ M @ seen, axis=0) / r
     return found
 
 
@@ -60,8 +59,8 @@ def predict(setting: Setting) -> Measured:
 
     Shared: one vector per port for every example (ensemble LQ). Feedback: u_it = k_t + K_t phi_t(h_it) with phi the leading
     whitened principal directions of the pooled port state, as many as the adapter's bottleneck; whitening makes the mean
-    energy of u equal to |k|^2 + |K|^2, so both are ensemble LQ problems with the same running cost (control.md, section 5,
-    validations 7 and 8). The value J is cross-entropy plus (r/2) mean energy, evaluated on held-out text.
+    energy of u equal to |k|^2 + |K|^2, so both are ensemble LQ problems with the same running cost. The value J is
+    cross-entropy plus (r/2) mean energy, evaluated on held-out text.
     """
     subject = setting.subjects["bias"]
     ports = tuple(p for p in subject.ports if p.endswith("attention"))
@@ -102,7 +101,6 @@ def predict(setting: Setting) -> Measured:
         {
             **laws,
             **{f"direction.{port}": g for port, g in directions.items()},
-            "z": shared.z,
             "open": _sensitivity(test, directions),
         },
     )
@@ -201,3 +199,6 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
 def _haar(n: int, rng: np.random.Generator) -> np.ndarray:
     q, upper = np.linalg.qr(rng.standard_normal((n, n)))
     return q * np.sign(np.diag(upper))
+
+
+EXPERIMENT = Experiment("bias, prefix and adapter at the same ports", ("bias", "prefix", "adapter"), predict, measure, weight=6.0)

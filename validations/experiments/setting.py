@@ -1,6 +1,6 @@
 """What an experiment is given: subjects on one frozen backbone, their data, and the full-batch arm's settings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,9 @@ from probes.spectrum import top_eigenpairs
 from theory.ensemble import Control, ensemble_lq
 from theory.kernel import curvature_eigenvalues
 from theory.loss import CrossEntropy
-from tuning.training import Fit, fit
+from tuning.training import Fit, fit, unflatten
+
+from ..store import Measured
 
 Params = dict[str, Tensor]
 
@@ -25,6 +27,8 @@ class Setting:
 
     `subjects` are named by their role in the experiment. The penalty r is `penalty` times the largest curvature, or, with a
     `regime`, the smallest on a grid whose predicted control stays linear (see `penalty`). `options` are the part's own.
+    `perturbed` holds the task's perturbed test sets by name; `others` the settings of the study's other tasks, for an
+    experiment that asks for them.
     """
 
     subjects: Mapping[str, Any]
@@ -36,6 +40,34 @@ class Setting:
     evaluations: int
     regime: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    perturbed: Mapping[str, Any] = field(default_factory=dict)
+    others: tuple["Setting", ...] = ()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One kind of cell: `predict` is written down before `measure` trains anything.
+
+    roles: the names that the part's deltas take in `Setting.subjects`, in order; with `each`, every delta is a cell of its
+    own in the one role; with `open`, further deltas keep their own names. others: give the settings of the other tasks too.
+    weight: its expected cost relative to other kinds, which only orders and paces a run.
+    """
+
+    label: str
+    roles: tuple[str, ...]
+    predict: Callable[["Setting"], Measured]
+    measure: Callable[["Setting", Measured], Measured]
+    weight: float = 1.0
+    each: bool = False
+    open: bool = False
+    others: bool = False
+
+    def named(self, deltas: Sequence[str]) -> tuple[str, ...]:
+        """Return the role of each delta of a cell; raises ValueError when their number does not fit."""
+        if len(deltas) < len(self.roles) or (len(deltas) > len(self.roles) and not self.open):
+            expected, found = ", ".join(self.roles), ", ".join(deltas)
+            raise ValueError(f'expected deltas in the roles {expected} for cells of the kind "{self.label}", got {found}')
+        return (*self.roles, *deltas[len(self.roles) :])
 
 
 @dataclass(frozen=True)
@@ -128,20 +160,6 @@ def penalty(setting: Setting, lin: Linear, outputs: Callable[[Params, Any], Tens
     return max(chosen, floor)
 
 
-def flatten(params: Params) -> np.ndarray:
-    """Return the parameters as one float64 vector in dictionary order."""
-    return np.concatenate([p.detach().double().cpu().numpy().ravel() for p in params.values()])
-
-
-def unflatten(vector: np.ndarray, like: Params) -> Params:
-    """Return the vector cut back into the parameters' shapes and dtype."""
-    edges = np.cumsum([0, *(p.numel() for p in like.values())])
-    return {
-        name: torch.as_tensor(vector[a:b], dtype=p.dtype, device=p.device).reshape(p.shape)
-        for (name, p), a, b in zip(like.items(), edges, edges[1:], strict=False)
-    }
-
-
 def shifted(params: Params, vector: np.ndarray) -> Params:
     """Return params + vector."""
     return {name: p + d for (name, p), d in zip(params.items(), unflatten(vector, params).values(), strict=True)}
@@ -155,8 +173,7 @@ def logits(outputs: Callable[[Params, Any], Tensor], params: Params, batch: Any)
 
 def cross_entropy(outputs: np.ndarray, labels: np.ndarray) -> float:
     """Return the mean cross-entropy of logits (N, C) in nats."""
-    top = outputs.max(1, keepdims=True)
-    return float(np.mean(np.log(np.exp(outputs - top).sum(1)) + top[:, 0] - outputs[np.arange(len(labels)), labels]))
+    return float(CrossEntropy(labels).value(outputs).mean())
 
 
 def steered_loss(subject: Any, signals: Params, batch: Any) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from theory.ensemble import ensemble_lq
 
 from ..store import Measured
-from .setting import Setting, cost, cross_entropy, l2, linearise, logits, penalty, steered_loss, train
+from .setting import Experiment, Setting, cost, cross_entropy, l2, linearise, logits, penalty, steered_loss, train
 
 
 def _origin(subject) -> dict[str, torch.Tensor]:
@@ -17,7 +17,7 @@ def predict(setting: Setting) -> Measured:
     """Return for every port the energy that a fixed target shift needs, E* = d' (G_p G_p' + r N I)^-1 d, and its rivals.
 
     d raises each training example's true-class margin by one logit. Rivals: the norm of the gradient at the port, the trace
-    of its kernel, and the linear-quadratic value (control.md, section 5, validation 5).
+    of its kernel, and the linear-quadratic value.
     """
     subject = setting.subjects["bias"]
     lin = linearise(subject.steered, _origin(subject), setting.train)
@@ -55,3 +55,6 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
         test = cross_entropy(logits(subject.steered, fitted.params, setting.test), setting.test.labels.cpu().numpy())
         rows.append({"port": row["port"], "loss": float(fitted.value), "test_loss": test, **cost(fitted)})
     return Measured({"ports": rows}, {})
+
+
+EXPERIMENT = Experiment("one control at each port", ("bias",), predict, measure, weight=7.0)

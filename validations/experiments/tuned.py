@@ -3,16 +3,17 @@
 import numpy as np
 
 from theory.kernel import gradient_rival
+from tuning.training import flatten
 
 from ..statistics import cosine, explained, jensen_shannon
 from ..store import Measured
 from .setting import (
+    Experiment,
     Linear,
     Setting,
     cost,
     cross_entropy,
     departure,
-    flatten,
     l2,
     linearise,
     logits,
@@ -55,7 +56,8 @@ def predict(setting: Setting) -> Measured:
     """Return everything that is known before training: the ensemble LQ optimum, its rivals, its nulls, its regime.
 
     Rivals: the gradient at the reference point, scaled to minimise the linearised training objective. Nulls: the optimum
-    for permuted labels, and random controls in the row space, G' xi (control.md, sections 4 and 5).
+    for permuted labels, and random controls in the row space, G' xi: isotropic nulls always lose, since G has an
+    effective rank of a few.
     """
     subject = setting.subjects["delta"]
     lin, test = _linear(setting, setting.train), _linear(setting, setting.test)
@@ -159,3 +161,6 @@ def _shuffled_blocks(labels: list[str], profile: np.ndarray, rng: np.random.Gene
     for old, new in enumerate(order):
         moved[block == old] = profile[block == new]
     return moved
+
+
+EXPERIMENT = Experiment("one delta: prediction and full-batch training", ("delta",), predict, measure, weight=2.0, each=True)

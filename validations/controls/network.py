@@ -7,15 +7,14 @@ prediction made for another one: whatever a claim says about *this* network must
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .experiments.loop import gains
-from .experiments.setting import Setting, linearise
+from ..experiments import Setting
 
 SYSTEMS, SEEDS = 4, 4
 PENALTIES = (0.3, 0.1, 0.03, 0.01)
@@ -111,11 +110,13 @@ class Plant:
         return params[f"{port}.up"] @ params[f"{port}.down"]
 
 
-def _tensor(values: np.ndarray) -> Tensor:
+def tensor(values: np.ndarray) -> Tensor:
+    """Return an array as a float64 tensor."""
     return torch.as_tensor(values, dtype=torch.float64)
 
 
-def _network(system: int, *, uneven: bool) -> tuple[Tensor, Tensor, Tensor]:
+def network(system: int, *, uneven: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a system's A (2 BLOCKS, n, n), readout C and the strength of each control component; uneven over ports if asked."""
     rng = np.random.default_rng([7, system])
     A = 0.4 * rng.standard_normal((2 * BLOCKS, WIDTH, WIDTH)) / np.sqrt(WIDTH)
     C = rng.standard_normal((CLASSES, WIDTH)) / np.sqrt(WIDTH)
@@ -124,10 +125,10 @@ def _network(system: int, *, uneven: bool) -> tuple[Tensor, Tensor, Tensor]:
         rng.standard_normal((2 * BLOCKS, WIDTH)) * rng.permutation(np.linspace(0.0, 2.0, 2 * BLOCKS))[:, None] * uneven
     )
     strength = level * spread / np.sqrt(np.mean(spread**2, axis=1, keepdims=True))
-    return _tensor(A), _tensor(C), _tensor(strength)
+    return tensor(A), tensor(C), tensor(strength)
 
 
-def _batch(system: int, seed: int, split: int, size: int, gates: float) -> States:
+def draw(system: int, seed: int, split: int, size: int, gates: float) -> States:
     """Return states in a latent subspace with labels that depend on it the more, the higher the system's number."""
     basis = np.random.default_rng([11, system]).standard_normal((LATENT, WIDTH)) / np.sqrt(LATENT)
     map_ = np.random.default_rng([12, system]).standard_normal((LATENT, CLASSES))
@@ -137,25 +138,27 @@ def _batch(system: int, seed: int, split: int, size: int, gates: float) -> State
     score = 0.8 * system * latent @ map_ + prior + rng.gumbel(size=(size, CLASSES))
     gate = 1.0 + gates * rng.standard_normal((size, WIDTH))
     states = np.stack([latent @ basis, gate], axis=1)
-    return States(_tensor(states), torch.ones(size, 1), torch.as_tensor(score.argmax(1)))
+    return States(tensor(states), torch.ones(size, 1), torch.as_tensor(score.argmax(1)))
 
 
-def _plant(system: int, kind: str, parameters: Mapping[str, tuple[int, ...]], seed: int = 0, **options) -> Plant:
+def make_plant(system: int, kind: str, parameters: Mapping[str, tuple[int, ...]], seed: int = 0, **options) -> Plant:
+    """Return the plant of a system with parameters that start at zero (down-projections at seeded noise)."""
     rng = np.random.default_rng([19, system, seed])
     initial = {
-        name: _tensor(rng.standard_normal(shape) / np.sqrt(WIDTH))
+        name: tensor(rng.standard_normal(shape) / np.sqrt(WIDTH))
         if name.endswith("down")
         else torch.zeros(shape, dtype=torch.float64)
         for name, shape in parameters.items()
     }
-    return Plant(*_network(system, uneven=kind == "bias"), kind, initial, **options)
+    return Plant(*network(system, uneven=kind == "bias"), kind, initial, **options)
 
 
-def _ports(site: str = "") -> list[str]:
+def port_keys(site: str = "") -> list[str]:
+    """Return the keys of the ports, of one site if given."""
     return [f"{b}.{s}" for b in range(BLOCKS) for s in ("attention", "mlp") if s.startswith(site)]
 
 
-def _setting(
+def plant_setting(
     system: int,
     seed: int,
     subjects: Mapping[str, Plant],
@@ -164,78 +167,14 @@ def _setting(
     gates: float = 0.4,
     tolerance: float = 1e-4,
 ) -> Setting:
+    """Return the inputs of an experiment on a system: 64 examples to train on and 128 held out."""
     return Setting(
         subjects=subjects,
-        train=_batch(system, seed, 0, 64, gates),
-        test=_batch(system, seed, 1, 128, gates),
+        train=draw(system, seed, 0, 64, gates),
+        test=draw(system, seed, 1, 128, gates),
         seed=seed,
         penalty=penalty,
         tolerance=tolerance,
         evaluations=200,
         options=options,
     )
-
-
-def bias_setting(system: int, seed: int) -> Setting:
-    """Return one additive control per port on a system: the theory of `tuned`, `sites` and `dimension` is exact on it."""
-    plant = _plant(system, "bias", {f"{port}.bias": (WIDTH,) for port in _ports()})
-    return _setting(system, seed, {"delta": plant, "bias": plant}, PENALTIES[system], {})
-
-
-def subspace_setting(system: int, seed: int) -> Setting:
-    """Return controls at 8, 4, 2 or 1 ports, by system, so that the dimensions differ by octaves between systems."""
-    ports = _ports()[-(8 >> system) :]
-    plant = _plant(system, "bias", {f"{port}.bias": (WIDTH,) for port in ports})
-    dimensions = [round(len(ports) * WIDTH * share) for share in (0.06, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)]
-    return _setting(system, seed, {"delta": plant}, 0.03, {"dimensions": dimensions})
-
-
-def loop_setting(system: int, seed: int, gates: float = 0.4, network: int | None = None) -> Setting:
-    """Return bias, prefix and adapter on the attention ports of a system; here a prefix is a bias.
-
-    Without `network` every system is the first one's network with a readout of another size, so that the losses, and with
-    them the price of open loop, differ between systems.
-    """
-    ports = _ports("attention")
-    size, network = (READOUTS[system], 0) if network is None else (1.0, network)
-    shapes = {"down": (LATENT, WIDTH), "up": (WIDTH, LATENT), "bias": (WIDTH,)}
-    bias = _plant(network, "bias", {f"{port}.bias": (WIDTH,) for port in ports})
-    adapter = _plant(network, "adapter", {f"{p}.{n}": s for p in ports for n, s in shapes.items()}, seed)
-    bias, adapter = (replace(p, C=size * p.C, strength=torch.ones_like(p.strength)) for p in (bias, adapter))
-    return _setting(
-        system,
-        seed,
-        {"bias": bias, "prefix": bias, "adapter": adapter},
-        0.03,
-        {"bottleneck": LATENT},
-        gates,
-        tolerance=1e-3,
-    )
-
-
-def law_setting(system: int, seed: int) -> Setting:
-    """Return the loop's setting with an adapter that is the LQ feedback law of its plant, and stays so in training."""
-    setting = loop_setting(system, seed, gates=0.1, network=system)
-    ports, rank = tuple(_ports("attention")), 6
-    bias = setting.subjects["bias"]
-    lin = linearise(bias.steered, {port: torch.zeros(WIDTH, dtype=bias.dtype) for port in ports}, setting.train)
-    found = gains(lin, ports, setting.penalty * float(lin.curvatures(lin.y0)[0]), lin.y0, rank)
-    law = {}
-    for port in ports:
-        basis, gain = found[f"basis.{port}"], found[f"gain.{port}"]
-        law |= {
-            f"{port}.down": _tensor(basis.T),
-            f"{port}.up": _tensor(-basis @ gain),
-            f"{port}.bias": torch.zeros(WIDTH, dtype=bias.dtype),
-        }
-    adapter = Plant(bias.A, bias.C, bias.strength, "adapter", law, fixed=True)
-    return replace(setting, subjects={**setting.subjects, "adapter": adapter}, options={"bottleneck": LATENT, "rank": rank})
-
-
-def bounds_setting(system: int, seed: int, *, penalty: float) -> Setting:
-    """Return full tuning of a system's weights beside a delta that tunes the last two blocks only."""
-    names = {f"{port}.weight": (WIDTH, WIDTH) for port in _ports()}
-    full = _plant(system, "full", names)
-    tuned = tuple(list(names)[-4:])
-    delta = Plant(full.A, full.C, full.strength, "full", {name: full.initial[name] for name in tuned})
-    return _setting(system, seed, {"full": full, "delta": delta}, penalty, {"deltas": ("delta",)})

@@ -1,0 +1,75 @@
+"""The settings on which the claims' controls run: which plant, which parameters, which penalty."""
+
+from dataclasses import replace
+
+import torch
+
+from ..experiments import Setting
+from ..experiments.loop import gains
+from ..experiments.setting import linearise
+from .network import LATENT, PENALTIES, READOUTS, WIDTH, Plant, make_plant, plant_setting, port_keys, tensor
+
+
+def bias_setting(system: int, seed: int) -> Setting:
+    """Return one additive control per port on a system: the theory of `tuned`, `sites` and `dimension` is exact on it."""
+    plant = make_plant(system, "bias", {f"{port}.bias": (WIDTH,) for port in port_keys()})
+    return plant_setting(system, seed, {"delta": plant, "bias": plant}, PENALTIES[system], {})
+
+
+def subspace_setting(system: int, seed: int) -> Setting:
+    """Return controls at 8, 4, 2 or 1 ports, by system, so that the dimensions differ by octaves between systems."""
+    ports = port_keys()[-(8 >> system) :]
+    plant = make_plant(system, "bias", {f"{port}.bias": (WIDTH,) for port in ports})
+    dimensions = [round(len(ports) * WIDTH * share) for share in (0.06, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)]
+    return plant_setting(system, seed, {"delta": plant}, 0.03, {"dimensions": dimensions})
+
+
+def loop_setting(system: int, seed: int, gates: float = 0.4, network: int | None = None) -> Setting:
+    """Return bias, prefix and adapter on the attention ports of a system; here a prefix is a bias.
+
+    Without `network` every system is the first one's network with a readout of another size, so that the losses, and with
+    them the price of open loop, differ between systems.
+    """
+    ports = port_keys("attention")
+    size, network = (READOUTS[system], 0) if network is None else (1.0, network)
+    shapes = {"down": (LATENT, WIDTH), "up": (WIDTH, LATENT), "bias": (WIDTH,)}
+    bias = make_plant(network, "bias", {f"{port}.bias": (WIDTH,) for port in ports})
+    adapter = make_plant(network, "adapter", {f"{p}.{n}": s for p in ports for n, s in shapes.items()}, seed)
+    bias, adapter = (replace(p, C=size * p.C, strength=torch.ones_like(p.strength)) for p in (bias, adapter))
+    return plant_setting(
+        system,
+        seed,
+        {"bias": bias, "prefix": bias, "adapter": adapter},
+        0.03,
+        {"bottleneck": LATENT},
+        gates,
+        tolerance=1e-3,
+    )
+
+
+def law_setting(system: int, seed: int) -> Setting:
+    """Return the loop's setting with an adapter that is the LQ feedback law of its plant, and stays so in training."""
+    setting = loop_setting(system, seed, gates=0.1, network=system)
+    ports, rank = tuple(port_keys("attention")), 6
+    bias = setting.subjects["bias"]
+    lin = linearise(bias.steered, {port: torch.zeros(WIDTH, dtype=bias.dtype) for port in ports}, setting.train)
+    found = gains(lin, ports, setting.penalty * float(lin.curvatures(lin.y0)[0]), lin.y0, rank)
+    law = {}
+    for port in ports:
+        basis, gain = found[f"basis.{port}"], found[f"gain.{port}"]
+        law |= {
+            f"{port}.down": tensor(basis.T),
+            f"{port}.up": tensor(-basis @ gain),
+            f"{port}.bias": torch.zeros(WIDTH, dtype=bias.dtype),
+        }
+    adapter = Plant(bias.A, bias.C, bias.strength, "adapter", law, fixed=True)
+    return replace(setting, subjects={**setting.subjects, "adapter": adapter}, options={"bottleneck": LATENT, "rank": rank})
+
+
+def bounds_setting(system: int, seed: int, *, penalty: float) -> Setting:
+    """Return full tuning of a system's weights beside a delta that tunes the last two blocks only."""
+    names = {f"{port}.weight": (WIDTH, WIDTH) for port in port_keys()}
+    full = make_plant(system, "full", names)
+    tuned = tuple(list(names)[-4:])
+    delta = Plant(full.A, full.C, full.strength, "full", {name: full.initial[name] for name in tuned})
+    return plant_setting(system, seed, {"full": full, "delta": delta}, penalty, {"deltas": ("delta",)})
