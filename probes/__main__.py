@@ -7,6 +7,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from tuning.training import fit, penalized
 INSTRUMENTS = {
     "response": "G = dy/dz of the logits to a delta: its kernel's spectrum and every place's share",
     "curvature": "the loss's curvature in a delta: extreme Hessian eigenvalues, trace, Gauss-Newton spectrum",
-    "controllability": "the output Gramian of one signal per port, shared by tokens: its spectrum and shares",
+    "controllability": "the output Gramian of a delta or of token signals: what each place reaches, and its price",
     "representation": "intrinsic dimension of the frozen (or tuned) features",
     "dimension": "the dimension of a random subspace of a delta that reaches a share of its full gain",
 }
@@ -36,7 +37,8 @@ def _parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         verb.add_argument("--backbone", default="nano", help="nano (default), minilm, a folder or a hub name")
         verb.add_argument("--task", required=True, help="an embedded task's name or a file")
-        verb.add_argument("--delta", default="lora:rank=4", help='for example "lora:rank=4" (the default)')
+        usual = "port-bias" if name == "controllability" else "lora:rank=4"
+        verb.add_argument("--delta", default=usual, help=f'for example "lora:rank=4" (default {usual})')
         verb.add_argument("--checkpoint", help="measure at what python -m tuning train --out saved")
         verb.add_argument("--examples", type=int, default=128, help="training examples (default 128)")
         verb.add_argument("--length", type=int, default=64, help="longest text, in tokens (default 64)")
@@ -51,6 +53,14 @@ def _parser() -> argparse.ArgumentParser:
             verb.add_argument("--steps", type=int, default=60, help="evaluations per run (default 60)")
             verb.add_argument("--penalty", type=float, default=1e-3, help="L2 weight (default 1e-3)")
             verb.add_argument("--kind", default="sorf", help="sorf, dense, onehot or sparse (default sorf)")
+        if name == "controllability":
+            verb.add_argument("--by", default="port", choices=("port", "layer", "head", "token"),
+                              help="places: parts of the delta, or the slots of a signal per token (default port)")
+            verb.add_argument("--against", nargs="+", default=[], metavar="DELTA", help="more deltas to compare")
+            verb.add_argument("--margin", type=float, default=1.0, help="target lead of the label (default 1)")
+            verb.add_argument("--ridge", type=float, default=0.01,
+                              help="price 1/ridge of a squared miss against control energy (default 0.01)")
+            verb.add_argument("--figure", metavar="FILE", help="draw the singular values by delta, .svg or .png")
     return parser
 
 
@@ -119,10 +129,97 @@ def _response(options: argparse.Namespace) -> dict:
 
 
 def _controllability(options: argparse.Namespace) -> dict:
+    if options.figure and Path(options.figure).suffix not in (".svg", ".png"):
+        raise ValueError(f"--figure must end in .svg or .png, got {options.figure!r}")
+    if options.by == "token" and (options.against or options.checkpoint):
+        raise ValueError("--by token measures signals of the frozen model; leave out --against and --checkpoint")
     s = _setting(options)
-    zero = torch.zeros(s.subject.width, dtype=s.subject.dtype, device=s.subject.backbone.device)
-    g = probes.response(s.subject.steered, {port: zero for port in s.subject.ports}, s.batches)
-    return s.header() | _spectral(g, {port: [port] for port in s.subject.ports}, options.top)
+    outputs, point = (_token_signals(s) if options.by == "token" else (s.subject.outputs, s.point))
+    g = probes.response(outputs, point, s.batches)
+    labels = torch.cat([b.labels for b in s.batches])
+    shift = probes.margin_shift(g.outputs, labels, options.margin)
+    whole = probes.output_gramian(g, _reach_places(s, g, options.by))
+    rows = []
+    for name, part in {"all": whole, **whole.places}.items():
+        cost = probes.least_energy(part, shift, ridge=options.ridge)
+        z = part.control(g, cost.costate)
+        moved = {k: point[k] + step for k, step in probes.layout.unflatten(z.to(g.outputs), g.shapes).items()}
+        with torch.no_grad():
+            reached = torch.cat([outputs(moved, b) for b in s.batches])
+        eta = float(probes.departure(g, z, reached)[(shift != 0).any(1)].median())
+        rows.append(dataclasses.asdict(probes.reachability(name, part, shift, ridge=options.ridge)) | {"eta": eta})
+    found = s.header() | ({"delta": "token signals", "size": g.shape[2]} if options.by == "token" else {})
+    found |= {
+        "shape": list(g.shape), "route": g.route, "status": whole.status,
+        "singular_values": whole.values[:options.top].tolist(), "participation_ratio": whole.participation_ratio,
+        "share": {k: part.share for k, part in whole.places.items()}, "by": options.by, "margin": options.margin,
+        "ridge": options.ridge, "places": rows,
+    }
+    responses = {found["delta"] if options.by == "token" or options.checkpoint else options.delta: g}
+    for text in options.against:
+        other = subject(s.subject.backbone, parse(text), s.subject.readout, options.seed)
+        responses[text] = probes.response(other.outputs, other.initial, s.batches)
+    if options.against:
+        table = probes.reach_table(
+            responses, lambda y: probes.margin_shift(y, labels, options.margin), ridge=options.ridge)
+        found["deltas"] = [dataclasses.asdict(row) for row in table]
+    if options.figure:
+        _draw({name: probes.output_gramian(r) for name, r in responses.items()}, options.figure)
+    return found
+
+
+def _token_signals(s: _Setting) -> tuple:
+    """The logits under one signal (T, d) per port, slot by slot (`probes.token_slots`), and the zero signals."""
+    length = max(b.mask.shape[1] for b in s.batches)
+    zero = torch.zeros(length, s.subject.width, dtype=s.subject.dtype, device=s.subject.backbone.device)
+
+    def outputs(signals: Mapping, batch: backbones.Batch) -> torch.Tensor:
+        slots, real = probes.token_slots(batch.mask), batch.mask[..., None]
+        return s.subject.steered({port: z[slots] * real for port, z in signals.items()}, batch)
+
+    return outputs, {port: zero for port in s.subject.ports}
+
+
+def _reach_places(s: _Setting, g: probes.Response, by: str) -> dict:
+    """The groups of G's columns for a table by port, layer, head or token."""
+    if by == "port":
+        return _places(g.names)
+    if by == "layer":
+        found: dict[str, list[str]] = {}
+        for name in g.names:
+            found.setdefault(place_of(name).partition(".")[0], []).append(name)
+        return found
+    if by == "token":
+        length = next(iter(g.shapes.values()))[0]
+        words = {0: "first", length - 1: "last"}
+        axes = {name: (0, length) for name in g.names}
+        return probes.axis_places(g.shapes, axes, lambda i: words.get(i, "content"))
+    heads = s.subject.backbone.key_value_heads          # where queries share keys, a head is the whole group
+    axes = {}
+    for name, shape in g.shapes.items():
+        last = tuple(name.split(".")[-2:])
+        if last in (("attention", "keys"), ("attention", "values")):
+            axes[name] = (1, heads)
+        elif len(shape) == 2 and last in (("q", "B"), ("k", "B"), ("v", "B")):
+            axes[name] = (0, heads)
+    if not axes:
+        raise ValueError(f"{s.subject.delta.name} has no parameters of single heads; use a prefix or lora, or --by port")
+    return probes.axis_places(g.shapes, axes, lambda i: f"head {i}")
+
+
+def _draw(gramians: Mapping[str, probes.OutputGramian], path: str) -> None:
+    """Writes the reachable singular values of every delta against their index, on logarithmic axes."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": "costate"}):
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.subplots()
+        for name, found in gramians.items():
+            axes.loglog(np.arange(1, found.rank + 1), found.values[:found.rank].cpu().numpy(), label=name)
+        axes.set(xlabel="output direction", ylabel="reach per root of control energy")
+        axes.legend(frameon=False)
+        figure.savefig(path, metadata={"Date": None} if path.endswith(".svg") else {"Software": None})
 
 
 def _curvature(options: argparse.Namespace) -> dict:
@@ -196,10 +293,19 @@ def _show(value: Mapping, indent: str = "") -> None:
         if isinstance(entry, Mapping):
             print(f"{indent}{key}:")
             _show(entry, indent + "  ")
+        elif isinstance(entry, list) and entry and isinstance(entry[0], Mapping):
+            print(f"{indent}{key}:")
+            lines = [list(entry[0]), *([_word(x) for x in row.values()] for row in entry)]
+            widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+            for line in lines:
+                print(indent + "  " + "  ".join(x.rjust(w) for x, w in zip(line, widths, strict=True)))
         else:
             items = entry if isinstance(entry, list) else [entry]
-            words = [f"{x:.6g}" if isinstance(x, float) else str(x) for x in items]
-            print(f"{indent}{key}: {', '.join(words)}")
+            print(f"{indent}{key}: {', '.join(map(_word, items))}")
+
+
+def _word(x) -> str:
+    return f"{x:.6g}" if isinstance(x, float) else str(x)
 
 
 def _finite(value):

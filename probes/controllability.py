@@ -1,20 +1,28 @@
-"""Controllability of a discrete time-varying system along a trajectory: linearisation, Gramian, reach map.
+"""Controllability: of a time-varying system along a trajectory, and of a network's outputs by a delta.
 
     x_{t+1} = step(t, x_t, u_t)      A_t = d step / dx,  B_t = d step / du      at (x_t, u_t), t = 0 .. T-1
     reach = [A_{T-1} ... A_1 B_0, ..., A_{T-1} B_{T-2}, B_{T-1}]     x_T = Phi(T, 0) x_0 + reach u     W =
     reach reach'
 
-Ranks and energies come from the singular values of the reach map: an eigenvalue of W is their square, and in
-float32 the square of anything below 3e-4 of the largest is noise.
+For a whole network the reach map to its outputs is the response G = dy/dz (see `probes.response`), one row per
+example and output, and the output Gramian is K = G R^-1 G'. Ranks and energies come from the singular values of
+the reach map: an eigenvalue of W is their square, and in float32 the square of anything below 3e-4 of the
+largest is noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+
+from probes.layout import columns, group_names
+from probes.response import Response
+
+Places = Sequence[str] | Mapping[str, str | Sequence[str] | Tensor]
 
 
 @dataclass(frozen=True)
@@ -132,3 +140,291 @@ def _system(system: LinearSystem | tuple[Sequence[Tensor], Sequence[Tensor]]) ->
             raise ValueError(f"step {t} does not chain: A is {tuple(a.shape)}, B is {tuple(b.shape)}, the "
                              f"state before has {before} entries")
     return LinearSystem(A, B)
+
+
+@dataclass(frozen=True, eq=False)
+class OutputGramian:
+    """The output Gramian K = G R^-1 G' of N examples' C outputs, by the singular triples of G R^-1/2, in float64.
+
+    values (k,) in decreasing order, k = min(N C, M); outputs (N, C, k) are the stacked output directions, each
+    reached with gain values[i] per root of control energy. examples (N, C, C) holds every example's own
+    G_i R^-1 G_i' and example_values (N, min(C, k)) the singular values of G_i R^-1/2. size is the number M of
+    controls, live how many of them move any output at first order. resolution is the rounding level of G: a
+    value below it says nothing. share is the part of the whole map's tr K (1 for the whole), places the Gramians
+    of its parts. status is that of the response.
+    """
+
+    values: Tensor
+    outputs: Tensor
+    examples: Tensor
+    example_values: Tensor
+    size: int
+    live: int
+    resolution: float
+    share: float
+    status: str
+    places: dict[str, OutputGramian] = field(default_factory=dict)
+    _inverse: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def energy(self) -> float:
+        """tr K, the mean squared reach of a random control of unit energy times the number of controls."""
+        return float((self.values**2).sum())
+
+    @property
+    def rank(self) -> int:
+        """The number of output directions reached at first order: singular values above the resolution."""
+        return int((self.values > self.resolution).sum())
+
+    @property
+    def effective_rank(self) -> float:
+        """exp of the entropy of the eigenvalues of K over their sum (Roy & Vetterli 2007); 0 for a zero map."""
+        if not self.energy > 0:
+            return 0.0
+        p = self.values**2 / self.energy
+        return float(torch.exp(torch.special.entr(p).sum()))
+
+    @property
+    def participation_ratio(self) -> float:
+        """(sum l)^2 / sum l^2 of the eigenvalues l of K; 0 for a zero map."""
+        return self.energy**2 / float((self.values**4).sum()) if self.energy > 0 else 0.0
+
+    def control(self, response: Response, costate: Tensor) -> Tensor:
+        """The control R^-1 G' nu that a costate nu (N, C) asks of this place, zero elsewhere: (M,).
+
+        With nu = (K + ridge I)^-1 d from `least_energy` it is the control of least energy; with
+        nu = outputs[..., i] / values[i] it is the i-th leading control, of unit energy. (N, C, k) gives (M, k).
+        response is the one that the Gramian was made from.
+        """
+        pulled = response.rmatvec(costate.to(response.outputs)).double()
+        return pulled * (self._inverse if pulled.ndim == 1 else self._inverse[:, None])
+
+
+def output_gramian(response: Response, groups: Places | None = None, *, metric=None) -> OutputGramian:
+    """The output Gramian of a response and of its parts, per example and for the ensemble.
+
+    Its values are the singular values of the stacked map G R^-1/2 (N C, M), never the roots of the eigenvalues of
+    a product: blocks of columns are folded into one triangular factor by QR, so G need not have been formed.
+    Everything after G is float64. groups are globs, or a mapping label -> globs, names or a mask (M,) of columns
+    such as `axis_places` makes. metric is R as in `Response.kernel`. Raises ValueError for a group without
+    columns.
+    """
+    m, root = response.shape[2], response._inverse_root(metric)
+    root = torch.ones(m, dtype=torch.float64, device=response.outputs.device) if root is None else root.double()
+    whole = _place(response, root, 1.0)
+    masks: dict[str, Tensor] = {}
+    named = groups if isinstance(groups, Mapping) else {label: label for label in groups or ()}
+    for label, chosen in named.items():
+        if isinstance(chosen, Tensor):
+            mask = chosen.to(root.device)
+            if tuple(mask.shape) != (m,) or mask.dtype != torch.bool or not bool(mask.any()):
+                raise ValueError(f"group {label!r} must be a mask ({m},) with a column in it, got "
+                                 f"{mask.dtype} of shape {tuple(mask.shape)} with {int(mask.sum())}")
+        else:
+            names = group_names(response.names, {label: chosen})[label]
+            mask = torch.zeros(m, dtype=torch.bool, device=root.device)
+            mask[columns(response.shapes, names).to(root.device)] = True
+        masks[label] = mask
+    parts = {label: _place(response, torch.where(mask, root, 0.0), whole.energy) for label, mask in masks.items()}
+    return replace(whole, places=parts, share=1.0)
+
+
+def _place(response: Response, root: Tensor, total: float) -> OutputGramian:
+    """The Gramian of the columns where root = R^-1/2 is positive; root is zero at all others."""
+    n, c, m = response.shape
+    size, live, triangle = int((root > 0).sum()), 0, root.new_zeros(0, n * c)
+    for block in _blocks(response, root):
+        live += int((block != 0).any(1).sum())
+        triangle = torch.linalg.qr(torch.cat([triangle, block]), mode="r").R
+    if not bool(torch.isfinite(triangle).all()):
+        k = min(n * c, size)
+        nothing = triangle.new_full((n, c, k), torch.nan)
+        return OutputGramian(nothing[0, 0], nothing, triangle.new_full((n, c, c), torch.nan), nothing[:, 0, :c],
+                             size, live, math.nan, math.nan, "not finite", {}, root**2)
+    u, s, _ = torch.linalg.svd(triangle.T, full_matrices=False)
+    factors = triangle.T.reshape(n, c, -1)              # F_i F_i' = G_i R^-1 G_i'
+    energy = float((s**2).sum())
+    # rounding moves G by about 8 eps sigma_1 in a network of four blocks, and by eps sqrt(size) at random
+    resolution = float(s[0]) * torch.finfo(response.dtype).eps * max(32.0, math.sqrt(max(n * c, size)))
+    return OutputGramian(s, u.reshape(n, c, -1), factors @ factors.mT, torch.linalg.svdvals(factors), size, live,
+                         resolution, energy / total if total > 0 else 0.0, response.status, {}, root**2)
+
+
+def _blocks(response: Response, root: Tensor) -> Iterator[Tensor]:
+    """(G R^-1/2)' in blocks of rows (m, N C), one per parameter, without the columns where root is zero."""
+    start = 0
+    for name, shape in response.shapes.items():
+        weight = root[start:start + math.prod(shape)]
+        used = weight > 0
+        if bool(used.any()):
+            part = response.by_group({name: [name]})[name]
+            rows = part.matrix if part.matrix is not None else torch.stack(list(part.per_example()))
+            yield (rows[..., used].double() * weight[used]).flatten(0, 1).T
+        start += len(weight)
+
+
+def axis_places(shapes: Mapping[str, Sequence[int]], axes: Mapping[str, tuple[int, int]],
+                labels: Callable[[int], str] = str) -> dict[str, Tensor]:
+    """Groups of columns that share an index along one axis of their tensors: label -> mask (M,).
+
+    axes maps a parameter's name to (axis, parts): that axis is cut into `parts` equal ranges, and range i goes to
+    the group labels(i); ranges with one label are joined. Parameters that are not named belong to no group.
+    Heads of prefix keys (length, heads, width) are (1, heads), heads of a LoRA factor (d_out, rank) are
+    (0, heads), token slots of signals (T, d) are (0, T). Raises ValueError where an axis does not divide.
+    """
+    size = sum(math.prod(shape) for shape in shapes.values())
+    found: dict[str, Tensor] = {}
+    start = 0
+    for name, shape in shapes.items():
+        width = math.prod(shape)
+        if name in axes:
+            axis, parts = axes[name]
+            if not 0 <= axis < len(shape) or parts < 1 or shape[axis] % parts:
+                raise ValueError(f"axis {axis} of {name!r}, of shape {tuple(shape)}, does not divide into {parts}")
+            index = torch.arange(shape[axis]) // (shape[axis] // parts)
+            index = index.reshape([-1 if a == axis else 1 for a in range(len(shape))]).expand(*shape).reshape(-1)
+            for i in range(parts):
+                mask = found.setdefault(labels(i), torch.zeros(size, dtype=torch.bool))
+                mask[start:start + width] |= index == i
+        start += width
+    return found
+
+
+def token_slots(mask: Tensor) -> Tensor:
+    """Which of T slots of a signal (T, d) acts at each position: (B, T) indices for a mask (B, T) of real tokens.
+
+    The first token takes slot 0, the last real one slot T - 1 and the content between them slots 1 .. T - 2 in
+    order, so that one slot is the last token of every text whatever its length. A text of one token has only a
+    first. Padding gets slot 0 and must be masked out.
+    """
+    position = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+    last = (position == mask.sum(1, keepdim=True) - 1) & (position > 0)
+    return torch.where(mask.bool(), torch.where(last, mask.shape[1] - 1, position), 0)
+
+
+@dataclass(frozen=True, eq=False)
+class LeastEnergy:
+    """The least control energy |z|_R^2 of a shift of the outputs, and what it leaves undone.
+
+    value is that of one control shared by all examples, examples (N,) that of a control per example; miss and
+    example_miss (N,) are |d - G z| / |d|. costate (N, C) is nu = (K + ridge I)^-1 d, which gives the shared
+    control z = R^-1 G' nu (`OutputGramian.control`). Where no shift is asked for, energy and miss are zero.
+    """
+
+    value: float
+    examples: Tensor
+    miss: float
+    example_miss: Tensor
+    costate: Tensor
+
+
+def least_energy(gramian: OutputGramian, shift: Tensor, *, ridge: float = 0.0) -> LeastEnergy:
+    """The least energy that moves the outputs by d = shift (N, C), at first order, by the singular values of G.
+
+    E = d' (G R^-1 G' + ridge I)^-1 d = min_z |z|_R^2 + |d - G z|^2 / ridge for ridge > 0, in squared units of the
+    outputs. For ridge = 0 it is the energy of reaching the point nearest to d in the reachable space, the
+    singular values above the resolution, and miss says how far that is. Raises ValueError for another shape or a
+    negative ridge.
+    """
+    n, c, _ = gramian.outputs.shape
+    if tuple(shift.shape) != (n, c) or ridge < 0:
+        raise ValueError(f"shift must have shape ({n}, {c}) and ridge be >= 0, got {tuple(shift.shape)} and {ridge}")
+    d = shift.to(gramian.outputs)
+    value, miss, costate = _energy(gramian.outputs.reshape(n * c, -1), gramian.values, d.reshape(-1), ridge,
+                                   gramian.resolution)
+    u, s, _ = torch.linalg.svd(gramian.outputs * gramian.values, full_matrices=False)
+    own, left, _ = _energy(u, s, d, ridge, gramian.resolution)
+    return LeastEnergy(float(value), own, float(miss), left, costate.reshape(n, c))
+
+
+def _energy(u: Tensor, s: Tensor, d: Tensor, ridge: float, resolution: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(energy, relative miss, costate) of moving d (..., p) by a map with left vectors u (..., p, k), values s."""
+    along = (u.mT @ d[..., None])[..., 0]
+    rest = d - (u @ along[..., None])[..., 0]           # what no control reaches
+    if ridge > 0:
+        weight = 1 / (s**2 + ridge)
+        outside = rest / ridge
+    else:
+        reached = s > resolution
+        weight = torch.where(reached, 1 / torch.where(reached, s, 1.0)**2, 0.0)
+        outside = torch.zeros_like(rest)
+    costate = (u @ (weight * along)[..., None])[..., 0] + outside
+    left = (((1 - weight * s**2) * along)**2).sum(-1) + (rest**2).sum(-1)
+    size = d.norm(dim=-1)
+    miss = torch.where(size > 0, left.sqrt() / torch.where(size > 0, size, 1.0), 0.0)
+    return (d * costate).sum(-1), miss, costate
+
+
+def margin_shift(outputs: Tensor, labels: Tensor, margin: float = 1.0) -> Tensor:
+    """The smallest shift of the logits (N, C) after which every label leads every other class by `margin`.
+
+    argmin |d| subject to (y + d)_label - (y + d)_j >= margin for j != label: the label rises by t and each rival
+    above y_label + t - margin is lowered to it, with t = max_k (sum of the k largest gaps) / (k + 1) and gaps
+    y_j - y_label + margin. Zero where the margin is there already; every row sums to zero.
+    """
+    n, c = outputs.shape
+    if tuple(labels.shape) != (n,) or c < 2:
+        raise ValueError(f"outputs (N, C) with C >= 2 and labels (N,) must fit, got {n, c} and {tuple(labels.shape)}")
+    own = torch.nn.functional.one_hot(labels, c).bool()
+    gaps = (outputs - outputs[own][:, None] + margin).masked_fill(own, -torch.inf)
+    ordered = gaps.sort(dim=1, descending=True).values[:, :-1].clamp_min(0)
+    counts = torch.arange(1, c, device=outputs.device, dtype=outputs.dtype)
+    rise = (ordered.cumsum(1) / (counts + 1)).max(1).values[:, None]
+    return torch.where(own, rise, -(gaps - rise).clamp_min(0))
+
+
+def departure(response: Response, control: Tensor, outputs: Tensor) -> Tensor:
+    """eta_i = |y_i(z) - y_i(0) - G_i z| / |G_i z| (N,): how far a control is from the linear regime.
+
+    control is z (M,), relative to the response's point; outputs (N, C) are the network's own at z. Infinite where
+    the control moves an example's outputs at second order only.
+    """
+    shift = response.matvec(control.to(response.outputs)).double()
+    rest = (outputs.double() - response.outputs.double() - shift).norm(dim=1)
+    return torch.where(rest > 0, rest / shift.norm(dim=1), 0.0)
+
+
+@dataclass(frozen=True)
+class Reachability:
+    """What one delta reaches at first order: one row of the table of reachable rank against size.
+
+    size is its number of parameters, live those that move an output at first order, rank, effective_rank and
+    participation_ratio count output directions, largest is sigma_1 of the stacked map, share the place's part of
+    the whole map's tr K, energy the least energy of the target shift for one shared control with its relative
+    miss, example_energy the median of that of a control per example over the examples asked to move.
+    """
+
+    name: str
+    size: int
+    live: int
+    rank: int
+    effective_rank: float
+    participation_ratio: float
+    largest: float
+    share: float
+    energy: float
+    miss: float
+    example_energy: float
+
+
+def reachability(name: str, gramian: OutputGramian, shift: Tensor, *, ridge: float = 0.0) -> Reachability:
+    """The row of one Gramian, of a delta or of one of its places; shift and ridge as in `least_energy`."""
+    cost = least_energy(gramian, shift, ridge=ridge)
+    asked = cost.examples[(shift != 0).any(1).to(cost.examples.device)]
+    return Reachability(name, gramian.size, gramian.live, gramian.rank, gramian.effective_rank,
+                        gramian.participation_ratio, float(gramian.values[0]), gramian.share, cost.value, cost.miss,
+                        float(asked.median()) if len(asked) else 0.0)
+
+
+def reach_table(responses: Mapping[str, Response], shift: Callable[[Tensor], Tensor] | Tensor, *,
+                ridge: float = 0.0, metric=None) -> tuple[Reachability, ...]:
+    """Reachable rank and energy against the size of a delta, one row per named response, in their order.
+
+    The deltas (of growing rank or length, say) act on the same outputs of the same examples. shift (N, C) is the
+    target, or a function that makes it from a response's outputs where the deltas do not start at one point.
+    """
+    rows = []
+    for name, response in responses.items():
+        d = shift(response.outputs) if callable(shift) else shift
+        rows.append(reachability(name, output_gramian(response, metric=metric), d, ridge=ridge))
+    return tuple(rows)
