@@ -302,11 +302,11 @@ def response(outputs: Outputs, params: Mapping[str, Tensor], batches: Sequence, 
     shapes = {k: tuple(v.shape) for k, v in params.items()}
     status = "exact" if bool(torch.isfinite(y).all()) else "not finite"
     found = Response(y, None, shapes, route or "vmap", "", status, outputs, params, batches, chunk, budget)
-    found = _with_route(found, insist=route is not None)
+    found, first = _with_route(found, insist=route is not None)
     if math.prod(found.shape) * y.element_size() > budget:
         return found
     matrix, start = y.new_empty(found.shape), 0
-    for value, rows in found._rows(chunk):
+    for value, rows in found._rows(chunk) if len(y) > 1 else [first]:
         _check_alone(value, y[start:start + len(value)])
         matrix[start:start + len(value)] = rows
         start += len(value)
@@ -314,13 +314,13 @@ def response(outputs: Outputs, params: Mapping[str, Tensor], batches: Sequence, 
     return replace(found, matrix=matrix, status="exact" if finite else "not finite")
 
 
-def _with_route(found: Response, insist: bool) -> Response:
-    """The response with the route that works, tried on the first example."""
+def _with_route(found: Response, insist: bool) -> tuple[Response, tuple[Tensor, Tensor]]:
+    """The response with the route that works, tried on the first example, and that example's (outputs, G rows)."""
     tensors, rebuild = split_batch(found._batches[0])
     first = [t[:1] for t in tensors]
     if found.route == "vmap":
         try:
-            value, _ = found._mapped(first, rebuild)
+            made = found._mapped(first, rebuild)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:      # whatever vmap trips over, the loop below either works or raises it
@@ -329,9 +329,9 @@ def _with_route(found: Response, insist: bool) -> Response:
             reason = textwrap.shorten(f"{type(error).__name__}: {error}", 160)
             found = replace(found, route="loop", note=f"vmap was not possible, {reason}")
     if found.route == "loop":
-        value, _ = found._looped(first, rebuild)
-    _check_alone(value, found.outputs[:1])
-    return found
+        made = found._looped(first, rebuild)
+    _check_alone(made[0], found.outputs[:1])
+    return found, made
 
 
 def _check_alone(alone: Tensor, together: Tensor) -> None:

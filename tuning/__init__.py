@@ -16,6 +16,7 @@ from tuning.deltas import (
     place_of,
 )
 from tuning.edits import Edits
+from tuning.jacobians import LayerJacobians, layer_jacobians
 from tuning.subject import Feedback, Readout, Rollout, Subject, fit_readout, subject
 from tuning.training import Fit, fit, minibatch, penalized
 
@@ -31,6 +32,7 @@ __all__ = [
     "Feedback",
     "Fit",
     "Full",
+    "LayerJacobians",
     "LoRA",
     "Port",
     "PortBias",
@@ -44,6 +46,7 @@ __all__ = [
     "fit",
     "fit_readout",
     "identity_edits",
+    "layer_jacobians",
     "load",
     "minibatch",
     "parse",

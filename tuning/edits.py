@@ -185,7 +185,7 @@ def _after(model: nn.Module, place: Watched) -> Callable:
             for edit in frame.edits.ports.get(key, ()):
                 y = edit(frame.entries[key], y)
             if key in frame.signals:
-                y = y + _spread(frame.signals[key])
+                y = y + spread(frame.signals[key])
             if frame.record:
                 frame.outputs[key] = frame.text(y)
         return (y, *output[1:]) if isinstance(output, tuple) else y
@@ -193,7 +193,7 @@ def _after(model: nn.Module, place: Watched) -> Callable:
     return hook
 
 
-def _spread(signal: Tensor) -> Tensor:
+def spread(signal: Tensor) -> Tensor:
     """A signal of shape (d,), (B, d) or (B, T, d) in a shape that broadcasts over (B, T, d)."""
     return signal[:, None] if signal.ndim == 2 else signal
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tuning.backbones import Backbone, Batch, features, frame, hidden, pool
-from tuning.edits import Edits, Frame, merge
+from tuning.backbones import Backbone, Batch, features, frame, hidden, pool, wrap
+from tuning.edits import Edits, Frame, merge, spread
 
 Params = dict[str, Tensor]
 READOUT = ("readout.weight", "readout.bias")
@@ -112,19 +113,19 @@ class Subject:
         with torch.no_grad():
             return (self.outputs(delta, batch).argmax(-1) == batch.labels).double().mean().item()
 
-    def rollout(self, delta: Params, batch: Batch) -> Rollout:
-        """Inputs, frozen outputs, signals and logits along the tuned trajectory.
+    def rollout(self, delta: Params, batch: Batch, disturbance: Mapping[str, Tensor] | None = None) -> Rollout:
+        """Inputs, frozen outputs, signals and logits along the tuned trajectory, under a `disturbed` one if given.
 
         u_t = G_t(h_t, delta) - f_t(h_t) at every port. A delta that also changes a normalisation after a
         residual sum, the embeddings or the last normalisation has signals there too, under
         "block.attention_norm", "block.mlp_norm", "embedding" and "final", so that the signals always say
         everything the delta does. f(h) comes from a second, frozen pass in which every sublayer is fed the
-        recorded input. Differentiable in `delta`.
+        recorded input; a disturbance is part of it. Differentiable in `delta` and `disturbance`.
         """
-        edits = self.edits(delta)
-        tuned = frame(self.backbone, edits, record=True)
+        edits, pushes = self.edits(delta), _pushes(disturbance or {})
+        tuned = frame(self.backbone, merge([pushes, edits]), record=True)
         states = hidden(self.backbone, batch, tuned)
-        replay = frame(self.backbone, overrides=tuned.inputs, record=True)
+        replay = frame(self.backbone, pushes, overrides=tuned.inputs, record=True)
         hidden(self.backbone, batch, replay)
         places = [port.key for port in self.backbone.ports] + self._changed(edits, tuned)
         return Rollout(
@@ -156,9 +157,11 @@ class Subject:
     def _energy(rolled: Rollout, batch: Batch) -> Tensor:
         return sum(place_energy(signal, batch.mask) for signal in rolled.signals.values())
 
-    def priced_loss(self, delta: Params, batch: Batch, price: float) -> Tensor:
+    def priced_loss(
+        self, delta: Params, batch: Batch, price: float, disturbance: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
         """The mean cross-entropy plus price/2 times the energy, from one rollout."""
-        rolled = self.rollout(delta, batch)
+        rolled = self.rollout(delta, batch, disturbance)
         return F.cross_entropy(rolled.outputs, batch.labels) + price / 2 * self._energy(rolled, batch)
 
     def steered(self, signals: Mapping[str, Tensor], batch: Batch) -> Tensor:
@@ -175,9 +178,8 @@ class Subject:
         return self._read(hidden(self.backbone, batch, run), batch, {})
 
     def disturbed(self, disturbance: Mapping[str, Tensor], delta: Params, batch: Batch) -> Tensor:
-        """The tuned logits (B, C) with vectors (d,) added to sublayer outputs before the delta sees them."""
-        added = {key: (lambda h, y, w=w: y + w,) for key, w in disturbance.items()}
-        edits = merge([Edits(ports=added), self.edits(delta)])
+        """The tuned logits (B, C) with vectors (d,) or (B, d) added to sublayer outputs before the delta sees them."""
+        edits = merge([_pushes(disturbance), self.edits(delta)])
         return self._read(hidden(self.backbone, batch, frame(self.backbone, edits)), batch, delta)
 
     def gain(self, delta: Params, port: str, base: Tensor, mask: Tensor) -> Tensor:
@@ -195,6 +197,21 @@ class Subject:
             return ((moved - y) * weight).sum((0, 1))
 
         return torch.func.jacrev(added)(torch.zeros_like(base[0, 0]))
+
+    def shuffled(self, seed: int) -> Subject:
+        """The subject on a copy of its network whose weight matrices each have their entries permuted.
+
+        A null: sizes and statistics of the weights stay, what they have learnt goes. Delta and readout stay too.
+        """
+        model = copy.deepcopy(self.backbone.model)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weight in model.parameters():
+                if weight.ndim > 1:
+                    order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
+                    weight.copy_(weight.flatten()[order].view_as(weight))
+        name = f"{self.backbone.name}, shuffled"
+        return replace(self, backbone=wrap(model, self.backbone.tokenizer, name=name))
 
     def weight_changes(self, delta: Params) -> Params:
         """{short weight name: change} for a delta that is a change of the backbone's weights."""
@@ -229,6 +246,11 @@ class Subject:
             rmatvec=lambda w: pull(w)[0],
             shape=tuple(at.shape),
         )
+
+
+def _pushes(disturbance: Mapping[str, Tensor]) -> Edits:
+    """Vectors (d,) or (B, d) added to every token of sublayer outputs."""
+    return Edits(ports={key: (lambda h, y, w=w: y + spread(w),) for key, w in disturbance.items()})
 
 
 def place_energy(signal: Tensor, mask: Tensor) -> Tensor:
