@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from theory import CrossEntropy, Quadratic
+from theory import CrossEntropy, Process, Quadratic
 
 # the golden system: three steps, two states, one control
 A = tuple(np.array(x, float) for x in ([[1, 1], [0, 1]], [[1, 0.5], [-0.5, 1]], [[0.8, 0], [0.3, 1.1]]))
@@ -24,6 +24,22 @@ def plant(seed, *, n=5, m=2, T=6, batch=()):
     rng = np.random.default_rng(seed)
     A = [np.eye(n) + 0.4 * rng.normal(size=(*batch, n, n)) / np.sqrt(n) for _ in range(T)]
     return A, [rng.normal(size=(*batch, n, m)) for _ in range(T)]
+
+
+def residual_network(seed, n=3, m=2, T=4):
+    """x + tanh(W x + b) + B u with a quadratic score and a quartic stage cost."""
+    rng = np.random.default_rng(seed)
+    W, b, B = 0.5 * rng.normal(size=(T, n, n)), 0.2 * rng.normal(size=(T, n)), rng.normal(size=(T, n, m))
+    target = rng.normal(size=n)
+
+    def step(t, x, u):
+        return x + np.tanh(W[t] @ x + b[t]) + B[t] @ u
+
+    def jacobians(t, x, u):
+        return np.eye(n) + (1 - np.tanh(W[t] @ x + b[t]) ** 2)[:, None] * W[t], B[t]
+
+    return Process(step, jacobians, lambda x: (0.5 * float((x - target) @ (x - target)), x - target), definite(rng, m), T,
+                   stage=lambda t, x: (0.01 * float(np.sum(x**4)), 0.04 * x**3)), rng.normal(size=n)
 
 
 def ensemble(seed, *, N=12, C=3, M=8, loss="cross-entropy"):

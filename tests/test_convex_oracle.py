@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from control_problems import ensemble, plant, relative
 
-from theory import ensemble_lq, riccati
+from theory import Quadratic, ensemble_lq, riccati
 from theory.convex import bounded_control, budget_law, budget_program, ensemble_program, place
 
 
@@ -96,3 +96,25 @@ def test_placement_without_a_price_is_the_ensemble_optimum_and_with_one_drops_bl
     assert relative(residual[kept], -price * z[kept] / np.linalg.norm(z[kept])) < 1e-4  # stationary on the kept block
     with pytest.raises(ValueError, match="blocks needs 12 labels"):
         place(G, y0, cost, 0.1, blocks[:3], 1.0)
+
+
+@pytest.mark.parametrize("seed", [7, 8, 9])
+def test_placement_finds_the_layers_where_actuators_were_planted(seed):
+    """Layers of uncorrelated effect, targets made by control at two of eight, noise: a price above the noise's force finds them.
+
+    With G'G/N = I the optimum is block soft thresholding, z_b = max(1 - price/|c_b|, 0) c_b/(1 + r), c = G'(target - y0)/N.
+    """
+    rng = np.random.default_rng(seed)
+    G = np.sqrt(20) * np.linalg.qr(rng.normal(size=(60, 24)))[0].reshape(20, 3, 24)
+    layers = np.repeat(np.arange(8), 3)
+    planted = np.where(np.isin(layers, (2, 5)), rng.normal(size=24), 0.0)
+    y0, noise = rng.normal(size=(20, 3)), 0.1 * rng.normal(size=(20, 3))
+    target = Quadratic(y0 + G @ planted + noise)
+    force = np.tensordot(noise / 20, G, 2)
+    price = 1.1 * max(np.linalg.norm(force[layers == t]) for t in range(8))
+    found = place(G, y0, target, 0.01, layers, price)
+    assert found.active == (2, 5)
+    pull = planted + force
+    sizes = np.array([np.linalg.norm(pull[layers == t]) for t in layers])
+    assert relative(found.control.z, np.maximum(1 - price / sizes, 0.0) * pull / 1.01) < 1e-5
+    assert place(G, y0, target, 0.01, layers, 0.0).active == tuple(range(8))

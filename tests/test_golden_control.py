@@ -127,8 +127,9 @@ def test_output_form():
         assert relative(law.rollout(case.X0).cost, 0.0018108651911469128) < TIGHT
 
 
-def test_value_of_feedback():
-    law = riccati(case.A, case.B, case.Q, case.R, case.QF)
+@pytest.mark.parametrize("form", DENSE)
+def test_value_of_feedback(form):
+    law = riccati(case.A, case.B, case.Q, case.R, case.QF, form=form)
     data = (case.A, case.B, case.Q, case.R, case.QF, case.X0, 0.04)
     closed = expected_cost(*data, law.K, law.k)
     opened = expected_cost(*data, [0.0 * K for K in law.K], [-u for u in law.rollout(case.X0).controls])

@@ -2,25 +2,9 @@
 
 import numpy as np
 import pytest
-from control_problems import definite, plant, relative
+from control_problems import definite, plant, relative, residual_network
 
 from theory import Process, adjoint, hamiltonian, riccati, shoot
-
-
-def residual_network(seed, n=3, m=2, T=4):
-    """x + tanh(W x + b) + B u with a quadratic score and a quartic stage cost."""
-    rng = np.random.default_rng(seed)
-    W, b, B = 0.5 * rng.normal(size=(T, n, n)), 0.2 * rng.normal(size=(T, n)), rng.normal(size=(T, n, m))
-    target = rng.normal(size=n)
-
-    def step(t, x, u):
-        return x + np.tanh(W[t] @ x + b[t]) + B[t] @ u
-
-    def jacobians(t, x, u):
-        return np.eye(n) + (1 - np.tanh(W[t] @ x + b[t]) ** 2)[:, None] * W[t], B[t]
-
-    return Process(step, jacobians, lambda x: (0.5 * float((x - target) @ (x - target)), x - target), definite(rng, m), T,
-                   stage=lambda t, x: (0.01 * float(np.sum(x**4)), 0.04 * x**3)), rng.normal(size=n)
 
 
 def difference(f, x, h=1e-5):

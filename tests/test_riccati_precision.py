@@ -1,21 +1,31 @@
 """How many digits each Riccati form keeps, against 60-digit arithmetic.
 
-Thresholds are the registered float64 errors of the forms on problems of this kind (8 states, three seeds): benign, cheap
-control and expanding 1e-13; terminal cost only with r = 1e-8: symmetric recursion about 1e-8, square root 6e-13.
+Limits are ten times the registered float64 errors of the forms (8 states): other random systems and other BLAS libraries
+differ by a few. Terminal cost only with r = 1e-8 is where the forms part: the symmetric recursion keeps 8 digits there,
+the square root 12.
 """
 
 import mpmath
 import numpy as np
 import pytest
 
+import theory.control
 from theory import riccati
 
-N, SEEDS = 8, (0, 1, 2)
+N, SEEDS, FACTOR = 8, (0, 1, 2), 10
 CASES = {  # growth per step, horizon, controls, state cost, control price
     "benign": (1.0, 12, 8, 1.0, 1.0),
     "cheap control": (1.0, 12, 8, 1.0, 1e-6),
     "expanding": (1.6, 24, 2, 1.0, 1.0),
     "terminal only": (1.0, 12, 2, 0.0, 1e-8),
+    "contracting": (0.5, 24, 2, 1.0, 1.0),
+}
+REGISTERED = {
+    "benign": dict(cholesky=2e-15, sqrt=2e-15),
+    "cheap control": dict(cholesky=1e-14, sqrt=1e-14),
+    "expanding": dict(cholesky=4e-14, sqrt=4e-14),
+    "terminal only": dict(cholesky=2e-8, sqrt=6e-13, lowrank=6e-13),
+    "contracting": dict(cholesky=9e-14, sqrt=9e-14),
 }
 
 
@@ -45,29 +55,47 @@ def published(A, B, Q, R, Qf):
     return P
 
 
-def errors(name):
-    out = []
-    for seed in SEEDS:
-        data = system(name, seed)
-        truth = exact(*data)
-        forms = {"published": published(*data)}
-        for form in ("cholesky", "sqrt") + (("lowrank",) if CASES[name][3] == 0 else ()):
-            forms[form] = riccati(*data, form=form).P[0]
-        with mpmath.workdps(60):
-            out.append({form: float(mpmath.norm(mpmath.matrix(P.tolist()) - truth) / mpmath.norm(truth))
-                        for form, P in forms.items()})
-    return out
+def error(P, truth):
+    with mpmath.workdps(60):
+        return float(mpmath.norm(mpmath.matrix(P.tolist()) - truth) / mpmath.norm(truth))
 
 
 @pytest.mark.parametrize("name", list(CASES))
 def test_digits_kept(name):
-    found = errors(name)
-    median = {form: float(np.median([e[form] for e in found])) for form in found[0]}
-    assert median["cholesky"] < median["published"], median
-    assert max(e["sqrt"] for e in found) < 6e-13, found
+    found = {form: [] for form in ("published", *REGISTERED[name])}
+    for seed in SEEDS:
+        data = system(name, seed)
+        truth = exact(*data)
+        found["published"].append(error(published(*data), truth))
+        for form in REGISTERED[name]:
+            found[form].append(error(riccati(*data, form=form).P[0], truth))
+    for form, registered in REGISTERED[name].items():
+        assert max(found[form]) < FACTOR * registered, (form, found)
+    if name == "cheap control":
+        assert np.median(found["published"]) > 10 * np.median(found["cholesky"]), found
     if name == "terminal only":
-        assert max(e["lowrank"] for e in found) < 6e-13, found
-        assert max(e["cholesky"] for e in found) < 1e-7, found
-        assert median["sqrt"] < 1e-4 * median["cholesky"], median
-    else:
-        assert max(e["cholesky"] for e in found) < 1e-13, found
+        for worse in ("published", "cholesky"):
+            assert np.median(found["sqrt"]) < 1e-4 * np.median(found[worse]), found
+
+
+def additive(q, r, seed=1):
+    rng = np.random.default_rng(seed)
+    A = [np.eye(N) + 0.4 * rng.normal(size=(N, N)) / np.sqrt(N) for _ in range(12)]
+    return A, [np.eye(N)] * 12, q * np.eye(N), r * np.eye(N), np.eye(N)
+
+
+@pytest.mark.parametrize("q", [0.0, 1e-6, 1.0])
+@pytest.mark.parametrize("r", [1e-8, 1e-4, 1.0, 1e2, 1e4, 1e8, 1e12])
+def test_the_identity_form_keeps_its_digits_at_every_price(q, r):
+    """The gate allows a share 1e-3 to be left of what is subtracted, so 1e3 roundings of a few entries: 1e-12 over 12 steps."""
+    data = additive(q, r)
+    assert error(riccati(*data, form="identity").P[0], exact(*data)) < 1e-12
+
+
+def test_the_gate_is_what_keeps_them(monkeypatch):
+    """At r = 1e8 the difference of two terms of size r leaves eight digits fewer; without the gate they are lost."""
+    data = additive(0.0, 1e8)
+    monkeypatch.setattr(theory.control, "_GATE", 0.0)
+    assert error(riccati(*data, form="identity").P[0], exact(*data)) > 1e-10
+    cheap = additive(0.0, 1e-4)                                 # and below it the cheap form runs: other rounding
+    assert np.any(riccati(*cheap, form="identity").P[0] != riccati(*cheap).P[0])

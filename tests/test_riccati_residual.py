@@ -7,6 +7,7 @@ import scipy.linalg
 from control_problems import definite, plant, relative
 
 from theory import reach, riccati, transition
+from theory.linear import root, semidefinite
 
 FORMS = ("cholesky", "sqrt")
 ROUND = 1e-11  # a few hundred roundings amplified by conditioning below 1e3
@@ -82,7 +83,7 @@ def test_low_rank_value_equals_the_dense_one(m):
     C, c, r = rng.normal(size=(2, 5)), rng.normal(size=(6, 5)), rng.normal(size=(7, 5))
     dense, thin = (riccati(A, B, 0.0, 0.3, C.T @ C, affine=c, reference=r, form=form)
                    for form in ("cholesky", "lowrank"))
-    assert thin.roots[0].shape == (5, 2)
+    assert thin.values[0].shape == (5, 2)
     for t in range(7):
         assert relative(thin.P[t], dense.P[t]) < ROUND
     x0 = rng.normal(size=5)
@@ -92,19 +93,36 @@ def test_low_rank_value_equals_the_dense_one(m):
             assert relative(found, expected) < ROUND
 
 
-def test_additive_controls_everywhere_need_no_special_case():
-    """With B = I and R = r I, P = Q + r A'A - r^2 A'(P + r I)^-1 A, the published short form."""
+@pytest.mark.parametrize("r", [1e-6, 0.3, 1e6])
+def test_the_identity_form_is_the_general_one_with_additive_controls(r):
+    """Affine, tracking and linear terms too; 1e-11 covers the gate's loss of three digits."""
+    _, _, w, more, x0 = problem(7)
     A, _ = plant(7)
-    r, n = 0.3, 5
-    law = riccati(A, [np.eye(n)] * len(A), np.eye(n), r, 2.0, form="cholesky")
-    for t, a in enumerate(A):
-        short = np.eye(n) + r * a.T @ a - r**2 * a.T @ np.linalg.solve(law.P[t + 1] + r * np.eye(n), a)
-        assert relative(law.P[t], short) < ROUND
+    more["linear"] = np.random.default_rng(8).normal(size=(7, 5))
+    laws = [riccati(A, [np.eye(5)] * len(A), w["Q"], r, w["Qf"], **more, form=form) for form in ("cholesky", "identity")]
+    for name in ("P", "K", "k", "p", "s"):
+        for found, expected in zip(getattr(laws[1], name), getattr(laws[0], name), strict=True):
+            assert relative(found, expected) < ROUND
+    assert relative(laws[1].rollout(x0).cost, laws[0].cost(x0)) < ROUND
+    for t, a in enumerate(A):  # the short form, substituted back
+        short = w["Q"][t] + r * a.T @ a - r**2 * a.T @ np.linalg.solve(laws[1].P[t + 1] + r * np.eye(5), a)
+        assert relative(laws[1].P[t], short) < ROUND * max(1.0, r)
 
 
-@pytest.mark.parametrize("form", ["cholesky", "sqrt", "lowrank"])
+def test_linear_state_costs_are_references_where_the_weight_is_definite():
+    A, B, w, more, x0 = problem(14)
+    slopes = [-W @ r for W, r in zip([*w["Q"], w["Qf"]], more["reference"], strict=True)]
+    tracking = riccati(A, B, **w, **more)
+    for form in FORMS:
+        law = riccati(A, B, **w, affine=more["affine"], linear=slopes, form=form)
+        assert relative(np.array(law.rollout(x0).controls), np.array(tracking.rollout(x0).controls)) < ROUND
+        assert relative(law.cost(x0), law.rollout(x0).cost) < ROUND
+
+
+@pytest.mark.parametrize("form", ["cholesky", "sqrt", "lowrank", "identity"])
 def test_a_batch_is_its_members(form):
     A, B = plant(8, batch=(4,))
+    B = [np.broadcast_to(np.eye(5), (4, 5, 5))] * 6 if form == "identity" else B
     q, x0 = (0.0 if form == "lowrank" else 1.0), np.random.default_rng(9).normal(size=(4, 5))
     law = riccati(A, B, q, 0.5, 2.0, form=form)
     run = law.rollout(x0)
@@ -157,6 +175,12 @@ def test_zero_control_effect_leaves_the_transition():
     (dict(Qf=-1.0), "semi-definite"),
     (dict(form="inverse"), "form must be one of"),
     (dict(form="lowrank"), "needs Q = 0"),
+    (dict(form="identity"), "needs B = I"),
+    (dict(form="identity", B=[np.eye(2)] * 3, R=np.diag([1.0, 2.0])), "needs R = r I"),
+    (dict(Q=np.nan), "Q at step 0"),
+    (dict(Q=np.array([[1.0, 2.0], [2.0, 1.0]])), "semi-definite"),
+    (dict(R=np.array([[-1.0]])), "positive definite"),
+    (dict(linear=np.zeros((3, 2))), "linear must be 4 vectors"),
     (dict(affine=np.zeros((2, 2))), "affine must be 3 vectors"),
     (dict(Q=np.eye(3)), "Q at step 0"),
     (dict(Q=[np.eye(2)]), "list of 3"),
@@ -167,3 +191,17 @@ def test_wrong_problems_are_refused(change, words):
     data = dict(A=case.A, B=case.B, Q=case.Q, R=case.R, Qf=case.QF) | change
     with pytest.raises(ValueError, match=words):
         riccati(**data)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 4, 12])
+def test_roots_and_semidefinite_checks_agree_with_the_spectrum(rank):
+    """A weight of any rank is taken apart and taken; shifted below zero by 1e-9 of its size it is refused."""
+    C = np.random.default_rng(rank).normal(size=(rank, 12))
+    X = C.T @ C
+    Z = root(X)
+    assert Z.shape == (12, max(rank, 1))
+    assert np.abs(Z @ Z.T - X).max() <= 1e-14 * np.abs(X).max()
+    assert semidefinite([X], "X")[0] is X
+    if 0 < rank < 12:
+        with pytest.raises(ValueError, match="semi-definite"):
+            semidefinite([X - 1e-9 * np.linalg.norm(X, 2) * np.eye(12)], "X")

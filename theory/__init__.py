@@ -5,6 +5,7 @@ The numerical room is listed here. Two modules load heavier libraries and are im
 `theory.typst`).
 """
 
+from theory.ablation import Ablation, ablation
 from theory.attention import (
     PerpendicularBound,
     PrefixedAttention,
@@ -34,9 +35,10 @@ from theory.kernel import (
     predict,
     tangent_kernel,
 )
-from theory.linear import gramian, minimum_energy, reach, transition
+from theory.linear import EndpointRank, endpoint_rank, gramian, minimum_energy, reach, transition
 from theory.loss import CrossEntropy, Quadratic
-from theory.manifold import Healing, half_space_control, healing
+from theory.manifold import PID, Healing, channels, half_space_control, healing, pid, subspaces
+from theory.placement import SparsePath, sparse_path
 from theory.prediction import Prediction
 from theory.subspace import (
     Bound,
@@ -48,14 +50,17 @@ from theory.subspace import (
     tail_share,
     threshold_dimension,
 )
+from theory.successive import Descent, Sweeps, error_constant, ilqr, msa, msa_radius
 
 __all__ = [
-    "Adjoint", "Bound", "Control", "CrossEntropy", "Extremal", "Game", "Healing", "OutputRegulator",
-    "PerpendicularBound", "Prediction", "PrefixedAttention", "Process", "Quadratic", "Regulator", "Trajectory",
-    "adjoint", "cone_residual", "constant_rival", "curvature_eigenvalues", "degrees_of_freedom", "descent_share",
-    "effective_dimension", "ensemble_lq", "expected_cost", "game", "gradient_rival", "gramian", "half_space_control",
-    "hamiltonian", "healing", "induced_gain", "minimum_energy", "output_lq", "participation_ratio", "per_example_lq",
-    "perpendicular", "perpendicular_bound", "predict", "prefixed_attention", "ratio_deviation", "reach",
-    "restricted_optimum_bounds", "riccati", "shoot", "steps_to_share", "tail_exponent", "tail_share",
-    "tangent_kernel", "threshold_dimension", "transition",
+    "Ablation", "Adjoint", "Bound", "Control", "CrossEntropy", "Descent", "EndpointRank", "Extremal", "Game",
+    "Healing", "OutputRegulator", "PID", "PerpendicularBound", "Prediction", "PrefixedAttention", "Process",
+    "Quadratic", "Regulator", "SparsePath", "Sweeps", "Trajectory", "ablation", "adjoint", "channels",
+    "cone_residual", "constant_rival", "curvature_eigenvalues", "degrees_of_freedom", "descent_share",
+    "effective_dimension", "endpoint_rank", "ensemble_lq", "error_constant", "expected_cost", "game",
+    "gradient_rival", "gramian", "half_space_control", "hamiltonian", "healing", "ilqr", "induced_gain",
+    "minimum_energy", "msa", "msa_radius", "output_lq", "participation_ratio", "per_example_lq", "perpendicular",
+    "perpendicular_bound", "pid", "predict", "prefixed_attention", "ratio_deviation", "reach",
+    "restricted_optimum_bounds", "riccati", "shoot", "sparse_path", "steps_to_share", "subspaces", "tail_exponent",
+    "tail_share", "tangent_kernel", "threshold_dimension", "transition",
 ]

@@ -5,14 +5,21 @@
 names it all: reach map and Gramian, the disturbance game, the ensemble optimum.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.blas import dsyrk, dtrsm
+from scipy.linalg.lapack import dpotrf
 
 from theory.ensemble import Control, ensemble_lq, per_example_lq
 from theory.game import Game, game, induced_gain
 from theory.linear import (
     apply,
+    diagonal,
     gramian,
     minimum_energy,
     positive,
@@ -43,7 +50,7 @@ class Trajectory:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The checked data of one affine linear-quadratic problem; q_t = -Q_t r_t are the linear weights of tracking."""
+    """The checked data of one affine linear-quadratic problem; plain: every affine, reference and linear term is zero."""
 
     A: tuple
     B: tuple
@@ -52,22 +59,26 @@ class Plan:
     Qf: np.ndarray
     c: tuple
     reference: tuple
+    linear: tuple
+    plain: bool
 
     def cost(self, states, controls):
-        """1/2 sum (x-r)'Q(x-r) + u'Ru + 1/2 (x_T-r_T)'Qf(x_T-r_T) of one trajectory."""
+        """1/2 sum (x-r)'Q(x-r) + u'Ru + 1/2 (x_T-r_T)'Qf(x_T-r_T) + sum linear'x of one trajectory."""
         errors = [x - r for x, r in zip(states, self.reference, strict=True)]
         pairs = zip((*self.Q, self.Qf, *self.R), (*errors, *controls), strict=True)
-        return 0.5 * sum(np.sum(v * apply(W, v), -1) for W, v in pairs)
+        slopes = sum(np.sum(g * x, -1) for g, x in zip(self.linear, states, strict=True))
+        return 0.5 * sum(np.sum(v * apply(W, v), -1) for W, v in pairs) + slopes
 
 
-def plan(A, B, Q, R, Qf, affine=None, reference=None) -> Plan:
+def plan(A, B, Q, R, Qf, affine=None, reference=None, linear=None) -> Plan:
     """The problem's data as float64 tuples, after every shape and definiteness check of `riccati`."""
     A, B = steps(A, B)
     T, n = len(A), A[0].shape[-1]
     Q = semidefinite(weights(Q, [n] * T, "Q"), "Q")
     R = positive(weights(R, [b.shape[-1] for b in B], "R"), "R")
     (Qf,) = semidefinite(weights(Qf, [n], "Qf"), "Qf")
-    return Plan(A, B, Q, R, Qf, _vectors(affine, T, n, "affine"), _vectors(reference, T + 1, n, "reference"))
+    c, r, g = _vectors(affine, T, n, "affine"), _vectors(reference, T + 1, n, "reference"), _vectors(linear, T + 1, n, "linear")
+    return Plan(A, B, Q, R, Qf, c, r, g, not any(np.any(v) for v in (*c, *r, *g)))
 
 
 def _vectors(v, count, n, name):
@@ -82,31 +93,33 @@ def _vectors(v, count, n, name):
 class Regulator:
     """The optimal policy u_t = -K_t x - k_t and its value V_t(x) = 1/2 x'P_t x + p_t'x + s_t, t = 0..T.
 
-    K: T gains (..., m, n), k: T offsets (..., m), p: T+1 vectors, s: T+1 numbers. P: T+1 matrices; the square-root
-    forms keep Z_t with P_t = Z_t Z_t' in `roots` and multiply out on demand.
+    K: T gains (..., m, n), k: T offsets (..., m), P: T+1 matrices, p: T+1 vectors, s: T+1 numbers. `values` holds P_t
+    as the form computes it (square-root forms: Z_t with P_t = Z_t Z_t'; identity form: its upper triangle) and `gains`
+    K_t or a function that makes it; P and K are multiplied out on demand.
     """
 
     problem: Plan
-    K: tuple
+    form: str
+    values: tuple
+    gains: tuple
     k: tuple
     p: tuple
     s: tuple
-    dense: tuple | None
-    roots: tuple | None
 
-    @property
+    @cached_property
     def P(self) -> tuple:
         """The value matrices P_0..P_T."""
-        return self.dense if self.roots is None else tuple(Z @ transpose(Z) for Z in self.roots)
+        return tuple(_FORMS[self.form].dense(V) for V in self.values)
+
+    @cached_property
+    def K(self) -> tuple:
+        """The gains K_0..K_{T-1}."""
+        return _made(self.gains)
 
     def cost(self, x0):
         """The least cost from x0: 1/2 x0'P_0 x0 + p_0'x0 + s_0."""
         x0 = np.asarray(x0, float)
-        if self.roots is None:
-            squared = np.sum(x0 * apply(self.dense[0], x0), -1)
-        else:
-            squared = np.sum(apply(transpose(self.roots[0]), x0) ** 2, -1)
-        return 0.5 * squared + np.sum(self.p[0] * x0, -1) + self.s[0]
+        return np.sum(x0 * (0.5 * _FORMS[self.form].product(self.values[0], x0) + self.p[0]), -1) + self.s[0]
 
     def rollout(self, x0, noise=None) -> Trajectory:
         """The closed loop from x0, with optional disturbances noise[t] (..., n) added to x_{t+1}."""
@@ -122,53 +135,75 @@ def _roll(problem, x0, policy, noise=None):
     return Trajectory(tuple(states), tuple(controls), problem.cost(states, controls))
 
 
-def riccati(A, B, Q, R, Qf, *, affine=None, reference=None, form="cholesky") -> Regulator:
-    """The feedback law that minimises 1/2 sum_t (x_t-r_t)'Q_t(x_t-r_t) + u_t'R_t u_t + 1/2 (x_T-r_T)'Qf(x_T-r_T).
+def riccati(A, B, Q, R, Qf, *, affine=None, reference=None, linear=None, form="cholesky") -> Regulator:
+    """The feedback law that minimises 1/2 sum_t (x_t-r_t)'Q_t(x_t-r_t) + u_t'R_t u_t + 1/2 (x_T-r_T)'Qf(x_T-r_T) + g_t'x_t.
 
-    Dynamics x_{t+1} = A_t x_t + B_t u_t + c_t (affine: T vectors c_t; reference: T+1 vectors r_t). With
+    Dynamics x_{t+1} = A_t x_t + B_t u_t + c_t (affine: T vectors c_t; reference, linear: T+1 vectors r_t, g_t). With
     S = R + B'PB: K = S^-1 B'PA, P_t = Q + K'RK + (A-BK)'P(A-BK), k = S^-1 B'(p + Pc), p_t = q + (A-BK)'(p + Pc).
     form: "cholesky" factors S; "sqrt" propagates P = ZZ' by QR (terminal-only or cheap control); "lowrank" needs
-    Q = 0 and keeps Z at the rank of Qf: Z_t = A'Z L^-T, LL' = I + Z'BR^-1B'Z. Source: Bertsekas, Dynamic
-    Programming and Optimal Control, vol. I; array form: Kailath, Sayed and Hassibi, Linear Estimation, ch. 12.
+    Q = 0 and keeps Z at the rank of Qf: Z_t = A'Z E^-T, EE' = I + Z'BR^-1B'Z; "identity" needs B_t = I and R_t = r I
+    (a control added to every state) and takes a quarter of the work: P_t = Q + r A'A - r^2 Y'Y, Y = L^-1 A,
+    LL' = P + rI. Source: Bertsekas, Dynamic Programming and Optimal Control, vol. I; array form: Kailath, Sayed and
+    Hassibi, Linear Estimation, ch. 12; identity form: derived (matrix inversion lemma).
     A, B: T arrays (..., n, n), (..., n, m). Q, R, Qf: a number, an array for all steps, or a list over steps.
-    Raises ValueError for shapes that do not fit, R not positive definite, Q or Qf indefinite, an unknown form.
+    Raises ValueError for shapes that do not fit, R not positive definite, Q or Qf indefinite, an unknown form or one
+    that the problem does not admit.
     """
-    problem = plan(A, B, Q, R, Qf, affine, reference)
-    q = [-apply(W, r) for W, r in zip((*problem.Q, problem.Qf), problem.reference, strict=True)]
-    level = [0.5 * np.sum(-w * r, -1) for w, r in zip(q, problem.reference, strict=True)]
-    if form == "lowrank" and any(np.any(Q) for Q in problem.Q):
-        raise ValueError('form="lowrank" needs Q = 0 (only the terminal state costs); use form="sqrt" otherwise')
     if form not in _FORMS:
         raise ValueError(f"form must be one of {sorted(_FORMS)}, got {form!r}")
-    start, step, value = _FORMS[form]
-    V, p, s = start(problem.Qf), q[-1], level[-1]
-    Vs, ps, ss, Ks, ks = [V], [p], [s], [], []
-    for t in reversed(range(len(problem.A))):
-        A, B, R, c = problem.A[t], problem.B[t], problem.R[t], problem.c[t]
-        drift = value(V, c)                                     # P c
-        K, solve, V_new = step(A, B, problem.Q[t], R, V)
-        push = apply(transpose(B), p + drift)
-        k = solve(push)
-        s = s + level[t] + 0.5 * np.sum(c * drift, -1) + np.sum(p * c, -1) - 0.5 * np.sum(push * k, -1)
-        p = q[t] + apply(transpose(A - B @ K), p + drift)
-        V = V_new
-        for kept, new in ((Vs, V), (ps, p), (ss, s), (Ks, K), (ks, k)):
-            kept.append(new)
-    K, k, V, p, s = (tuple(reversed(x)) for x in (Ks, ks, Vs, ps, ss))
-    return Regulator(problem, K, k, p, s, V if form == "cholesky" else None, None if form == "cholesky" else V)
+    problem = plan(A, B, Q, R, Qf, affine, reference, linear)
+    values, gains, solves = _FORMS[form].recursion(problem)
+    T, n = len(problem.A), problem.A[0].shape[-1]
+    if problem.plain:                                           # no linear terms: the offsets vanish
+        k = tuple(np.zeros(b.shape[-1]) for b in problem.B)
+        return Regulator(problem, form, values, gains, k, (np.zeros(n),) * (T + 1), (0.0,) * (T + 1))
+    gains = _made(gains)
+    pull = [apply(W, r) for W, r in zip((*problem.Q, problem.Qf), problem.reference, strict=True)]
+    q = [g - w for g, w in zip(problem.linear, pull, strict=True)]
+    level = [0.5 * np.sum(w * r, -1) for w, r in zip(pull, problem.reference, strict=True)]
+    product, k, p, s = _FORMS[form].product, [], [q[-1]], [level[-1]]
+    for t in reversed(range(T)):
+        B, c = problem.B[t], problem.c[t]
+        drift = product(values[t + 1], c)                       # P c
+        slope = p[-1] + drift
+        push = apply(transpose(B), slope)
+        k.append(solves[t](push[..., None])[..., 0])
+        s.append(s[-1] + level[t] + np.sum(c * (0.5 * drift + p[-1]), -1) - 0.5 * np.sum(push * k[-1], -1))
+        p.append(q[t] + apply(transpose(problem.A[t]), slope) - apply(transpose(gains[t]), push))
+    return Regulator(problem, form, values, gains, *(tuple(reversed(x)) for x in (k, p, s)))
+
+
+def _made(gains):
+    return tuple(gain() if callable(gain) else gain for gain in gains)
+
+
+def _stepwise(start, step):
+    """The backward recursion from V_T = start(Qf) by step(A, B, Q, R, V) -> gain, solver of S, V."""
+    def recursion(problem):
+        values, gains, solves = [start(problem.Qf)], [], []
+        for data in zip(*(reversed(x) for x in (problem.A, problem.B, problem.Q, problem.R)), strict=True):
+            gain, solve, V = step(*data, values[-1])
+            for kept, new in ((gains, gain), (solves, solve), (values, V)):
+                kept.append(new)
+        return tuple(tuple(reversed(x)) for x in (values, gains, solves))
+    return recursion
+
+
+def _solver(S):
+    """The map Y -> S^-1 Y for positive definite S, (..., m, m) and (..., m, k)."""
+    if S.ndim == 2:
+        return partial(cho_solve, cho_factor(S, lower=True))
+    L = np.linalg.cholesky(S)
+    return lambda Y: np.linalg.solve(transpose(L), np.linalg.solve(L, Y))
 
 
 def _cholesky_step(A, B, Q, R, P):
     # the quadratic (Joseph) update costs one product more than Q + A'PA - K'SK and cannot turn indefinite
     PB = P @ B
-    L = np.linalg.cholesky(symmetric(R + transpose(B) @ PB))
-
-    def solve(Y):
-        return np.linalg.solve(transpose(L), np.linalg.solve(L, Y))
-
+    solve = _solver(symmetric(R + transpose(B) @ PB))
     K = solve(transpose(PB) @ A)
     F = A - B @ K
-    return K, lambda v: solve(v[..., None])[..., 0], symmetric(Q + transpose(K) @ R @ K + transpose(F) @ P @ F)
+    return K, solve, symmetric(Q + transpose(K) @ R @ K + transpose(F) @ P @ F)
 
 
 def _qr_step(A, B, Q, R, Z):
@@ -184,51 +219,123 @@ def _qr_step(A, B, Q, R, Z):
     X = np.linalg.qr(np.concatenate(rows, -2), mode="r")
     S = X[..., :m, :m]
     K = np.linalg.solve(S, X[..., :m, m:])
+    return K, lambda Y: np.linalg.solve(S, np.linalg.solve(transpose(S), Y)), transpose(X[..., m:, m:])
 
-    def solve(v):
-        return np.linalg.solve(S, np.linalg.solve(transpose(S), v[..., None]))[..., 0]
 
-    return K, solve, transpose(X[..., m:, m:])
+def _lowrank(problem):
+    if any(np.any(Q) for Q in problem.Q):
+        raise ValueError('form="lowrank" needs Q = 0 (only the terminal state costs); use form="sqrt" otherwise')
+    return _stepwise(root, _lowrank_step)(problem)
 
 
 def _lowrank_step(A, B, Q, R, Z):
-    L = np.linalg.cholesky(R)
-    Y = np.linalg.solve(L, transpose(B) @ Z)                    # R^-1/2 B'Z, (..., m, rank)
-    E = np.linalg.cholesky(np.eye(Z.shape[-1]) + transpose(Y) @ Y)
+    if diagonal(R):                                             # R = LL'; left: L^-1 v, right: L^-T v
+        scale = np.sqrt(np.diagonal(R, axis1=-2, axis2=-1))[..., None]
+        left = right = partial(np.multiply, 1.0 / scale)
+    else:
+        L = np.linalg.cholesky(R)
+        left, right = partial(np.linalg.solve, L), partial(np.linalg.solve, transpose(L))
+    Y = left(transpose(B) @ Z)                                  # (..., m, rank)
+    E = np.linalg.cholesky(np.eye(Z.shape[-1]) + symmetric(transpose(Y) @ Y))
     Z_new = transpose(np.linalg.solve(E, transpose(Z) @ A))     # A'Z E^-T
-    N = np.linalg.solve(E, transpose(Y))                        # E^-1 Z'B R^-T/2
+    N = np.linalg.solve(E, transpose(Y))                        # E^-1 Z'B L^-T
 
-    def right(v):                                               # R^-T/2 v
-        return np.linalg.solve(transpose(L), v)
+    def solve(v):                                               # (R + B'ZZ'B)^-1 v = L^-T (I - N'N) L^-1 v
+        w = left(v)
+        return right(w - transpose(N) @ (N @ w))
 
-    K = right(transpose(N) @ transpose(Z_new))
+    return partial(np.matmul, right(transpose(N)), transpose(Z_new)), solve, Z_new
 
-    def solve(v):                                               # (R + B'ZZ'B)^-1 v = R^-T/2 (I - N'N) R^-1/2 v
-        w = np.linalg.solve(L, v[..., None])
-        return right(w - transpose(N) @ (N @ w))[..., 0]
 
-    return K, solve, Z_new
+_GATE = 1e-3  # below this share of what is subtracted, the identity form's difference has lost three digits
+
+
+def _identity(problem):
+    """The identity form's values (upper triangles), in one array so that memory is asked for once."""
+    T, n = len(problem.A), problem.A[0].shape[-1]
+    eye = np.eye(n)
+    if any(b.shape[-1] != n or np.any(b != eye) for b in {id(b): b for b in problem.B}.values()):
+        raise ValueError('form="identity" needs B = I at every step, a control added to the whole state; use form="cholesky"')
+    if any(R.ndim != 2 or not np.array_equal(R, R[0, 0] * eye) for R in {id(R): R for R in problem.R}.values()):
+        raise ValueError('form="identity" needs R = r I with a number r at every step; use form="cholesky"')
+    r = [float(R[0, 0]) for R in problem.R]
+    batch = np.broadcast_shapes(*(x.shape[:-2] for x in (*problem.A, *problem.B, *problem.Q, problem.Qf)))
+    A, Q = problem.A, problem.Q
+    if batch:
+        A, Q = ([np.broadcast_to(x, (*batch, n, n)) for x in data] for data in (A, Q))
+    V, members = np.empty((T + 1, *batch, n, n)), list(np.ndindex(batch))
+    V[T] = problem.Qf
+    for t in reversed(range(T)):
+        for i in members:
+            _identity_step(A[t][i], Q[t][i], r[t], V[t + 1][i], V[t][i])
+    gains = tuple(partial(_identity_gain, *x) for x in zip(problem.A, r, V[1:], strict=True))
+    return tuple(V), gains, tuple(partial(_identity_solve, *x) for x in zip(r, V[1:], strict=True))
+
+
+def _identity_step(A, Q, r, P, out):
+    """Writes Q + r A'A - r^2 A'(P + rI)^-1 A into out, upper triangles only; by the general step where that cancels.
+
+    LAPACK reads the transposes of these row-major arrays, so their upper triangles are its lower ones. The result over
+    what it is subtracted from is a Rayleigh quotient of P (P + rI)^-1 (or more, by Q), hence at least l / (l + r) with l
+    the least eigenvalue of P: it is small only where P is small against r.
+    """
+    n = len(A)
+    S = np.array(P.T, order="F")
+    S.reshape(-1, order="F")[:: n + 1] += r
+    L, failed = dpotrf(S, lower=1, clean=0, overwrite_a=1)
+    out[...] = Q
+    if not failed:
+        Yt = dtrsm(1.0, L, A.T, side=1, lower=1, trans_a=1)     # (L^-1 A)'
+        dsyrk(r, A.T, beta=1.0, c=out.T, lower=1, overwrite_c=1)
+        whole = np.diagonal(out).max()
+        dsyrk(-r * r, Yt, beta=1.0, c=out.T, lower=1, overwrite_c=1)
+    if failed or np.diagonal(out).max() < _GATE * whole:
+        out[...] = _cholesky_step(A, np.eye(n), Q, r * np.eye(n), _mirrored(P))[-1]
+
+
+def _mirrored(V):
+    """The symmetric matrix with the upper triangle of V."""
+    return np.triu(V) + transpose(np.triu(V, 1))
+
+
+def _identity_solve(r, V, Y):
+    return np.linalg.solve(_mirrored(V) + r * np.eye(V.shape[-1]), Y)
+
+
+def _identity_gain(A, r, V):
+    return _identity_solve(r, V, _mirrored(V) @ A)
 
 
 def _through_root(Z, c):
     return apply(Z, apply(transpose(Z), c))
 
 
+def _squared(Z):
+    return Z @ transpose(Z)
+
+
+class _Form(NamedTuple):
+    recursion: Callable                                         # problem -> values, gains, solvers of S
+    dense: Callable                                             # value -> P
+    product: Callable                                           # value, x -> P x
+
+
 _FORMS = {
-    "cholesky": (lambda Qf: Qf, _cholesky_step, apply),
-    "sqrt": (root, _qr_step, _through_root),
-    "lowrank": (root, _lowrank_step, _through_root),
+    "cholesky": _Form(_stepwise(lambda Qf: Qf, _cholesky_step), lambda P: P, apply),
+    "identity": _Form(_identity, _mirrored, lambda V, x: apply(_mirrored(V), x)),
+    "lowrank": _Form(_lowrank, _squared, _through_root),
+    "sqrt": _Form(_stepwise(root, _qr_step), _squared, _through_root),
 }
 
 
-def expected_cost(A, B, Q, R, Qf, x0, covariance, K, k, *, affine=None, reference=None):
+def expected_cost(A, B, Q, R, Qf, x0, covariance, K, k, *, affine=None, reference=None, linear=None):
     """The expected cost of the policy u_t = -K_t x - k_t from x0 under noise w_t ~ (0, covariance) on x_{t+1}.
 
     E J = cost of the mean + 1/2 sum tr((Q_t + K_t'R_t K_t) S_t) + 1/2 tr(Qf S_T), S_{t+1} = (A-BK)S(A-BK)' + cov.
     The optimal gains give the closed-loop value, K = 0 with k = -u* the open-loop one; the difference is the value
     of feedback. Problem as in `riccati`; K, k: T arrays. Raises ValueError for shapes that do not fit.
     """
-    problem = plan(A, B, Q, R, Qf, affine, reference)
+    problem = plan(A, B, Q, R, Qf, affine, reference, linear)
     T, n = len(problem.A), problem.A[0].shape[-1]
     noise = semidefinite(weights(covariance, [n] * T, "covariance"), "covariance")
     if len(K) != T or len(k) != T:
@@ -276,14 +383,8 @@ class OutputRegulator:
         return self.law(t) @ self.M @ np.asarray(observe, float)
 
 
-def output_lq(G, M, g, R) -> OutputRegulator:
-    """The optimal open-loop controls and rank-limited feedback when only C terminal outputs are penalised.
-
-    Minimises 1/2 z'Mz + g'z + 1/2 sum_t u_t'R_t u_t, z = sum_t G_t u_t: costate = (I + M W_0)^-1 g. No n x n matrix
-    is formed; each gain has rank <= rank M (C - 1 for the softmax). Source: derived in `theory.derivations`.
-    G: T arrays (..., C, m_t), M: (..., C, C), g: (..., C), R: number, array or list. Raises ValueError for shapes
-    that do not fit, M indefinite, or R not positive definite.
-    """
+def checked_outputs(G, M, g, R):
+    """The data of `output_lq` as float64 arrays, R one weight per step, after every check."""
     G = tuple(np.asarray(x, float) for x in G)
     if not G or any(x.ndim < 2 or x.shape[-2] != G[0].shape[-2] for x in G):
         raise ValueError(f"G must be a sequence of (..., C, m) arrays with one C, got {[x.shape for x in G]}")
@@ -293,6 +394,19 @@ def output_lq(G, M, g, R) -> OutputRegulator:
     g = np.asarray(g, float)
     if g.shape[-1:] != (C,):
         raise ValueError(f"g must have shape (..., {C}), got {g.shape}")
+    return G, M, g, R
+
+
+def output_lq(G, M, g, R) -> OutputRegulator:
+    """The optimal open-loop controls and rank-limited feedback when only C terminal outputs are penalised.
+
+    Minimises 1/2 z'Mz + g'z + 1/2 sum_t u_t'R_t u_t, z = sum_t G_t u_t: costate = (I + M W_0)^-1 g. No n x n matrix
+    is formed; each gain has rank <= rank M (C - 1 for the softmax). Source: derived in `theory.derivations`.
+    G: T arrays (..., C, m_t), M: (..., C, C), g: (..., C), R: number, array or list. Raises ValueError for shapes
+    that do not fit, M indefinite, or R not positive definite.
+    """
+    G, M, g, R = checked_outputs(G, M, g, R)
+    C = M.shape[-1]
     W = [np.zeros((C, C))]
     for Gt, Rt in zip(reversed(G), reversed(R), strict=True):
         W.append(symmetric(W[-1] + Gt @ np.linalg.solve(Rt, transpose(Gt))))

@@ -45,7 +45,8 @@ class Adjoint:
     cost: float
 
 
-def _controls(process, u):
+def checked_controls(process: Process, u):
+    """u as a float64 array (T, m), after checking that it fits the horizon."""
     u = np.atleast_1d(np.asarray(u, float))
     u = u[:, None] if u.ndim == 1 else u
     if u.ndim != 2 or len(u) != process.horizon:
@@ -70,7 +71,7 @@ def adjoint(process: Process, x0, u) -> Adjoint:
     lambda_T = terminal'(x_T), lambda_t = A_t'lambda_{t+1} + stage'(x_t), dJ/du_t = R u_t + B_t'lambda_{t+1}
     (= back-propagation). Source: Pontryagin. Raises ValueError for a u that does not fit the horizon.
     """
-    u = _controls(process, u)
+    u = checked_controls(process, u)
     R = process.metric(u.shape[1])
     states, cost = [np.atleast_1d(np.asarray(x0, float))], 0.0
     for t, v in enumerate(u):
@@ -107,12 +108,12 @@ def shoot(process: Process, x0, u, *, tolerance=1e-11, max_iterations=200) -> Ex
     2 T m adjoints. A non-convex process may hold several extremals; start from several u. Raises ValueError for a u
     that does not fit the horizon.
     """
-    u = _controls(process, u)
+    u = checked_controls(process, u)
     R = process.metric(u.shape[1])
     now = adjoint(process, x0, u)
     iteration, stuck = 0, False
     while True:
-        values, V = np.linalg.eigh(_curvature(process, x0, u))
+        values, V = np.linalg.eigh(curvature(process, x0, u))
         small = bool(np.linalg.norm(now.gradient) <= tolerance * (1.0 + np.linalg.norm(u @ R)))
         if small or stuck or iteration == max_iterations:
             return Extremal(u, now, float(values[0]), iteration, small)
@@ -131,7 +132,8 @@ def shoot(process: Process, x0, u, *, tolerance=1e-11, max_iterations=200) -> Ex
         u, now, iteration = trial, new, iteration + 1
 
 
-def _curvature(process, x0, u):
+def curvature(process: Process, x0, u):
+    """The Hessian d2J/du2 (T m, T m) by central differences of the adjoint gradient."""
     h = np.cbrt(np.finfo(float).eps) * (1.0 + np.abs(u).max())
     rows = [(adjoint(process, x0, u + e).gradient - adjoint(process, x0, u - e).gradient).ravel() / (2 * h)
             for e in h * np.eye(u.size).reshape(-1, *u.shape)]

@@ -4,8 +4,10 @@ Matrices come as sequences over t of (..., n, n) and (..., n, m_t); leading axes
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg.lapack import dpstrf
 
 from theory.ensemble import Control
 
@@ -52,43 +54,83 @@ def weights(X, sizes: Sequence[int], name: str):
         per_step = [np.asarray(x, float) for x in X]
     else:
         per_step = [np.asarray(X, float)] * len(sizes)
-    out = []
+    out, known = [], {}                                        # data shared by several steps are checked once
     for t, (x, n) in enumerate(zip(per_step, sizes, strict=True)):
-        x = x * np.eye(n) if x.ndim == 0 else x
-        if x.ndim < 2 or x.shape[-2:] != (n, n):
-            raise ValueError(f"{name} at step {t} must be a number or have shape (..., {n}, {n}), got {x.shape}")
-        if not np.allclose(x, transpose(x), rtol=1e-10, atol=1e-12 * np.abs(x).max(initial=0.0)):
-            raise ValueError(f"{name} at step {t} must be symmetric; pass (X + X')/2")
-        out.append(symmetric(x))
+        if (id(x), n) not in known:
+            known[id(x), n] = x * np.eye(n) if x.ndim == 0 and np.isfinite(x) else _symmetric_weight(x, n, f"{name} at step {t}")
+        out.append(known[id(x), n])
     return tuple(out)
+
+
+def _symmetric_weight(x, n, name):
+    if x.ndim < 2 or x.shape[-2:] != (n, n):
+        raise ValueError(f"{name} must be a finite number or have shape (..., {n}, {n}), got shape {x.shape}")
+    y = transpose(x)
+    if not (np.array_equal(x, y) or np.allclose(x, y, rtol=1e-10, atol=1e-12 * np.abs(x).max(initial=0.0))):
+        raise ValueError(f"{name} must be symmetric; pass (X + X')/2")
+    return symmetric(x)
+
+
+def diagonal(X) -> bool:
+    """Whether every matrix of the stack X is diagonal."""
+    return np.count_nonzero(X) == np.count_nonzero(np.diagonal(X, axis1=-2, axis2=-1))
 
 
 def positive(X, name: str):
     """X, after checking that every matrix is positive definite."""
-    for t, x in enumerate(X):
+    for t, x in _distinct(X):
         try:
-            np.linalg.cholesky(x)
+            if not diagonal(x):
+                np.linalg.cholesky(x)
+            elif not np.diagonal(x, axis1=-2, axis2=-1).min() > 0:
+                raise np.linalg.LinAlgError
         except np.linalg.LinAlgError:
             raise ValueError(f"{name} at step {t} must be positive definite; every control must cost") from None
     return X
 
 
 def semidefinite(X, name: str):
-    """X, after checking that every matrix is positive semi-definite up to rounding."""
-    for t, x in enumerate(X):
+    """X, after checking that every matrix is positive semi-definite up to rounding (1e-12 of its largest eigenvalue)."""
+    for t, x in _distinct(X):
+        if _certified(x):
+            continue
         spectrum = np.linalg.eigvalsh(x)
         if spectrum.min() < -1e-12 * max(np.abs(spectrum).max(), 1e-300):
             raise ValueError(f"{name} at step {t} must be positive semi-definite, least eigenvalue {spectrum.min():.3g}")
     return X
 
 
+def _distinct(X):
+    return {id(x): (t, x) for t, x in reversed(list(enumerate(X)))}.values()
+
+
+def _certified(x):
+    """Whether a factorisation, cheaper than the spectrum, already shows that x is positive semi-definite."""
+    if diagonal(x):
+        values = np.diagonal(x, axis1=-2, axis2=-1)
+        return bool(values.min() >= -1e-12 * np.abs(values).max())
+    try:
+        np.linalg.cholesky(x)
+        return True
+    except np.linalg.LinAlgError:
+        Z = root(x)                                             # no eigenvalue of x is below -|x - ZZ'|
+        miss = np.linalg.norm(x - Z @ transpose(Z), axis=(-2, -1))
+        return bool(np.all(miss <= 1e-12 * np.abs(x).max((-2, -1))))
+
+
 def root(X):
-    """Z with Z Z' = X for a positive semi-definite X, columns beyond the numerical rank dropped."""
-    values, V = np.linalg.eigh(X)
-    top = np.maximum(values[..., -1:], 0.0)
-    kept = np.where(values > X.shape[-1] * np.finfo(float).eps * top, values, 0.0)
-    rank = max(int((kept > 0).sum(-1).max()), 1)
-    return (V * np.sqrt(kept)[..., None, :])[..., -rank:]
+    """Z (..., n, rank) with Z Z' = X for a positive semi-definite X, rank its largest numerical rank (at least 1).
+
+    Pivoted Cholesky, stopped where the remaining diagonal is below n eps of the largest entry: O(n rank^2). Source:
+    Higham, Accuracy and Stability of Numerical Algorithms, section 10.3.
+    """
+    X = np.asarray(X, float)
+    n = X.shape[-1]
+    factors = [dpstrf(x, lower=1) for x in X.reshape(-1, n, n)]
+    Z = np.zeros((len(factors), n, max([1, *(rank for _, _, rank, _ in factors)])))
+    for z, (L, pivots, rank, _) in zip(Z, factors, strict=True):
+        z[pivots - 1, :rank] = np.tril(L[:, :rank])
+    return Z.reshape(*X.shape[:-1], -1)
 
 
 def transition(A):
@@ -161,3 +203,57 @@ def minimum_energy(A, B, target, x0=None) -> Control:
         converged=np.linalg.norm(miss, axis=-1) <= 1e-9 * scale,
         costate=apply(U, np.where(keep, -coefficients / np.where(keep, s, 1.0), 0.0)),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class EndpointRank:
+    """How many directions of an ensemble's end states shared parameters can move to first order, and why not more.
+
+    rank: of the stacked reach map; states: N n, the parameters needed to move every end state anywhere; parameters: how
+    many there are; ceilings: per step, the rank its parameters can have at most; singular_values: of the stacked map.
+    """
+
+    rank: int
+    states: int
+    parameters: int
+    ceilings: tuple
+    singular_values: np.ndarray
+
+    @property
+    def ceiling(self) -> int:
+        """The rank that counting alone allows: min(N n, the sum of the steps' ceilings)."""
+        return min(self.states, sum(self.ceilings))
+
+    @property
+    def controllable(self) -> bool:
+        """Whether all end states near the uncontrolled ones can be reached: rank N n makes the end-point map a submersion."""
+        return self.rank == self.states
+
+
+def endpoint_rank(A, B, *, inputs=None, bottleneck: int | None = None, width: int | None = None) -> EndpointRank:
+    """The first-order reachable dimension of N end states under parameters that all N samples share.
+
+    Stacks the reach maps [Phi_i(T,1) B_i0, ..., B_i(T-1)] of the samples into one (N n, sum m_t) matrix. inputs, T arrays
+    (N, d) of what the controlled linear maps read, bound every step: a linear map with width outputs acts on the samples
+    through rank [x^1..x^N] x width directions, and a bottleneck of r whose up-projection starts at zero through
+    min(r, rank) x width, for only that factor has a derivative there. Source: Sontag, Mathematical Control Theory,
+    section 3.7; the bounds are derived, after PEFT as control (ICML 2024).
+    A: T arrays (N, n, n); B: T arrays (N, n, m_t), dx_{t+1}/d(parameters of step t). Raises ValueError for shapes that do
+    not fit or inputs without width.
+    """
+    A, B = steps(A, B)
+    if A[0].ndim != 3 or any(x.shape[0] != A[0].shape[0] or x.ndim != 3 for x in (*A, *B)):
+        raise ValueError(f"A and B must have one leading sample axis (N, n, .), got {A[0].shape} and {B[0].shape}")
+    if (inputs is None and bottleneck is not None) or (inputs is None) != (width is None):
+        raise ValueError("inputs and width go together (and bottleneck needs them): what the maps read and how much they write")
+    N, n = A[0].shape[:2]
+    ceilings = [min(b.shape[-1], N * n) for b in B]
+    if inputs is not None:
+        X = [np.asarray(x, float) for x in inputs]
+        if len(X) != len(B) or any(x.ndim != 2 or len(x) != N for x in X):
+            raise ValueError(f"inputs must be {len(B)} arrays of shape ({N}, d), got {[x.shape for x in X][:3]}")
+        through = [min(int(np.linalg.matrix_rank(x)), bottleneck or N) for x in X]
+        ceilings = [min(c, k * width) for c, k in zip(ceilings, through, strict=True)]
+    s = np.linalg.svd(reach(A, B).reshape(N * n, -1), compute_uv=False)
+    rank = int(np.sum(s > max(N * n, sum(b.shape[-1] for b in B)) * np.finfo(float).eps * s[0]))
+    return EndpointRank(rank, N * n, sum(b.shape[-1] for b in B), tuple(ceilings), s)
