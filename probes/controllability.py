@@ -105,11 +105,7 @@ def reachable(system: LinearSystem | tuple[Sequence[Tensor], Sequence[Tensor]], 
     is a LinearSystem or a pair of lists (A, B). Raises ValueError unless 1 <= rank <= min(n, sum m_t).
     """
     system = _system(system)
-    blocks, phi = [], None
-    for A, B in zip(reversed(system.A), reversed(system.B), strict=True):
-        blocks.append(B if phi is None else phi @ B)
-        phi = A if phi is None else phi @ A
-    reach = torch.cat(blocks[::-1], dim=1)
+    reach = _reach(system)
     n, m = reach.shape
     if not 1 <= rank <= min(n, m):
         raise ValueError(f"rank must lie between 1 and the reach map's smaller side {min(n, m)}, got {rank}")
@@ -126,6 +122,22 @@ def reachable(system: LinearSystem | tuple[Sequence[Tensor], Sequence[Tensor]], 
     resolution = float(s[0]) * max(n, m) * torch.finfo(reach.dtype).eps
     return Reach(s[:rank], u[:, :rank], vt[:rank], int((s > resolution).sum()), resolution,
                  float((s.double() ** 2).sum()), "exact")
+
+
+def _reach(system: LinearSystem) -> Tensor:
+    """The reach map, by moving its columns forwards or the transition backwards, whichever is fewer products."""
+    reach, width, forwards = system.B[0], system.B[0].shape[1], 0
+    for A, B in zip(system.A[1:], system.B[1:], strict=True):
+        forwards, width = forwards + A.numel() * width, width + B.shape[1]
+    if forwards < len(system.A[-1]) * sum(A.numel() for A in system.A):
+        for A, B in zip(system.A[1:], system.B[1:], strict=True):
+            reach = torch.cat([A @ reach, B], dim=1)
+        return reach
+    blocks, phi = [], None
+    for A, B in zip(reversed(system.A), reversed(system.B), strict=True):
+        blocks.append(B if phi is None else phi @ B)
+        phi = A if phi is None else phi @ A
+    return torch.cat(blocks[::-1], dim=1)
 
 
 def _system(system: LinearSystem | tuple[Sequence[Tensor], Sequence[Tensor]]) -> LinearSystem:

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
+from . import figures_advice as advice
 from . import figures_control as control
+from . import figures_disturbance as disturbance
 from . import figures_optimization as optimization
+from . import figures_ports as ports
+from . import figures_reach as reach
 from . import overview, style, words
 from .load import Results
 from .style import Labels
@@ -118,12 +122,114 @@ PLATES = (
         "sensitivity by task.",
     ),
     Plate(
+        "noise-response",
+        disturbance.noise_response,
+        {"rows": ("task", "eta", "prefix", "adapter", "predicted", "measured")},
+        "The price of noise. (a) Observed over predicted rise of the held-out loss per unit of the noise's variance, against the "
+        "departure from linearity; the band is the rule's factor of 1.25. (b) How much more noise costs the adapter than the "
+        "prefix, observed against predicted; the line is equality. Every point is one task, seed and noise level. {n}. Nothing "
+        "was fitted.",
+        "Left: ratio of observed to predicted price of noise for prefix and adapter against departure from linearity. Right: "
+        "observed against predicted difference between adapter and prefix with the line of equality.",
+    ),
+    Plate(
+        "worst-case-gain",
+        disturbance.worst_case_gain,
+        {"rows": ("task", "tightness_gamma", "cosine", "cosine_random")},
+        "The worst disturbance. (a) Shift of the class contrasts that gradient ascent finds on the trained prefix, over "
+        "the bound of the frozen network and of rivals, median over examples; the band is the rule's. (b) Cosine of the "
+        "disturbance found with the predicted direction and with others. Every point is one task, seed and size of the "
+        "disturbance, bars are medians. {n}. Nothing was fitted.",
+        "Left: shift found over the bound by the gain and by rival bounds. Right: cosine of the attack with the gain's "
+        "direction, with one direction for all examples and with random ones.",
+    ),
+    Plate(
+        "robust-gain",
+        disturbance.robust_gain,
+        {"rows": ("task", "trained", "robust", "game", "open", "closed")},
+        "Adversarial training. (a) Gain of the loop that the trained adapter closes, before and after adversarial training, "
+        "beside the open loop's and the least that the disturbance game allows. (b) Share of the distance from the trained "
+        "adapter's to the game's gain that each closes; the broken line is the rule's quarter. Every point is one task and seed, "
+        "bars are medians. {n}. Nothing was fitted.",
+        "Left: gains by task on a logarithmic axis. Right: share of the distance to the game's gain closed by adversarial "
+        "training, by random disturbances and by removing the adapter.",
+    ),
+    Plate(
         "tunable-ports",
         control.tunable_ports,
         {"rows": ("task", "seed", "port", "energy", "loss")},
         "Loss reached by tuning a single port against the energy that the port needs by prediction. Large markers are means over "
         "seeds, small ones single seeds. {n}. Nothing was fitted.",
         "Small multiples by task: loss after tuning one port against the predicted energy, by block and sublayer.",
+    ),
+    *(
+        Plate(
+            f"ablation-{rest}",
+            ports.ablation,
+            {"rows": ("task", "predicted"), "sets": ("count", "predicted", "measured")},
+            f"Ports switched off, {others}. (a) Measured against predicted increase of the training objective when the controls "
+            "at one port or at two are zeroed; the line is equality, the band a factor of two. (b) Rank correlation with the "
+            "measured increase over the sets of ports of a cell; every point is one task and seed, bars are medians. {n}. "
+            "Nothing was fitted.",
+            "Left: measured against predicted increase on logarithmic axes with the line of equality. Right: rank correlations "
+            "of the prediction, its rivals and a null.",
+        )
+        for rest, others in (("frozen", "the others kept"), ("retrained", "the others trained anew"))
+    ),
+    Plate(
+        "placement",
+        ports.placement,
+        {"rows": ("task", "count", "value"), "map": ("task", "port", "predicted", "trained")},
+        "Where to put a control. (a) What a control at one port alone brings, as a share of what the best port brings: predicted "
+        "on the left of each panel, trained on the right, by block and sublayer, means over seeds; the circle marks the best. "
+        "(b) Share of the best set's gain that the chosen set of one or two ports gives away; every point is one task, seed and "
+        "number of ports, bars are medians. {n}. Nothing was fitted.",
+        "Top: by task, two heat maps of the gain of each port, predicted and trained. Bottom: regret of the linear-quadratic "
+        "choice, of its rivals and of a random one.",
+    ),
+    Plate(
+        "budget-law",
+        reach.budget_law,
+        {"rows": ("task", "share", "predicted", "measured", "power", "error")},
+        "Control under a budget. (a) Share of the frozen model's training loss that a control of bounded norm takes away; the "
+        "norm is in units of that at which the linear model ends (upright line). Lines are predictions, large markers trained "
+        "means over seeds, small ones single cells. (b) Error of the predicted gain at every radius; bars are medians inside the "
+        "linear regime. {n}. The power law was fitted to the trained losses at every second radius and is shown at the others; "
+        "nothing was fitted for the prediction.",
+        "Top: loss taken away against the norm of the control by task, predicted as lines and trained as points. Bottom: errors "
+        "of the convex program, of a fitted power law and of the gradient's direction.",
+    ),
+    Plate(
+        "minimum-energy",
+        reach.minimum_energy,
+        {"rows": ("task", "efficiency"), "decays": ("task", "decay", "measured", "predicted", "gradient")},
+        "Minimum-energy efficiency. (a) Share of the energy of a trained control that its displacement of the class margins "
+        "needs, against the weight decay. Solid lines are predictions, large markers trained means over seeds, small ones single "
+        "cells, dotted the gradient that displaces as far. (b) The same share for the control trained at the smallest decay and "
+        "for others; every point is one task and seed, bars are medians. {n}. Nothing was fitted.",
+        "Top: efficiency against weight decay by task, predicted as lines and trained as points. Bottom: efficiency of trained, "
+        "predicted, gradient and random controls.",
+    ),
+    Plate(
+        "subspace-transfer",
+        reach.subspace_transfer,
+        {"rows": ("task", "gap", "gap_random"), "curves": ("task", "subspace", "dimension", "energy")},
+        "The subspace of other tasks. (a) Share of a trained control's energy that the leading directions of each subspace "
+        "capture, against their number; means over seeds. (b) Share of the gain lost by training inside the leading directions "
+        "of other tasks' responses and inside random subspaces of equal dimension; every point is one task and seed, bars are "
+        "medians. {n}. Nothing was fitted.",
+        "Top: captured energy against dimension by task, one line per subspace. Bottom: gain lost inside the subspace of other "
+        "tasks and inside random ones, trained and predicted.",
+    ),
+    Plate(
+        "advice",
+        advice.advice,
+        {"rows": ("task", "option", "forecast", "trained", "frozen", "frozen_forecast"), "cells": ("task", "forecast")},
+        "Advice without training. (a) Change of the held-out loss against the frozen model, forecast and trained, one point per "
+        "option, task and seed; the line is equality. (b) Rank correlation of each predictor with the trained loss within a task "
+        "and seed; every point is one of them, bars are medians. {n}. Nothing was fitted.",
+        "Left: forecast against trained change of the loss for every option with the line of equality. Right: rank correlation by "
+        "predictor.",
     ),
 )
 SHARED = {"published-bound": "restricted-optimum"}  # claims that are shown by another claim's figure

@@ -137,6 +137,48 @@ CLAIMS = (
         "not applicable",
     ),
     (
+        "noise-response",
+        "control",
+        "Noise costs what the Gramian says",
+        "White noise at the ports raises the loss by the trace of the output Gramian, of the closed loop for an adapter.",
+        'EE[Delta J] = frac(s^2, 2) sum_t op("tr") S_(t+1)',
+        "the expected change of the loss is half the variance of the noise times the sum of the traces of S t plus one",
+        "observed over predicted price",
+        1.03,
+        "factor",
+        0.8,
+        0.8,
+        "supported",
+    ),
+    (
+        "worst-case-gain",
+        "control",
+        "The gain bounds the worst disturbance",
+        "A disturbance of the ports moves the class contrasts by at most the gain times its size.",
+        "max_(norm(w) <= epsilon) norm(C d h_T) <= gamma epsilon",
+        "the largest change of the contrasts is at most gamma times epsilon",
+        "shift found over the bound",
+        0.95,
+        "factor",
+        0.6,
+        0.6,
+        "undecided",
+    ),
+    (
+        "robust-gain",
+        "control",
+        "Adversarial training nears the game's gain",
+        "Adversarial training closes a quarter of the distance to the least gain of the disturbance game.",
+        "gamma^* = min_K max_w norm(z) / norm(w)",
+        "gamma star is the least over K of the largest ratio of z to w",
+        "share of the distance closed",
+        0.7,
+        "share",
+        0.25,
+        0.1,
+        "supported",
+    ),
+    (
         "tunable-ports",
         "control",
         "Ports that need less energy tune better",
@@ -148,6 +190,104 @@ CLAIMS = (
         "ρ",
         0.4,
         0.1,
+        "supported",
+    ),
+    (
+        "ablation-frozen",
+        "control",
+        "The optimum prices a port that is switched off",
+        "Zeroing the control at a port raises the objective by the quadratic form in the curvature's own block.",
+        "Delta J_S = 1/2 z_S^top M_(S S) z_S",
+        "delta J S is half of z S transpose M S S z S",
+        "rank correlation of predicted and measured increase",
+        0.97,
+        "ρ",
+        0.8,
+        0.5,
+        "supported",
+    ),
+    (
+        "ablation-retrained",
+        "control",
+        "The optimum prices a port that the others replace",
+        "With the other ports trained anew the increase is the form in the Schur complement.",
+        "Delta J_S = 1/2 z_S^top [(M^(-1))_(S S)]^(-1) z_S",
+        "delta J S is half of z S transpose times the inverse of the S S block of M inverse times z S",
+        "rank correlation of predicted and measured increase",
+        0.94,
+        "ρ",
+        0.8,
+        0.5,
+        "supported",
+    ),
+    (
+        "advice",
+        "optimization",
+        "The forecast orders the options",
+        "The loss forecast without training orders the loss that each option reaches when trained.",
+        "hat(J)_o = 1 / N sum_i ell_i (y_i + G_(o, i) hat(z)_(o, - i))",
+        "the forecast of option o is the mean loss of the linear model at every example",
+        "rank correlation of forecast and trained loss",
+        0.7,
+        "ρ",
+        0.5,
+        0.2,
+        "supported",
+    ),
+    (
+        "budget-law",
+        "control",
+        "A convex program prices the budget",
+        "The least loss under a bound on the control's norm is that of the linear model under the same bound.",
+        "J^*(rho) = min_(norm(z) <= rho) 1/N sum_i ell_i (y_(0,i) + G_i z)",
+        "J star of rho is the least mean loss of the linear model with norm of z at most rho",
+        "lead over the fitted power law",
+        0.04,
+        "share",
+        0.0,
+        0.0,
+        "undecided",
+    ),
+    (
+        "minimum-energy",
+        "control",
+        "Training approaches the least energy",
+        "The share of a control's energy that its displacement needs grows with the weight decay.",
+        '"eff" = d^top (G G^top)^(-1) d / norm(z)^2',
+        "the efficiency is d transpose times G G transpose inverse times d over the squared norm of z",
+        "efficiency above the gradient's",
+        -0.3,
+        "share",
+        0.1,
+        0.0,
+        "refuted",
+    ),
+    (
+        "subspace-transfer",
+        "control",
+        "Other tasks' responses span a new task's control",
+        "Training inside the leading directions of other tasks' responses reaches what free training does.",
+        "J(V_k) <= J(I) + 0.05 (J(0) - J(I))",
+        "J of V k is at most J of the identity plus five per cent of the gain",
+        "further gain lost inside random subspaces",
+        0.5,
+        "share",
+        0.2,
+        0.05,
+        "supported",
+    ),
+    (
+        "placement",
+        "control",
+        "The value says where to put a control",
+        "The set of ports whose linear-quadratic value is least is the one that trains best.",
+        'hat(S) = op("arg min")_(abs(S) = k) J_S',
+        "S hat minimises J S over sets of k ports",
+        "rank correlation of predicted and trained objective",
+        0.97,
+        "ρ",
+        0.8,
+        0.5,
         "supported",
     ),
 )
@@ -335,8 +475,47 @@ def _frames(rng, tasks, deltas, seeds):
             "measured_bias": predicted * float(rng.normal(1.6, 0.3)),
         }
 
+    def disturbed(t, d, s):
+        predicted, departure = float(rng.lognormal(1.5, 0.8)), float(rng.lognormal(math.log(0.14), 0.6))
+        return {
+            "prefix": float(rng.lognormal(0, 0.08)),
+            "adapter": float(rng.lognormal(0, 0.15)),
+            "predicted": predicted,
+            "measured": predicted * float(rng.normal(0.95, 0.2)),
+            "eta": departure,
+            "inside": departure <= 0.3,
+        }
+
+    def attack(t, d, s):
+        tight = float(rng.normal(0.97, 0.03))
+        others = (("ports_apart", 0.99), ("frobenius", 0.75), ("gamma_mean", 1.1), ("gamma_permuted", 1.0))
+        return {
+            "tightness_gamma": tight,
+            **{f"tightness_{name}": tight * share * float(rng.lognormal(0, 0.03)) for name, share in others},
+            "cosine": noisy(0.7, 0.1),
+            "cosine_shared": noisy(0.65, 0.1),
+            "cosine_random": 0.39,
+            **eta(),
+        }
+
+    def robust(t, d, s):
+        trained = float(rng.lognormal(1.5, 0.4))
+        return {
+            "trained": trained,
+            "robust": 1.1,
+            "open": 1.7,
+            "game": 0.7,
+            "closed": noisy(0.8, 0.08),
+            "closed_random": float(rng.normal(0.0, 0.4)),
+            "closed_removed": noisy(0.6, 0.1),
+            **eta(),
+        }
+
     frames = {
         ("intrinsic-dimension", "rows"): rows(dimension),
+        ("noise-response", "rows"): rows(disturbed),
+        ("worst-case-gain", "rows"): rows(attack),
+        ("robust-gain", "rows"): rows(robust),
         ("linearised-optimum", "rows"): rows(optimum),
         ("control-direction", "rows"): rows(direction),
         ("control-amplitude", "rows"): rows(amplitude),
@@ -388,7 +567,94 @@ def _frames(rng, tasks, deltas, seeds):
         for s in range(seeds)
         for port in PORTS
     ]
-    return frames
+    places = [(t, "ablation", s) for t in tasks for s in range(seeds)]
+    for claim in ("ablation-frozen", "ablation-retrained"):
+        frames |= _ablation(claim, places, rows, noisy, eta, rng)
+    return frames | _reach(tasks, seeds, rng) | _advice(tasks, seeds, rng) | _placement(places, rng)
+
+
+def _reach(tasks, seeds, rng):
+    """The tables of the claims on budget, energy and shared subspace."""
+    places = [{"task": t, "seed": s} for t in tasks for s in range(seeds)]
+    budget = []
+    for place in places:
+        steep = float(rng.uniform(0.6, 1.5))
+        for k, share in enumerate(np.geomspace(0.1, 1.5, 10)):
+            gain = 1 - math.exp(-steep * share)
+            errors = {"error": 0.02 * k, "error_power": 0.08, "error_gradient": 0.05 * k, "error_test": 0.03 * k}
+            budget.append(
+                place
+                | {"delta": "budget", "eta": 0.3 * share, "inside": bool(share <= 1), "share": float(share), "predicted": gain}
+                | {"measured": gain * (1 - 0.1 * share), "power": 0.5 * share**0.7}
+                | {name: float(value * rng.lognormal(0, 0.4)) for name, value in errors.items()}
+            )
+    spent, decays = [], []
+    for place in places:
+        values = [0.4 + 0.1 * k + 0.05 * float(rng.standard_normal()) for k in range(4)]
+        cell = place | {"delta": "efficiency", "eta": 0.1, "inside": bool(rng.random() < 0.9)}
+        arms = {"predicted": 0.4, "gradient": 0.8, "early": 0.5, "free": 0.1, "random": 0.2}
+        arms = {f"efficiency_{k}": float(v * rng.lognormal(0, 0.1)) for k, v in arms.items()}
+        spent.append(cell | {"efficiency": values[0], "slope": 0.04, "lead": -0.3} | arms)
+        decays += [
+            cell | {"decay": 10 ** (k / 2), "measured": v, "predicted": 0.4 + 0.1 * k, "gradient": 0.8}
+            for k, v in enumerate(values)
+        ]
+    lost, curves = [], []
+    for place in places:
+        cell = place | {"delta": "transfer", "eta": 0.1, "inside": bool(rng.random() < 0.9)}
+        gaps = {"gap": 0.08, "gap_predicted": 0.07, "gap_random": 0.6, "gap_random_predicted": 0.65}
+        lost.append(cell | {name: float(v * rng.lognormal(0, 0.2)) for name, v in gaps.items()})
+        rates = {"spanned": 0.1, "unlabelled": 0.06, "gradients": 0.3, "trained": 0.05, "shuffled": 0.01}
+        curves += [
+            cell | {"subspace": name, "dimension": n, "energy": 1 - math.exp(-rate * n * float(rng.lognormal(0, 0.1)))}
+            for name, rate in rates.items()
+            for n in (1, 2, 4, 8, 16, 32, 51, 102)
+        ]
+    made = {"budget-law": budget, "minimum-energy": spent, "subspace-transfer": lost}
+    parts = {("minimum-energy", "decays"): decays, ("subspace-transfer", "curves"): curves}
+    return {(claim, "rows"): table for claim, table in made.items()} | parts
+
+
+def _advice(tasks, seeds, rng):
+    """The tables of the claim on advice: forecast and trained loss by option, rank correlations by cell."""
+    rows, cells = [], []
+    for place in [{"task": t, "delta": "advice", "seed": s} for t in tasks for s in range(seeds)]:
+        cells.append(place | {"forecast": 0.8, "slope": 0.5, "trace": 0.4, "size": float(rng.uniform(-0.2, 0.6))})
+        for option in ("bias, all", "BitFit, all", "IA3, all", "LoRA r=4, lower half", "adapter b=2, all", "prefix l=1, all"):
+            gain = float(rng.uniform(-0.2, 0.02))
+            trained = {"trained": 0.6 + gain * float(rng.uniform(0.5, 1.1)), "frozen": 0.6, "frozen_forecast": 0.7}
+            rows.append(place | {"option": option, "forecast": 0.7 + gain} | trained)
+    return {("advice", "rows"): rows, ("advice", "cells"): cells}
+
+
+def _ablation(claim, places, rows, noisy, eta, rng):
+    """The tables of an ablation claim: rank correlations by cell, predicted and measured increase by set of ports."""
+    centres = {"predicted": 0.97, "norm": 0.9, "norm_trained": 0.91, "diagonal": 0.88, "gradient": 0.7, "permuted": 0.3}
+    ranks = rows(lambda t, d, s: {k: noisy(v, 0.03) for k, v in centres.items()} | eta(), places)
+    sets = []
+    for row in ranks:
+        shared = {name: row[name] for name in ("task", "delta", "seed", "eta", "inside")}
+        for ports in (*PORTS, *(f"{a} and {b}" for a, b in zip(PORTS, PORTS[3:], strict=False))):
+            predicted = float(rng.lognormal(-4, 1))
+            increase = {"predicted": predicted, "measured": predicted * float(rng.lognormal(0, 0.15))}
+            sets.append(shared | {"ports": ports, "count": 1 + ports.count(" and ")} | increase)
+    return {(claim, "rows"): ranks, (claim, "sets"): sets}
+
+
+def _placement(places, rng):
+    """The tables of the placement claim: regrets for one and for two ports, and what each port brings."""
+    centres = {"value": 0.02, "sparse": 0.08, "gramian": 0.2, "gradient": 0.1, "fisher": 0.25, "random": 0.4}
+    regrets, gains = [], []
+    for t, d, s in places:
+        cell = {"task": t, "delta": d, "seed": s}
+        for count in (1, 2):
+            regret = {k: float(rng.gamma(1.5, v / 1.5)) for k, v in centres.items()}
+            regrets.append(cell | {"count": count, **regret})
+        share = np.exp(-0.15 * np.arange(len(PORTS)) + 0.1 * rng.standard_normal(len(PORTS)))
+        trained = share * rng.lognormal(0, 0.05, len(PORTS))
+        for port, p, m in zip(PORTS, share / share.max(), trained / trained.max(), strict=True):
+            gains.append(cell | {"port": port, "predicted": float(p), "trained": float(m)})
+    return {("placement", "rows"): regrets, ("placement", "map"): gains}
 
 
 def write(folder, *, tasks=4, deltas=5, seeds=3, claims=None, long_names=False):

@@ -148,12 +148,23 @@ def reach(A, B):
     spectrum is their square and drowns in rounding twice as early. Raises ValueError for shapes that do not fit.
     """
     A, B = steps(A, B)
+    ends = np.cumsum([b.shape[-1] for b in B])
+    if ends[:-1].sum() < len(A) * A[0].shape[-1]:               # the columns so far are fewer to move than the transition's
+        rows = transpose(B[0])
+        for a, b in zip(A[1:], B[1:], strict=True):
+            rows = _joined([rows @ transpose(a), transpose(b)], -2)
+        return transpose(rows)
     blocks, phi = [], np.eye(A[0].shape[-1])
     for a, b in zip(reversed(A), reversed(B), strict=True):
         blocks.append(phi @ b)
         phi = phi @ a
+    return _joined(blocks[::-1], -1)
+
+
+def _joined(blocks, axis):
+    """The blocks one after the other along an axis, over the batch axes that they share."""
     batch = np.broadcast_shapes(*(x.shape[:-2] for x in blocks))
-    return np.concatenate([np.broadcast_to(x, batch + x.shape[-2:]) for x in reversed(blocks)], axis=-1)
+    return np.concatenate([np.broadcast_to(x, batch + x.shape[-2:]) for x in blocks], axis=axis)
 
 
 def gramian(A, B):

@@ -178,7 +178,10 @@ class Subject:
         return self._read(hidden(self.backbone, batch, run), batch, {})
 
     def disturbed(self, disturbance: Mapping[str, Tensor], delta: Params, batch: Batch) -> Tensor:
-        """The tuned logits (B, C) with vectors (d,) or (B, d) added to sublayer outputs before the delta sees them."""
+        """The tuned logits (B, C) with vectors added to sublayer outputs before the delta sees them.
+
+        They are (d,), (B, d) or, without a prompt, (B, T, d).
+        """
         edits = merge([_pushes(disturbance), self.edits(delta)])
         return self._read(hidden(self.backbone, batch, frame(self.backbone, edits)), batch, delta)
 
@@ -249,7 +252,7 @@ class Subject:
 
 
 def _pushes(disturbance: Mapping[str, Tensor]) -> Edits:
-    """Vectors (d,) or (B, d) added to every token of sublayer outputs."""
+    """Vectors (d,), (B, d) or (B, T, d) added to sublayer outputs."""
     return Edits(ports={key: (lambda h, y, w=w: y + spread(w),) for key, w in disturbance.items()})
 
 

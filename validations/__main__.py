@@ -1,4 +1,4 @@
-"""python -m validations: list, run, show."""
+"""python -m validations: list, run, show, advise."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ import sys
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # before numpy loads: a serial run then gives the pool's bytes
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not take a shared core from those that work
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
@@ -36,9 +37,30 @@ def _parser() -> argparse.ArgumentParser:
         help="worker processes, one thread each (default: 2)",
     )
     run.add_argument("--json", action="store_true", help="print machine-readable results")
+    bench = commands.add_parser("bench", help="measure our solvers beside others: ratios of CPU time and how far answers differ")
+    bench.add_argument("name", nargs="?", default="control", help="which bench (default: control)")
+    bench.add_argument("--case", action="append", default=[], help="run this case only; may be repeated")
+    bench.add_argument("--rounds", type=int, default=9, help="interleaved repeats (default: 9)")
+    bench.add_argument("--json", action="store_true", help="print machine-readable results")
     show = commands.add_parser("show", help="print the verdicts of a results folder")
     show.add_argument("folder", nargs="?", default="build/quick")
     show.add_argument("--json", action="store_true", help="print machine-readable results")
+    told = commands.add_parser(
+        "advise", help="rank deltas, layers and ranks for a data set by the loss forecast without training any"
+    )
+    told.add_argument("--backbone", default="nano", help="a folder, a hub name, nano or minilm (default: nano)")
+    told.add_argument("--data", required=True, help="a folder or file of task data, or an embedded task's name")
+    told.add_argument("--examples", type=int, default=128, help="labelled examples that the forecast uses (default: 128)")
+    told.add_argument("--readout", type=int, default=256, help="further examples that fit the frozen head (default: 256)")
+    told.add_argument("--length", type=int, default=48, help="longest text, in tokens (default: 48)")
+    told.add_argument(
+        "--budget", type=int, action="append", default=[], help="parameters allowed; may be repeated (default: 1000, 5000, 20000)"
+    )
+    told.add_argument("--results", default="build", help="folder of finished studies that say how good past advice was")
+    told.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="torch threads (default: 2)")
+    told.add_argument("--seed", type=int, default=0)
+    told.add_argument("--top", type=int, default=12, help="options printed (default: 12)")
+    told.add_argument("--json", action="store_true", help="print machine-readable results")
     return parser
 
 
@@ -66,13 +88,38 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+def _bench(options: argparse.Namespace) -> int:
+    import dataclasses
+
+    from . import bench
+
+    rows = []
+    if not options.json:
+        print(bench.HEADER, flush=True)
+    for row in bench.run(options.name, options.case, rounds=options.rounds):
+        rows.append(dataclasses.asdict(row) | {"met": row.met})
+        if not options.json:
+            print(bench.line(row), flush=True)
+    if options.json:
+        print(json.dumps({"bench": options.name} | bench.provenance() | {"rows": rows}, indent=1))
+    return 0
+
+
 def _run(options: argparse.Namespace) -> int:
+    if options.command == "bench":
+        return _bench(options)
     from . import study as studies
     from .store import read_verdicts
 
     if options.command == "show":
         record = read_verdicts(options.folder)
         print(json.dumps(record, indent=1) if options.json else _table(record))
+        return 0
+    if options.command == "advise":
+        from . import advise
+
+        advised = advise.advise(options)
+        print(json.dumps(advised, indent=1) if options.json else advise.written(advised))
         return 0
     from tuning import tasks
 

@@ -20,6 +20,7 @@ from tuning import tasks
 from tuning.backbones import Backbone, encode, load
 from tuning.subject import Readout, Subject, fit_readout, subject
 
+from .advice import PALETTE
 from .claims import CLAIMS, Cell, Claim, named
 from .engine import Job, run
 from .experiments import KINDS, Setting
@@ -41,7 +42,7 @@ def task(name: str, cache: str) -> tasks.Task:
     return tasks.load(name, cache=pathlib.Path(cache))
 
 
-def _parts(data: tasks.Task, sizes: Mapping[str, int], seed: int) -> tuple[tasks.Split, tasks.Split]:
+def split(data: tasks.Task, sizes: Mapping[str, int], seed: int) -> tuple[tasks.Split, tasks.Split]:
     """Return disjoint training examples for the delta and for the readout: a head fitted on the same text would leave no loss."""
     available = len(data.splits["train"].labels)
     if available < 2 * sizes["train"]:
@@ -61,15 +62,17 @@ def _parts(data: tasks.Task, sizes: Mapping[str, int], seed: int) -> tuple[tasks
 @functools.lru_cache(maxsize=32)
 def _readout(name: str, task_name: str, cache: str, train: int, size: int, length: int, seed: int) -> Readout:
     data = task(task_name, cache)
-    split = _parts(data, {"train": train, "readout": size}, seed)[1]
-    return fit_readout(backbone(name), encode(backbone(name), split, length=length), len(data.classes), C=READOUT)
+    kept = split(data, {"train": train, "readout": size}, seed)[1]
+    return fit_readout(backbone(name), encode(backbone(name), kept, length=length), len(data.classes), C=READOUT)
 
 
 def delta(spec: Mapping[str, Any], frozen: Backbone):
     """Return the delta of a study's table, {kind = "LoRA", rank = 4, ...}; raises ValueError for unknown kinds or options.
 
-    ports = "attention" or "mlp" stands for every such port of the backbone.
+    ports = "attention" or "mlp" stands for every such port of the backbone; the kind "Palette" is all of `advice.PALETTE`.
     """
+    if spec.get("kind") == "Palette":
+        return PALETTE
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items() if k not in ("kind", "label")}
     if isinstance(options.get("ports"), str):
         options["ports"] = tuple(port.key for port in frozen.ports if port.site == options["ports"])
@@ -160,7 +163,7 @@ def setting(settings: Mapping[str, Any], cache: str) -> Setting:
     subjects = {role: made(spec) for role, (_, spec) in zip(roles, settings["deltas"], strict=True)}
     return Setting(
         subjects=subjects,
-        train=encode(frozen, _parts(data, sizes, seed)[0], length=sizes["length"]),
+        train=encode(frozen, split(data, sizes, seed)[0], length=sizes["length"]),
         test=encode(frozen, held_out, length=sizes["length"]),
         perturbed={
             split.removeprefix("test_"): encode(frozen, data.take(split, size(split), seed), length=sizes["length"])

@@ -1,5 +1,8 @@
 """The claims, in the order in which the report tells them."""
 
+from .ablation import FROZEN, RETRAINED
+from .advice import CLAIM as ADVICE
+from .budget_law import CLAIM as BUDGET_LAW
 from .claim import Assumption, Cell, Claim
 from .control_amplitude import CLAIM as CONTROL_AMPLITUDE
 from .control_direction import CLAIM as CONTROL_DIRECTION
@@ -7,9 +10,15 @@ from .energy_profile import CLAIM as ENERGY_PROFILE
 from .intrinsic_dimension import CURVE, SPECTRUM
 from .linearised_optimum import CLAIM as LINEARISED_OPTIMUM
 from .lq_feedback import CLAIM as LQ_FEEDBACK
+from .minimum_energy import CLAIM as MINIMUM_ENERGY
+from .noise_response import CLAIM as NOISE_RESPONSE
 from .open_loop_price import CLAIM as OPEN_LOOP_PRICE
+from .placement import CLAIM as PLACEMENT
 from .restricted_optimum import HESSIAN, PUBLISHED
+from .robust_gain import CLAIM as ROBUST_GAIN
+from .subspace_transfer import CLAIM as SUBSPACE_TRANSFER
 from .tunable_ports import CLAIM as TUNABLE_PORTS
+from .worst_case_gain import CLAIM as WORST_CASE_GAIN
 
 CLAIMS: tuple[Claim, ...] = (
     SPECTRUM,
@@ -22,7 +31,17 @@ CLAIMS: tuple[Claim, ...] = (
     ENERGY_PROFILE,
     OPEN_LOOP_PRICE,
     LQ_FEEDBACK,
+    NOISE_RESPONSE,
+    WORST_CASE_GAIN,
+    ROBUST_GAIN,
     TUNABLE_PORTS,
+    FROZEN,
+    RETRAINED,
+    PLACEMENT,
+    BUDGET_LAW,
+    MINIMUM_ENERGY,
+    SUBSPACE_TRANSFER,
+    ADVICE,
 )
 
 

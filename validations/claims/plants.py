@@ -7,21 +7,21 @@ from ..experiments import KINDS, Setting
 from .claim import Cell
 
 
-def own(kind: str, make: Callable[[int, int], Setting]) -> list[Cell]:
+def own(kind: str, make: Callable[[int, int], Setting], seeds: int = SEEDS) -> list[Cell]:
     """Return the cells of every system measured against the prediction made for it."""
-    return _cells(kind, make, lambda system: system)
+    return _cells(kind, make, lambda system: system, seeds)
 
 
-def swapped(kind: str, make: Callable[[int, int], Setting]) -> list[Cell]:
+def swapped(kind: str, make: Callable[[int, int], Setting], seeds: int = SEEDS) -> list[Cell]:
     """Return the cells of every system measured against the prediction made for another: 0 with 3, 1 with 2."""
-    return _cells(kind, make, lambda system: SYSTEMS - 1 - system)
+    return _cells(kind, make, lambda system: SYSTEMS - 1 - system, seeds)
 
 
-def _cells(kind: str, make: Callable[[int, int], Setting], partner: Callable[[int], int]) -> list[Cell]:
+def _cells(kind: str, make: Callable[[int, int], Setting], partner: Callable[[int], int], seeds: int) -> list[Cell]:
     experiment = KINDS[kind]
     cells = []
     for system in range(SYSTEMS):
-        for seed in range(SEEDS):
+        for seed in range(seeds):
             predicted = experiment.predict(make(partner(system), seed))
             measured = experiment.measure(make(system, seed), predicted)
             cells.append(Cell(f"system {system}", kind, seed, predicted, measured))

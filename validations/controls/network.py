@@ -32,9 +32,12 @@ class States(NamedTuple):
 
 @dataclass(frozen=True)
 class Rolled:
-    """The sublayer outputs met on the way, one (B, 1, n) tensor per port."""
+    """The states, sublayer outputs and signals met on the way, one (B, 1, n) tensor per port, and the outputs (B, C)."""
 
+    inputs: dict[str, Tensor]
     base: dict[str, Tensor]
+    signals: dict[str, Tensor]
+    outputs: Tensor
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,12 @@ class Plant:
     def ports(self) -> tuple[str, ...]:
         return tuple(f"{t // 2}.{'mlp' if t % 2 else 'attention'}" for t in range(len(self.A)))
 
-    def _signal(self, params: Mapping[str, Tensor], port: str, base: Tensor) -> Tensor | float:
+    def _signal(self, params: Mapping[str, Tensor], port: str, base: Tensor) -> Tensor:
         if self.kind == "bias":
             return params.get(f"{port}.bias", torch.zeros(()))
         if self.kind == "adapter" and f"{port}.up" in params:
             return base @ params[f"{port}.down"].T @ params[f"{port}.up"].T + params[f"{port}.bias"]
-        return 0.0
+        return torch.zeros(())
 
     def _run(
         self,
@@ -69,13 +72,14 @@ class Plant:
         disturbance: Mapping[str, Tensor] | None = None,
     ):
         h, gate = batch.tokens[:, 0], batch.tokens[:, 1]
-        base, used = {}, {}
+        inputs, base, used = {}, {}, {}
         for port, A, strength in zip(self.ports, self.A, self.strength, strict=True):
             A = A + params.get(f"{port}.weight", 0.0)
-            base[port] = h @ A.T + (disturbance or {}).get(port, 0.0)
+            inputs[port], push = h, (disturbance or {}).get(port, torch.zeros(()))
+            base[port] = h @ A.T + (push[:, 0] if push.ndim == 3 else push)
             used[port] = self._signal(params, port, base[port])
             h = gate * (h + base[port] + strength * (used[port] + (signals or {}).get(port, 0.0)))
-        return h @ self.C.T, base, used
+        return h @ self.C.T, inputs, base, used
 
     def outputs(self, params: Mapping[str, Tensor], batch: States) -> Tensor:
         return self._run(params, batch)[0]
@@ -94,14 +98,25 @@ class Plant:
     def energy(self, params: Mapping[str, Tensor], batch: States) -> Tensor:
         if self.fixed:
             return sum((p**2).sum() for p in params.values()) * 0.0
-        used = self._run(params, batch)[2]
-        return sum((u * torch.ones(len(batch.labels), 1, dtype=self.dtype)).pow(2).sum(1).mean() for u in used.values())
+        return self._energy(self.rollout(params, batch))
 
-    def priced_loss(self, params: Mapping[str, Tensor], batch: States, price: float) -> Tensor:
-        return self.loss(params, batch) + price / 2 * self.energy(params, batch)
+    @staticmethod
+    def _energy(rolled: Rolled) -> Tensor:
+        return sum(u.square().sum((1, 2)).mean() for u in rolled.signals.values())
 
-    def rollout(self, params: Mapping[str, Tensor], batch: States) -> Rolled:
-        return Rolled({port: b[:, None] for port, b in self._run(params, batch)[1].items()})
+    def priced_loss(
+        self, params: Mapping[str, Tensor], batch: States, price: float, disturbance: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        if self.fixed:
+            return self.loss(params, batch)
+        rolled = self.rollout(params, batch, disturbance)
+        return torch.nn.functional.cross_entropy(rolled.outputs, batch.labels) + price / 2 * self._energy(rolled)
+
+    def rollout(
+        self, params: Mapping[str, Tensor], batch: States, disturbance: Mapping[str, Tensor] | None = None
+    ) -> Rolled:
+        outputs, *met = self._run(params, batch, disturbance=disturbance)
+        return Rolled(*({port: x.expand_as(met[0][port])[:, None] for port, x in kind.items()} for kind in met), outputs)
 
     def weight_changes(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return dict(params)

@@ -1,6 +1,6 @@
 """The measured cells that claims share: each kind predicts from the frozen model, writes that down, then trains and measures."""
 
-from . import bounds, dimension, loop, sites, tuned
+from . import ablation, advice, bounds, budget, dimension, disturbance, efficiency, loop, sites, transfer, tuned
 from .setting import Experiment, Setting
 
 KINDS: dict[str, Experiment] = {
@@ -9,6 +9,12 @@ KINDS: dict[str, Experiment] = {
     "sites": sites.EXPERIMENT,
     "dimension": dimension.EXPERIMENT,
     "bounds": bounds.EXPERIMENT,
+    "ablation": ablation.EXPERIMENT,
+    "budget": budget.EXPERIMENT,
+    "efficiency": efficiency.EXPERIMENT,
+    "transfer": transfer.EXPERIMENT,
+    "disturbance": disturbance.EXPERIMENT,
+    "advice": advice.EXPERIMENT,
 }
 
 __all__ = ["KINDS", "Experiment", "Setting"]

@@ -9,7 +9,8 @@ from ..store import Measured
 from .setting import Experiment, Setting, cost, cross_entropy, l2, linearise, logits, penalty, steered_loss, train
 
 
-def _origin(subject) -> dict[str, torch.Tensor]:
+def at_rest(subject) -> dict[str, torch.Tensor]:
+    """Return no control: a zero vector at every port."""
     return {port: torch.zeros(subject.width, dtype=subject.dtype) for port in subject.ports}
 
 
@@ -20,8 +21,8 @@ def predict(setting: Setting) -> Measured:
     of its kernel, and the linear-quadratic value.
     """
     subject = setting.subjects["bias"]
-    lin = linearise(subject.steered, _origin(subject), setting.train)
-    r = penalty(setting, lin, subject.steered, _origin(subject))
+    lin = linearise(subject.steered, at_rest(subject), setting.train)
+    r = penalty(setting, lin, subject.steered, at_rest(subject))
     n, c, _ = lin.G.shape
     target = np.eye(c)[lin.labels] - 1.0 / c
     slope = lin.loss.gradient(lin.y0)
@@ -48,7 +49,7 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
     subject, r = setting.subjects["bias"], predicted.record["r"]
     rows = []
     for row in predicted.record["ports"]:
-        origin = {row["port"]: _origin(subject)[row["port"]]}
+        origin = {row["port"]: at_rest(subject)[row["port"]]}
         fitted = train(
             setting, lambda z, origin=origin: steered_loss(subject, z, setting.train) + 0.5 * r * l2(z, origin), origin
         )

@@ -1,0 +1,121 @@
+"""The command behind `make advise`: forecasts for one data set, the best options at every budget, and how far to trust them."""
+
+import argparse
+import json
+import pathlib
+import resource
+import time
+
+import torch
+
+from tuning.backbones import encode
+from tuning.subject import fit_readout, subject
+
+from . import advice
+from .run import READOUT, backbone, split, task
+from .store import rows
+
+BUDGETS = (1000, 5000, 20000)
+
+
+def advise(options: argparse.Namespace) -> dict:
+    """Return every option's forecast, the best within each budget, and the evidence for trusting them.
+
+    The head is fitted on `readout` examples and frozen; the forecasts use `examples` others. Differences to the frozen model
+    and to the best option are paired by example, with Student's t intervals. Raises ValueError for too few examples.
+    """
+    begun, cpu = time.perf_counter(), time.process_time()
+    torch.set_num_threads(options.threads)
+    frozen, data = backbone(options.backbone), task(options.data, str(pathlib.Path(options.results) / "tasks"))
+    own, heads = split(data, {"train": options.examples, "readout": options.readout}, options.seed)
+    readout = fit_readout(frozen, encode(frozen, heads, length=options.length), len(data.classes), C=READOUT)
+    deltas = {"palette": advice.PALETTE, **dict(advice.PREFIXES)}
+    subjects = {role: subject(frozen, delta, readout, options.seed) for role, delta in deltas.items()}
+    made, base = advice.survey(subjects, ("palette",), encode(frozen, own, length=options.length), options.seed)
+    made.sort(key=lambda m: m.loss)
+    listed = [
+        {
+            "option": m.option.label,
+            "parameters": m.option.size,
+            "forecast": m.loss,
+            "gain": float((base - m.losses).mean()),
+            "gain_interval": advice.interval(base - m.losses),
+            "behind_best": float((m.losses - made[0].losses).mean()),
+            "behind_best_interval": advice.interval(m.losses - made[0].losses) if m is not made[0] else (0.0, 0.0),
+            "penalty": m.r,
+            "eta": m.eta,
+            "trusted": m.eta <= advice.REGIME,
+        }
+        for m in made
+    ]
+    within = {b: next((row["option"] for row in listed if row["parameters"] <= b), None) for b in options.budget or BUDGETS}
+    return {
+        "backbone": options.backbone,
+        "data": data.name,
+        "examples": len(base),
+        "frozen_loss": float(base.mean()),
+        "options": listed,
+        "within_budget": within,
+        "past": past(pathlib.Path(options.results)),
+        "seconds": time.perf_counter() - begun,
+        "cpu_seconds": time.process_time() - cpu,
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "top": options.top,
+    }
+
+
+def past(folder: pathlib.Path) -> list[dict]:
+    """Return how advice fared in the finished studies under a folder: rank correlation of forecast and trained loss."""
+    found = []
+    for path in sorted(folder.glob("*/verdicts.json")):
+        for claim in json.loads(path.read_text())["claims"]:
+            if claim["id"] == "advice" and claim["criteria"]:
+                order = claim["criteria"][0]
+                table = rows(path.parent, "advice")
+                found.append(
+                    {
+                        "study": path.parent.name,
+                        "backbone": json.loads(path.read_text())["study"]["backbone"]["name"],
+                        "cells": int(table.groupby(["task", "seed"]).ngroups),
+                        "options": int(table["option"].nunique()),
+                        "correlation": order["estimate"],
+                        "interval": [order["low"], order["high"]],
+                        "verdict": claim["verdict"],
+                    }
+                )
+    return found
+
+
+def written(advised: dict) -> str:
+    """Return the advice as text: the ranking, the choice at every budget, and the grounds for trust."""
+    best, frozen = advised["options"][0], advised["frozen_loss"]
+    lines = [
+        f"{advised['data']} on {advised['backbone']}: {len(advised['options'])} options, {advised['examples']} examples, "
+        f"frozen loss {frozen:.3f} nats",
+        "",
+        f"{'option':<28}{'parameters':>11}{'forecast':>10}  {'gain on the frozen model':<27}{'behind the best':<25}{'eta':>5}",
+    ]
+    for row in advised["options"][: advised["top"]]:
+        gain = f"{row['gain']:+.3f} [{row['gain_interval'][0]:+.3f}, {row['gain_interval'][1]:+.3f}]"
+        behind = f"{row['behind_best']:.3f} [{row['behind_best_interval'][0]:+.3f}, {row['behind_best_interval'][1]:+.3f}]"
+        mark = "" if row["trusted"] else "  beyond the linear regime"
+        lines.append(
+            f"{row['option']:<28}{row['parameters']:>11}{row['forecast']:>10.3f}  {gain:<27}{behind:<25}{row['eta']:>5.2f}{mark}"
+        )
+    lines += ["", "best within a budget"]
+    for budget, option in advised["within_budget"].items():
+        lines.append(f"  {budget:>8} parameters: {option or 'no option is that small'}")
+    tied = sum(row["behind_best_interval"][0] <= 0 for row in advised["options"])
+    trusted = sum(row["trusted"] for row in advised["options"])
+    lines += ["", "how far to trust this"]
+    if best["gain_interval"][0] <= 0:
+        lines.append("  the best option's gain is not clear of zero: more examples, or no tuning, is the honest choice")
+    lines.append(f"  {tied} options cannot be told from the best with {advised['examples']} examples")
+    lines.append(f"  {trusted} options were forecast inside the linear regime (eta <= 0.3)")
+    lines += [
+        f"  past advice ({p['study']}, {p['backbone']}, {p['cells']} cells of {p['options']} options): rank correlation of "
+        f"forecast and trained loss {p['correlation']:.2f} [{p['interval'][0]:.2f}, {p['interval'][1]:.2f}], {p['verdict']}"
+        for p in advised["past"]
+    ] or ["  no finished study here has trained the options: run `make validate STUDY=files CLAIM=advice` to find out"]
+    lines.append(f"  {advised['seconds']:.0f} s, {advised['cpu_seconds']:.0f} CPU s, {advised['peak_gib']:.1f} GiB")
+    return "\n".join(lines)
