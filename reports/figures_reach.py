@@ -12,6 +12,7 @@ from .style import GREY, INK, Labels, Mark
 
 LOOK = style.DELTAS["port-bias"]
 DOTTED = (0, (1, 1.2))
+FLOOR = 1e-4
 SUBSPACES = {
     "spanned": (Mark("#0072B2", "o", "-"), "other tasks' responses"),
     "unlabelled": (Mark("#56B4E9", "s", (0, (5, 1.5))), "their readouts on this task's text"),
@@ -38,9 +39,11 @@ def budget_law(rows: pd.DataFrame, labels: Labels) -> Figure:
             panel.set_ylim(bottom=0)
         series = {"error": "convex program", "error_power": "power law fitted to half", "error_gradient": "gradient's direction",
                   "error_test": "convex program, held-out text"}  # fmt: skip
-        strip = bottom.subplots()
-        panels.rivals(strip, rows.drop(columns="delta", errors="ignore"), series, labels, width=30)
-        strip.set(xlabel="(b) error of the gain, over the predicted gain", xlim=(0, None))
+        strip, shown = bottom.subplots(), [name for name in series if name in rows]
+        kept = rows.drop(columns="delta", errors="ignore")
+        panels.rivals(strip, kept.assign(**kept[shown].clip(lower=FLOOR)), series, labels, width=30)
+        style.log_axis(strip, "x")
+        strip.set(xlabel="(b) error of the gain, over the predicted gain (0.0001 and below at the left)")
         style.legend(figure, [_line("convex program"), _line("power law fitted to half", dotted=True), *_points(rows, labels)])
     return figure
 

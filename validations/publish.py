@@ -13,8 +13,9 @@ from . import run as lab
 from .claims import Cell, Claim
 from .claims.claim import Comparison
 from .engine import Job
+from .sources import digest
 from .statistics import cluster_interval
-from .store import Store, content_key, read_verdicts, source_digest, write_json
+from .store import Store, content_key, read_verdicts, write_json
 from .study import Study
 from .verdict import Criterion, Outcome, Verdict, decide, over_the_suite
 
@@ -53,7 +54,7 @@ def _compared(comparison: Comparison, rows: Sequence[Mapping]) -> dict:
 
 def _assumptions(claim: Claim, cells: Sequence[Cell]) -> list[dict]:
     made = []
-    for a in claim.assumptions:
+    for a in claim.assumptions if cells else ():
         passed = sum(a.passes(cell) for cell in cells)
         made.append(
             {
@@ -71,6 +72,8 @@ def _assumptions(claim: Claim, cells: Sequence[Cell]) -> list[dict]:
 
 def judge(claim: Claim, cells: Sequence[Cell], rows: Sequence[Mapping]) -> Verdict:
     """Return a claim's verdict before the suite's adjustment: *not applicable* when an assumption's check fails."""
+    if not cells:
+        return Verdict("not applicable", (), 1.0, 1.0, 0, 0, "the study has no cell of this kind; some need two tasks or more")
     failed = [a for a in _assumptions(claim, cells) if not a["holds"]]
     if failed:
         worst = failed[0]
@@ -152,7 +155,7 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
     """
     store = Store(folder)
     about = {"study": dataclasses.asdict(study), "cells": [job.key for _, job in found], "claims": [c.id for c in claims]}
-    inputs = content_key(about | {"source": source_digest(("theory", "tuning", "validations"))})
+    inputs = content_key(about | {"source": digest([__name__, *(claim.module for claim in claims)])})
     if (folder / "verdicts.json").is_file() and (known := read_verdicts(folder)).get("inputs") == inputs:
         return known
     cells = {claim.id: lab.cells(store, found, claim) for claim in claims}

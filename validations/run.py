@@ -24,7 +24,8 @@ from .advice import PALETTE
 from .claims import CLAIMS, Cell, Claim, named
 from .engine import Job, run
 from .experiments import KINDS, Setting
-from .store import Measured, Store, canonical, content_key, source_digest, write_json
+from .sources import digest
+from .store import Measured, Store, canonical, content_key, write_json
 from .study import Part, Study
 
 READOUT = 0.03  # scikit-learn's inverse penalty of the frozen head, on standardised features
@@ -89,13 +90,14 @@ def delta(spec: Mapping[str, Any], frozen: Backbone):
 def jobs(study: Study, claims: Sequence[Claim], cache: pathlib.Path) -> list[tuple[str, Job]]:
     """Return every cell that the claims need as (kind, job); a job's settings are all that the cell depends on."""
     frozen = backbone(study.backbone)
-    digest = source_digest()
     found = []
     for kind in dict.fromkeys(c.kind for c in claims):
         part = study.parts.get(kind, Part())
         names = part.deltas or tuple(study.deltas)
         groups = [(name,) for name in names] if KINDS[kind].each else [names]
         chosen = part.tasks or study.tasks
+        if KINDS[kind].others and len(chosen) < 2:
+            continue  # no other task to learn from: the claim is then not applicable
         for task_name in chosen:
             data = task(task_name, str(cache))
             for seed in part.seeds or study.seeds:
@@ -111,7 +113,7 @@ def jobs(study: Study, claims: Sequence[Claim], cache: pathlib.Path) -> list[tup
                         "sizes": dataclasses.asdict(study.sizes),
                         "solver": dataclasses.asdict(study.solver),
                         "options": {k: list(v) if isinstance(v, tuple) else v for k, v in part.options.items()},
-                        "source": digest,
+                        "source": digest([KINDS[kind].module]),
                     }
                     if KINDS[kind].others:
                         rest = [name for name in chosen if name != task_name]
@@ -120,7 +122,7 @@ def jobs(study: Study, claims: Sequence[Claim], cache: pathlib.Path) -> list[tup
                     keyed = {k: v for k, v in settings.items() if k not in ("backbone_name", "task", "others")}
                     label = f"{kind:<9} {data.name:<18} {'+'.join(group):<22} seed {seed}"
                     found.append((kind, Job(content_key(keyed), label, KINDS[kind].weight, settings)))
-    return found + _control_jobs(claims, source_digest(("theory", "tuning", "probes", "validations")))
+    return found + _control_jobs(claims)
 
 
 def control_experiments() -> list[tuple[str, str, tuple[str, ...]]]:
@@ -132,12 +134,13 @@ def control_experiments() -> list[tuple[str, str, tuple[str, ...]]]:
     return [(kind, which, tuple(c.id for c in found)) for (kind, which, _), found in shared.items()]
 
 
-def _control_jobs(claims: Sequence[Claim], digest: str) -> list[tuple[str, Job]]:
+def _control_jobs(claims: Sequence[Claim]) -> list[tuple[str, Job]]:
     """Return the control experiments of the claims as jobs."""
     made = []
     for kind, which, ids in control_experiments():
         if any(claim.id in ids for claim in claims):
-            settings = {"kind": "control", "which": which, "claims": list(ids), "source": digest}
+            source = digest([KINDS[kind].module, *(named(claim).module for claim in ids)])
+            settings = {"kind": "control", "which": which, "claims": list(ids), "source": source}
             label = f"control   known {which} plants for {kind}"
             made.append(("control", Job(content_key(settings), label, KINDS[kind].weight, settings)))
     return made

@@ -6,13 +6,11 @@ import os
 import pathlib
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-
-ROOMS = ("theory", "tuning", "probes", "validations/experiments")
 
 
 def canonical(record: Mapping) -> str:
@@ -23,17 +21,6 @@ def canonical(record: Mapping) -> str:
 def content_key(settings: Mapping) -> str:
     """Return the first 20 hex digits of the sha256 of the settings' canonical JSON."""
     return hashlib.sha256(canonical(settings).encode()).hexdigest()[:20]
-
-
-def source_digest(rooms: Sequence[str] = ROOMS) -> str:
-    """Return the digest of the lab's own source in some rooms: by default those that a measurement depends on."""
-    root = pathlib.Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256()
-    for room in rooms:
-        for path in sorted((root / room).rglob("*.py")):
-            if path.name not in ("__main__.py", "pretraining.py"):
-                digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def write_atomic(path: pathlib.Path, data: bytes) -> None:

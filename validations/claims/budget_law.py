@@ -81,7 +81,7 @@ CLAIM = Claim(
     ),
     rivals=(
         Comparison("power law fitted on half of the trained radii, on the others", _median("error_power")),
-        Comparison("the gradient's direction at the same norm", _median("error_gradient")),
+        Comparison("the gradient's direction, at the best length within the budget", _median("error_gradient")),
         Comparison("this prediction on held-out text, error over the training gain", _median("error_test")),
     ),
     assumptions=(CONVERGED, LINEAR),

@@ -85,6 +85,11 @@ class Claim:
     parts: Mapping[str, Callable[[Cell], list[Row]]] = field(default_factory=dict)
     deltas: tuple[str, ...] = ()
 
+    @property
+    def module(self) -> str:
+        """The module that makes the claim's rows and controls."""
+        return self.rows.__module__
+
 
 def mean(column: str) -> Statistic:
     """Return the statistic "mean of a column"."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from theory.convex import budget_law
@@ -56,7 +57,7 @@ def predict(setting: Setting) -> Measured:
 
     z is one vector per port, added for every example and token. The radii run from a tenth to one and a half of `horizon`,
     so that most lie inside the linear regime and the last beyond it; radii larger than any useful control are left out. eta
-    is measured at each radius, on held-out text. Rival: the gradient at the reference, as long as the budget.
+    is measured at each radius, on held-out text. Rival: the gradient at the reference, at the best length within the budget.
     """
     subject, origin = setting.subjects["bias"], at_rest(setting.subjects["bias"])
     lin, test = (linearise(subject.steered, origin, batch) for batch in (setting.train, setting.test))
@@ -65,19 +66,22 @@ def predict(setting: Setting) -> Measured:
     radii = edge * np.geomspace(*SHARES, int(setting.options.get("radii", RADII)))
     law = budget_law(lin.G, lin.y0, loss, radii)
     downhill = gradient_rival(lin.G, lin.y0, loss, 1.0).z
+    along = lin.G @ (downhill / np.linalg.norm(downhill))
+    best = minimize_scalar(
+        lambda length: cross_entropy(lin.y0 + length * along, lin.labels), bounds=(0.0, radii[-1]), method="bounded"
+    ).x
     levels = []
     for radius, least, multiplier in zip(law.radii, law.losses, law.multipliers, strict=True):
         if multiplier == 0.0:
             continue
         control = lin.optimum(float(multiplier), kernel=kernel)
         moved = logits(subject.steered, shifted(origin, control.z), setting.test)
-        along = radius / np.linalg.norm(downhill) * downhill
         levels.append(
             {
                 "radius": float(radius),
                 "loss": float(least),
                 "test_loss": cross_entropy(test.y0 + test.G @ control.z, test.labels),
-                "gradient_loss": cross_entropy(lin.y0 + lin.G @ along, lin.labels),
+                "gradient_loss": cross_entropy(lin.y0 + min(best, radius) * along, lin.labels),
                 "multiplier": float(multiplier),
                 "eta": departure(test, control, moved),
             }

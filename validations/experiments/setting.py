@@ -62,6 +62,11 @@ class Experiment:
     open: bool = False
     others: bool = False
 
+    @property
+    def module(self) -> str:
+        """The module that makes the cells."""
+        return self.predict.__module__
+
     def named(self, deltas: Sequence[str]) -> tuple[str, ...]:
         """Return the role of each delta of a cell; raises ValueError when their number does not fit."""
         if len(deltas) < len(self.roles) or (len(deltas) > len(self.roles) and not self.open):

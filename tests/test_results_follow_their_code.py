@@ -1,0 +1,36 @@
+"""A cell's key holds the digest of exactly the code that its experiment reaches by imports."""
+
+import shutil
+
+import pytest
+
+from validations import sources
+from validations.experiments import KINDS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_experiment_reaches_the_lab_beneath_it_and_not_the_lab_above_it(kind):
+    found = sources.reached(KINDS[kind].module)
+    assert {"theory.ensemble", "tuning.subject", "probes.response", "validations.experiments.setting", KINDS[kind].module} <= found
+    assert not any(name.startswith(("reports", "validations.claims", "validations.run")) for name in found)
+
+
+def test_another_experiment_changes_nothing_and_what_is_imported_changes_the_digest(tmp_path, monkeypatch):
+    for room in sources.ROOMS:
+        shutil.copytree(sources.ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("*.safetensors", "__pycache__"))
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+
+    def now() -> str:
+        sources.reached.cache_clear()
+        return sources.digest(["validations.experiments.sites"])
+
+    try:
+        first = now()
+        for other in ("validations/experiments/loop.py", "validations/claims/energy_profile.py", "reports/style.py"):
+            (tmp_path / other).write_text("x = 1\n")
+        assert now() == first
+        path = tmp_path / "theory" / "ensemble.py"
+        path.write_text(path.read_text() + "\n")
+        assert now() != first
+    finally:
+        sources.reached.cache_clear()

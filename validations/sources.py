@@ -1,0 +1,60 @@
+"""Which of the lab's own source files a measurement depends on, and their digest."""
+
+import ast
+import functools
+import hashlib
+import pathlib
+from collections.abc import Iterable, Iterator
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOMS = ("theory", "tuning", "probes", "validations", "reports")
+# what keeps results, and the lists of all experiments and claims: a measurement does not depend on them
+ASIDE = ("validations", "validations.store", "validations.sources", "validations.experiments", "validations.claims")
+
+
+def _file(module: str) -> pathlib.Path | None:
+    path = ROOT.joinpath(*module.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _imported(module: str, path: pathlib.Path) -> Iterator[str]:
+    """Yield the modules that a source file names in its imports, wherever they stand in it."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".")
+                above = ".".join(parts[: len(parts) - node.level + 1])
+                base = f"{above}.{base}".rstrip(".")
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+@functools.cache
+def reached(module: str) -> frozenset[str]:
+    """Return the lab's modules that importing `module` runs, packages on the way included; what stands aside is left out."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name in ASIDE or name.partition(".")[0] not in ROOMS or (path := _file(name)) is None:
+            continue
+        found.add(name)
+        waiting += [".".join(name.split(".")[:k]) for k in range(1, name.count(".") + 1)]
+        waiting += _imported(name, path)
+    return frozenset(found)
+
+
+def digest(modules: Iterable[str]) -> str:
+    """Return the first 16 hex digits of the sha256 of every source file that some modules reach by imports."""
+    paths = sorted({str(_file(name)) for module in modules for name in reached(module)})
+    made = hashlib.sha256()
+    for path in paths:
+        made.update(str(pathlib.Path(path).relative_to(ROOT)).encode() + b"\0" + pathlib.Path(path).read_bytes())
+    return made.hexdigest()[:16]
