@@ -1,8 +1,9 @@
-# Every target sets up what it needs. Settings: STUDY, DATA, BACKBONE, CLAIM, OUT, PROCESSES, PROBE, TASK, DELTA.
+# Every target sets up what it needs. Settings: STUDY, DATA, BACKBONE, CLAIM, OUT, PROCESSES, PROBE, TASK, DELTA, BENCH, CASE.
 PYTHON ?= python3.11
 VENV ?= .venv
 STUDY ?= quick
 PROCESSES ?= 2
+BENCH ?= control
 OUT ?= build/$(notdir $(basename $(STUDY)))
 PDF ?= build/report.pdf
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup minilm report test check validate probe list readme clean
+.PHONY: help setup minilm report test check validate advise bench probe list readme clean
 
 help: ## list every target with one line
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +41,12 @@ test: setup ## run the tests
 check: setup ## lint and import directions
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports
+
+advise: setup ## rank deltas, layers and ranks by forecast loss, without training: DATA=folder|task [BACKBONE=nano|minilm|...]
+	@$(BIN)/python -m validations advise --data $(DATA) $(if $(BACKBONE),--backbone $(BACKBONE))
+
+bench: setup ## measure our solvers beside others, ratios of CPU time: BENCH=control [CASE=name]
+	@$(BIN)/python -m validations bench $(BENCH) $(foreach c,$(CASE),--case $(c))
 
 probe: setup ## measure one thing on one subject: PROBE=curvature|dimension|representation|controllability|response [BACKBONE TASK DELTA]
 	@$(BIN)/python -m probes $(PROBE) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(TASK),--task $(TASK)) $(if $(DELTA),--delta $(DELTA))

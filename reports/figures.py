@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from . import figures_advice as advice
 from . import figures_control as control
 from . import figures_disturbance as disturbance
+from . import figures_laws as laws
 from . import figures_optimization as optimization
 from . import figures_ports as ports
 from . import figures_reach as reach
@@ -188,6 +189,17 @@ PLATES = (
         "choice, of its rivals and of a random one.",
     ),
     Plate(
+        "synthesised-adapter",
+        laws.synthesised_adapter,
+        {"rows": ("task", "seed", "gain", "gain_trained"), "laws": ("task", "seed", "law", "loss", "energy")},
+        "Controllers without training, against the adapter trained at the same ports. (a) Loss that each takes off the frozen "
+        "model's on held-out text, all at the trained adapter's signal energy. (b) The same at the energy that each asks for "
+        "itself. Every point is one task and seed, bars are medians. {n}. Nothing was fitted to the outcome; in (a) the size of "
+        "the control was set to the trained adapter's.",
+        "Left: gain on held-out text of the trained adapter, the synthesised one and its rivals at equal energy. Right: the "
+        "gain of control laws at their own energy.",
+    ),
+    Plate(
         "budget-law",
         reach.budget_law,
         {"rows": ("task", "share", "predicted", "measured", "power", "error")},
@@ -197,7 +209,7 @@ PLATES = (
         "linear regime. {n}. The power law was fitted to the trained losses at every second radius and is shown at the others; "
         "nothing was fitted for the prediction.",
         "Top: loss taken away against the norm of the control by task, predicted as lines and trained as points. Bottom: errors "
-        "of the convex program, of a fitted power law and of the gradient's direction.",
+        "of the convex program, of a fitted power law and of the gradient's direction, on a logarithmic axis.",
     ),
     Plate(
         "minimum-energy",

@@ -49,6 +49,7 @@ def worst_case_gain(rows: pd.DataFrame, labels: Labels) -> Figure:
         "tightness_gamma": "gain",
         "tightness_ports_apart": "port by port",
         "tightness_frobenius": "Frobenius norm",
+        "tightness_layered": "layer norms",
         "tightness_gamma_mean": "mean response",
         "tightness_gamma_permuted": "another example's gain",
     }

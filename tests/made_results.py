@@ -179,6 +179,20 @@ CLAIMS = (
         "supported",
     ),
     (
+        "synthesised-adapter",
+        "control",
+        "An adapter can be written down without training",
+        "The optimal feedback of the linear model reaches most of what the trained adapter gains.",
+        "u_t = k_t + K_t phi_t (h_t)",
+        "the signal is k t plus K t times phi t of the state",
+        "share of the trained gain",
+        0.7,
+        "share",
+        0.5,
+        0.25,
+        "supported",
+    ),
+    (
         "tunable-ports",
         "control",
         "Ports that need less energy tune better",
@@ -488,7 +502,7 @@ def _frames(rng, tasks, deltas, seeds):
 
     def attack(t, d, s):
         tight = float(rng.normal(0.97, 0.03))
-        others = (("ports_apart", 0.99), ("frobenius", 0.75), ("gamma_mean", 1.1), ("gamma_permuted", 1.0))
+        others = (("ports_apart", 0.99), ("frobenius", 0.75), ("layered", 0.05), ("gamma_mean", 1.1), ("gamma_permuted", 1.0))
         return {
             "tightness_gamma": tight,
             **{f"tightness_{name}": tight * share * float(rng.lognormal(0, 0.03)) for name, share in others},
@@ -570,7 +584,7 @@ def _frames(rng, tasks, deltas, seeds):
     places = [(t, "ablation", s) for t in tasks for s in range(seeds)]
     for claim in ("ablation-frozen", "ablation-retrained"):
         frames |= _ablation(claim, places, rows, noisy, eta, rng)
-    return frames | _reach(tasks, seeds, rng) | _advice(tasks, seeds, rng) | _placement(places, rng)
+    return frames | _reach(tasks, seeds, rng) | _advice(tasks, seeds, rng) | _placement(places, rng) | _laws(tasks, seeds, rng)
 
 
 def _reach(tasks, seeds, rng):
@@ -625,6 +639,21 @@ def _advice(tasks, seeds, rng):
             trained = {"trained": 0.6 + gain * float(rng.uniform(0.5, 1.1)), "frozen": 0.6, "frozen_forecast": 0.7}
             rows.append(place | {"option": option, "forecast": 0.7 + gain} | trained)
     return {("advice", "rows"): rows, ("advice", "cells"): cells}
+
+
+def _laws(tasks, seeds, rng):
+    """The tables of the claim on controllers without training: gains by cell, loss and energy by law."""
+    rows, laws = [], []
+    names = {"adapter": 0.2, "synthesised": 0.15, "regression": 0.05, "lq": 0.1, "game": 0.02, "healing": -0.1, "shared": 0.06}
+    gains = {"trained": 0.2, "regression": 0.05, "gradient": 0.02, "random": 0.03, "constant": 0.06}
+    for place in [{"task": t, "delta": "synthesis", "seed": s} for t in tasks for s in range(seeds)]:
+        inside = bool(rng.random() < 0.9)
+        arms = {f"gain_{k}": v + 0.03 * float(rng.standard_normal()) for k, v in gains.items()}
+        rows.append(place | {"eta": 0.1, "inside": inside, "gain": 0.14 + 0.03 * float(rng.standard_normal())} | arms)
+        for name, gain in {"frozen": 0.0, "bias": 0.06, **names}.items():
+            loss = 0.7 - gain + 0.02 * float(rng.standard_normal())
+            laws.append(place | {"law": name, "loss": loss, "accuracy": 0.7, "energy": 0.3 * (name != "frozen")})
+    return {("synthesised-adapter", "rows"): rows, ("synthesised-adapter", "laws"): laws}
 
 
 def _ablation(claim, places, rows, noisy, eta, rng):

@@ -183,7 +183,7 @@ def _after(model: nn.Module, place: Watched) -> Callable:
             frame.entries[place.enters] = y
         if key is not None:
             for edit in frame.edits.ports.get(key, ()):
-                y = edit(frame.entries[key], y)
+                y = edit(frame.entries.get(key), y)
             if key in frame.signals:
                 y = y + spread(frame.signals[key])
             if frame.record:

@@ -1,4 +1,4 @@
-"""python -m validations: list, run, show, advise."""
+"""python -m validations: list, run, show, advise, bench."""
 
 import argparse
 import json

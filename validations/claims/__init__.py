@@ -17,6 +17,7 @@ from .placement import CLAIM as PLACEMENT
 from .restricted_optimum import HESSIAN, PUBLISHED
 from .robust_gain import CLAIM as ROBUST_GAIN
 from .subspace_transfer import CLAIM as SUBSPACE_TRANSFER
+from .synthesised_adapter import CLAIM as SYNTHESISED_ADAPTER
 from .tunable_ports import CLAIM as TUNABLE_PORTS
 from .worst_case_gain import CLAIM as WORST_CASE_GAIN
 
@@ -31,6 +32,7 @@ CLAIMS: tuple[Claim, ...] = (
     ENERGY_PROFILE,
     OPEN_LOOP_PRICE,
     LQ_FEEDBACK,
+    SYNTHESISED_ADAPTER,
     NOISE_RESPONSE,
     WORST_CASE_GAIN,
     ROBUST_GAIN,

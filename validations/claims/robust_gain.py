@@ -55,7 +55,8 @@ CLAIM = Claim(
     rule="Supported when adversarial training closes more than a quarter of the distance; refuted when it closes less than a tenth.",
     reason="The game's law knows each example and sees every disturbance, which makes the distance long and the share hard to "
     "reach. The training is short, starts from the trained adapter, and uses disturbances as large as the linear regime allows, "
-    "ten logits by prediction: smaller ones can be met by larger margins, which leave the gain as it is.",
+    "ten logits by prediction: smaller ones can be met by larger margins, which leave the gain as it is. A trained adapter may "
+    "amplify disturbances, and then any weaker one has a smaller gain: the open loop's share of the way is shown beside it.",
     change="A longer adversarial training, or a game whose law is shared by all examples as an adapter is.",
     good=partial(own, "disturbance", disturbance_setting, seeds=2),
     bad=partial(own, "disturbance", partial(disturbance_setting, blind=True), seeds=2),

@@ -1,6 +1,6 @@
 """The measured cells that claims share: each kind predicts from the frozen model, writes that down, then trains and measures."""
 
-from . import ablation, advice, bounds, budget, dimension, disturbance, efficiency, loop, sites, transfer, tuned
+from . import ablation, advice, bounds, budget, dimension, disturbance, efficiency, loop, sites, synthesis, transfer, tuned
 from .setting import Experiment, Setting
 
 KINDS: dict[str, Experiment] = {
@@ -14,6 +14,7 @@ KINDS: dict[str, Experiment] = {
     "efficiency": efficiency.EXPERIMENT,
     "transfer": transfer.EXPERIMENT,
     "disturbance": disturbance.EXPERIMENT,
+    "synthesis": synthesis.EXPERIMENT,
     "advice": advice.EXPERIMENT,
 }
 

@@ -71,7 +71,7 @@ def predict(setting: Setting) -> Measured:
             "gamma": gamma[:, 0],
             "frobenius": np.linalg.norm(response, axis=(1, 2)),
             "ports_apart": np.sqrt(sum(np.linalg.norm(f, 2, axis=(1, 2)) ** 2 for f in np.split(response, len(ports), axis=2))),
-            "layered": _layered(setting, ports, contrasts, players),
+            "layered": _layered(setting, ports, contrasts, players // 2),
             "gamma_mean": np.full(len(gamma), np.linalg.norm(response.mean(0), 2)),
             "direction": direction[:, 0].astype(np.float32),
             "stacked": stacked.astype(np.float32),

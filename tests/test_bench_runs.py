@@ -1,0 +1,116 @@
+"""The bench compares like with like: every peer's answer agrees with ours, absent peers are said to be, ratios are exact."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from validations import bench
+from validations.__main__ import main
+from validations.bench import control, peers, timing
+from validations.bench.timing import Contest, Peer, contend, gap
+
+TINY = {
+    "low-rank-riccati": lambda: control.low_rank_riccati(T=3, b=2, n=10, p=2),
+    "identity-riccati": lambda: control.identity_riccati(T=3, sizes=(8,)),
+    "riccati-libraries": lambda: control.riccati_libraries(T=3, sizes=((6, 1), (6, 2))),
+    "reach-map": lambda: control.reach_map(T=3, b=2, n=12, m=2),
+    "output-map": lambda: control.output_gradients(
+        encoders=(lambda dtype: control.random_encoder(2, 16, 2, dtype),), count=3, length=6
+    ),
+    "token-jacobian": lambda: control.token_jacobian(blocks=2, width=16, heads=2, count=2, length=6),
+    "convex-solvers": lambda: control.convex_solvers(T=3, n=4),
+}
+
+
+@pytest.mark.parametrize("case", control.CASES)
+def test_every_peer_agrees_with_ours(case):
+    torch.set_num_threads(1)
+    rows = [row for contest in TINY[case]() for row in contend(case, contest, rounds=2)]
+    packages = {"mpc.pytorch": "mpc", "PyPose": "pypose", "python-control dlqr": "control"}
+    for row in rows:
+        absent = row.peer in packages and not peers.installed(packages[row.peer])
+        assert row.status == ("not installed" if absent else "measured"), row
+        assert absent or row.agrees or row.peer == "one forward pass", row
+        assert absent or (row.ratio > 0 and row.low <= row.median <= row.high and row.own_error <= 1e-4), row
+        assert bench.line(row)
+    assert any(row.agrees for row in rows)
+
+
+def test_the_condensed_problem_has_the_cost_of_the_states():
+    lq = control._dense(4, 1, 5, 2)
+    G, M, g = control.condensed(lq)
+    u = np.random.default_rng(1).normal(size=(4, 2))
+    x, cost = lq.x0[0], 0.0
+    for t in range(4):
+        x = lq.A[t][0] @ x + lq.B[t][0] @ u[t]
+        cost += x @ (lq.Q if t < 3 else lq.Qf) @ x / 2
+    z, start = sum(map(np.matmul, G, u)), np.linalg.solve(M, g)
+    assert abs((z @ M @ z / 2 + g @ z + start @ M @ start / 2) / cost - 1) < 1e-12
+
+
+def clocked(monkeypatch, contest, rounds=5):
+    """The rows of a contest whose calls advance a clock by what they return."""
+    now = [0.0]
+    monkeypatch.setattr(timing.time, "process_time", lambda: now[0])
+
+    def taking(call):
+        def run():
+            now[0] += call()
+            return np.ones(2)
+        return run
+
+    made = tuple(Peer(p.name, taking(p.run), p.answer, line=p.line) for p in contest.peers)
+    whole = Contest(contest.problem, contest.ours, taking(contest.run), contest.answer, made)
+    return list(contend("case", whole, rounds=rounds))
+
+
+def test_ratios_are_those_of_the_clock(monkeypatch):
+    """Also for a call so short that it is repeated, and one so long that it sits out after two rounds."""
+    rivals = (Peer("short", lambda: 1e-4, np.asarray, line=0.2), Peer("long", lambda: 60.0, np.asarray, line=200.0))
+    short, long = clocked(monkeypatch, Contest("problem", "ours", lambda: 0.4, np.asarray, rivals))
+    assert short.ratio == pytest.approx(2.5e-4) and short.rounds == 5 and not short.met
+    assert long.ratio == pytest.approx(150.0) and long.median == pytest.approx(150.0) and long.rounds == 2 and not long.met
+    assert long.ours_seconds == pytest.approx(0.4) and long.peer_seconds == pytest.approx(60.0)
+
+
+def test_the_least_time_is_reported_and_the_quartiles_are_paired(monkeypatch):
+    slow = iter([0.1, 0.1, 0.1, 0.2, 0.3, 0.4])             # the first two are the warm-up and the count
+    peer = iter([0.4, 0.4, 0.4, 0.4, 0.9, 1.6])
+    rivals = (Peer("peer", lambda: next(peer), np.asarray, line=4.0),)
+    (row,) = clocked(monkeypatch, Contest("problem", "ours", lambda: next(slow), np.asarray, rivals), rounds=4)
+    assert row.ratio == pytest.approx(4.0) and row.rounds == 4
+    assert (row.low, row.median, row.high) == pytest.approx(np.quantile([4.0, 2.0, 3.0, 4.0], [0.25, 0.5, 0.75]))
+
+
+def test_failures_and_wrong_answers_are_said():
+    def broken():
+        raise RuntimeError("no such kernel")
+
+    rivals = (
+        Peer("absent", None, np.asarray, note="pip install it"), Peer("broken", broken, np.asarray),
+        Peer("wrong", lambda: np.array([1.0, 2.5]), np.asarray), Peer("right", lambda: np.array([1.0, 2.0]), np.asarray),
+    )
+    ours = Contest("problem", "ours", lambda: np.array([1.0, 2.0]), np.asarray, rivals)
+    absent, broke, wrong, right = contend("case", ours, rounds=2)
+    assert absent.status == "not installed" and "pip install it" in bench.line(absent)
+    assert broke.status == "failed: RuntimeError: no such kernel" and broke.ratio is None
+    assert wrong.agrees is False and wrong.error == 0.25 and "!" in bench.line(wrong)
+    assert right.agrees is True and right.error == 0.0
+    assert gap(np.ones(2), np.ones(3)) == np.inf
+
+
+def test_the_command(monkeypatch, capsys):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setattr(control, "CASES", TINY)
+    assert main(["bench", "control", "--case", "identity-riccati", "--rounds", "2", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert {row["case"] for row in record["rows"]} == {"identity-riccati"} and record["versions"]["numpy"]
+    assert main(["bench", "--case", "reach-map", "--rounds", "2"]) == 0
+    assert "batched Gramian loop" in capsys.readouterr().out
+    for wrong in (["bench", "speed"], ["bench", "--case", "nothing"], ["bench", "--rounds", "1"]):
+        assert main(wrong) == 2 and "expected" in capsys.readouterr().err
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert main(["bench"]) == 2 and "OMP_NUM_THREADS" in capsys.readouterr().err
