@@ -14,6 +14,7 @@ from . import figures_laws as laws
 from . import figures_optimization as optimization
 from . import figures_ports as ports
 from . import figures_reach as reach
+from . import figures_symbolic as symbolic
 from . import overview, style, words
 from .load import Results
 from .style import Labels
@@ -200,6 +201,18 @@ PLATES = (
         "gain of control laws at their own energy.",
     ),
     Plate(
+        "healing-robust",
+        laws.healing_robust,
+        {"rows": ("task", "lost_oblivious", "healing_oblivious", "healing_embedding", "healing_port", "healing_clean")},
+        "Control under perturbation. Loss that the perturbation costs the uncontrolled model, and how much of it each controller "
+        "recovers on held-out text: (a) from perturbed text and attacks made against the uncontrolled model, (b) and (c) from "
+        "attacks made through the controller, over the loss to the attack made without it. (d) Loss that the controller adds on "
+        "clean text. Every point is one task and seed, bars are medians. {n}. Healing's rank and cost were chosen on training "
+        "text; nothing was fitted to the outcome.",
+        "Four strips of points: loss recovered by controller under oblivious perturbations and under adaptive attacks at the "
+        "embedding and at the first port, and loss added on clean text.",
+    ),
+    Plate(
         "budget-law",
         reach.budget_law,
         {"rows": ("task", "share", "predicted", "measured", "power", "error")},
@@ -240,8 +253,17 @@ PLATES = (
         "Advice without training. (a) Change of the held-out loss against the frozen model, forecast and trained, one point per "
         "option, task and seed; the line is equality. (b) Rank correlation of each predictor with the trained loss within a task "
         "and seed; every point is one of them, bars are medians. {n}. Nothing was fitted.",
-        "Left: forecast against trained change of the loss for every option with the line of equality. Right: rank correlation by "
-        "predictor.",
+        "Left: forecast against trained change of the loss for every option with the line of equality. Right: rank correlation "
+        "by predictor.",
+    ),
+    Plate(
+        "prefix-limits",
+        symbolic.prefix_limits,
+        {"digits": ("task", "seed", "arm", "digits", "accuracy")},
+        "A task that the decoder does not know. Share of held-out sequences that full tuning, a prefix with more iterations and "
+        "LoRA with as many numbers as the prefix solve, by how many different digits a sequence holds; lines are means over "
+        "seeds. {n}.",
+        "Small multiples by task: share of sequences solved against the number of different digits, one line per way of tuning.",
     ),
 )
 SHARED = {"published-bound": "restricted-optimum"}  # claims that are shown by another claim's figure

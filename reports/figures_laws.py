@@ -32,3 +32,26 @@ def synthesised_adapter(rows: pd.DataFrame, laws: pd.DataFrame, labels: Labels) 
             axes.set(xlabel="gain on held-out text (nats)", title=title)
         style.legend(figure, panels.handles(rows, labels))
     return figure
+
+
+CONTROLLERS = {"healing": "self-healing", "shrinkage": "shrinkage", "random": "random subspaces",
+               "prefix": "test-time prefix", "batch": "healing, batch mean"}  # fmt: skip
+ATTACKS = {"oblivious": "(a) oblivious perturbations", "embedding": "(b) adaptive attack, embedding",
+           "port": "(c) adaptive attack, first port"}  # fmt: skip
+
+
+def healing_robust(rows: pd.DataFrame, labels: Labels) -> Figure:
+    """Return what each perturbation costs and what each controller recovers of it, and the price of control on clean text."""
+    with style.theme():
+        figure = style.canvas(4.6)
+        grid = figure.subplots(2, 2).ravel()
+        for axes, (attack, title) in zip(grid, ATTACKS.items(), strict=False):
+            series = {f"lost_{attack}": "lost, uncontrolled"} | {f"{k}_{attack}": v for k, v in CONTROLLERS.items()}
+            panels.rivals(axes, rows, series, labels, width=20)
+            axes.set(xlabel="loss recovered (nats)", title=title)
+        panels.rivals(grid[3], rows, {f"{k}_clean": v for k, v in CONTROLLERS.items()}, labels, width=20)
+        grid[3].set(xlabel="loss added by control (nats)", title="(d) clean text")
+        for axes in grid:
+            axes.axvline(0, color=GREY, lw=0.8, zorder=0)
+        style.legend(figure, panels.handles(rows, labels))
+    return figure

@@ -193,6 +193,20 @@ CLAIMS = (
         "supported",
     ),
     (
+        "healing-robust",
+        "control",
+        "Self-healing control undoes perturbations",
+        "Projecting the states towards their subspace recovers part of what a perturbation costs.",
+        "u_t = - frac(1 + lambda_(t + 1), 1 + lambda_(t + 1) + c) (I - V_t V_t^top) y_t",
+        "the control is minus a gain times the part of the state off the subspace",
+        "share of the loss recovered",
+        0.3,
+        "share",
+        0.25,
+        0.25,
+        "undecided",
+    ),
+    (
         "tunable-ports",
         "control",
         "Ports that need less energy tune better",
@@ -233,6 +247,20 @@ CLAIMS = (
         0.8,
         0.5,
         "supported",
+    ),
+    (
+        "prefix-limits",
+        "optimization",
+        "A prefix has limits",
+        "On a task that the decoder does not know a prefix fails where full tuning succeeds.",
+        "A'_(i j) = A_(i j) (1 - A'_(i 0))",
+        "under a prefix every attention weight on the text shrinks by one common factor",
+        "share of sequences that the prefix solves",
+        0.1,
+        "share",
+        0.0,
+        0.0,
+        "undecided",
     ),
     (
         "advice",
@@ -630,7 +658,7 @@ def _reach(tasks, seeds, rng):
 
 
 def _advice(tasks, seeds, rng):
-    """The tables of the claim on advice: forecast and trained loss by option, rank correlations by cell."""
+    """The tables of the claims on advice and on the limits of prefixes."""
     rows, cells = [], []
     for place in [{"task": t, "delta": "advice", "seed": s} for t in tasks for s in range(seeds)]:
         cells.append(place | {"forecast": 0.8, "slope": 0.5, "trace": 0.4, "size": float(rng.uniform(-0.2, 0.6))})
@@ -638,11 +666,24 @@ def _advice(tasks, seeds, rng):
             gain = float(rng.uniform(-0.2, 0.02))
             trained = {"trained": 0.6 + gain * float(rng.uniform(0.5, 1.1)), "frozen": 0.6, "frozen_forecast": 0.7}
             rows.append(place | {"option": option, "forecast": 0.7 + gain} | trained)
-    return {("advice", "rows"): rows, ("advice", "cells"): cells}
+    digits = [
+        {"task": t, "delta": "symbolic", "seed": s, "arm": arm, "digits": n, "accuracy": float(rng.uniform(0, 1))}
+        for t in tasks
+        for s in range(seeds)
+        for arm in ("full", "prefix", "lora")
+        for n in range(3, 9)
+    ]
+    own = [row for row in digits if row["digits"] == 3 and row["arm"] == "prefix"]
+    return {
+        ("advice", "rows"): rows,
+        ("advice", "cells"): cells,
+        ("prefix-limits", "rows"): own,
+        ("prefix-limits", "digits"): digits,
+    }
 
 
 def _laws(tasks, seeds, rng):
-    """The tables of the claim on controllers without training: gains by cell, loss and energy by law."""
+    """The tables of the claims on laws: gains by cell, loss and energy by law, loss recovered under perturbation."""
     rows, laws = [], []
     names = {"adapter": 0.2, "synthesised": 0.15, "regression": 0.05, "lq": 0.1, "game": 0.02, "healing": -0.1, "shared": 0.06}
     gains = {"trained": 0.2, "regression": 0.05, "gradient": 0.02, "random": 0.03, "constant": 0.06}
@@ -653,7 +694,17 @@ def _laws(tasks, seeds, rng):
         for name, gain in {"frozen": 0.0, "bias": 0.06, **names}.items():
             loss = 0.7 - gain + 0.02 * float(rng.standard_normal())
             laws.append(place | {"law": name, "loss": loss, "accuracy": 0.7, "energy": 0.3 * (name != "frozen")})
-    return {("synthesised-adapter", "rows"): rows, ("synthesised-adapter", "laws"): laws}
+    healed = []
+    shares = {"healing": 0.4, "shrinkage": 0.3, "random": -0.2, "prefix": 0.02, "batch": 0.4}
+    for place in [{"task": t, "delta": "perturbation", "seed": s} for t in tasks for s in range(seeds)]:
+        row = place | {f"lost_{a}": 0.8 * float(rng.lognormal(0, 0.2)) for a in ("oblivious", "embedding", "port")}
+        for name, share in shares.items():
+            row[f"{name}_clean"] = 0.02 * float(rng.standard_normal())
+            for attack in ("oblivious", "embedding", "port")[: 1 if name == "batch" else 3]:
+                row[f"{name}_{attack}"] = 0.8 * share + 0.1 * float(rng.standard_normal())
+        healed.append(row)
+    tables = {("synthesised-adapter", "rows"): rows, ("synthesised-adapter", "laws"): laws}
+    return tables | {("healing-robust", "rows"): healed}
 
 
 def _ablation(claim, places, rows, noisy, eta, rng):

@@ -8,7 +8,7 @@ import pathlib
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -89,40 +89,53 @@ def delta(spec: Mapping[str, Any], frozen: Backbone):
 
 def jobs(study: Study, claims: Sequence[Claim], cache: pathlib.Path) -> list[tuple[str, Job]]:
     """Return every cell that the claims need as (kind, job); a job's settings are all that the cell depends on."""
-    frozen = backbone(study.backbone)
     found = []
     for kind in dict.fromkeys(c.kind for c in claims):
-        part = study.parts.get(kind, Part())
-        names = part.deltas or tuple(study.deltas)
-        groups = [(name,) for name in names] if KINDS[kind].each else [names]
-        chosen = part.tasks or study.tasks
-        if KINDS[kind].others and len(chosen) < 2:
-            continue  # no other task to learn from: the claim is then not applicable
-        for task_name in chosen:
-            data = task(task_name, str(cache))
-            for seed in part.seeds or study.seeds:
-                for group in groups:
-                    settings = {
-                        "kind": kind,
-                        "backbone": frozen.fingerprint,
-                        "backbone_name": study.backbone,
-                        "task": task_name,
-                        "digest": data.digest,
-                        "deltas": [[name, {k: v for k, v in study.deltas[name].items() if k != "label"}] for name in group],
-                        "seed": seed,
-                        "sizes": dataclasses.asdict(study.sizes),
-                        "solver": dataclasses.asdict(study.solver),
-                        "options": {k: list(v) if isinstance(v, tuple) else v for k, v in part.options.items()},
-                        "source": digest([KINDS[kind].module]),
-                    }
-                    if KINDS[kind].others:
-                        rest = [name for name in chosen if name != task_name]
-                        settings |= {"others": rest, "other_digests": [task(name, str(cache)).digest for name in rest]}
-                    settings = json.loads(canonical(settings))
-                    keyed = {k: v for k, v in settings.items() if k not in ("backbone_name", "task", "others")}
-                    label = f"{kind:<9} {data.name:<18} {'+'.join(group):<22} seed {seed}"
-                    found.append((kind, Job(content_key(keyed), label, KINDS[kind].weight, settings)))
+        made = _protocol_cells(study, kind) if KINDS[kind].make else _task_cells(study, kind, cache)
+        for settings, name, deltas in made:
+            settings = json.loads(canonical(settings))
+            keyed = {k: v for k, v in settings.items() if k not in ("backbone_name", "task", "others")}
+            label = f"{kind:<9} {name:<18} {deltas:<22} seed {settings['seed']}"
+            found.append((kind, Job(content_key(keyed), label, KINDS[kind].weight, settings)))
     return found + _control_jobs(claims)
+
+
+def _protocol_cells(study: Study, kind: str) -> Iterator[tuple[dict, str, str]]:
+    """Yield (settings, name, deltas in words) of the cells of an experiment with models and data of its own."""
+    experiment, source = KINDS[kind], digest([KINDS[kind].module])
+    for name in experiment.protocols:
+        for seed in study.parts.get(kind, Part()).seeds or study.seeds:
+            settings = {"kind": kind, "task": name, "protocol": name, "seed": seed, "source": source}
+            yield settings, name, "+".join(experiment.roles)
+
+
+def _task_cells(study: Study, kind: str, cache: pathlib.Path) -> Iterator[tuple[dict, str, str]]:
+    """Yield (settings, name, deltas in words) of the cells of an experiment on the study's backbone and tasks."""
+    frozen, experiment, part = backbone(study.backbone), KINDS[kind], study.parts.get(kind, Part())
+    names, chosen = part.deltas or tuple(study.deltas), part.tasks or study.tasks
+    if experiment.others and len(chosen) < 2:
+        return  # no other task to learn from: the claim is then not applicable
+    for task_name in chosen:
+        data = task(task_name, str(cache))
+        for seed in part.seeds or study.seeds:
+            for group in [(name,) for name in names] if experiment.each else [names]:
+                settings = {
+                    "kind": kind,
+                    "backbone": frozen.fingerprint,
+                    "backbone_name": study.backbone,
+                    "task": task_name,
+                    "digest": data.digest,
+                    "deltas": [[name, {k: v for k, v in study.deltas[name].items() if k != "label"}] for name in group],
+                    "seed": seed,
+                    "sizes": dataclasses.asdict(study.sizes),
+                    "solver": dataclasses.asdict(study.solver),
+                    "options": {k: list(v) if isinstance(v, tuple) else v for k, v in part.options.items()},
+                    "source": digest([experiment.module]),
+                }
+                if experiment.others:
+                    rest = [name for name in chosen if name != task_name]
+                    settings |= {"others": rest, "other_digests": [task(name, str(cache)).digest for name in rest]}
+                yield settings, data.name, "+".join(group)
 
 
 def control_experiments() -> list[tuple[str, str, tuple[str, ...]]]:
@@ -149,6 +162,8 @@ def _control_jobs(claims: Sequence[Claim]) -> list[tuple[str, Job]]:
 def setting(settings: Mapping[str, Any], cache: str) -> Setting:
     """Return the experiment's inputs from a cell's settings: data drawn by the seed, frozen readout, deltas at their start."""
     torch.set_num_threads(1)
+    if make := KINDS[settings["kind"]].make:
+        return make(settings["task"], settings["seed"])
     name, seed = settings["backbone_name"], settings["seed"]
     sizes, solver = ({k: settings["options"].get(k, v) for k, v in settings[t].items()} for t in ("sizes", "solver"))
     frozen, data = backbone(name), task(settings["task"], cache)

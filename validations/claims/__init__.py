@@ -7,6 +7,7 @@ from .claim import Assumption, Cell, Claim
 from .control_amplitude import CLAIM as CONTROL_AMPLITUDE
 from .control_direction import CLAIM as CONTROL_DIRECTION
 from .energy_profile import CLAIM as ENERGY_PROFILE
+from .healing_robust import CLAIM as HEALING_ROBUST
 from .intrinsic_dimension import CURVE, SPECTRUM
 from .linearised_optimum import CLAIM as LINEARISED_OPTIMUM
 from .lq_feedback import CLAIM as LQ_FEEDBACK
@@ -14,6 +15,7 @@ from .minimum_energy import CLAIM as MINIMUM_ENERGY
 from .noise_response import CLAIM as NOISE_RESPONSE
 from .open_loop_price import CLAIM as OPEN_LOOP_PRICE
 from .placement import CLAIM as PLACEMENT
+from .prefix_limits import CLAIM as PREFIX_LIMITS
 from .restricted_optimum import HESSIAN, PUBLISHED
 from .robust_gain import CLAIM as ROBUST_GAIN
 from .subspace_transfer import CLAIM as SUBSPACE_TRANSFER
@@ -33,6 +35,7 @@ CLAIMS: tuple[Claim, ...] = (
     OPEN_LOOP_PRICE,
     LQ_FEEDBACK,
     SYNTHESISED_ADAPTER,
+    HEALING_ROBUST,
     NOISE_RESPONSE,
     WORST_CASE_GAIN,
     ROBUST_GAIN,
@@ -44,6 +47,7 @@ CLAIMS: tuple[Claim, ...] = (
     MINIMUM_ENERGY,
     SUBSPACE_TRANSFER,
     ADVICE,
+    PREFIX_LIMITS,
 )
 
 

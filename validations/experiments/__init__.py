@@ -1,6 +1,21 @@
 """The measured cells that claims share: each kind predicts from the frozen model, writes that down, then trains and measures."""
 
-from . import ablation, advice, bounds, budget, dimension, disturbance, efficiency, loop, sites, synthesis, transfer, tuned
+from . import (
+    ablation,
+    advice,
+    bounds,
+    budget,
+    dimension,
+    disturbance,
+    efficiency,
+    loop,
+    perturbation,
+    sites,
+    symbolic,
+    synthesis,
+    transfer,
+    tuned,
+)
 from .setting import Experiment, Setting
 
 KINDS: dict[str, Experiment] = {
@@ -15,7 +30,9 @@ KINDS: dict[str, Experiment] = {
     "transfer": transfer.EXPERIMENT,
     "disturbance": disturbance.EXPERIMENT,
     "synthesis": synthesis.EXPERIMENT,
+    "perturbation": perturbation.EXPERIMENT,
     "advice": advice.EXPERIMENT,
+    "symbolic": symbolic.EXPERIMENT,
 }
 
 __all__ = ["KINDS", "Experiment", "Setting"]

@@ -15,8 +15,8 @@ from ..store import Measured
 from .laws import Law, Manifold, around, healing_law, installed, tokens
 from .setting import Experiment, Params, Setting, cost, cross_entropy, l2, linearise, logits, penalty, train
 
-STEPS = 10  # of projected gradient ascent
-SIZES = (0.1, 0.2, 0.4, 0.8, 1.6)  # of the attack, over the root mean squared norm of the first port's states
+STEPS = 8  # of projected gradient ascent
+SIZES = tuple(0.0125 * 2.0**k for k in range(8))  # of an attack, over the root mean squared norm of its place's states
 HARM = 0.5  # nats that the attack must cost the untuned model on training text
 SHARES, COSTS = (0.8, 0.9, 0.95, 0.99), (0.1, 1.0)
 LOWEST, TUNING, RATE, ALONE = 3, 6, 0.03, 8  # blocks, steps and step size of test-time tuning; examples tuned one by one
@@ -172,11 +172,11 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
 
     Perturbations: none ("clean"), the task's perturbed test sets by name, "oblivious" (projected gradient ascent on the states
     of a place, made against the uncontrolled model) and "adaptive" (the same made through the controller; per example the
-    worse of it and the oblivious one), each at the embedding and at the first port. Controllers: "none"; "healing", the closed-form projection at every port; "healing,
-    batch mean", about the mean of the test batch; "random", on random subspaces of the same ranks; "shrinkage" towards the
-    mean with the same energy; "prefix", test-time tuning of the prefix on the whole batch; and "prefix, alone", example by
-    example, beside "none, alone" on the same examples. Healing's share and cost are those with the least mean loss of clean
-    and attacked training text.
+    worse of it and the oblivious one), each at the embedding and at the first port. Controllers: "none"; "healing", the
+    closed-form projection at every port; "healing, batch mean", about the mean of the test batch; "random", on random
+    subspaces of the same ranks; "shrinkage" towards the mean with the same energy; "prefix", test-time tuning of the prefix on
+    the whole batch; and "prefix, alone", example by example, beside "none, alone" on the same examples. Healing's share and
+    cost are those with the least mean loss of clean and attacked training text.
     """
     subject, r, sizes = setting.subjects["prefix"], predicted.record["r"], predicted.record["sizes"]
     origin, places = {name: p.detach() for name, p in subject.initial.items()}, _places(subject)

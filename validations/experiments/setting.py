@@ -50,7 +50,8 @@ class Experiment:
 
     roles: the names that the part's deltas take in `Setting.subjects`, in order; with `each`, every delta is a cell of its
     own in the one role; with `open`, further deltas keep their own names. others: give the settings of the other tasks too.
-    weight: its expected cost relative to other kinds, which only orders and paces a run.
+    weight: its expected cost relative to other kinds, which only orders and paces a run. An experiment with models and data of
+    its own has `protocols` in the place of tasks, and `make(protocol, seed)`.
     """
 
     label: str
@@ -61,6 +62,8 @@ class Experiment:
     each: bool = False
     open: bool = False
     others: bool = False
+    protocols: tuple[str, ...] = ()
+    make: Callable[[str, int], "Setting"] | None = None
 
     @property
     def module(self) -> str:

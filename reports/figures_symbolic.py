@@ -1,0 +1,26 @@
+"""Figures of the symbolic tasks: what each way of tuning learns."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from . import panels, style
+from .style import Labels
+
+ARMS = ("full", "lora", "prefix")
+
+
+def prefix_limits(digits: pd.DataFrame, labels: Labels) -> Figure:
+    """Return the share of held-out sequences that each arm solves, by how many different digits they hold, a panel per task."""
+    with style.theme():
+        figure, panel = panels.multiples(labels.in_order("task", digits["task"]), labels.task)
+        for task, axes in panel.items():
+            for arm in ARMS:
+                own, look = digits[(digits["task"] == task) & (digits["arm"] == arm)], style.mark(arm)
+                panels.dots(axes, own["digits"], own["accuracy"], look, panels.inside(own), size=9)
+                mean = own.groupby("digits")["accuracy"].mean()
+                axes.plot(mean.index, mean, color=look.color, lw=1)
+            axes.set(ylim=(-0.03, 1.03))
+        figure.supxlabel("different digits in the sequence", fontsize=8)
+        figure.supylabel("share of sequences solved", fontsize=8)
+        style.legend(figure, style.delta_handles(ARMS, labels, line=True))
+    return figure
