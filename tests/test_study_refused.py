@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from validations.claims import named
+from validations.experiments import KINDS
 from validations.study import FOLDER, read, with_data
 
 QUICK = (FOLDER / "quick.toml").read_text()
@@ -59,3 +61,12 @@ def test_the_command_line_says_one_sentence(tmp_path, words):
     )
     assert done.returncode == 2 and not out.exists()
     assert "Traceback" not in done.stderr and done.stderr.strip().splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in FOLDER.glob("*.toml")))
+def test_a_shipped_study_gives_every_experiment_the_deltas_it_asks_for(name):
+    study = read(name)
+    for kind in {named(claim).kind for claim in study.claims}:
+        deltas = study.parts[kind].deltas if kind in study.parts else tuple(study.deltas)
+        for group in [(d,) for d in deltas] if KINDS[kind].each else [deltas]:
+            assert len(KINDS[kind].named(group)) == len(group)
