@@ -14,7 +14,9 @@ from scipy import stats
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
+from probes.curvature import hessian
 from probes.response import Response, response
+from probes.spectrum import top_eigenpairs
 from theory.ensemble import ensemble_lq, roots
 from theory.loss import CrossEntropy
 from tuning.deltas import IA3, Adapter, BitFit, Combined, LoRA, PortBias, Prefix
@@ -22,7 +24,7 @@ from tuning.training import unflatten
 
 SHARES = (1.0, 0.3, 0.1, 0.03)  # penalties, in units of the option's largest curvature
 TOLERANCE = 1e-6
-REGIME = 0.3
+REGIME, MARGIN = 0.3, 1.5
 CHECKED = 32  # examples on which the linear regime is checked
 FIXED = (".A", ".down", ".down_bias")  # factors whose partner starts at zero: their columns of G vanish
 PALETTE = Combined(
@@ -101,12 +103,19 @@ def options(role: str, initial: Mapping[str, Tensor], *, divide: bool) -> list[O
     return made
 
 
-def forecast(found: Response, subject: object, batch: object, chosen: Sequence[Option], seed: int) -> list[Forecast]:
+def forecast(
+    found: Response,
+    subject: object,
+    batch: object,
+    chosen: Sequence[Option],
+    seed: int,
+    floors: Mapping[str, float] | None = None,
+) -> list[Forecast]:
     """Return the forecast of every option from one response of the subject over the labelled examples (N, C, M).
 
     min_z (1/n) sum_i l_i(y_i + G_i z) + r/2 |z|^2 on one half, evaluated on the other. G enters through its kernel alone:
     any L with L L' = G G' gives the same outputs, so each option is solved in at most N C numbers. Penalties are tried from
-    the largest down to the first at which eta exceeds `REGIME`.
+    the largest down to the first at which eta exceeds `REGIME`, and never below the option's floor (see `stability`).
     """
     y0, labels = found.outputs.double().cpu().numpy(), batch.labels.cpu().numpy()
     n, c = y0.shape
@@ -116,9 +125,11 @@ def forecast(found: Response, subject: object, batch: object, chosen: Sequence[O
         own = found.by_group({option.label: [n for n in option.names if not n.endswith(FIXED)]})[option.label]
         G, trace = _reduced(own)
         scale = _largest_curvature(G, y0, loss)
-        best = None
+        best, floor = None, (floors or {}).get(option.label, 0.0)
         for share in SHARES:
-            r, held_out = share * scale, np.empty(n)
+            if best is not None and share * scale < floor:
+                break
+            r, held_out = max(share * scale, floor), np.empty(n)
             whole = ensemble_lq(G, y0, loss, r, tolerance=TOLERANCE)
             z = -own.rmatvec(torch.as_tensor(whole.costate)).double() / r  # costate: the gradient of the mean loss
             control = unflatten(z.cpu().numpy(), {k: subject.initial[k] for k in own.names})
@@ -134,6 +145,26 @@ def forecast(found: Response, subject: object, batch: object, chosen: Sequence[O
         slope = own.rmatvec(torch.as_tensor(loss.gradient(y0) / n)).double().norm()
         made.append(Forecast(option, *best, slope=float(slope), trace=trace))
     return made
+
+
+def stability(subject: object, names: Sequence[str], batch: object) -> float:
+    """Return the penalty below which the start is no longer a stable optimum of an option: 1.5 times its most negative curvature.
+
+    Where one factor starts at zero (LoRA, adapters) the loss is a saddle at the start, with eigenvalues +-sigma(dL/dW) in the
+    block of both factors; with a smaller penalty training leaves for another optimum than the linearised one. Curvature of the
+    loss on a few examples by Lanczos; 0 for an option with no such factor.
+    """
+    if not any(n.endswith(FIXED) for n in names):
+        return 0.0
+    start = {n: p.detach() for n, p in subject.initial.items()}
+
+    def loss(params: Mapping[str, Tensor], part: object) -> Tensor:
+        return torch.nn.functional.cross_entropy(subject.outputs({**start, **params}, part), part.labels)
+
+    some = type(batch)(*(x[:CHECKED] for x in batch))
+    curvature = hessian(loss, {n: start[n] for n in names}, [some], allow_unused=True)
+    lowest = float(top_eigenpairs(curvature, 1, which="smallest", tol=0.1, max_products=8).values[0])
+    return MARGIN * max(0.0, -lowest)
 
 
 def _reduced(own: Response) -> tuple[np.ndarray, float]:
@@ -169,7 +200,9 @@ def survey(subjects: Mapping[str, object], divided: Sequence[str], batch: object
         free = {n: p for n, p in subject.initial.items() if not n.endswith(FIXED)}
         rest = {n: p for n, p in subject.initial.items() if n.endswith(FIXED)}
         found = response(lambda z, b, s=subject, rest=rest: s.outputs({**rest, **z}, b), free, [batch])
-        made += forecast(found, subject, batch, chosen, seed)
+        # an option's most negative curvature is no lower than that of the whole part it belongs to
+        whole = {o.label.rpartition(",")[0]: stability(subject, o.names, batch) for o in chosen if o.label.endswith(", all")}
+        made += forecast(found, subject, batch, chosen, seed, {o.label: whole[o.label.rpartition(",")[0]] for o in chosen})
         if role in divided and frozen is None:
             frozen = CrossEntropy(labels).value(found.outputs.double().cpu().numpy())
     return made, frozen

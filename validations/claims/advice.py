@@ -7,7 +7,7 @@ import numpy as np
 from ..controls import palette_setting
 from ..statistics import partial_rank_correlation
 from ..verdict import Criterion
-from .claim import CONVERGED, Cell, Claim, Comparison
+from .claim import Assumption, Cell, Claim, Comparison
 from .plants import own, swapped
 
 
@@ -66,6 +66,17 @@ def _hit(columns) -> float:
     return float(np.mean(found))
 
 
+def _converged(cell: Cell) -> float:
+    return float(np.mean([row["converged"] for row in cell.measured.record["options"]]))
+
+
+MOSTLY = Assumption(
+    "training converged",
+    "in a cell, at least three quarters of the options met the stated fraction of the initial gradient norm",
+    lambda cell: _converged(cell) >= 0.75,
+    lambda cells: f"median share of options {np.median([_converged(c) for c in cells]):.2f}",
+    needed=0.75,
+)
 CLAIM = Claim(
     id="advice",
     view="optimization",
@@ -76,7 +87,7 @@ CLAIM = Claim(
     "ell_j (y_j + G_(o, j) z) + r_o / 2 norm(z)^2",
     equation_alt="the forecast of option o is the mean loss of the linear model at every example, with the optimum found on the "
     "other half of the examples",
-    derived="each option's response at its start; r is the penalty with the least forecast among those that keep eta below 0.3",
+    derived="each option's response at its start; r is the penalty with the least forecast among those that keep eta below 0.3 and the start a stable optimum",
     sources=("ding2023", "jacot2018"),
     kind="advice",
     rows=_rows,
@@ -93,7 +104,7 @@ CLAIM = Claim(
         Comparison("number of parameters", _order("size", -1.0)),
     ),
     nulls=(Comparison("share of cells whose advised option is among the best tenth", _hit),),
-    assumptions=(CONVERGED,),
+    assumptions=(MOSTLY,),
     rule="Supported when the rank correlation exceeds 0.5 and that of the best cheap rival, and the advised option misses less than "
     "a quarter of the best option's gain; refuted when the correlation is below 0.2, or 0.2 below the best rival's, or the "
     "advice misses more than half of the gain.",
