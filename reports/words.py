@@ -10,6 +10,11 @@ COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 NOTHING = "–"
 
 
+def worded(n: int) -> str:
+    """Return a count as a word up to twelve, in digits beyond."""
+    return COUNTS[n] if n < len(COUNTS) else str(n)
+
+
 def known(value: float | None) -> bool:
     """Return whether a number was recorded and is finite."""
     return isinstance(value, int | float) and math.isfinite(value)
@@ -82,7 +87,7 @@ def duration(seconds: float) -> str:
 
 def count(n: int, noun: str) -> str:
     """Return a count with its noun, in words up to twelve."""
-    return f"{COUNTS[n] if n < len(COUNTS) else n} {noun}{'' if n == 1 else 's'}"
+    return f"{worded(n)} {noun}{'' if n == 1 else 's'}"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -102,15 +107,14 @@ def opening(claims: Sequence[Mapping]) -> str:
     if len(claims) == 1:
         text = f"The study tests one claim, and it is {claims[0]['verdict']}."
     else:
-        parts = [f"{COUNTS[n] if n < len(COUNTS) else n} {'is' if n == 1 else 'are'} {v}" for n, v in totals if n]
+        parts = [f"{worded(n)} {'is' if n == 1 else 'are'} {v}" for n, v in totals if n]
         text = f"Of {total}, {listed(parts)}."
     controls = [c for claim in claims for c in (claim.get("controls") or {}).values() if c]
     met = sum(c["verdict"] == c["expected"] for c in controls)
     if controls and met == len(controls):
         text += f" All {count(met, 'planted control')} with a known answer came out as expected."
     elif controls:
-        right = COUNTS[met] if met < len(COUNTS) else met
-        text += f" Of {count(len(controls), 'planted control')} with a known answer, {right} came out as expected."
+        text += f" Of {count(len(controls), 'planted control')} with a known answer, {worded(met)} came out as expected."
     return text
 
 

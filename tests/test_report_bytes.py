@@ -113,7 +113,7 @@ def test_the_summary_counts_the_verdicts_and_names_every_claim_once(folder):
     assert sorted(t for g in groups for t in g["titles"]) == sorted(c["title"] for c in claims)
     for group in groups:
         assert (
-            f"{words.COUNTS[len(group['titles'])]} {'is' if len(group['titles']) == 1 else 'are'} {group['verdict']}"
+            f"{words.worded(len(group['titles']))} {'is' if len(group['titles']) == 1 else 'are'} {group['verdict']}"
             in words.opening(claims)
         )
     claims[0]["controls"]["bad"]["verdict"] = "supported"
