@@ -1,4 +1,4 @@
-# Every target sets up what it needs. Settings: STUDY, DATA, BACKBONE, CLAIM, OUT, PROCESSES, PROBE, TASK, DELTA, BENCH, CASE.
+# Every target sets up what it needs. Settings: STUDY, DATA, BACKBONE, CLAIM, OUT, PROCESSES, PROBE, TASK, DELTA, CHECKPOINT, FIGURE, JSON, BENCH, CASE.
 PYTHON ?= python3.11
 VENV ?= .venv
 STUDY ?= quick
@@ -45,11 +45,12 @@ check: setup ## lint and import directions
 advise: setup ## rank deltas, layers and ranks by forecast loss, without training: DATA=folder|task [BACKBONE=nano|minilm|...]
 	@$(BIN)/python -m validations advise --data $(DATA) $(if $(BACKBONE),--backbone $(BACKBONE))
 
-bench: setup ## measure our solvers beside others, ratios of CPU time: BENCH=control [CASE=name]
+bench: setup ## measure our solvers beside others, ratios of CPU time: BENCH=control|curvature [CASE=name]
 	@$(BIN)/python -m validations bench $(BENCH) $(foreach c,$(CASE),--case $(c))
 
-probe: setup ## measure one thing on one subject: PROBE=curvature|dimension|representation|controllability|response [BACKBONE TASK DELTA]
-	@$(BIN)/python -m probes $(PROBE) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(TASK),--task $(TASK)) $(if $(DELTA),--delta $(DELTA))
+probe: setup ## measure one thing on one subject: PROBE=curvature|dimension|representation|controllability|response [BACKBONE TASK DELTA CHECKPOINT FIGURE=FILE.svg JSON=FILE.json]
+	@$(BIN)/python -m probes $(PROBE) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(TASK),--task $(TASK)) $(if $(DELTA),--delta '$(DELTA)') \
+	  $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(FIGURE),--figure $(FIGURE)) $(if $(JSON),--out $(JSON))
 
 list: setup ## list claims, studies, tasks, deltas and backbones
 	@$(BIN)/python -m validations list

@@ -35,15 +35,18 @@ from probes.spectrum import (
     top_eigenpairs,
     trace,
 )
+from probes.summary import BlockSummary, Extreme, by_layer, summaries
 from probes.views import LinearMap, LinearRegime, SingularTriples, block_svd, jacobian_map, linear_regime, output_map
 
 __all__ = [
+    "BlockSummary",
     "Curve",
     "Density",
     "DensityCurve",
     "DimensionEstimate",
     "Eigenpairs",
     "Estimate",
+    "Extreme",
     "KEpsilon",
     "LeastEnergy",
     "LinearMap",
@@ -62,6 +65,7 @@ __all__ = [
     "Spectrum",
     "axis_places",
     "block_svd",
+    "by_layer",
     "density",
     "departure",
     "fisher",
@@ -88,6 +92,7 @@ __all__ = [
     "reachability",
     "reachable",
     "response",
+    "summaries",
     "threshold_dimension",
     "token_slots",
     "top_eigenpairs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import probes
+from probes import drawing
 from tuning import backbones, checkpoints, tasks
 from tuning.deltas import parse, place_of
 from tuning.subject import fit_readout, subject
@@ -21,11 +23,24 @@ from tuning.training import fit, penalized
 
 INSTRUMENTS = {
     "response": "G = dy/dz of the logits to a delta: its kernel's spectrum and every place's share",
-    "curvature": "the loss's curvature in a delta: extreme Hessian eigenvalues, trace, Gauss-Newton spectrum",
+    "curvature": "the loss's curvature in a delta, per layer and block: eigenvalue ends, trace, effective dimension",
     "controllability": "the output Gramian of a delta or of token signals: what each place reaches, and its price",
     "representation": "intrinsic dimension of the frozen (or tuned) features",
     "dimension": "the dimension of a random subspace of a delta that reaches a share of its full gain",
 }
+
+
+EIGENVALUE = "nats per squared unit"
+UNITS = {
+    "eigenvalues and traces": "nats per squared unit of the delta", "negative mass": "share of the block's eigenvalues",
+    "a ± b": "b is a standard error", "[a, b]": "a 95 % interval", "neither": "exact", "~": "not converged",
+}
+HEADS = {                                       # the printed columns of a curvature table
+    "place": "place", "size": "D", "largest": "largest", "smallest": "smallest", "trace": "trace",
+    "gauss_newton_trace": "GN trace", "effective_dimension": "eff. dim.", "negative_mass": "negative mass",
+    "route": "route", "products": "products",
+}
+LEVELS = ("all", "delta", "layer", "block")     # the rows of a curvature table; delta: parts of a combination
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,13 +55,28 @@ def _parser() -> argparse.ArgumentParser:
         usual = "port-bias" if name == "controllability" else "lora:rank=4"
         verb.add_argument("--delta", default=usual, help=f'for example "lora:rank=4" (default {usual})')
         verb.add_argument("--checkpoint", help="measure at what python -m tuning train --out saved")
-        verb.add_argument("--examples", type=int, default=128, help="training examples (default 128)")
+        count = 32 if name == "curvature" else 128
+        verb.add_argument("--examples", type=int, default=count, help=f"training examples (default {count})")
         verb.add_argument("--length", type=int, default=64, help="longest text, in tokens (default 64)")
         verb.add_argument("--seed", type=int, default=0)
         verb.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
         verb.add_argument("--top", type=int, default=8, help="leading values printed (default 8)")
         verb.add_argument("--double", action="store_true", help="compute in float64")
         verb.add_argument("--json", action="store_true", help="print one JSON object")
+        if name == "curvature":
+            verb.add_argument("--at", choices=("initial", "checkpoint"),
+                              help="where to measure: the checkpoint's initial or saved point (default saved)")
+            verb.add_argument("--by", nargs="+", default=LEVELS, choices=LEVELS, metavar="LEVEL",
+                              help=f"rows: any of {', '.join(LEVELS)} (default every one)")
+            verb.add_argument("--ridge", type=float, default=1e-3,
+                              help="r of the effective dimension, an L2 weight (default 1e-3)")
+            verb.add_argument("--dense", type=int, metavar="D",
+                              help="diagonalise blocks of up to D numbers (default where that takes fewer products)")
+            verb.add_argument("--probes", type=int, default=4, help="random vectors per density (default 4)")
+            verb.add_argument("--steps", type=int, default=16, help="Lanczos steps per density (default 16)")
+            verb.add_argument("--budget", type=int, default=32, help="products per trace (default 32)")
+            verb.add_argument("--out", metavar="FILE.json", help="write everything measured")
+            verb.add_argument("--figure", metavar="FILE", help="draw it, .svg, .pdf or .png")
         if name == "dimension":
             verb.add_argument("--dimensions", default="4,16,64,256", help="default 4,16,64,256")
             verb.add_argument("--runs", type=int, default=3, help="seeds per dimension (default 3)")
@@ -90,7 +120,8 @@ def _setting(options: argparse.Namespace) -> _Setting:
     test = backbones.encode(backbone, task.splits["test"], length=options.length)
     if options.checkpoint:
         found = checkpoints.load(options.checkpoint, backbone)
-        made, point = found.subject, found.params
+        made = found.subject
+        point = made.initial if getattr(options, "at", None) == "initial" else found.params
     else:
         readout = fit_readout(backbone, train, len(task.classes))
         made = subject(backbone, parse(options.delta), readout, options.seed)
@@ -223,19 +254,97 @@ def _draw(gramians: Mapping[str, probes.OutputGramian], path: str) -> None:
 
 
 def _curvature(options: argparse.Namespace) -> dict:
+    out = _output(options.out, "--out", ("json",))
+    picture = _output(options.figure, "--figure", drawing.FORMATS)
+    if options.at == "checkpoint" and not options.checkpoint:
+        raise ValueError("--at checkpoint needs --checkpoint FILE, as python -m tuning train --out saves it")
+    if not options.ridge > 0:
+        raise ValueError(f"--ridge must be positive, got {options.ridge}")
     s = _setting(options)
+
+    def criterion(y: torch.Tensor, batch: backbones.Batch) -> torch.Tensor:
+        return cross_entropy(y, batch.labels)
+
+    groups = _levels(list(s.point), options.by)
     op = probes.hessian(s.subject.loss, s.point, s.batches, allow_unused=True)
     top = probes.top_eigenpairs(op, min(options.top, op.shape[0]), seed=options.seed)
-    # a group per tensor: the large blocks between factors of one product have no trace, only variance
-    trace = probes.trace(op, budget=max(32, 4 * len(op.names)), groups=op.names, seed=options.seed)
-    exact = probes.gauss_newton_spectrum(
-        s.subject.outputs, lambda y, b: cross_entropy(y, b.labels), s.point, s.batches)
-    return s.header() | {
-        "hessian": top.values.tolist(), "residuals": top.residuals.tolist(), "status": top.status,
-        "trace": [trace.value, trace.stderr], "products": top.products + trace.products,
-        "gauss_newton": exact.values[:options.top].tolist(), "gauss_newton_trace": exact.trace,
-        "gauss_newton_rank": exact.rank,
+    flat = probes.gauss_newton_spectrum(s.subject.outputs, criterion, s.point, s.batches)
+    found = probes.summaries(
+        op, {label: names for label, (_, names) in groups.items()}, params=s.point, batches=s.batches,
+        outputs=s.subject.outputs, criterion=criterion, ridge=options.ridge, probes=options.probes,
+        steps=options.steps, budget=options.budget, dense=options.dense, seed=options.seed)
+    of = {level: [row for row in found if groups[row.name][0] == level] for level in LEVELS}
+    whole = max(found, key=lambda row: row.size)
+    curve = drawing.density_curve(whole)
+    result = s.header() | {
+        "at": (options.at or "checkpoint") if options.checkpoint else "initial", "ridge": options.ridge,
+        "units": UNITS, "hessian": top.values.tolist(), "residuals": top.residuals.tolist(), "status": top.status,
+        "gauss_newton": flat.values[:options.top].tolist(), "gauss_newton_rank": flat.rank,
+        "products": top.products + sum(row.products for row in found),
+        "blocks": [_row(groups[row.name][0], row) for row in found],
     }
+    if picture:
+        figure = drawing.curvature_figure(whole, of["layer"] or found, of["block"] or found, unit=EIGENVALUE)
+        _replace(picture, drawing.file_bytes(figure, picture.suffix[1:]))
+    if out:
+        density = {key: getattr(curve, key).tolist() for key in ("grid", "value", "lower", "upper")}
+        whole_density = {"of": whole.name, "status": whole.density.status, "confidence": curve.confidence} | density
+        text = json.dumps(_finite(result | {"density": whole_density}), sort_keys=True, indent=1)
+        _replace(out, (text + "\n").encode())
+    return result
+
+
+def _levels(names: Sequence[str], wanted: Sequence[str]) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """The rows of a curvature table: label -> (level, parameters), from the whole delta down to its tensors."""
+    found = {"all": ("all", tuple(names))} if "all" in wanted else {}
+    parts = {name.partition("/")[0] for name in names if "/" in name}
+    for part in sorted(parts) if "delta" in wanted else ():
+        found[part] = ("delta", tuple(name for name in names if name.startswith(f"{part}/")))
+    for layer, some in probes.by_layer(names).items() if "layer" in wanted else ():
+        found[f"layer {layer}" if layer.isdigit() else layer] = ("layer", some)
+    for name in names if "block" in wanted else ():
+        found.setdefault(name, ("block", (name,)))
+    if not found:
+        raise ValueError("--by delta needs a combination of deltas, such as 'lora:rank=4 & port-bias'")
+    return found
+
+
+def _row(level: str, row: probes.BlockSummary) -> dict:
+    """A block's summary as plain JSON."""
+
+    def estimate(e: probes.Estimate) -> dict:
+        return {"value": e.value, "stderr": e.stderr, "interval": list(e.interval)}
+
+    mass = row.negative_mass
+    return {
+        "place": row.name, "level": level, "size": row.size, "largest": dataclasses.asdict(row.largest),
+        "smallest": dataclasses.asdict(row.smallest), "trace": estimate(row.trace),
+        "gauss_newton_trace": row.gauss_newton_trace, "effective_dimension": estimate(row.effective_dimension),
+        "negative_mass": {"value": mass.value, "interval": list(mass.interval)}, "route": row.route,
+        "products": row.products,
+    }
+
+
+def _output(path: str | None, option: str, kinds: Sequence[str]) -> Path | None:
+    """The path of a file to write, or None; ValueError before anything is measured when it cannot be written."""
+    if path is None:
+        return None
+    found = Path(path)
+    if found.suffix[1:] not in kinds:
+        raise ValueError(f"{option} must end in {' or '.join('.' + kind for kind in kinds)}, got {path!r}")
+    if not found.parent.is_dir() or found.is_dir():
+        raise ValueError(f"{option} needs a file in an existing folder, got {path!r}")
+    return found
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Writes the file under a temporary name and renames it, so that a reader never sees half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _representation(options: argparse.Namespace) -> dict:
@@ -305,6 +414,12 @@ def _show(value: Mapping, indent: str = "") -> None:
 
 
 def _word(x) -> str:
+    if isinstance(x, Mapping):                          # an estimate, an interval or an eigenvalue
+        text = f"{'' if x.get('converged', True) else '~'}{x['value']:.4g}"
+        low, high = x.get("interval", (x["value"],) * 2)
+        if x.get("stderr"):
+            return f"{text} ± {x['stderr']:.2g}"
+        return text if low == high else f"[{low:.2g}, {high:.2g}]"
     return f"{x:.6g}" if isinstance(x, float) else str(x)
 
 
@@ -333,6 +448,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(_finite(result), sort_keys=True))
     else:
+        if "blocks" in result:
+            result["blocks"] = [{word: row[key] for key, word in HEADS.items()} for row in result["blocks"]]
         _show(result)
     return 0
 

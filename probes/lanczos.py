@@ -1,14 +1,28 @@
-"""Lanczos with full reorthogonalisation: extreme eigenpairs with multiplicity, quadrature in lockstep."""
+"""Lanczos with full reorthogonalisation: extreme eigenpairs of a symmetric operator, with their multiplicity.
+
+One Krylov sequence meets each repeated eigenvalue once. What a sequence leaves out is bounded through the Schur
+complement: with A = [[T, beta e'], [beta e, C]] in the basis of a sequence and its complement, A has as many
+eigenvalues above t as T and C + F(t) e e' together have (Haynsworth 1968),
+
+    F(t) = beta^2 [(t - T)^-1]_mm = sum_i rho_i^2 / (t - theta_i),      rho_i the residual of Ritz value theta_i,
+
+so that a few steps with C from a random vector tell whether an eigenvalue above t was missed.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, field
+
 import numpy as np
 import torch
+from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
 ORDERS = {"magnitude": np.abs, "largest": lambda x: x, "smallest": lambda x: -x}
-CHECK = 4                   # steps between two looks at the Ritz values
-PROOF = 12                  # steps that a restart makes at least before it may say that nothing was missed
+PROOF = 12                  # steps after which a settled Ritz value may end a sequence that found nothing
+NOT_FINITE = "a product with the operator is not finite; check the point at which it was made"
+RISK = 0.05                 # probability with which the bound on what a sequence has not seen may fail
 
 
 class _Krylov:
@@ -32,6 +46,8 @@ class _Krylov:
         q = self.basis[m]
         w = self.op @ q
         self.alpha.append(float(q @ w))
+        if not math.isfinite(self.alpha[-1]):
+            raise ValueError(NOT_FINITE)
         self.leak.append(self.locked.T @ w)
         size = float(w.norm())
         past = self.basis[:m + 1]
@@ -52,8 +68,7 @@ class _Krylov:
 
     def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ritz values (m,), their coefficients (m, m) and the residuals |A x - theta x| (m,)."""
-        t = np.diag(self.alpha) + np.diag(self.beta[:-1], 1) + np.diag(self.beta[:-1], -1)
-        values, s = np.linalg.eigh(t)
+        values, s = eigh_tridiagonal(self.alpha, self.beta[:-1])
         leak = torch.stack(self.leak, dim=1).double().cpu().numpy() @ s
         return values, s, np.sqrt((self.beta[-1] * s[-1]) ** 2 + (leak**2).sum(0))
 
@@ -64,94 +79,212 @@ class _Krylov:
         return x / x.norm(dim=0)
 
 
-def extreme(op, k: int, which: str, tol: float, seed: int,
-            max_products: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """(values, vectors, residuals, converged, products) of the k leading eigenpairs in the order `which`."""
-    order = ORDERS[which]
-    size, generator = op.shape[0], torch.Generator().manual_seed(seed)
-    device, eps = getattr(op, "device", "cpu"), torch.finfo(op.dtype).eps
-    locked = torch.zeros(size, 0, dtype=op.dtype, device=device)
-    values, residuals, products, scale = np.zeros(0), np.zeros(0), 0, 0.0
+def unseen(values: np.ndarray, steps: int, size: int, extent: tuple[float, float]) -> tuple[float, float]:
+    """(lowest, highest) eigenvalue that a matrix of the given size may have after `steps` from a random start.
 
-    def met(theta: np.ndarray, residual: np.ndarray) -> np.ndarray:
-        return residual <= np.maximum(tol * np.abs(theta), 10 * eps * scale)
+    values are the Ritz values and extent bounds the spectrum. An eigenvalue lambda above the largest Ritz value theta,
+    whose eigenvector has the component c in the start, obeys
 
-    done = False
-    while not done and len(values) < size and products < max_products:
-        run = _Krylov(op, _start(size, op.dtype, device, generator, locked), locked)
-        bar = np.sort(order(values))[-k] if len(values) >= k else -np.inf       # what a newcomer must beat
-        missing = max(0, k - len(values))
+        |c| sinh((m - 1/2) psi) <= 1,    lambda = theta + (theta - lambda_min) (cosh psi - 1) / 2
+
+    (the Rayleigh quotient of the Chebyshev polynomial of the fourth kind; Saad 1980 has the first kind), and
+    |c| > RISK sqrt(pi / 2 D) with probability 1 - RISK at each end.
+    """
+    stretch = (math.cosh(math.asinh(math.sqrt(2 * size / math.pi) / RISK) / (steps - 0.5)) - 1) / 2
+    low, high = extent
+    for _ in range(20):                                 # each end narrows the interval that the other one refers to
+        high = min(high, values.max() + stretch * (values.max() - low))
+        low = max(low, values.min() - stretch * (high - values.min()))
+    return low, high
+
+
+@dataclass
+class _Search:
+    """The k leading eigenpairs found so far, and the products spent on them."""
+
+    op: object
+    k: int
+    which: str
+    tol: float
+    limit: int
+    generator: torch.Generator
+    vectors: Tensor                                     # (D, j)
+    values: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    residuals: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    products: int = 0
+    extent: tuple[float, float] = (0.0, 0.0)
+
+    def order(self, theta: np.ndarray) -> np.ndarray:
+        return ORDERS[self.which](theta)
+
+    def slack(self, theta: np.ndarray | float) -> np.ndarray | float:
+        """How close to an eigenvalue theta must be: the tolerance, but not less than rounding."""
+        return np.maximum(self.tol * np.abs(theta), 10 * torch.finfo(self.op.dtype).eps * max(map(abs, self.extent)))
+
+    def met(self, theta: np.ndarray, residual: np.ndarray) -> np.ndarray:
+        return residual <= self.slack(theta)
+
+    @property
+    def missing(self) -> int:
+        return max(0, self.k - len(self.values))
+
+    @property
+    def bar(self) -> float:
+        """What a further eigenvalue must exceed to count: the k-th, and a tolerance."""
+        if self.missing:
+            return -math.inf
+        last = np.sort(self.order(self.values))[-self.k]
+        return last + self.slack(last)
+
+    def resume(self, known: Tensor) -> Tensor:
+        """Take over the pairs that the span of known columns holds; what it holds nearly is returned as a hint."""
+        basis = torch.linalg.qr(known)[0]
+        image = self.op @ basis
+        self.products += basis.shape[1]
+        inner = (basis.T @ image).double().cpu().numpy()
+        theta, s = np.linalg.eigh((inner + inner.T) / 2)
+        s = torch.as_tensor(s).to(basis)
+        vectors = basis @ s
+        residual = (image @ s - vectors * torch.as_tensor(theta).to(vectors)).norm(dim=0).double().cpu().numpy()
+        self.extent = (min(0.0, theta.min()), max(0.0, theta.max()))
+        keep = self.met(theta, residual)
+        self.vectors, self.values, self.residuals = vectors[:, keep], theta[keep], residual[keep]
+        return vectors[:, ~keep]
+
+    def advance(self, run: _Krylov) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One more step: its Ritz values in the wanted order, their coefficients and residuals."""
+        run.step()
+        self.products += 1
+        theta, s, residual = run.ritz()
+        self.extent = (min(self.extent[0], theta.min()), max(self.extent[1], theta.max()))
+        rank = np.argsort(-self.order(theta), kind="stable")
+        return theta[rank], s[:, rank], residual[rank]
+
+    def seek(self, hint: Tensor) -> tuple[_Krylov, bool]:
+        """A sequence orthogonal to what is known, until its part of the wanted pairs converges: it, and if any did."""
+        run = _Krylov(self.op, _start(self.op, self.generator, self.vectors, hint), self.vectors)
         while True:
-            run.step()
-            products += 1
-            stop = run.exhausted or products >= max_products
-            if not stop and len(run.alpha) % CHECK:
-                continue
-            theta, s, residual = run.ritz()
-            scale = max(scale, np.abs(theta).max())
-            rank = np.argsort(-order(theta), kind="stable")
-            theta, s, residual = theta[rank], s[:, rank], residual[rank]
-            slack = tol * abs(bar) if np.isfinite(bar) else 0.0
-            better = order(theta) > bar + slack
-            wanted = np.arange(len(theta)) < missing if missing else better
-            settled = met(theta, residual) | (order(theta) + residual <= bar + slack)
-            head = int(max(wanted.sum(), missing))
-            enough = len(theta) >= (missing or PROOF) and settled[:head + (0 if missing else 1)].all()
-            if stop or (enough and len(theta) > head):
+            theta, s, residual = self.advance(run)
+            m, met = len(run.alpha), self.met(theta, residual)
+            wanted = np.arange(m) < self.missing if self.missing else self.order(theta) > self.bar
+            spent = run.exhausted or self.products >= self.limit
+            settled = not wanted.any() and m >= PROOF and self.order(theta[0]) + residual[0] <= self.bar
+            if spent or settled or (wanted.any() and m > wanted.sum() and (m > self.missing) and met[wanted].all()):
                 break
-        good = met(theta, residual) | run.exhausted
-        keep = wanted & (good | (products >= max_products))
-        done = not missing and not keep.any()
+        keep = wanted & (met | spent)
         if keep.any():
-            fresh = run.vectors(s[:, keep])
-            locked = torch.cat([locked, fresh], dim=1)
-            values, residuals = np.append(values, theta[keep]), np.append(residuals, residual[keep])
-    rank = np.argsort(-order(values), kind="stable")[:k]
-    values, residuals = values[rank], residuals[rank]
-    places = torch.as_tensor(rank.copy(), device=locked.device)
-    complete = done or locked.shape[1] == size          # else the budget ended before the last restart could
-    ready = met(values, residuals) & complete
-    at = {"dtype": torch.float64, "device": locked.device}
-    found, error = torch.as_tensor(values, **at), torch.as_tensor(residuals, **at)
-    return found, locked[:, places], error, torch.as_tensor(ready, device=locked.device), products
+            self.vectors = torch.cat([self.vectors, run.vectors(s[:, keep])], dim=1)
+            self.values, self.residuals = np.append(self.values, theta[keep]), np.append(self.residuals, residual[keep])
+        return run, bool(keep.any())
+
+    def check(self, run: _Krylov) -> tuple[bool, Tensor]:
+        """Whether nothing above the bar was missed, by steps in the complement of all that `run` spans; else hints."""
+        nothing = self.vectors[:, :0]
+        ranked = self.order(self.values)
+        # what was missed is a copy of a value found (a sequence meets every other), so it lies at one of those
+        copies = ranked[ranked > self.bar + self.slack(self.bar)]
+        if not len(copies):
+            return True, nothing
+        goal = copies.min() - self.slack(copies.min())
+        up, down = {"largest": (goal, None), "smallest": (None, -goal), "magnitude": (goal, -goal)}[self.which]
+        theta, s, _ = run.ritz()
+        rho = (run.beta[-1] * s[-1]) ** 2
+        raised = 0.0 if up is None else float(np.sum(rho[theta < up] / (up - theta[theta < up])))
+        lowered = 0.0 if down is None else float(np.sum(rho[theta > down] / (down - theta[theta > down])))
+        lift = raised if up is not None else lowered        # C + lift e e', e the vector that `run` would have come to
+        known = torch.cat([run.locked, run.basis[:len(run.alpha)].T], dim=1)
+        size = known.shape[0] - known.shape[1]
+        if size <= 0:
+            return True, nothing
+        op = self.op if run.exhausted else _Lifted(self.op, lift, run.basis[len(run.alpha)])
+        rest = _Krylov(op, _start(op, self.generator, known, nothing), known)
+        while self.products < self.limit and len(rest.alpha) < 2 * PROOF and not rest.exhausted:
+            theta, s, _ = self.advance(rest)
+            low, high = unseen(theta, len(rest.alpha), size, self.extent)
+            if rest.exhausted:
+                low, high = theta.min(), theta.max()
+            if (up is None or high < up) and (down is None or low + lowered - lift > down):
+                return True, nothing
+            if (above := self.order(theta) > goal).any():
+                return False, rest.vectors(s[:, above])
+        return False, nothing
 
 
-def quadrature(op, probes: int, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """(nodes, weights, products) of the Gauss rules of random unit vectors; the first two (probes, steps)."""
+@dataclass(frozen=True)
+class _Lifted:
+    """A + lift e e'."""
+
+    op: object
+    lift: float
+    e: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.op.shape
+
+    def __matmul__(self, v: Tensor) -> Tensor:
+        return self.op @ v + self.lift * self.e * (self.e @ v)
+
+
+def extreme(op, k: int, which: str, tol: float, seed: int, max_products: int, known: Tensor | None = None,
+            proof: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """(values, vectors, residuals, converged, products) of the k leading eigenpairs in the order `which`.
+
+    known: independent columns (D, j) near the wanted eigenvectors, which cost a product each. Without the proof the
+    search ends with the first k.
+    """
     size, device = op.shape[0], getattr(op, "device", "cpu")
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(size, probes, generator=generator, dtype=torch.float64).T.to(device, op.dtype)
-    basis = torch.zeros(probes, steps, size, dtype=op.dtype, device=device)
-    basis[:, 0] = start / start.norm(dim=1, keepdim=True)
-    alpha = torch.zeros(steps, probes, dtype=torch.float64)
-    beta = torch.zeros(steps, probes, dtype=torch.float64)
-    for j in range(steps):
-        w = (op @ basis[:, j].T).T[..., None]
-        alpha[j] = (basis[:, j] * w[..., 0]).sum(1).double().cpu()
-        if j + 1 == steps:
+    if size <= 2 * k + 2 * PROOF <= max_products:
+        return _all(op, k, which)
+    nothing = torch.zeros(size, 0, dtype=op.dtype, device=device)
+    search = _Search(op, k, which, tol, max_products, torch.Generator().manual_seed(seed), nothing)
+    hint, complete = nothing if known is None else search.resume(known.to(nothing)), False
+    while not complete and len(search.values) < size and search.products < max_products:
+        run, found = search.seek(hint)
+        hint, complete = nothing, not found and not search.missing
+        if found and not search.missing:
+            complete, hint = search.check(run) if proof else (True, nothing)
+    rank = np.argsort(-search.order(search.values), kind="stable")[:k]
+    values, residuals = search.values[rank], search.residuals[rank]
+    ready = search.met(values, residuals) & (complete or len(search.values) >= size)    # else the budget ended first
+    at = {"dtype": torch.float64, "device": device}
+    vectors = search.vectors[:, torch.as_tensor(rank.copy(), device=device)]
+    numbers, errors = torch.as_tensor(values, **at), torch.as_tensor(residuals, **at)
+    return numbers, vectors, errors, torch.as_tensor(ready, device=device), search.products
+
+
+def _all(op, k: int, which: str) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """What `extreme` returns, from the matrix itself: the cheaper way for a small one."""
+    matrix = op @ torch.eye(op.shape[0], dtype=op.dtype, device=getattr(op, "device", "cpu"))
+    if not bool(torch.isfinite(matrix).all()):
+        raise ValueError(NOT_FINITE)
+    values, vectors = torch.linalg.eigh((matrix + matrix.T).double() / 2)
+    rank = np.argsort(-ORDERS[which](values.cpu().numpy()), kind="stable")[:k]
+    places = torch.as_tensor(rank.copy(), device=values.device)
+    values, vectors = values[places], vectors[:, places]
+    residuals = (matrix.double() @ vectors - vectors * values).norm(dim=0)
+    return values, vectors.to(op.dtype), residuals, torch.ones_like(values, dtype=torch.bool), op.shape[0]
+
+
+def ends(op, tol: float, seed: int, max_products: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """What `extreme` returns, for the largest and the smallest eigenvalue, by one sequence."""
+    nothing = torch.zeros(op.shape[0], 0, dtype=op.dtype, device=getattr(op, "device", "cpu"))
+    search = _Search(op, 1, "largest", tol, max_products, torch.Generator().manual_seed(seed), nothing)
+    run = _Krylov(op, _start(op, search.generator, nothing, nothing), nothing)
+    while True:
+        theta, s, residual = (x[..., [0, -1]] for x in search.advance(run))
+        met = search.met(theta, residual)
+        if (len(run.alpha) > 1 and met.all()) or run.exhausted or search.products >= max_products:
             break
-        before = w.norm(dim=1)
-        past = basis[:, :j + 1]
-        for _ in range(2):
-            w = w - past.mT @ (past @ w)
-        norm = w.norm(dim=1)
-        alive = norm > 10 * torch.finfo(op.dtype).eps * before
-        beta[j] = (norm * alive)[:, 0].double().cpu()
-        basis[:, j + 1] = torch.where(alive, w[..., 0] / norm.clamp_min(torch.finfo(op.dtype).tiny), 0)
-    nodes, weights = np.zeros((probes, steps)), np.zeros((probes, steps))
-    for p in range(probes):
-        b = beta[:-1, p].numpy()
-        m = int(np.argmin(b > 0)) + 1 if (b <= 0).any() else steps     # spent: a shorter, exact rule
-        t = np.diag(alpha[:m, p].numpy()) + np.diag(b[:m - 1], 1) + np.diag(b[:m - 1], -1)
-        values, s = np.linalg.eigh(t)
-        nodes[p, :m], weights[p, :m] = values, s[0] ** 2
-        nodes[p, m:] = values[-1]
-    return nodes, weights, probes * steps
+    at = {"dtype": torch.float64, "device": nothing.device}
+    numbers, errors = torch.as_tensor(theta.copy(), **at), torch.as_tensor(residual.copy(), **at)
+    return numbers, run.vectors(s), errors, torch.as_tensor(met, device=nothing.device), search.products
 
 
-def _start(size: int, dtype: torch.dtype, device, generator: torch.Generator, locked: Tensor) -> Tensor:
-    """A random unit vector orthogonal to the locked ones."""
-    v = torch.randn(size, generator=generator, dtype=torch.float64).to(device, dtype)
+def _start(op, generator: torch.Generator, locked: Tensor, hint: Tensor) -> Tensor:
+    """A random unit vector orthogonal to the locked ones, with the hinted directions in it."""
+    v = torch.randn(op.shape[0], generator=generator, dtype=torch.float64).to(locked)
+    v = v / v.norm() + hint.sum(1)
     for _ in range(2):
         v = v - locked @ (locked.T @ v)
     return v / v.norm()

@@ -16,7 +16,7 @@ class Estimate:
     stderr is the standard error of value and interval a confidence interval at level `confidence`; n is the
     sample size behind stderr (probes, points). products counts matrix-vector products, dropped the points
     left out as duplicates, parts the estimates that add up to or detail this one. status is "ok" or says what
-    is wrong.
+    is wrong; method says how the number was found, where there was a choice.
     """
 
     quantity: str
@@ -29,6 +29,7 @@ class Estimate:
     dropped: int = 0
     parts: Mapping[str, Estimate] = field(default_factory=dict)
     status: str = "ok"
+    method: str = ""
 
 
 def student(quantity: str, value: float, stderr: float, n: int, *, confidence: float = 0.95,

@@ -9,16 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 from torch.autograd import grad
 
 from probes import lanczos
-from probes.layout import batch_size, columns, group_names
-from probes.records import Estimate, student
+from probes.density import Density, DensityCurve, density
+from probes.layout import batch_size
 from probes.response import BUDGET, CHUNK, Response, response
+from probes.trace import trace
+
+__all__ = [
+    "Density",
+    "DensityCurve",
+    "Eigenpairs",
+    "Spectrum",
+    "density",
+    "end_eigenpairs",
+    "gauss_newton_spectrum",
+    "top_eigenpairs",
+    "trace",
+]
 
 
 @dataclass(frozen=True)
@@ -44,69 +55,6 @@ class Eigenpairs:
 
 
 @dataclass(frozen=True)
-class DensityCurve:
-    """A smoothed spectral density on a grid, with the band of its mean over probes at level `confidence`."""
-
-    grid: np.ndarray
-    value: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-    confidence: float
-
-
-@dataclass(frozen=True)
-class Density:
-    """The spectral density of an operator as quadrature rules: nodes and weights (probes, steps).
-
-    status is "exact" (one rule with every eigenvalue) or "sampled" (stochastic Lanczos quadrature). size is
-    D.
-    """
-
-    nodes: np.ndarray
-    weights: np.ndarray
-    size: int
-    products: int
-    status: str
-
-    def on(self, grid: Sequence[float], width: float, *, confidence: float = 0.95) -> DensityCurve:
-        """The density on a grid, each node a Gaussian of standard deviation `width` (one, or one per node).
-
-        phi(t) = mean over probes of sum_j w_j N(t; node_j, width). The band is Student's, over probes; the
-        exact density has a band of no width. Raises ValueError when width is not positive.
-        """
-        if np.any(np.asarray(width) <= 0):
-            raise ValueError(f"width must be positive, got {width}")
-        t = np.asarray(grid, dtype=np.float64)
-        bumps = stats.norm.pdf(t, self.nodes[..., None], np.broadcast_to(width, self.nodes.shape)[..., None])
-        curves = (self.weights[..., None] * bumps).sum(1)
-        return DensityCurve(t, *self._band(curves, confidence), confidence)
-
-    def cumulative(self, grid: Sequence[float], *, confidence: float = 0.95) -> DensityCurve:
-        """The share of eigenvalues at or below each grid point, with its band; no smoothing."""
-        t = np.asarray(grid, dtype=np.float64)
-        curves = (self.weights[..., None] * (self.nodes[..., None] <= t)).sum(1)
-        return DensityCurve(t, *self._band(curves, confidence), confidence)
-
-    def moment(self, power: int) -> Estimate:
-        """The mean of lambda^power over the spectrum, that is tr(A^power) / D, with its standard error."""
-        each = (self.weights * self.nodes**power).sum(1)
-        if self.status == "exact":
-            value = float(each[0])
-            return Estimate(f"moment {power}", value, 0.0, (value, value), self.size, products=self.products)
-        error = float(each.std(ddof=1) / np.sqrt(len(each))) if len(each) > 1 else np.inf
-        return student(f"moment {power}", float(each.mean()), error, len(each), products=self.products)
-
-    def _band(self, curves: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        mean, n = curves.mean(0), len(curves)
-        if self.status == "exact":
-            return mean, mean, mean
-        if n < 2:
-            return mean, np.full_like(mean, -np.inf), np.full_like(mean, np.inf)
-        half = stats.t.ppf((1 + confidence) / 2, n - 1) * curves.std(0, ddof=1) / np.sqrt(n)
-        return mean, mean - half, mean + half
-
-
-@dataclass(frozen=True)
 class Spectrum:
     """Every nonzero eigenvalue of a positive semidefinite matrix (D, D), in decreasing order.
 
@@ -122,6 +70,11 @@ class Spectrum:
     resolution: float
     status: str
     _lift: Callable[[int], Tensor] = field(repr=False)
+    _times: Callable[[Tensor], Tensor] = field(repr=False)
+
+    def __matmul__(self, v: Tensor) -> Tensor:
+        """The matrix times (D,) or (D, k), from the response that is held: no further model products if it fits."""
+        return self._times(v)
 
     @property
     def rank(self) -> int:
@@ -141,83 +94,36 @@ class Spectrum:
 
 
 def top_eigenpairs(op, k: int, *, which: str = "magnitude", tol: float = 1e-3, seed: int = 0,
-                   max_products: int | None = None) -> Eigenpairs:
+                   max_products: int | None = None, start: Eigenpairs | Tensor | None = None,
+                   proof: bool = True) -> Eigenpairs:
     """The k extreme eigenpairs of a symmetric operator, repeated eigenvalues as often as they occur.
 
-    Lanczos with full two-pass reorthogonalisation (Parlett 1998, ch. 13), stopped when |A x - theta x| <= tol
-    |theta|; then deflated restarts, because one Krylov sequence meets each repeated eigenvalue once, until a
-    restart finds nothing beyond the k-th. which is "magnitude", "largest" or "smallest" (algebraic);
-    max_products defaults to 20 k + 200. Raises ValueError unless 1 <= k <= D.
+    Lanczos with full two-pass reorthogonalisation (Parlett 1998, ch. 13), stopped when |A x - theta x| <= tol |theta|.
+    One Krylov sequence meets each repeated eigenvalue once, so further sequences run in the complement of what is
+    known until the Schur complement shows, at a risk below 5 %, that no copy was missed (`probes.lanczos`).
+    proof=False leaves that out, 10 to 15 products on a LoRA's Hessian: eigenvalues that differ by more than rounding
+    are all found, exact copies may be missing. which is "magnitude", "largest" or "smallest" (algebraic). max_products
+    defaults to 20 k + 200; when it ends the search, what was found is returned as not converged. start: pairs or
+    vectors (D, j) near the wanted ones, from a run that was cut short or a point nearby. Raises ValueError unless
+    1 <= k <= D, and for products that are not finite.
     """
     size = op.shape[0]
     if not 1 <= k <= size:
         raise ValueError(f"k must be between 1 and {size}, got {k}")
     if which not in lanczos.ORDERS:
         raise ValueError(f"which must be one of {', '.join(lanczos.ORDERS)}, got {which!r}")
-    return Eigenpairs(which, *lanczos.extreme(op, k, which, tol, seed, max_products or 20 * k + 200))
+    known = start.vectors if isinstance(start, Eigenpairs) else start
+    if known is not None and (known.ndim != 2 or known.shape[0] != size):
+        raise ValueError(f"start must hold vectors ({size}, j), got {tuple(known.shape)}")
+    limit = 20 * k + 200 if max_products is None else max_products
+    if limit < 1:
+        raise ValueError(f"max_products must be at least 1, got {limit}")
+    return Eigenpairs(which, *lanczos.extreme(op, k, which, tol, seed, limit, known, proof))
 
 
-def trace(op, *, budget: int = 32, groups: Sequence[str] | Mapping[str, str | Sequence[str]] | None = None,
-          control: tuple[object, float] | None = None, seed: int = 0) -> Estimate:
-    """An unbiased estimate of tr A from at most `budget` products (Hutchinson 1989): mean v'Av, v = +-1.
-
-    groups (globs or label -> globs; they must cover all parameters once) cancel the cross terms between
-    groups: the mean of v'Av over all flips of the groups' signs is sum_g v_g'A v_g, which takes one product
-    per group, and .parts holds each group's trace. control = (C, tr C) estimates tr(A - C) + tr C instead, at
-    twice the products. Raises ValueError when the budget does not allow two probes.
-    """
-    size = op.shape[0]
-    parts = {"all": torch.arange(size)}
-    if groups is not None:
-        parts = {label: columns(op.shapes, names) for label, names in group_names(op.names, groups).items()}
-        found = torch.cat(list(parts.values()))
-        if len(found) != size or len(found.unique()) != size:
-            raise ValueError(f"groups must hold each of the {size} parameters once, got {len(found)} places")
-    cost = len(parts) * (1 if control is None else 2)
-    probes = budget // cost
-    if probes < 2:
-        raise ValueError(f"a standard error takes two probes of {cost} products each, got budget={budget}")
-    generator = torch.Generator().manual_seed(seed)
-    samples = torch.zeros(probes, len(parts), dtype=torch.float64)
-    for i in range(probes):
-        signs = torch.randint(2, (size,), generator=generator) * 2 - 1
-        for j, places in enumerate(parts.values()):
-            v = torch.zeros(size, dtype=op.dtype)
-            v[places] = signs[places].to(op.dtype)
-            v = v.to(getattr(op, "device", "cpu"))
-            samples[i, j] = float(v @ (op @ v))
-            if control is not None:
-                samples[i, j] -= float(v @ (control[0] @ v))
-
-    def estimate(name: str, values: Tensor, offset: float, **more) -> Estimate:
-        error = float(values.std() / probes**0.5)
-        return student(name, float(values.mean()) + offset, error, probes, **more)
-
-    offset = 0.0 if control is None else float(control[1])
-    each = {}
-    if len(parts) > 1 and control is None:
-        each = {label: estimate(f"trace of {label}", samples[:, j], 0.0, products=probes)
-                for j, label in enumerate(parts)}
-    return estimate("trace", samples.sum(1), offset, products=probes * cost, parts=each)
-
-
-def density(op, *, probes: int = 10, steps: int = 50, seed: int = 0) -> Density:
-    """The spectral density of an operator by stochastic Lanczos quadrature (Ubaru, Chen & Saad 2017).
-
-    Each random unit vector v gives a Gauss rule for the measure sum_i (v'x_i)^2 delta(lambda_i); all probes
-    advance in lockstep with full reorthogonalisation. Nodes and weights are kept, so the smoothing is chosen
-    afterwards. When D <= probes * steps the matrix is diagonalised instead, for fewer products, and the
-    result is exact. Raises ValueError for fewer than one probe or step.
-    """
-    if probes < 1 or steps < 1:
-        raise ValueError(f"probes and steps must be at least 1, got {probes} and {steps}")
-    size = op.shape[0]
-    if size <= probes * steps:
-        matrix = op @ torch.eye(size, dtype=op.dtype, device=getattr(op, "device", "cpu"))
-        values = torch.linalg.eigvalsh((matrix + matrix.T).double() / 2).cpu().numpy()
-        return Density(values[None], np.full((1, size), 1 / size), size, size, "exact")
-    nodes, weights, products = lanczos.quadrature(op, probes, steps, seed)
-    return Density(nodes, weights, size, products, "sampled")
+def end_eigenpairs(op, *, tol: float = 1e-3, seed: int = 0, max_products: int = 200) -> Eigenpairs:
+    """The largest and the smallest eigenpair of a symmetric operator, in this order, by one Lanczos sequence."""
+    return Eigenpairs("ends", *lanczos.ends(op, tol, seed, max_products))
 
 
 def gauss_newton_spectrum(outputs: Callable, criterion: Callable, params: Mapping[str, Tensor],
@@ -238,7 +144,8 @@ def gauss_newton_spectrum(outputs: Callable, criterion: Callable, params: Mappin
         y = g.outputs[start:start + batch_size(batch)]
         blocks.append(_output_curvature(criterion, y, batch).double() * (weight / sum(items)))
         start += len(y)
-    bend, turn = torch.linalg.eigh(torch.cat(blocks))                       # (N, C), (N, C, C)
+    whole = torch.cat(blocks)
+    bend, turn = torch.linalg.eigh(whole)                                   # (N, C), (N, C, C)
     size, used = g.shape[2], bend.abs() > 1e-12 * bend.abs().max()         # softmax: one zero per example
     root, sign = turn * bend.abs().sqrt()[:, None, :], bend.sign()[used]
     gram, eps = _gram(g, root, used), torch.finfo(g.dtype).eps
@@ -265,7 +172,11 @@ def gauss_newton_spectrum(outputs: Callable, criterion: Callable, params: Mappin
         found = g.rmatvec((root @ spread).to(g.dtype))
         return found / found.norm(dim=0)
 
-    return Spectrum(values[:rank], size, len(g.outputs), resolution, status, lift)
+    def times(v: Tensor) -> Tensor:
+        pushed = g.matvec(v)
+        return g.rmatvec(torch.einsum("ncd,nd...->nc...", whole.to(pushed), pushed))
+
+    return Spectrum(values[:rank], size, len(g.outputs), resolution, status, lift, times)
 
 
 def _gram(g: Response, root: Tensor, used: Tensor) -> Tensor:

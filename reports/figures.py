@@ -9,11 +9,13 @@ from matplotlib.figure import Figure
 
 from . import figures_advice as advice
 from . import figures_control as control
+from . import figures_curvature as curvature
 from . import figures_disturbance as disturbance
 from . import figures_laws as laws
 from . import figures_optimization as optimization
 from . import figures_ports as ports
 from . import figures_reach as reach
+from . import figures_sharpness as sharpness
 from . import figures_symbolic as symbolic
 from . import overview, style, words
 from .load import Results
@@ -257,6 +259,36 @@ PLATES = (
         "by predictor.",
     ),
     Plate(
+        "lora-multiplets",
+        sharpness.lora_multiplets,
+        {"rows": ("task", "error"), "spectra": ("task", "predicted", "measured")},
+        "Both ends of a tuned LoRA's Hessian. (a) Outermost eigenvalues, all modules together, over the penalty: measured at the "
+        "tuned delta against predicted from the frozen model; the line is equality. (b) Error of the prediction, of parts of it "
+        "and of rivals; every point is one task, seed and penalty, bars are medians. {n}. Nothing was fitted.",
+        "Left: measured against predicted eigenvalues, negative and positive, with the line of equality. Right: errors of the "
+        "prediction, of its parts and of its rivals.",
+    ),
+    Plate(
+        "convergence-order",
+        sharpness.convergence_order,
+        {"rows": ("task", "predicted"), "deltas": ("task", "delta", "predicted", "measured")},
+        "How fast deltas converge. (a) Steps of gradient descent to nine tenths of the decrease, counted on the network against "
+        "predicted from the spectrum and the first gradient; the line is equality, the band a factor of two. (b) Rank "
+        "correlation with the counted steps over the deltas of a cell; every point is one task and seed, bars are medians. {n}. "
+        "Nothing was fitted.",
+        "Left: measured against predicted steps on logarithmic axes with the line of equality. Right: rank correlations of the "
+        "prediction, its rivals and a null.",
+    ),
+    Plate(
+        "sharpness-gap",
+        sharpness.sharpness_gap,
+        {"rows": ("task", "sharpness"), "points": ("task", "seed", "delta", "sharpness", "gap")},
+        "Sharpness and generalisation. (a) Held-out less training loss against the Hessian's largest eigenvalue at the tuned "
+        "delta, each about the median of its task and seed. (b) Rank correlation with the gap, given the training loss, over the "
+        "deltas and penalties of a cell; every point is one task and seed, bars are medians. {n}. Nothing was fitted.",
+        "Left: generalisation gap against sharpness. Right: partial rank correlations of sharpness, its variants and its rivals.",
+    ),
+    Plate(
         "prefix-limits",
         symbolic.prefix_limits,
         {"digits": ("task", "seed", "arm", "digits", "accuracy")},
@@ -264,6 +296,49 @@ PLATES = (
         "LoRA with as many numbers as the prefix solve, by how many different digits a sequence holds; lines are means over "
         "seeds. {n}.",
         "Small multiples by task: share of sequences solved against the number of different digits, one line per way of tuning.",
+    ),
+    Plate(
+        "outlier-count",
+        curvature.outlier_count,
+        {"rows": ("task", "measured", "distance_predicted"), "spectra": ("task", "seed", "rank", "classes", "hessian")},
+        "Outliers. (a) Leading eigenvalues of the trained delta's Hessian over the largest, counted from the place where C − 1 "
+        "puts the gap (upright line); thick lines are medians over cells, thin ones single cells, and eigenvalues that are not "
+        "positive are left out. (b) Distance between the number of eigenvalues before the widest gap and what each rule says; "
+        "every point is one cell (a task, a delta and a seed), bars are medians, the band is the rule's half octave. {n}. "
+        "Nothing was fitted.",
+        "Left: leading eigenvalues on a logarithmic axis against their place less C minus one, by delta. Right: distance of the "
+        "count from C minus one and from rival rules.",
+    ),
+    Plate(
+        "outlier-directions",
+        curvature.outlier_directions,
+        {"rows": ("task", "between", "logit")},
+        "Where the outliers point. Share of the C − 1 leading eigenvectors of the trained delta's Hessian that lies within as "
+        "many directions of the frozen model: the means of its logit gradients by class, over all classes and for permuted "
+        "labels, and the leading eigenvectors of its Gauss–Newton matrix. Every point is one cell (a task, a delta and a seed), "
+        "bars are medians. {n}. Nothing was fitted.",
+        "Strip of points: share of the leading Hessian eigenvectors within each subspace.",
+    ),
+    Plate(
+        "gauss-newton-hessian",
+        curvature.gauss_newton_hessian,
+        {"rows": ("task", "along", "off")},
+        "Hessian against Gauss–Newton matrix. (a) Relative difference along leading Gauss–Newton eigenvectors; the line is the "
+        "rule's tenth. (b) Frobenius norm of the difference over that of the Gauss–Newton matrix, both off the C − 1 leading "
+        "eigenvectors; on the right of the line the difference is the larger. Every point is one cell (a task, a delta and a "
+        "seed), bars are medians; differences of zero are left out. {n}. Nothing was fitted.",
+        "Left: relative difference along outliers before and after training and along the next eigenvectors. Right: ratio off "
+        "the outliers before and after training, both on logarithmic axes.",
+    ),
+    Plate(
+        "residual-fades",
+        curvature.residual_fades,
+        {"rows": ("task", "predicted", "measured", "error_predicted")},
+        "What Gauss–Newton leaves out, after training over before. (a) Measured against predicted change of its Frobenius norm; "
+        "the line is equality. (b) Error of the prediction and of its rivals; every point is one cell (a task, a delta and a "
+        "seed), bars are medians. {n}. Nothing was fitted.",
+        "Left: measured against predicted change in octaves with the line of equality. Right: errors of the prediction, of the "
+        "misfit and of no change.",
     ),
 )
 SHARED = {"published-bound": "restricted-optimum"}  # claims that are shown by another claim's figure

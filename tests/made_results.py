@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 
+import made_sharpness
 import numpy as np
 
 DELTAS = (
@@ -332,6 +333,62 @@ CLAIMS = (
         0.5,
         "supported",
     ),
+    (
+        "outlier-count",
+        "optimization",
+        "One eigenvalue fewer than classes stands out",
+        "As many eigenvalues of the Hessian stand out as the task has classes, less one.",
+        'op("arg max")_k lambda_k / lambda_(k + 1) = C - 1',
+        "the place of the widest gap is C minus one",
+        "distance of count and C − 1",
+        0.3,
+        "octaves",
+        0.2,
+        0.1,
+        "undecided",
+    ),
+    (
+        "outlier-directions",
+        "optimization",
+        "The outliers are the classes' mean gradients",
+        "The leading eigenvectors of the Hessian lie in the between-class directions.",
+        "norm(U^top V)_F^2 = C - 1",
+        "the squared norm of U transpose V is C minus one",
+        "share inside",
+        0.7,
+        "share",
+        0.5,
+        0.25,
+        "supported",
+    ),
+    (
+        "gauss-newton-hessian",
+        "optimization",
+        "The Hessian is Gauss–Newton along the outliers",
+        "Hessian and Gauss–Newton matrix agree along the outliers and differ off them.",
+        "v^top (H - G) v <= 0.1 v^top G v",
+        "v transpose H minus G v is at most a tenth of v transpose G v",
+        "log₂ of the ratio off the outliers",
+        0.8,
+        "octaves",
+        0.0,
+        -1.0,
+        "supported",
+    ),
+    (
+        "residual-fades",
+        "optimization",
+        "What Gauss–Newton leaves out fades",
+        "Training shrinks the rest of the Hessian as the slopes shrink.",
+        "norm(R(z)) / norm(R(0))",
+        "the norm of R after over before training",
+        "error over that of no change",
+        0.4,
+        "factor",
+        0.3,
+        0.0,
+        "undecided",
+    ),
 )
 
 
@@ -612,7 +669,46 @@ def _frames(rng, tasks, deltas, seeds):
     places = [(t, "ablation", s) for t in tasks for s in range(seeds)]
     for claim in ("ablation-frozen", "ablation-retrained"):
         frames |= _ablation(claim, places, rows, noisy, eta, rng)
+    frames |= _curvature(rows, noisy, eta, rng) | made_sharpness.tables(tasks, deltas, seeds, rng)
     return frames | _reach(tasks, seeds, rng) | _advice(tasks, seeds, rng) | _placement(places, rng) | _laws(tasks, seeds, rng)
+
+
+def _curvature(rows, noisy, eta, rng):
+    """The tables of the claims on the Hessian: counts, spectra, subspaces, differences from Gauss-Newton."""
+
+    def classes(t):
+        return 2 + sum(map(ord, t)) % 3
+
+    def count(t, d, s):
+        known = {"predicted": classes(t) - 1, "classes": classes(t), "one": 1, "two": 2, "ports": 8, "structure": 2, "start": 1}
+        measured = int(rng.integers(1, 5))
+        far = {f"distance_{name}": abs(math.log2(measured / k)) for name, k in known.items()}
+        return known | far | {"measured": measured, "gauss_newton": 1, "distance_gaussian": 1.5, "exact": 0.0}
+
+    def share(t, d, s):
+        centres = {"between": 0.7, "logit": 0.6, "permuted": 0.62, "frozen": 0.8, "random": 0.01}
+        return {name: noisy(value, 0.1 * value) for name, value in centres.items()}
+
+    def difference(t, d, s):
+        centres = {"along": 0.05, "along_start": 0.02, "next": 0.4, "off": 1.5, "off_start": 4.0}
+        return {name: float(value * rng.lognormal(0, 0.5)) for name, value in centres.items()}
+
+    def change(t, d, s):
+        predicted = float(-rng.gamma(2, 0.3))
+        measured = predicted + 0.1 * float(rng.standard_normal())
+        errors = {"predicted": abs(measured - predicted), "misfit": abs(measured - 0.7 * predicted), "unchanged": abs(measured)}
+        return {"predicted": predicted, "measured": measured, **{f"error_{k}": v for k, v in errors.items()}, **eta()}
+
+    counts = rows(count)
+    spectra = [
+        {name: row[name] for name in ("task", "delta", "seed", "classes")}
+        | {"rank": k, "hessian": float(k**-1.5 * rng.lognormal(0, 0.1)), "gauss_newton": k**-2.0}
+        for row in counts
+        for k in range(1, 17)
+    ]
+    tables = {"outlier-count": counts, "outlier-directions": rows(share), "gauss-newton-hessian": rows(difference)}
+    tables |= {"residual-fades": rows(change)}
+    return {(claim, "rows"): table for claim, table in tables.items()} | {("outlier-count", "spectra"): spectra}
 
 
 def _reach(tasks, seeds, rng):
@@ -791,7 +887,7 @@ def write(folder, *, tasks=4, deltas=5, seeds=3, claims=None, long_names=False):
                 "early_stop": False,
             },
         },
-        "claims": [_claim(spec, rng) for spec in CLAIMS if claims is None or spec[0] in claims],
+        "claims": [_claim(spec, rng) for spec in (*CLAIMS, *made_sharpness.CLAIMS) if claims is None or spec[0] in claims],
         "derivations": [
             {
                 "title": "The optimal control of one example",

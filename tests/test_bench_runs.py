@@ -1,6 +1,7 @@
 """The bench compares like with like: every peer's answer agrees with ours, absent peers are said to be, ratios are exact."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 
 from validations import bench
 from validations.__main__ import main
-from validations.bench import control, peers, timing
-from validations.bench.timing import Contest, Peer, contend, gap
+from validations.bench import control, curvature, peers, timing
+from validations.bench.subjects import Size
+from validations.bench.timing import Amount, Contest, Peer, Row, contend, gap, weigh
 
 TINY = {
     "low-rank-riccati": lambda: control.low_rank_riccati(T=3, b=2, n=10, p=2),
@@ -38,6 +40,61 @@ def test_every_peer_agrees_with_ours(case):
     assert any(row.agrees for row in rows)
 
 
+SMALL = {"size": Size(1, 8, 2, 5), "steps": 3}
+ALSO_TINY = {
+    "product": lambda: curvature.product(
+        problems=(("LoRA", 2, 6), ("one module", 3, 6), ("adapters", 2, 6), ("prefix", 2, 6), ("all", 2, 6)), columns=3, **SMALL),
+    "top10": lambda: curvature.top10(problems=(("one module", 2, 6), ("LoRA", 3, 6)), k=4, **SMALL),
+    "density": lambda: curvature.densities(
+        problems=(("one module", 2, 6), ("LoRA", 2, 6)), probes=4, lanczos=16, fewer=2, **SMALL),
+    "gauss-newton": lambda: curvature.gauss_newton(problems=(("LoRA", 2, 8), ("LoRA", 3, 8)), k=3, **SMALL),
+    "trace": lambda: curvature.traces(module=("one module", 2, 6), lora=("LoRA", 2, 6), seeds=4, **SMALL),
+    "memory": lambda: curvature.memory(count=8, batches=2, budget=1 << 20, size=SMALL["size"]),
+    "cuda": lambda: curvature.cuda(products=(("LoRA", 2, 6),), top=("LoRA", 2, 6), k=4, **SMALL),
+}
+PACKAGES = {"curvlinops": "curvlinops", "eigenthings": "hessian_eigenthings", "PyHessian": "pyhessian"}
+
+
+@pytest.mark.parametrize("case", curvature.CASES)
+def test_curvature_agrees_with_float64(case):
+    """Ours is within its tolerance of the exact reference in every case, and each absent package is said to be absent."""
+    torch.set_num_threads(1)
+    rows = [row for found in ALSO_TINY[case]() for row in ([found] if isinstance(found, Row) else contend(case, found, rounds=2))]
+    for row in rows:
+        assert bench.line(row) and row.case == case
+        package = PACKAGES.get(row.peer.split()[0].rstrip(","))
+        if package and not peers.installed(package):
+            assert row.status == "not installed", row
+        elif not package and row.status != "not run":
+            assert row.status == "measured" and row.ratio > 0 and row.agrees is not False, row
+    bound = {"product": 1e-4, "top10": 1e-4, "density": 1e-5, "gauss-newton": 1e-4, "trace": 4.0}.get(case)
+    assert bound is None or all(row.own_error is None or row.own_error <= bound for row in rows), rows
+    assert rows
+
+
+def test_missed_multiplicities_and_signs_are_errors():
+    exact = np.array([5.0, -5.0, 5.0, -3.0, 3.0, 0.1])
+    error = lambda *found: curvature.relative_errors(np.array(found), exact, 1e-3).max()  # noqa: E731
+    assert error(5.0, 5.0, -5.0) < 1e-12 and error(5.0, -5.0, 5.0, 3.0) < 1e-12     # either sign of the tie at the end
+    assert error(5.0, -5.0, -5.0) > 0.3 and error(5.0, -5.0, 3.0) > 0.3
+    assert error(5.0, 5.0, -5.0, 3.03) == pytest.approx(0.01)
+
+
+def test_amounts_are_compared_like_times():
+    ours = Amount("ours", 50.0, error=1.0)
+    rivals = [Amount("unit", 20.0, 1 / 4), Amount("absent", None), Amount("rival", 150.0, 2.0, error=5.0)]
+    unit, absent, rival = weigh("case", "problem", ours, rivals, "MiB", 4.0)
+    assert unit.ratio == pytest.approx(0.4) and unit.met and "costs 2.5" in bench.line(unit) and "50 MiB" in bench.line(unit)
+    assert absent.status == "not installed"
+    assert rival.ratio == pytest.approx(3.0) and rival.met and rival.agrees is False
+
+
+def test_a_part_of_the_problem_counts_for_the_whole(monkeypatch):
+    rivals = (Peer("a fifth", lambda: 0.2, np.asarray, share=0.2, line=3.0),)
+    (row,) = clocked(monkeypatch, Contest("problem", "ours", lambda: 0.1, np.asarray, rivals))
+    assert row.ratio == pytest.approx(10.0) and row.peer_cost == pytest.approx(1.0) and row.met
+
+
 def test_the_condensed_problem_has_the_cost_of_the_states():
     lq = control._dense(4, 1, 5, 2)
     G, M, g = control.condensed(lq)
@@ -61,18 +118,18 @@ def clocked(monkeypatch, contest, rounds=5):
             return np.ones(2)
         return run
 
-    made = tuple(Peer(p.name, taking(p.run), p.answer, line=p.line) for p in contest.peers)
+    made = tuple(replace(p, run=taking(p.run)) for p in contest.peers)
     whole = Contest(contest.problem, contest.ours, taking(contest.run), contest.answer, made)
     return list(contend("case", whole, rounds=rounds))
 
 
 def test_ratios_are_those_of_the_clock(monkeypatch):
-    """Also for a call so short that it is repeated, and one so long that it sits out after two rounds."""
+    """Also for a call so short that it is repeated, and one so long that it sits out after a round."""
     rivals = (Peer("short", lambda: 1e-4, np.asarray, line=0.2), Peer("long", lambda: 60.0, np.asarray, line=200.0))
     short, long = clocked(monkeypatch, Contest("problem", "ours", lambda: 0.4, np.asarray, rivals))
     assert short.ratio == pytest.approx(2.5e-4) and short.rounds == 5 and not short.met
-    assert long.ratio == pytest.approx(150.0) and long.median == pytest.approx(150.0) and long.rounds == 2 and not long.met
-    assert long.ours_seconds == pytest.approx(0.4) and long.peer_seconds == pytest.approx(60.0)
+    assert long.ratio == pytest.approx(150.0) and long.median == pytest.approx(150.0) and long.rounds == 1 and not long.met
+    assert long.ours_cost == pytest.approx(0.4) and long.peer_cost == pytest.approx(60.0)
 
 
 def test_the_least_time_is_reported_and_the_quartiles_are_paired(monkeypatch):

@@ -5,7 +5,7 @@ import torch
 from torch.func import hessian as dense_hessian
 from torch.nn.functional import cross_entropy, layer_norm
 
-from probes.curvature import fisher, gauss_newton, hessian
+from probes.curvature import empirical_fisher, fisher, gauss_newton, hessian
 
 SIZES = (5, 2, 9)
 # float64, fewer than 1e3 terms of size about 1 in any sum: rounding is below 1e-12, wrong weights show at 0.1
@@ -122,3 +122,76 @@ def test_bad_input_is_a_sentence(params, batches):
         fisher(lambda p, b: outputs(p, b)[:, :1], params, batches)
     with pytest.raises(ValueError, match="positive numbers"):
         hessian(loss, params, batches, weights=[1, 2])
+
+
+def test_empirical_fisher_is_the_second_moment_of_gradients(params, batches):
+    losses = lambda p, b: cross_entropy(outputs(p, b), b[1], reduction="none")  # noqa: E731
+    each = torch.func.jacrev(lambda q: losses(q, merged(batches)))(params)
+    rows = torch.cat([each[k].reshape(sum(SIZES), -1) for k in params], 1)
+    torch.testing.assert_close(empirical_fisher(losses, params, batches).dense(), rows.T @ rows / len(rows), **EXACT)
+    with pytest.raises(ValueError, match="one loss per example"):
+        empirical_fisher(loss, params, batches)
+
+
+def test_blocks_between_parameters(params, batches):
+    op, reference = hessian(loss, params, batches), explicit(params, batches)
+    block = op.between("embed", ["h*", "norm"])
+    assert block.shape == (24, 24)
+    torch.testing.assert_close(block.dense(), reference[:24, 24:], **EXACT)
+    torch.testing.assert_close(block.T.dense(), reference[24:, :24], **EXACT)
+    torch.testing.assert_close(op.between("head", "norm").dense(), reference[30:, 24:30], **EXACT)
+    v = draw(24, 2, seed=7)
+    torch.testing.assert_close(block @ v, reference[:24, 24:] @ v, **EXACT)
+    with pytest.raises(ValueError, match="shape"):
+        block @ draw(5)
+    with pytest.raises(ValueError, match="no parameter matches"):
+        op.between("embed", "tail")
+
+
+def test_lora_at_the_start_is_a_kronecker_product():
+    """With B = 0 the A-B block is (dL/dW) (x) I_r and the A block is zero: singular values of dL/dW, each +-, r times."""
+    x, y, r = draw(40, 6), torch.randint(3, (40,), generator=torch.Generator().manual_seed(2)), 2
+    whole = lambda p, b: cross_entropy(torch.tanh(b[0] @ (p["w"]).T) @ draw(3, 5, seed=3).T, b[1])  # noqa: E731
+    w = draw(5, 6, seed=4)
+    slope = torch.func.grad(lambda q: whole({"w": q}, (x, y)))(w)
+    start = {"a": draw(r, 6, seed=5), "b": torch.zeros(5, r, dtype=torch.float64)}
+    op = hessian(lambda p, b: whole({"w": w + p["b"] @ p["a"]}, b), start, [(x, y)])
+    assert not op.block("a").dense().any()
+    cross = op.between("a", "b").dense().reshape(r, 6, 5, r)
+    torch.testing.assert_close(cross, torch.einsum("ij,kl->ljik", slope, torch.eye(r, dtype=torch.float64)), **EXACT)
+
+
+def test_order_and_split_do_not_matter(params, batches):
+    """Symmetry, linearity, and the same matrix from any order and any split of the examples."""
+    op = hessian(loss, params, batches)
+    x, y = merged(batches)
+    for seed in range(5):
+        g = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(x), generator=g)
+        cuts = sorted(torch.randperm(len(x) - 1, generator=g)[:seed].tolist())
+        parts = [slice(i, j) for i, j in zip([0, *(c + 1 for c in cuts)], [*(c + 1 for c in cuts), len(x)], strict=True)]
+        other = hessian(loss, params, [(x[order][p], y[order][p]) for p in parts], memory=[1 << 30, 0][seed % 2])
+        u, v = draw(op.shape[0], 2, seed=seed).T
+        torch.testing.assert_close(other @ u, op @ u, **EXACT)
+        torch.testing.assert_close(u @ (op @ v), v @ (op @ u), **EXACT)
+        torch.testing.assert_close(op @ (2 * u - 3 * v), 2 * (op @ u) - 3 * (op @ v), **EXACT)
+
+
+def test_memory_is_the_budget(params, batches):
+    """Graphs are held while they fit, and what is held is counted."""
+    whole = hessian(loss, params, batches)
+    assert whole.kept == 3 and whole.held > 0
+    for share in (0.9, 0.5, 0.2):
+        op = hessian(loss, params, batches, memory=int(share * whole.held))
+        assert op.held <= share * whole.held and op.kept < 3
+
+
+def test_one_number_and_one_example():
+    op = hessian(lambda p, b: (p["w"] ** 3 * b[0]).mean(), {"w": draw(1)}, [(torch.ones(1, dtype=torch.float64),)])
+    torch.testing.assert_close(op.dense(), 6 * draw(1)[None])
+
+
+def test_compiled_product_is_the_product(params, batches):
+    op = hessian(loss, params, batches[:1], compiled=True)
+    v = draw(op.shape[0], seed=6)
+    torch.testing.assert_close(op @ v, explicit(params, batches[:1]) @ v, **EXACT)

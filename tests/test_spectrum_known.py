@@ -1,12 +1,12 @@
-"""Spectra, traces and densities of matrices that are known exactly."""
+"""Spectra of matrices that are known exactly."""
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from probes.curvature import gauss_newton, hessian
-from probes.spectrum import density, gauss_newton_spectrum, top_eigenpairs, trace
+from probes.curvature import gauss_newton
+from probes.spectrum import gauss_newton_spectrum, top_eigenpairs
 
 
 def with_spectrum(values, seed=0):
@@ -58,100 +58,6 @@ def test_budget_is_reported():
     assert found.status == "not converged" and found.products == 12
     with pytest.raises(ValueError, match="between 1 and 300"):
         top_eigenpairs(matrix, 301)
-
-
-def test_trace_interval_covers():
-    """Of 200 intervals at 95 % about 10 miss; more than 22 misses have probability below 1e-3."""
-    matrix, _ = with_spectrum(np.linspace(-1, 3, 60))
-    estimates = [trace(matrix, budget=16, seed=s) for s in range(200)]
-    truth = float(matrix.diagonal().sum())
-    misses = sum(not e.interval[0] <= truth <= e.interval[1] for e in estimates)
-    assert misses <= 22
-    mean, spread = np.mean([e.value for e in estimates]), np.std([e.value for e in estimates])
-    assert abs(mean - truth) < 4 * spread / np.sqrt(200)
-    assert 0.7 < np.mean([e.stderr for e in estimates]) / spread < 1.3
-
-
-def test_trace_is_exact_where_it_must_be():
-    """Signs square to one, so a diagonal matrix has no variance; neither has A - C with C = A."""
-    exact = trace(torch.diag(torch.arange(7.0, dtype=torch.float64)), budget=4)
-    assert exact.value == 21 and exact.stderr == 0
-    matrix, _ = with_spectrum(np.linspace(-1, 3, 60))
-    controlled = trace(matrix, budget=8, control=(matrix, 60.0))
-    assert controlled.value == 60.0 and controlled.stderr == 0 and controlled.products == 8
-
-
-def bilinear():
-    """A LoRA-like loss, mean of a nonlinear function of x'(B A)': its A-B block is large and traceless."""
-    g = torch.Generator().manual_seed(0)
-    x = torch.randn(30, 6, dtype=torch.float64, generator=g)
-    w = torch.randn(5, dtype=torch.float64, generator=g)
-    params = {"a": 0.3 * torch.randn(2, 6, dtype=torch.float64, generator=g),
-              "b": 0.3 * torch.randn(5, 2, dtype=torch.float64, generator=g)}
-    return params, [(x,)], lambda p, batch: ((batch[0] @ p["a"].T @ p["b"].T) @ w).exp().mean()
-
-
-def test_sign_flips_cancel_the_cross_block():
-    params, batches, loss = bilinear()
-    op = hessian(loss, params, batches)
-    matrix = op.dense()
-    plain, flipped = trace(op, budget=200), trace(op, budget=200, groups=["a", "b"])
-    truth = float(matrix.diagonal().sum())
-    for e in (plain, flipped):
-        assert abs(e.value - truth) < 4 * e.stderr
-    assert flipped.products == 200
-    # Var of v'Av over signs is 2 sum of squared off-diagonals: flips remove the A-B part at twice the cost
-    off = matrix - torch.diag(matrix.diagonal())
-    whole, cross = 2 * float((off**2).sum()), 4 * float((off[:12, 12:] ** 2).sum())
-    expected = np.sqrt((whole - cross) / whole * 2)
-    # the log of each standard error is known to 1 / sqrt(2 probes): 0.09 for both
-    assert abs(np.log(flipped.stderr / plain.stderr / expected)) < 0.35
-    assert set(flipped.parts) == {"a", "b"}
-    np.testing.assert_allclose(sum(p.value for p in flipped.parts.values()), flipped.value)
-    with pytest.raises(ValueError, match="once"):
-        trace(op, budget=200, groups=["a"])
-
-
-def test_density_is_exact_when_small():
-    values = np.linspace(-1, 2, 50)
-    matrix, _ = with_spectrum(values)
-    found = density(matrix)
-    assert found.status == "exact" and found.products == 50
-    np.testing.assert_allclose(np.sort(found.nodes[0]), values, atol=1e-12)
-    assert found.cumulative([0.5]).value[0] == np.mean(values <= 0.5)
-
-
-def test_density_by_quadrature():
-    """Gauss rules are exact for moments up to 2 steps - 1 of each probe: only the probes' spread is left."""
-    values = np.r_[[5.0] * 4, np.random.default_rng(0).uniform(-1, 1, 596)]
-    matrix, _ = with_spectrum(values)
-    found = density(matrix, probes=10, steps=20)
-    assert found.status == "sampled" and found.products == 200
-    np.testing.assert_allclose(found.weights.sum(1), 1, atol=1e-12)
-    assert abs(found.nodes.max() - 5) < 1e-9
-    for power in (1, 2, 3):
-        e = found.moment(power)
-        assert abs(e.value - np.mean(values**power)) < 4 * e.stderr
-    # the matrix itself, its square and its cube seen by the same probes: no sampling error in the comparison
-    g = torch.Generator().manual_seed(0)
-    v = torch.randn(600, 10, generator=g, dtype=torch.float64)
-    v = v / v.norm(dim=0)
-    for power in (1, 2, 3, 6):
-        direct = (v * (torch.linalg.matrix_power(matrix, power) @ v)).sum(0).numpy()
-        np.testing.assert_allclose((found.weights * found.nodes**power).sum(1), direct, rtol=1e-10)
-    curve = found.on(np.linspace(-3, 7, 2001), 0.05)
-    assert abs(np.trapezoid(curve.value, curve.grid) - 1) < 1e-6
-    assert (curve.lower <= curve.value).all() and (curve.value <= curve.upper).all()
-
-
-def test_density_survives_a_spent_sequence():
-    """Two distinct eigenvalues: the Krylov space ends after two steps and the rule is exact."""
-    matrix, _ = with_spectrum(np.r_[np.zeros(200), np.ones(400)])
-    found = density(matrix, probes=4, steps=10)
-    # after the space is spent only nodes at 0 and 1 carry weight
-    away = np.minimum(abs(found.nodes), abs(found.nodes - 1))
-    assert (found.weights[away > 1e-10] < 1e-12).all()
-    assert abs(found.moment(1).value - 2 / 3) < 4 * found.moment(1).stderr
 
 
 def network(p, batch):

@@ -6,10 +6,13 @@ from .budget_law import CLAIM as BUDGET_LAW
 from .claim import Assumption, Cell, Claim
 from .control_amplitude import CLAIM as CONTROL_AMPLITUDE
 from .control_direction import CLAIM as CONTROL_DIRECTION
+from .convergence_order import CLAIM as CONVERGENCE_ORDER
+from .curvature import COUNT, DIRECTIONS, GAUSS_NEWTON, RESIDUAL
 from .energy_profile import CLAIM as ENERGY_PROFILE
 from .healing_robust import CLAIM as HEALING_ROBUST
 from .intrinsic_dimension import CURVE, SPECTRUM
 from .linearised_optimum import CLAIM as LINEARISED_OPTIMUM
+from .lora_multiplets import CLAIM as LORA_MULTIPLETS
 from .lq_feedback import CLAIM as LQ_FEEDBACK
 from .minimum_energy import CLAIM as MINIMUM_ENERGY
 from .noise_response import CLAIM as NOISE_RESPONSE
@@ -18,6 +21,7 @@ from .placement import CLAIM as PLACEMENT
 from .prefix_limits import CLAIM as PREFIX_LIMITS
 from .restricted_optimum import HESSIAN, PUBLISHED
 from .robust_gain import CLAIM as ROBUST_GAIN
+from .sharpness_gap import CLAIM as SHARPNESS_GAP
 from .subspace_transfer import CLAIM as SUBSPACE_TRANSFER
 from .synthesised_adapter import CLAIM as SYNTHESISED_ADAPTER
 from .tunable_ports import CLAIM as TUNABLE_PORTS
@@ -48,6 +52,13 @@ CLAIMS: tuple[Claim, ...] = (
     SUBSPACE_TRANSFER,
     ADVICE,
     PREFIX_LIMITS,
+    COUNT,
+    DIRECTIONS,
+    GAUSS_NEWTON,
+    RESIDUAL,
+    LORA_MULTIPLETS,
+    CONVERGENCE_ORDER,
+    SHARPNESS_GAP,
 )
 
 

@@ -5,11 +5,15 @@ from . import (
     advice,
     bounds,
     budget,
+    convergence,
+    curvature,
     dimension,
     disturbance,
     efficiency,
     loop,
+    multiplets,
     perturbation,
+    sharpness,
     sites,
     symbolic,
     synthesis,
@@ -33,6 +37,10 @@ KINDS: dict[str, Experiment] = {
     "perturbation": perturbation.EXPERIMENT,
     "advice": advice.EXPERIMENT,
     "symbolic": symbolic.EXPERIMENT,
+    "curvature": curvature.EXPERIMENT,
+    "multiplets": multiplets.EXPERIMENT,
+    "convergence": convergence.EXPERIMENT,
+    "sharpness": sharpness.EXPERIMENT,
 }
 
 __all__ = ["KINDS", "Experiment", "Setting"]

@@ -1,0 +1,171 @@
+"""Gauss rules of a symmetric operator's spectrum from random vectors that advance in lockstep.
+
+The Lanczos coefficients of a unit vector v give the Gauss rule of sum_i (v'x_i)^2 delta(lambda_i) (Golub &
+Meurant 2010, sec. 6.2). Eigenvalues that every vector has found are settled: taken out of the rules and
+counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+APART = 100                 # a settled cluster is this many residuals away from every other node
+FAINT = 0.02                # singular values below this share of the largest are no further direction
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Gauss rules of several vectors: nodes, weights and residuals |A x - theta x|, all (probes, steps)."""
+
+    nodes: np.ndarray
+    weights: np.ndarray
+    residuals: np.ndarray
+
+
+class Lockstep:
+    """Krylov sequences of several unit vectors, orthogonal to the locked columns, one step at a time.
+
+    Full two-pass reorthogonalisation against the own past and the locked columns. A sequence that spans an
+    invariant subspace takes no further products.
+    """
+
+    def __init__(self, op, probes: int, steps: int, generator: torch.Generator, locked: Tensor):
+        size, device = op.shape[0], getattr(op, "device", "cpu")
+        start = torch.randn(size, probes, generator=generator, dtype=torch.float64).to(device, op.dtype)
+        for _ in range(2):
+            start = start - locked @ (locked.T @ start)
+        self.op, self.locked, self.taken, self.products = op, locked, 0, 0
+        self.basis = torch.zeros(probes, steps + 1, size, dtype=op.dtype, device=device)
+        self.basis[:, 0] = (start / start.norm(dim=0)).T
+        self.alpha, self.beta = np.zeros((probes, steps)), np.zeros((probes, steps))
+        self.length = np.zeros(probes, dtype=int)           # steps until each sequence was spent
+        self.alive = torch.ones(probes, dtype=torch.bool, device=device)
+        self.scale = torch.zeros(probes, 1, 1, dtype=op.dtype, device=device)
+
+    def advance(self, steps: int) -> None:
+        """Take up to `steps` steps in all; ValueError when a product is not finite."""
+        while self.taken < steps and bool(self.alive.any()):
+            self._step()
+
+    def _step(self) -> None:
+        j, going = self.taken, self.alive.nonzero()[:, 0]
+        past = self.basis[going, :j + 1]
+        q = past[:, j]
+        w = (self.op @ q.T.contiguous()).T[..., None]
+        self.products += len(going)
+        if not bool(torch.isfinite(w).all()):
+            raise ValueError("a product of the operator is not finite; take the spectrum at a finite point")
+        here = going.cpu().numpy()
+        alpha = (q * w[..., 0]).sum(1)
+        self.alpha[here, j], self.length[here] = alpha.double().cpu().numpy(), j + 1
+        self.scale[going] = torch.maximum(self.scale[going], w.norm(dim=1, keepdim=True))
+        for _ in range(2):
+            w = w - self.locked @ (self.locked.T @ w)
+            w = w - past.mT @ (past @ w)
+        norm = w.norm(dim=1, keepdim=True)
+        # what is left after two passes is rounding when it is this small: the space is invariant
+        left = norm > 10 * torch.finfo(w.dtype).eps * self.scale[going]
+        if j + 1 + self.locked.shape[1] >= w.shape[1]:
+            left = torch.zeros_like(left)
+        self.beta[here, j] = (norm * left)[:, 0, 0].double().cpu().numpy()
+        fresh = torch.where(left, w / norm.clamp_min(torch.finfo(w.dtype).tiny), torch.zeros_like(w))
+        self.basis[going, j + 1] = fresh[..., 0]
+        self.alive[going] = left[:, 0, 0]
+        self.taken += 1
+
+    def rules(self, steps: int | None = None) -> Rules:
+        """The rules after the given number of steps (default: all taken); spent ones are padded, weight 0."""
+        m = self.taken if steps is None else min(steps, self.taken)
+        nodes, weights, residuals = np.zeros((3, len(self.alpha), m))
+        for p, length in enumerate(np.minimum(self.length, m)):
+            values, s = self._eigh(p, length)
+            nodes[p], residuals[p, :length] = values[-1], abs(self.beta[p, length - 1] * s[-1])
+            nodes[p, :length], weights[p, :length] = values, s[0] ** 2
+        return Rules(nodes, weights, residuals)
+
+    def vectors(self, p: int, places: np.ndarray) -> Tensor:
+        """The Ritz vectors (D, j) of one sequence at the given places of its rule."""
+        length = int(self.length[p])
+        s = torch.as_tensor(self._eigh(p, length)[1][:, places]).to(self.basis)
+        x = self.basis[p, :length].T @ s
+        return x / x.norm(dim=0)
+
+    def _eigh(self, p: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+        off = self.beta[p, :length - 1]
+        return np.linalg.eigh(np.diag(self.alpha[p, :length]) + np.diag(off, 1) + np.diag(off, -1))
+
+
+def pool(runs: list[Lockstep]) -> Rules:
+    """The rules of all runs below each other, padded with weight 0 to one length."""
+    found = [run.rules() for run in runs]
+    longest = max(r.nodes.shape[1] for r in found)
+
+    def join(name: str, mode: str) -> np.ndarray:
+        parts = [getattr(r, name) for r in found]
+        return np.concatenate([np.pad(x, ((0, 0), (0, longest - x.shape[1])), mode) for x in parts])
+
+    return Rules(join("nodes", "edge"), join("weights", "constant"), join("residuals", "constant"))
+
+
+def settle(runs: list[Lockstep], rules: Rules, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues known with multiplicity without a further product, and the nodes (probes, steps) they replace.
+
+    A cluster of nodes is settled when all of them have residuals below `tolerance`, no other node is within
+    APART times that, every probe has one, and their Ritz vectors span fewer directions than there are probes:
+    m random vectors show all of an eigenspace of dimension below m. Each probe must also have exactly the
+    cluster's weight in that span, so nothing of the eigenspace is left outside.
+    """
+    held = rules.weights > 0
+    values, probe, place = rules.nodes[held], *np.nonzero(held)
+    order = np.argsort(values)
+    values, probe, place = values[order], probe[order], place[order]
+    cuts = np.flatnonzero(np.diff(values) > APART * tolerance) + 1
+    owners = [(run, p) for run in runs for p in range(len(run.alpha))]
+    starts = torch.cat([run.basis[:, 0] for run in runs])
+    known, replaced = [], np.zeros(held.shape, dtype=bool)
+    for members in np.split(np.arange(len(values)), cuts):
+        at = (probe[members], place[members])
+        if (rules.residuals[at] > tolerance).any() or len(set(at[0])) < len(owners):
+            continue
+        x = torch.cat([owners[p][0].vectors(owners[p][1], at[1][at[0] == p]) for p in range(len(owners))], 1).double()
+        q, size, turn = torch.linalg.svd(x, full_matrices=False)
+        rank = int((size > FAINT * size[0]).sum())
+        if rank >= len(owners):
+            continue
+        inside = ((starts.double() @ q[:, :rank]) ** 2).sum(1).cpu().numpy()
+        weight = np.bincount(at[0], rules.weights[at], len(owners))
+        if (abs(inside - weight) > 1e-3 * weight + 1e-9).any():
+            continue
+        # A x = theta x for every column, so Q'AQ follows from Q'x by least squares
+        theta = torch.as_tensor(values[members][np.argsort(at[0], kind="stable")]).to(x)
+        square = (size[:rank, None] * turn[:rank] * theta) @ (turn[:rank].T / size[:rank])
+        known.append(torch.linalg.eigvalsh((square + square.T) / 2).cpu().numpy())
+        replaced[at] = True
+    return np.concatenate([np.zeros(0), *known]), replaced
+
+
+def known_pairs(op, deflate) -> tuple[np.ndarray, Tensor]:
+    """Eigenvalues (k,) and orthonormal vectors (D, k) from Eigenpairs (converged ones), a pair of them, or None.
+
+    Raises ValueError for other shapes and for vectors that are not orthonormal.
+    """
+    size, at = op.shape[0], {"dtype": op.dtype, "device": getattr(op, "device", "cpu")}
+    if deflate is None:
+        return np.zeros(0), torch.zeros(size, 0, **at)
+    if hasattr(deflate, "vectors"):
+        ready = deflate.converged
+        values, vectors = deflate.values[ready], deflate.vectors[:, ready]
+    else:
+        values, vectors = deflate
+    values, vectors = torch.as_tensor(values).double().cpu().numpy(), torch.as_tensor(vectors).to(**at)
+    if values.ndim != 1 or tuple(vectors.shape) != (size, len(values)):
+        raise ValueError(f"deflate must hold values (k,) and vectors ({size}, k), got {values.shape} and "
+                         f"{tuple(vectors.shape)}")
+    gap = (vectors.T @ vectors - torch.eye(len(values), **at)).abs().max() if len(values) else 0.0
+    if not gap <= torch.finfo(op.dtype).eps ** 0.5:
+        raise ValueError("the vectors to deflate must be orthonormal; orthonormalise them first")
+    return values, vectors
