@@ -179,11 +179,11 @@ GAUSS_NEWTON = Claim(
     statistic=Comparison("relative difference along the leading C − 1 eigenvectors", mean("along")),
     criteria=(
         Criterion("along", "relative difference along the outliers", mean("along"), (-np.inf, 0.1), (-np.inf, 0.25)),
-        Criterion("off", "log₂ of the difference over Gauss–Newton off them", mean("octaves"), (0.0, np.inf), (-1.0, np.inf)),
+        Criterion("off", "log2 of the difference over Gauss–Newton off them", mean("octaves"), (0.0, np.inf), (-1.0, np.inf)),
     ),
     rivals=(
         Comparison("along, before training", mean("along_start")),
-        Comparison("off, before training (log₂)", mean("octaves_start")),
+        Comparison("off, before training (log2)", mean("octaves_start")),
     ),
     nulls=(Comparison("along the next C − 1 eigenvectors", mean("next")),),
     assumptions=(CONVERGED,),
