@@ -12,6 +12,7 @@ so that a few steps with C from a random vector tell whether an eigenvalue above
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,23 +80,19 @@ class _Krylov:
         return x / x.norm(dim=0)
 
 
-def unseen(values: np.ndarray, steps: int, size: int, extent: tuple[float, float]) -> tuple[float, float]:
-    """(lowest, highest) eigenvalue that a matrix of the given size may have after `steps` from a random start.
+def unseen(alpha: Sequence[float], beta: Sequence[float], at: float) -> float:
+    """The largest share that the start of a Lanczos sequence can have in an eigenvector with eigenvalue `at`.
 
-    values are the Ritz values and extent bounds the spectrum. An eigenvalue lambda above the largest Ritz value theta,
-    whose eigenvector has the component c in the start, obeys
-
-        |c| sinh((m - 1/2) psi) <= 1,    lambda = theta + (theta - lambda_min) (cosh psi - 1) / 2
-
-    (the Rayleigh quotient of the Chebyshev polynomial of the fourth kind; Saad 1980 has the first kind), and
-    |c| > RISK sqrt(pi / 2 D) with probability 1 - RISK at each end.
+    The Christoffel function 1 / sum_j p_j(t)^2 of the start's spectral measure, p_j its orthonormal polynomials:
+    whatever has the same coefficients alpha (m,), beta (m,) holds no more mass at t (Akhiezer 1965, sec. 2.5).
     """
-    stretch = (math.cosh(math.asinh(math.sqrt(2 * size / math.pi) / RISK) / (steps - 0.5)) - 1) / 2
-    low, high = extent
-    for _ in range(20):                                 # each end narrows the interval that the other one refers to
-        high = min(high, values.max() + stretch * (values.max() - low))
-        low = max(low, values.min() - stretch * (high - values.min()))
-    return low, high
+    before, now, total = 0.0, 1.0, 1.0
+    for a, b, last in zip(alpha, beta, [0.0, *beta[:-1]], strict=True):
+        if b == 0 or total > 1e200:
+            break
+        before, now = now, ((at - a) * now - last * before) / b
+        total += now * now
+    return 1 / total
 
 
 @dataclass
@@ -198,16 +195,16 @@ class _Search:
             return True, nothing
         op = self.op if run.exhausted else _Lifted(self.op, lift, run.basis[len(run.alpha)])
         rest = _Krylov(op, _start(op, self.generator, known, nothing), known)
+        edges = [t for t in (up, None if down is None else down + lift - lowered) if t is not None]
         while self.products < self.limit and len(rest.alpha) < 2 * PROOF and not rest.exhausted:
             theta, s, _ = self.advance(rest)
-            low, high = unseen(theta, len(rest.alpha), size, self.extent)
-            if rest.exhausted:
-                low, high = theta.min(), theta.max()
-            if (up is None or high < up) and (down is None or low + lowered - lift > down):
-                return True, nothing
             if (above := self.order(theta) > goal).any():
                 return False, rest.vectors(s[:, above])
-        return False, nothing
+            # with probability 1 - RISK the start has this share in any one direction, so in what was missed
+            share = RISK**2 * math.pi / (2 * size)
+            if max(unseen(rest.alpha, rest.beta, t) for t in edges) < share:
+                return True, nothing
+        return rest.exhausted, nothing
 
 
 @dataclass(frozen=True)
