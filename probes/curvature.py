@@ -333,7 +333,7 @@ class _Mean:
             storage = x.untyped_storage()
             if storage.data_ptr() not in self.fixed:
                 held[storage.data_ptr()] = storage.nbytes()
-            return x
+            return x.detach()       # a node that saved its own output would keep itself alive
 
         whole = {k: active.get(k, self.point[k]) for k in self.point}
         smooth = kept() if second else nullcontext()

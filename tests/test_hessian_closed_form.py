@@ -1,5 +1,7 @@
 """Curvature operators equal their closed forms and explicit float64 matrices, over unequal batches."""
 
+import weakref
+
 import pytest
 import torch
 from torch.func import hessian as dense_hessian
@@ -195,3 +197,18 @@ def test_compiled_product_is_the_product(params, batches):
     op = hessian(loss, params, batches[:1], compiled=True)
     v = draw(op.shape[0], seed=6)
     torch.testing.assert_close(op @ v, explicit(params, batches[:1]) @ v, **EXACT)
+
+
+def test_graphs_are_freed_with_their_operator(params, batches):
+    """Nodes that save their own outputs (softmax, tanh) must not keep each other alive."""
+    alive = []
+
+    def bent(p, batch):
+        y = outputs(p, batch).softmax(-1).tanh()
+        alive.append(weakref.ref(y))
+        return y
+
+    for op in (hessian(lambda p, b: bent(p, b).mean(), params, batches), fisher(bent, params, batches)):
+        assert (op @ draw(op.shape[0])).any() and any(r() is not None for r in alive)
+    del op
+    assert len(alive) == 8 and all(r() is None for r in alive)
