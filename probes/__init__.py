@@ -19,7 +19,7 @@ from probes.controllability import (
     reachable,
     token_slots,
 )
-from probes.curvature import Operator, fisher, gauss_newton, hessian
+from probes.curvature import Operator, empirical_fisher, fisher, gauss_newton, hessian
 from probes.dimension import Curve, DimensionEstimate, Projection, random_subspace, threshold_dimension
 from probes.prompts import KEpsilon, PromptReach, k_epsilon, prompt_reachability
 from probes.records import Estimate
@@ -31,11 +31,12 @@ from probes.spectrum import (
     Eigenpairs,
     Spectrum,
     density,
+    end_eigenpairs,
     gauss_newton_spectrum,
     top_eigenpairs,
-    trace,
 )
 from probes.summary import BlockSummary, Extreme, by_layer, summaries
+from probes.trace import frobenius, trace
 from probes.views import LinearMap, LinearRegime, SingularTriples, block_svd, jacobian_map, linear_regime, output_map
 
 __all__ = [
@@ -68,7 +69,10 @@ __all__ = [
     "by_layer",
     "density",
     "departure",
+    "empirical_fisher",
+    "end_eigenpairs",
     "fisher",
+    "frobenius",
     "gauss_newton",
     "gauss_newton_spectrum",
     "gramian",

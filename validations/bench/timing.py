@@ -16,7 +16,7 @@ import numpy as np
 
 SHORTEST = 0.005            # seconds: shorter calls are repeated within a sample
 PATIENCE = 5.0              # seconds that a peer's samples may take; after it, and two samples, the peer sits out
-ENDURANCE = 30.0            # the same for ours; after it, and two rounds, the contest is over
+ENDURANCE = 20.0            # the same for ours; after it, and two rounds, the contest is over
 LONG = 1.0                  # seconds: a call whose first run took longer needs no run to find how often to repeat it
 
 
@@ -90,7 +90,7 @@ class Row:
 
     def least(self) -> str:
         """The line in words."""
-        return f">= {self.line:g}" if self.line >= 1 else f"ours <= {1 / self.line:g} of them, costs {1 / self.ratio:.1f}"
+        return f">= {self.line:g}" if self.line >= 1 else f"ours <= {1 / self.line:g} of them, costs {1 / self.ratio:.3g}"
 
 
 def interleaved(calls: Mapping[str, Callable[[], object]], first: Mapping[str, float], *, rounds: int,
