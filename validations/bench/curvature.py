@@ -9,6 +9,8 @@ multiplicity.
 from __future__ import annotations
 
 import math
+import resource
+import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 
@@ -344,6 +346,35 @@ def memory(*, count: int = 64, batches: int = 8, budget: int = 200 << 20, size: 
     ], "MiB")
 
 
+def compiled(*, problem=("LoRA", 2, 64), size: Size = SIZE, steps: int = 50) -> Iterator[Contest]:
+    """One product of the compiled operator, and after how many products compiling has paid."""
+    part, classes, count = problem
+    s = _subject(part, count, classes, size, steps)
+    v = torch.randn(s.dimension, generator=torch.Generator().manual_seed(0))
+    plain, before = _operator(s), _spent()
+    op = hessian(s.loss, s.params, s.batches, compiled=True)
+    cost = _spent() - before
+    gain = [_seconds(lambda: plain @ v) - _seconds(lambda: op @ v) for _ in range(5)]
+    gain = float(np.median(gain))
+    note = f"compiled in {cost:.0f} CPU s: pays after {cost / gain:.0f} products" if gain > 0 else f"{cost:.0f} CPU s never pay"
+    exact = peers.fresh_product(s.to(torch.float64))(v.double()).numpy()
+    yield Contest(f"H v compiled, {part} {s.dimension}, C={classes} N={count}", "hessian, compiled", lambda: op @ v, np.asarray, (
+        _gradient(s), Peer("hessian @ v", lambda: plain @ v, np.asarray, 1e-4, note=note),
+    ), exact, 1e-4)
+
+
+def _spent() -> float:
+    """CPU seconds of this process and of those that it has started and that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
 def cuda(*, products=(("LoRA", 2, 64), ("LoRA", 2, 256), ("all", 2, 64)), top=("LoRA", 2, 64), k: int = 10,
          size: Size = SIZE, steps: int = 50) -> Iterator[Contest | Row]:
     """One product and the top ten on a GPU, by the clock on the wall."""
@@ -366,5 +397,6 @@ CASES: dict[str, Callable[..., Iterator[Contest | Row]]] = {
     "gauss-newton": gauss_newton,
     "trace": traces,
     "memory": memory,
+    "compiled": compiled,
     "cuda": cuda,
 }
