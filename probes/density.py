@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ class Density:
         phi(t) = mean over probes of sum_j w_j N(t; node_j, width); width may be an array like the nodes. The
         band is Student's, over probes; the exact density has a band of no width. It covers the smoothed
         density at its rate where many eigenvalues share a bump; a single eigenvalue that is not settled has
-        a chi-square weight, and Student's band then covers less (84 % for 90 % with ten probes). Raises
+        a chi-square weight, and Student's band then covers less (82 % for 90 % with ten probes). Raises
         ValueError when width is not positive.
         """
         width = self.width if width is None else width
@@ -251,6 +252,6 @@ def _dense(op) -> Density:
 
 def _wilson(share: float, trials: float, confidence: float) -> tuple[float, float]:
     """Wilson's interval for a share seen in a number of trials."""
-    z2 = stats.norm.ppf((1 + confidence) / 2) ** 2 / trials
-    half = np.sqrt(z2 * max(share * (1 - share), 0.0) + z2**2 / 4)
+    z2 = float(stats.norm.ppf((1 + confidence) / 2)) ** 2 / trials
+    half = math.sqrt(z2 * max(share * (1 - share), 0.0) + z2**2 / 4)
     return max(0.0, (share + z2 / 2 - half) / (1 + z2)), min(1.0, (share + z2 / 2 + half) / (1 + z2))
