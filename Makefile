@@ -45,7 +45,7 @@ check: setup ## lint and import directions
 advise: setup ## rank deltas, layers and ranks by forecast loss, without training: DATA=folder|task [BACKBONE=nano|minilm|...]
 	@$(BIN)/python -m validations advise --data $(DATA) $(if $(BACKBONE),--backbone $(BACKBONE))
 
-bench: setup ## measure our solvers beside others, ratios of CPU time: BENCH=control|curvature [CASE=name]
+bench: setup ## measure our solvers beside others, ratios of CPU time: BENCH=control|curvature|dimension [CASE=name]
 	@$(BIN)/python -m validations bench $(BENCH) $(foreach c,$(CASE),--case $(c))
 
 probe: setup ## measure one thing on one subject: PROBE=curvature|dimension|representation|controllability|response [BACKBONE TASK DELTA CHECKPOINT FIGURE=FILE.svg JSON=FILE.json]

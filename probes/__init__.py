@@ -21,6 +21,9 @@ from probes.controllability import (
 )
 from probes.curvature import Operator, empirical_fisher, fisher, gauss_newton, hessian
 from probes.dimension import Curve, DimensionEstimate, Projection, random_subspace, threshold_dimension
+from probes.found import FoundSubspace, gauss_newton_directions, principal_directions, reachable_directions
+from probes.layers import LayerRepresentation, layer_representations
+from probes.learning import LearningCoefficient, local_learning_coefficient
 from probes.prompts import KEpsilon, PromptReach, k_epsilon, prompt_reachability
 from probes.records import Estimate
 from probes.representation import ScaleCurve, gride, local_pca, mle, participation_ratio, two_nn
@@ -48,7 +51,10 @@ __all__ = [
     "Eigenpairs",
     "Estimate",
     "Extreme",
+    "FoundSubspace",
     "KEpsilon",
+    "LayerRepresentation",
+    "LearningCoefficient",
     "LeastEnergy",
     "LinearMap",
     "LinearRegime",
@@ -74,15 +80,18 @@ __all__ = [
     "fisher",
     "frobenius",
     "gauss_newton",
+    "gauss_newton_directions",
     "gauss_newton_spectrum",
     "gramian",
     "gride",
     "hessian",
     "jacobian_map",
     "k_epsilon",
+    "layer_representations",
     "least_energy",
     "linear_regime",
     "linearize",
+    "local_learning_coefficient",
     "local_pca",
     "margin_shift",
     "mle",
@@ -90,11 +99,13 @@ __all__ = [
     "output_map",
     "participation_ratio",
     "prefix_cone",
+    "principal_directions",
     "prompt_reachability",
     "random_subspace",
     "reach_table",
     "reachability",
     "reachable",
+    "reachable_directions",
     "response",
     "summaries",
     "threshold_dimension",

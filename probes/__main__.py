@@ -15,7 +15,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import probes
-from probes import drawing
+from probes import drawing, drawing_dimension
+from probes.layers import LayerRepresentation, layer_representations
 from tuning import backbones, checkpoints, tasks
 from tuning.deltas import parse, place_of
 from tuning.subject import fit_readout, subject
@@ -25,7 +26,7 @@ INSTRUMENTS = {
     "response": "G = dy/dz of the logits to a delta: its kernel's spectrum and every place's share",
     "curvature": "the loss's curvature in a delta, per layer and block: eigenvalue ends, trace, effective dimension",
     "controllability": "the output Gramian of a delta or of token signals: what each place reaches, and its price",
-    "representation": "intrinsic dimension of the frozen (or tuned) features",
+    "representation": "intrinsic dimension of the states of every layer, before and after tuning",
     "dimension": "the dimension of a random subspace of a delta that reaches a share of its full gain",
 }
 
@@ -40,6 +41,7 @@ HEADS = {                                       # the printed columns of a curva
     "gauss_newton_trace": "GN trace", "effective_dimension": "eff. dim.", "negative_mass": "negative mass",
     "route": "route", "products": "products",
 }
+SHOWN = ("two_nn", "mle", "gride 8", "local_pca", "participation_ratio", "effective_rank")  # of a layer, in the table
 LEVELS = ("all", "delta", "layer", "block")     # the rows of a curvature table; delta: parts of a combination
 
 
@@ -77,7 +79,14 @@ def _parser() -> argparse.ArgumentParser:
             verb.add_argument("--budget", type=int, default=32, help="products per trace (default 32)")
             verb.add_argument("--out", metavar="FILE.json", help="write everything measured")
             verb.add_argument("--figure", metavar="FILE", help="draw it, .svg, .pdf or .png")
+        if name == "representation":
+            verb.add_argument("--at", choices=("initial", "checkpoint"),
+                              help="where to measure: the checkpoint's initial or saved point (default both)")
+            verb.add_argument("--neighbours", type=int, default=20, help="neighbours of the likelihood (default 20)")
+            verb.add_argument("--out", metavar="FILE.json", help="write everything measured")
+            verb.add_argument("--figure", metavar="FILE", help="draw it, .svg, .pdf or .png")
         if name == "dimension":
+            verb.add_argument("--figure", metavar="FILE", help="draw runs, curve and threshold, .svg, .pdf or .png")
             verb.add_argument("--dimensions", default="4,16,64,256", help="default 4,16,64,256")
             verb.add_argument("--runs", type=int, default=3, help="seeds per dimension (default 3)")
             verb.add_argument("--steps", type=int, default=60, help="evaluations per run (default 60)")
@@ -348,16 +357,52 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _representation(options: argparse.Namespace) -> dict:
+    out = _output(options.out, "--out", ("json",))
+    picture = _output(options.figure, "--figure", drawing.FORMATS)
+    if options.at == "checkpoint" and not options.checkpoint:
+        raise ValueError("--at checkpoint needs --checkpoint FILE, as python -m tuning train --out saves it")
     s = _setting(options)
-    edits = s.subject.edits(s.point) if options.checkpoint else None
-    with torch.no_grad():
-        x = torch.cat([backbones.features(s.subject.backbone, b, edits) for b in s.batches])
-    curve, near = probes.gride(x), min(20, len(x) - 1)
-    found = [probes.two_nn(x), probes.mle(x, near), *curve.estimates, probes.participation_ratio(x)]
-    return s.header() | {"dropped": curve.dropped} | {e.quantity: [e.value, e.stderr] for e in found}
+    points = {"initial": s.subject.initial, "checkpoint": s.point} if options.checkpoint else {"initial": s.point}
+    wanted = {at: point for at, point in points.items() if options.at in (None, at)}
+    found = {
+        at: layer_representations(_layer_states(s.subject, point), s.batches, k=options.neighbours, seed=options.seed)
+        for at, point in wanted.items()
+    }
+    rows = [_layer_row(at, row) for at, layers in found.items() for row in layers]
+    result = s.header() | {"units": {"a ± b": "b is a standard error"}, "layers": rows}
+    if picture:
+        series = {at: {q: [r.estimates[q] for r in layers] for q in SHOWN} for at, layers in found.items()}
+        names = [row.name for row in next(iter(found.values()))]
+        _replace(picture, drawing.file_bytes(drawing_dimension.layers_figure(series, names), picture.suffix[1:]))
+    if out:
+        _replace(out, (json.dumps(_finite(result), sort_keys=True, indent=1) + "\n").encode())
+    return result
+
+
+def _layer_states(made, point: Mapping):
+    """The function of a batch that gives the pooled states (B, d) between the blocks, and after the last norm."""
+    backbone = made.backbone
+    edits = made.edits(point)
+    blocks = len({port.block for port in backbone.ports})
+
+    def states(batch: backbones.Batch) -> dict:
+        run = backbones.frame(backbone, edits, record=True)
+        last = backbones.hidden(backbone, batch, run)
+        held = [*(run.inputs[f"{block}.attention"] for block in range(blocks)), last]
+        names = ["embedding", *(f"block {block}" for block in range(blocks))]
+        return {name: backbones.pool(backbone, x, batch.mask) for name, x in zip(names, held, strict=True)}
+
+    return states
+
+
+def _layer_row(at: str, row: LayerRepresentation) -> dict:
+    """A layer's dimensions as plain JSON."""
+    values = {q: {"value": e.value, "stderr": e.stderr, "status": e.status} for q, e in row.estimates.items()}
+    return {"at": at, "layer": row.name, "n": row.n, "dropped": row.dropped, "status": row.status, **values}
 
 
 def _dimension(options: argparse.Namespace) -> dict:
+    picture = _output(options.figure, "--figure", drawing.FORMATS)
     s = _setting(options)
     shapes = {k: v.shape for k, v in s.point.items()}
     objective = penalized(s.subject, s.batches, options.penalty)
@@ -367,8 +412,12 @@ def _dimension(options: argparse.Namespace) -> dict:
         hits = [s.subject.accuracy(params, b) * len(b.labels) for b in _parts(s.test)]
         return sum(hits) / len(s.test.labels)
 
+    wanted = sorted({int(text) for text in options.dimensions.split(",")})
+    for d in wanted[:1] + wanted[-1:]:                  # refused before anything is trained
+        if not 1 <= d <= s.subject.size:
+            raise ValueError(f"dimension must lie between 1 and the delta's {s.subject.size} numbers, got {d}")
     tried, scores = [], []
-    for d in sorted({int(text) for text in options.dimensions.split(",")}):
+    for d in wanted:
         for run in range(options.runs):
             seed = 1000 * options.seed + run
             p = probes.random_subspace(shapes, d, kind=options.kind, seed=seed, dtype=s.subject.dtype)
@@ -386,6 +435,11 @@ def _dimension(options: argparse.Namespace) -> dict:
         full.append(score(fit(objective, {**s.point, **fresh}, **budget).params))
     floor = score(s.point)
     found = probes.threshold_dimension(tried, scores, baseline=full, chance=floor, seed=options.seed)
+    if picture:
+        seeds = list(range(options.runs)) * (len(tried) // options.runs)
+        figure = drawing_dimension.dimension_figure(
+            found, tried, scores, seeds=seeds, baseline=full, chance=floor, score="test accuracy")
+        _replace(picture, drawing.file_bytes(figure, picture.suffix[1:]))
     return s.header() | {
         "dimensions": tried, "scores": scores, "full": full, "floor": floor, "value": found.value,
         "interval": list(found.interval), "isotonic": found.isotonic, "not_reached": found.not_reached,
@@ -450,6 +504,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         if "blocks" in result:
             result["blocks"] = [{word: row[key] for key, word in HEADS.items()} for row in result["blocks"]]
+        if "layers" in result:
+            heads = ("at", "layer", "n", "dropped", *SHOWN)
+            result["layers"] = [{head.replace("_", " "): row[head] for head in heads} for row in result["layers"]]
         _show(result)
     return 0
 

@@ -1,8 +1,6 @@
 """Intrinsic dimension of a cloud of representations X (n, D): nearest-neighbour and linear estimators.
 
-Distances come from scikit-learn's search on centred data; the few that the estimators divide by are measured
-again in float64, because a Gram-matrix distance of two near points has lost its digits. Repeated points are
-dropped and counted.
+Distances come from `probes.neighbours`, in float64 and on centred data. Repeated points are dropped and counted.
 """
 
 from __future__ import annotations
@@ -12,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy import sparse
 from scipy.optimize import brentq
-from sklearn.neighbors import NearestNeighbors
 
+from probes.neighbours import distances, sets
 from probes.records import Estimate, student
-
-CLOSE = 1e-3                # squared distances below this share of |x|^2 + |y|^2 are measured again
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def two_nn(X) -> Estimate:
     """
     points, dropped = _points(X, 3)
     n = len(points)
-    r, near = _distances(points, 2)
+    r, near = distances(points, 2)
     logs = np.log(r[:, 1] / r[:, 0])
     value = (n - 1) / logs.sum()
     return student("two_nn", float(value), value * _error(logs / logs.mean() - 1, near), n, dropped=dropped)
@@ -67,7 +64,7 @@ def mle(X, k: int = 20) -> Estimate:
         raise ValueError(f"k must be at least 3, got {k}; two_nn uses two neighbours")
     points, dropped = _points(X, k + 1)
     n = len(points)
-    r, near = _distances(points, k)
+    r, near = distances(points, k)
     logs = np.log(r[:, -1:] / r[:, :-1]).sum(1)
     pooled = float(n * (k - 1) / logs.sum())
     local = (k - 2) / logs
@@ -87,7 +84,7 @@ def gride(X, ranks: Sequence[int] = (1, 2, 4, 8, 16, 32)) -> ScaleCurve:
     points, dropped = _points(X, 2 * min(ranks) + 1)
     n = len(points)
     used = tuple(sorted({int(r) for r in ranks if 2 * r < n}))
-    r, near = _distances(points, 2 * max(used))
+    r, near = distances(points, 2 * max(used))
     estimates, scale = [], []
     for rank in used:
         logs = np.log(r[:, 2 * rank - 1] / r[:, rank - 1])
@@ -108,15 +105,9 @@ def local_pca(X, k: int = 100, *, share: float = 0.95, centres: int = 1000, seed
         raise ValueError(f"k must be at least 2 and share in (0, 1], got {k} and {share}")
     n = len(points)
     chosen = np.arange(n) if n <= centres else np.random.default_rng(seed).choice(n, centres, replace=False)
-    _, near = NearestNeighbors(n_neighbors=k + 1).fit(points).kneighbors(points[chosen])
-    counts = np.empty(len(chosen))
-    for start in range(0, len(chosen), 64):
-        cloud = points[near[start:start + 64]]
-        cloud = cloud - cloud.mean(1, keepdims=True)
-        # the smaller of the two Gram matrices has all nonzero variances
-        gram = cloud @ cloud.mT if k < points.shape[1] else cloud.mT @ cloud
-        held = np.cumsum(np.linalg.eigvalsh(gram)[:, ::-1], axis=1)
-        counts[start:start + 64] = (held < share * held[:, -1:] * (1 - 1e-12)).sum(1) + 1
+    near = np.concatenate([chosen[:, None], sets(points, chosen, k)], 1)
+    scaled = points / np.abs(points).max()
+    counts = _components(scaled, near, share)
     among = np.tile(np.arange(n)[:, None], (1, k + 1))
     among[chosen] = near
     influence = np.zeros(n)
@@ -168,26 +159,42 @@ def _matrix(X) -> np.ndarray:
 
 def _points(X, least: int) -> tuple[np.ndarray, int]:
     """The distinct points, centred, and how many repetitions were dropped."""
-    x = _matrix(X)
-    distinct = np.unique(x, axis=0, return_index=True)[1]
-    if len(distinct) < least:
-        raise ValueError(f"at least {least} distinct points are needed, got {len(distinct)} of {len(x)}")
-    return x[np.sort(distinct)], len(x) - len(distinct)
+    x = _matrix(X) + 0.0                # -0.0 and 0.0 are one number with two bit patterns
+    first: dict[bytes, int] = {}
+    for i, row in enumerate(x):
+        first.setdefault(row.tobytes(), i)
+    if len(first) < least:
+        raise ValueError(f"at least {least} distinct points are needed, got {len(first)} of {len(x)}")
+    return x if len(first) == len(x) else x[list(first.values())], len(x) - len(first)
 
 
-def _distances(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest other points' distances (n, k), doubtful ones measured again, and their indices."""
-    d, near = NearestNeighbors(n_neighbors=k + 1).fit(points).kneighbors(points)
-    own = near == np.arange(len(points))[:, None]
-    own[~own.any(1), -1] = True         # rounding may hide a point from itself: drop the farthest
-    d, near = d[~own].reshape(-1, k), near[~own].reshape(-1, k)
-    norms = (points**2).sum(1)
-    i, j = np.nonzero(d**2 < CLOSE * (norms[:, None] + norms[near]))
-    for start in range(0, len(i), 4096):
-        a, b = i[start:start + 4096], j[start:start + 4096]
-        d[a, b] = np.linalg.norm(points[a] - points[near[a, b]], axis=1)
-    order = np.argsort(d, axis=1)
-    return np.take_along_axis(d, order, 1), np.take_along_axis(near, order, 1)
+def _components(points: np.ndarray, near: np.ndarray, share: float) -> np.ndarray:
+    """How many principal components hold a share of the variance of each neighbourhood, points of near (b, k + 1).
+
+    Counted in float32, and again in float64 wherever a sum of variances comes so near the share that the
+    rounding of points (2^-24 of their length) or of the eigenvalues (1e-4 of their sum) could decide.
+    """
+    rough, squares = points.astype(np.float32), (points**2).sum(1)
+    counts = np.empty(len(near))
+    for start in range(0, len(near), 64):
+        part = near[start:start + 64]
+        held = _variances(rough[part]).cumsum(1, dtype=np.float64)
+        goal = share * held[:, -1:]
+        counts[start:start + 64] = (held < goal).sum(1) + 1
+        doubt = 1e-4 * held[:, -1] + 2.0**-21 * np.sqrt(held[:, -1] * squares[part].sum(1))
+        again = np.flatnonzero((np.abs(held - goal) <= doubt[:, None]).any(1))
+        if len(again):
+            held = _variances(points[part[again]]).cumsum(1)
+            counts[start + again] = (held < share * held[:, -1:] * (1 - 1e-12)).sum(1) + 1
+    return counts
+
+
+def _variances(clouds: np.ndarray) -> np.ndarray:
+    """The sums of squares (b, min(k, D)) of clouds (b, k, D) along their principal axes, from large to small."""
+    clouds = clouds - clouds.mean(1, keepdims=True)
+    # the smaller of the two Gram matrices has all nonzero variances
+    gram = clouds @ clouds.mT if clouds.shape[1] <= clouds.shape[2] else clouds.mT @ clouds
+    return torch.linalg.eigvalsh(torch.from_numpy(gram)).numpy()[:, ::-1]
 
 
 def _error(influence: np.ndarray, near: np.ndarray) -> float:

@@ -6,10 +6,23 @@ import pytest
 import torch
 
 from probes.dimension import random_subspace
+from probes.projection import FEW, said
 
 SHAPES = {"weight": (40, 37), "bias": (37,), "scalar": (), "deep": (3, 16, 20)}
 SIZE = sum(math.prod(s) for s in SHAPES.values())
+LARGE = {"weight": (90, 111), "bias": (13,)}            # 39 blocks of 256 and 19 numbers
 EXACT = ("sorf", "dense", "onehot")
+KINDS = (*EXACT, "sparse")
+
+
+def flat(tensors):
+    """The last axis joined over all tensors without leading axes."""
+    return torch.cat([x.reshape(-1) for x in tensors.values()])
+
+
+def matrix(p):
+    """P (D, d), column by column."""
+    return torch.stack([flat(p.apply(e)) for e in torch.eye(p.dimension, dtype=p.dtype)], 1)
 
 
 @pytest.mark.parametrize("dtype, bound", [(torch.float32, 3e-6), (torch.float64, 1e-13)])
@@ -38,7 +51,7 @@ def test_sparse_is_isometric_on_average():
 
 
 @pytest.mark.parametrize("dimension", [3, 300])
-@pytest.mark.parametrize("kind", [*EXACT, "sparse"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_adjoint_and_derivatives(kind, dimension):
     p = random_subspace(SHAPES, dimension, kind=kind, seed=2, dtype=torch.float64)
     g = torch.Generator().manual_seed(3)
@@ -55,7 +68,7 @@ def test_adjoint_and_derivatives(kind, dimension):
     torch.testing.assert_close(second, p.adjoint(p.apply(pulled)), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", [*EXACT, "sparse"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_leading_axes_vmap_and_forward_mode(kind):
     p = random_subspace(SHAPES, 12, kind=kind, seed=4, dtype=torch.float64)
     theta = torch.randn(2, 3, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
@@ -67,7 +80,7 @@ def test_leading_axes_vmap_and_forward_mode(kind):
     torch.testing.assert_close(tangent, p.apply(theta[0, 1])["weight"])
 
 
-@pytest.mark.parametrize("kind", [*EXACT, "sparse"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_seed_reproduces_and_every_parameter_moves(kind):
     same = [random_subspace(SHAPES, 200, kind=kind, seed=s).apply(torch.ones(200)) for s in (0, 0, 1)]
     assert torch.equal(same[0]["weight"], same[1]["weight"])
@@ -75,6 +88,84 @@ def test_seed_reproduces_and_every_parameter_moves(kind):
     still = sum(int((v == 0).sum()) for v in same[0].values())
     # onehot and sums of an odd number of signs never vanish; +-1 entries may cancel in sorf and sparse
     assert still <= {"dense": 0, "onehot": 0, "sorf": 0.1 * SIZE, "sparse": 0.25 * SIZE}[kind]
+
+
+@pytest.mark.parametrize("dimension", [3, 200, 256])
+def test_a_rest_that_fills_no_block_keeps_lengths(dimension):
+    """With many blocks the rest repeats rows of the last one; all columns stay orthonormal and all rows move."""
+    p = random_subspace(LARGE, dimension, seed=0, dtype=torch.float64)
+    assert p.size // 256 > FEW and p.size % 256 > 0
+    P = matrix(p)
+    assert (P.mT @ P - torch.eye(dimension)).abs().max() < 1e-13
+    if dimension == 256:
+        # rows of whole orthogonal blocks have equal norms, and the 19 rows that occur twice sqrt(1/2) of that
+        share = P.norm(dim=1) * math.sqrt(39)
+        assert (share - 1).abs().lt(1e-12).sum() == p.size - 38 and (share - math.sqrt(0.5)).abs().lt(1e-12).sum() == 38
+    y = torch.randn(2, p.size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    parts = {"weight": y[:, :9990].reshape(2, 90, 111), "bias": y[:, 9990:]}
+    torch.testing.assert_close(p.adjoint(parts), y @ P, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adjoint_identity_in_float32(kind):
+    """<P theta, y> = <theta, P'y> to 1e-6 of a value that does not cancel: y is P theta and noise of equal length."""
+    p = random_subspace({"w": (700, 60), "b": (301,)}, 100, kind=kind, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    theta, noise = torch.randn(100, generator=generator), torch.randn(p.size, generator=generator)
+    moved = flat(p.apply(theta))
+    y = moved / moved.norm() + noise / noise.norm()
+    pulled = p.adjoint({"w": y[:-301].reshape(700, 60), "b": y[-301:]})
+    here, there = theta.double() @ pulled.double(), moved.double() @ y.double()
+    assert abs(here / there - 1) < 1e-6
+
+
+@pytest.mark.parametrize("shapes", [SHAPES, LARGE])
+@pytest.mark.parametrize("kind", ["sorf", "dense", "sparse"])
+def test_first_columns_are_nested(kind, shapes):
+    whole = random_subspace(shapes, 60, kind=kind, seed=6, dtype=torch.float64)
+    part = whole.first(40).first(7)
+    theta = torch.randn(7, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    long = torch.cat([theta, torch.zeros(53, dtype=torch.float64)])
+    moved = part.apply(theta)
+    assert all(torch.equal(x, y) for x, y in zip(moved.values(), whole.apply(long).values(), strict=True))
+    assert torch.equal(part.adjoint(moved), whole.adjoint(moved)[:7])
+    assert part.dimension == 7 and part.drawn == 60 and (kind == "sparse" or part.orthonormality_error() < 1e-13)
+
+
+def test_said_scales_layers_and_counts_them():
+    shapes = {"layer.0.w": (30, 20), "layer.0.b": (20,), "layer.1.w": (30, 20), "head.w": (5,)}
+    made = said(shapes, 23, seed=0, dtype=torch.float64)
+    assert list(made.layers) == ["layer.0", "layer.1", "head"]
+    assert made.dimension == 23 and made.projection.dimension == 20 and made.size == made.projection.size == 1225
+    generator = torch.Generator().manual_seed(8)
+    theta = torch.randn(2, 23, dtype=torch.float64, generator=generator)
+    moved, plain = made.apply(theta), made.projection.apply(theta[:, 3:])
+    for name, place in {"layer.0.w": 0, "layer.0.b": 0, "layer.1.w": 1, "head.w": 2}.items():
+        for one in range(2):
+            torch.testing.assert_close(moved[name][one], (1 + theta[one, place]) * plain[name][one])
+    # at the start nothing moves, the scales have no gradient and the coordinates have that of P
+    y = {k: torch.randn(s, dtype=torch.float64, generator=generator) for k, s in shapes.items()}
+    start = torch.zeros(23, dtype=torch.float64, requires_grad=True)
+    inner = sum((v * y[k]).sum() for k, v in made.apply(start).items())
+    slope, = torch.autograd.grad(inner, start)
+    assert inner == 0 and (slope[:3] == 0).all()
+    torch.testing.assert_close(slope[3:], made.projection.adjoint(y))
+    torch.testing.assert_close(
+        torch.autograd.gradcheck(lambda t: made.apply(t)["layer.0.w"][:2], (theta[0].clone().requires_grad_(),)), True)
+
+
+def test_state_is_a_byte_per_number():
+    p = random_subspace({"w": (3_000_000,)}, 1000, seed=0)
+    assert p.state_bytes < 1.01 * p.size
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_map_on_a_gpu(kind):
+    here, there = (random_subspace(LARGE, 200, kind=kind, seed=0, device=d) for d in ("cpu", "cuda"))
+    theta = torch.randn(200, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(flat(there.apply(theta.cuda())).cpu(), flat(here.apply(theta)), rtol=1e-4, atol=1e-5)
+    assert there.orthonormality_error() < 1e-5 or kind == "sparse"
 
 
 def test_bad_input_is_a_sentence():
@@ -86,3 +177,18 @@ def test_bad_input_is_a_sentence():
         random_subspace(SHAPES, 2, kind="fastfood", seed=0)
     with pytest.raises(ValueError, match="theta must end in"):
         random_subspace(SHAPES, 2, seed=0).apply(torch.ones(3))
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match="dimension must lie between"):
+            random_subspace(SHAPES, wrong, seed=0)
+    with pytest.raises(ValueError, match="kind='onehot'"):
+        random_subspace({"w": (10_000,)}, 9000, seed=0)
+    with pytest.raises(ValueError, match="leave parameters unmoved"):
+        random_subspace(SHAPES, 5, kind="onehot", seed=0).first(2)
+    with pytest.raises(ValueError, match="between 1 and the projection's 5"):
+        random_subspace(SHAPES, 5, seed=0).first(6)
+    with pytest.raises(ValueError, match="must exceed the 4 layer scales"):
+        said(SHAPES, 4, seed=0)
+    with pytest.raises(ValueError, match="exactly one layer"):
+        said(SHAPES, 9, layers=lambda names: {"a": names, "b": names[:1]}, seed=0)
+    with pytest.raises(ValueError, match="theta must end in 9"):
+        said(SHAPES, 9, seed=0).apply(torch.ones(5))

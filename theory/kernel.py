@@ -25,6 +25,28 @@ def curvature_eigenvalues(kernel, outputs, loss):
     They equal those of S' K S with K = G G' (N C, N C) the kernel and H = S S', at most N (C - 1) for the softmax, so
     no M x M matrix is formed. outputs: (N, C). Raises ValueError for a kernel of another size.
     """
+    X = _gauss_newton_gram(kernel, outputs, loss)[0]
+    values = np.linalg.eigvalsh(X)[::-1]
+    return values[values > len(values) * np.finfo(float).eps * max(values[0], 0.0)]
+
+
+def gradient_components(kernel, outputs, loss):
+    """The eigenvalues of `curvature_eigenvalues`, largest first, and the mean loss's gradient along their eigenvectors.
+
+    With F = S'G the factor of the curvature F'F = V L V' and s the slopes of the mean loss, V'G's = L^-1/2 U'(S'K s) where
+    F F' = U L U'. Returns two vectors of one length. Shapes and errors as in `curvature_eigenvalues`.
+    """
+    X, half = _gauss_newton_gram(kernel, outputs, loss)
+    values, U = np.linalg.eigh(X)
+    values, U = values[::-1], U[:, ::-1]
+    kept = values > 1e3 * len(values) * np.finfo(float).eps * max(values[0], 0.0)
+    slope = loss.gradient(np.asarray(outputs, float)).ravel() / len(outputs)
+    along = U.T @ (half.reshape(len(U), -1) @ slope)
+    return values[kept], along[kept] / np.sqrt(values[kept])
+
+
+def _gauss_newton_gram(kernel, outputs, loss):
+    """S'KS (N c, N c), which shares its nonzero eigenvalues with the curvature, and S'K (N, c, N, C); H = S S'."""
     outputs, kernel = np.asarray(outputs, float), np.asarray(kernel, float)
     if outputs.ndim != 2 or kernel.shape != (outputs.size, outputs.size):
         raise ValueError(f"kernel must be G G' of shape (N C, N C) for outputs (N, C), got {kernel.shape} and {outputs.shape}")
@@ -33,8 +55,7 @@ def curvature_eigenvalues(kernel, outputs, loss):
     S = E @ roots(E.T @ loss.hessian(outputs) @ E / N)          # (N, C, c)
     half = np.einsum("nca,ncmd->namd", S, kernel.reshape(N, C, N, C))
     X = np.einsum("namd,mdb->namb", half, S).reshape(N * S.shape[2], -1)
-    values = np.linalg.eigvalsh(0.5 * (X + X.T))[::-1]
-    return values[values > len(values) * np.finfo(float).eps * max(values[0], 0.0)]
+    return 0.5 * (X + X.T), half
 
 
 def predict(G, y0, control: Control):

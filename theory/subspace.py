@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import cholesky, solve_triangular
 
 from theory.kernel import degrees_of_freedom, participation_ratio
 
 __all__ = [
-    "Bound", "descent_share", "effective_dimension", "participation_ratio", "restricted_optimum_bounds",
+    "Bound", "descent_share", "effective_dimension", "participation_ratio", "projected_gain", "restricted_optimum_bounds",
     "steps_to_share", "tail_exponent", "tail_share", "threshold_dimension",
 ]
 
@@ -36,6 +37,47 @@ def threshold_dimension(eigenvalues, distance, tolerance, ambient, *, ridge) -> 
     mu = np.append(values + ridge, ridge)
     share = distance**2 * mu / (distance**2 * mu + 2.0 * tolerance)
     return float(share[:-1].sum() + (ambient - len(values)) * share[-1])
+
+
+def projected_gain(eigenvalues, components, ambient, dimensions, *, ridge, draws=32, seed=0):
+    """The share of a quadratic's possible gain within random subspaces through the start, (draws, len(dimensions)).
+
+    J(z) = g'z + 1/2 z'(H + r I) z with H's nonzero eigenvalues l_i, g_i = v_i'g the gradient's components along its
+    eigenvectors (so that each direction keeps its own distance g_i / (l_i + r)) and g zero elsewhere. For P (D, d) with
+    orthonormal columns, drawn uniformly, share = g'P (P'(H + r I)P)^-1 P'g over sum_i g_i^2 / (l_i + r) =
+    g'A (r I + L A)^-1 g over the same, with A (k, k) = V'PP'V, a matrix beta variate: A = T^-1 S T^-T, T T' = S + S', S and S'
+    Wishart with d and D - d degrees of freedom. Derived; the sublevel sets of Larsen et al. 2022, with one distance for all
+    directions, are `threshold_dimension`.
+    Raises ValueError for lengths that differ, negative curvatures, ridge <= 0, and dimensions outside 1..ambient.
+    """
+    values, g = np.asarray(eigenvalues, float), np.asarray(components, float)
+    if values.ndim != 1 or values.shape != g.shape or not g.any():
+        raise ValueError(f"eigenvalues and components must be vectors of one length, not all zero, got {values.shape}, {g.shape}")
+    if np.min(values) < 0 or not ridge > 0 or len(values) > ambient:
+        raise ValueError("eigenvalues must not be negative, the ridge positive, and no more directions than dimensions")
+    if min(dimensions) < 1 or max(dimensions) > ambient:
+        raise ValueError(f"dimensions must lie between 1 and {ambient}, got {min(dimensions)} to {max(dimensions)}")
+    rng, k = np.random.default_rng(seed), len(values)
+    full = np.sum(g**2 / (values + ridge))
+    shares = np.ones((draws, len(dimensions)))
+    for j, d in enumerate(dimensions):
+        for i in range(draws if d < ambient else 0):
+            part = _wishart(rng, d, k)
+            T = cholesky(part + _wishart(rng, ambient - d, k), lower=True)
+            half = solve_triangular(T, part, lower=True)
+            A = solve_triangular(T, half.T, lower=True)
+            shares[i, j] = g @ A @ np.linalg.solve(ridge * np.eye(k) + values[:, None] * A, g) / full
+    return shares
+
+
+def _wishart(rng, freedom, k):
+    """A Wishart matrix (k, k) with unit scale: by Bartlett's triangular factor, or as a product when it is singular."""
+    if freedom < k:
+        rows = rng.standard_normal((freedom, k))
+        return rows.T @ rows
+    factor = np.tril(rng.standard_normal((k, k)), -1)
+    factor[np.diag_indices(k)] = np.sqrt(rng.chisquare(freedom - np.arange(k)))
+    return factor @ factor.T
 
 
 @dataclass(frozen=True)

@@ -50,10 +50,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, b
         frame.keys[block] = (k, v)
     if frame is not None and block in frame.edits.prefix:
         keys, values = frame.edits.prefix[block]
-        k = torch.cat([keys.to(k.dtype).transpose(0, 1).expand(len(k), -1, -1, -1), k], dim=2)
-        v = torch.cat([values.to(v.dtype).transpose(0, 1).expand(len(v), -1, -1, -1), v], dim=2)
+        k = torch.cat([keys.to(k.dtype).transpose(-3, -2).expand(len(k), -1, -1, -1), k], dim=2)
+        v = torch.cat([values.to(v.dtype).transpose(-3, -2).expand(len(v), -1, -1, -1), v], dim=2)
         opening = blocked(q.dtype) if frame.edits.closed else 0.0
-        mask = F.pad(mask, (len(keys), 0), value=opening)
+        mask = F.pad(mask, (keys.shape[-3], 0), value=opening)
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = (x[:, :, None].expand(-1, -1, groups, -1, -1).flatten(1, 2) for x in (k, v))

@@ -29,8 +29,8 @@ class Edits:
     ports:   {"block.site": functions (h, y) -> y}; h is the (normalised) sublayer input, y its output before
              the residual sum.
     prefix:  {block: (keys, values)}, each (length, key-value heads, head width), put in front of the
-        attention.
-    prompt:  (length, width) rows put in front of the token embeddings, or None.
+        attention; with a leading axis (B, ...), every example has its own.
+    prompt:  (length, width) or (B, length, width) rows put in front of the token embeddings, or None.
     weights: {parameter name: tensor added to it}.
     shift:   how far the positions of the text are moved.
     closed:  the prefix and the prompt receive no attention, which is the point where they change nothing.
@@ -48,7 +48,7 @@ class Edits:
     @property
     def slots(self) -> int:
         """The number of prompt positions in front of the text."""
-        return 0 if self.prompt is None else len(self.prompt)
+        return 0 if self.prompt is None else self.prompt.shape[-2]
 
 
 def merge(parts: Iterable[Edits]) -> Edits:
@@ -64,7 +64,7 @@ def merge(parts: Iterable[Edits]) -> Edits:
         for block, pair in part.prefix.items():
             old = prefix.get(block)
             prefix[block] = (
-                pair if old is None else tuple(torch.cat(two) for two in zip(old, pair, strict=True))
+                pair if old is None else tuple(torch.cat(two, -3) for two in zip(old, pair, strict=True))
             )
         for name, change in part.weights.items():
             weights[name] = weights[name] + change if name in weights else change
@@ -72,7 +72,7 @@ def merge(parts: Iterable[Edits]) -> Edits:
             prompts.append(part.prompt)
         shift += part.shift
         closed = closed or part.closed
-    prompt = torch.cat(prompts) if prompts else None
+    prompt = torch.cat(prompts, -2) if prompts else None
     return Edits(**functions, prefix=prefix, prompt=prompt, weights=weights, shift=shift, closed=closed)
 
 

@@ -10,9 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 from validations.bench.timing import Contest, Row, contend
 
-NAMES = ("control", "curvature")
+NAMES = ("control", "curvature", "dimension")
 _SHOWN = ("numpy", "scipy", "torch", "transformers", "cvxpy", "clarabel", "osqp", "scs", "mpc", "pypose", "control",
-          "curvlinops-for-pytorch", "hessian-eigenthings", "pyhessian")
+          "curvlinops-for-pytorch", "hessian-eigenthings", "pyhessian", "scikit-dimension")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 

@@ -15,6 +15,7 @@ from . import (
     perturbation,
     sharpness,
     sites,
+    sweep,
     symbolic,
     synthesis,
     transfer,
@@ -41,6 +42,7 @@ KINDS: dict[str, Experiment] = {
     "multiplets": multiplets.EXPERIMENT,
     "convergence": convergence.EXPERIMENT,
     "sharpness": sharpness.EXPERIMENT,
+    "sweep": sweep.EXPERIMENT,
 }
 
 __all__ = ["KINDS", "Experiment", "Setting"]

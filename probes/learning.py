@@ -1,0 +1,200 @@
+"""The local learning coefficient of a loss at a minimum: how fast the volume of nearly optimal parameters shrinks.
+
+    V(e) = vol{w near w* : L(w) - L(w*) < e} ~ e^lambda (-log e)^(m - 1),   lambda = d/2 where L is a bowl.
+
+It is measured through the tempered posterior exp(-t L(w) - gamma/2 |w - w*|^2) with t = n beta,
+
+    lambda(t) = t (E[L(w)] - L(w*)),    d lambda(t) / d log t = lambda(t) - t^2 Var[L(w)],
+
+by stochastic-gradient Langevin dynamics (Lau et al. 2023, sec. 4; Watanabe 2013). lambda(t) tends to lambda from
+below as lambda - (m - 1) / (log t + c): only there do coefficients with different t and gamma agree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from probes.layout import Params, batch_size, check_batches, check_params, flatten, unflatten
+from probes.records import Estimate, student
+
+MIXED = 1.1                 # largest split R-hat of chains that agree
+EQUIPARTITION = 0.5, 1.1    # slow flat directions, which add nothing to the loss, hold it below 1; too large steps above
+SPREAD = 1.5                # largest variance of n beta L, in units of its mean, of chains that make no excursions
+ROUTES = ("vmap", "leading", "loop")
+
+
+@dataclass(frozen=True)
+class LearningCoefficient:
+    """The local learning coefficient lambda, the settings that it depends on, and how well the chains agree.
+
+    tempered estimates lambda(t) at t = nbeta = n beta with the error between chains; value is its value, and
+    interval is its interval with the upper end raised by sqrt(slope): what lambda(t) still lacks at a multiplicity
+    of two, where slope = d lambda(t) / d log t at its upper limit. slope is None for minibatches, whose noise hides
+    it, and then interval only covers lambda(t). rhat is the split R-hat of the losses, initial_loss that of all
+    batches at w*. equipartition is the mean of (w - w*)' grad U / D for the sampled density exp(-U), which is 1 where
+    the chains have reached it and the step is small enough. status is "ok", "not mixed" (rhat above 1.1), "not in
+    equilibrium" (equipartition below 0.5 beyond its error), "step too large" (above 1.1 beyond it, or a variance of
+    n beta L above 1.5 times its mean, which in a bowl it equals) or a refusal: then value is nan, and chain_values say
+    what the chains gave.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    tempered: Estimate
+    slope: Estimate | None
+    rhat: float
+    equipartition: Estimate
+    initial_loss: float
+    nbeta: float
+    gamma: float
+    step: float
+    chains: int
+    draws: int
+    burn: int
+    chain_values: tuple[float, ...] = field(repr=False)
+    status: str = "ok"
+
+
+def local_learning_coefficient(loss: Callable[[Params, object], Tensor], params: Params, batches: Sequence, *,
+                               step: float, n: int | None = None, beta: float | None = None, gamma: float = 1.0,
+                               chains: int = 8, draws: int = 2000, burn: int = 1000, confidence: float = 0.95,
+                               weights: Sequence[float] | None = None, route: str = "vmap",
+                               seed: int = 0) -> LearningCoefficient:
+    """The local learning coefficient of loss(params, batch), a mean over items, at params = w*.
+
+    Each chain starts at w* and repeats w <- w - step/2 (n beta grad L_b(w) + gamma (w - w*)) + sqrt(step) (x + x') / 2 with
+    a batch b of its own, drawn by its number of items, and Gaussian vectors x' that serve as the next step's x: this
+    average removes the error of first order in step (Leimkuhler & Matthews 2013). Every draw after the burn-in adds
+    L_b(w) - L_b(w*), so that the start counts with the loss of all batches. n counts items (default those of the batches)
+    and beta defaults to 1 / log n. step must stay below 1 / (n beta times the largest curvature the chains meet).
+    route: "vmap" batches the chains, "leading" passes params with a leading chain axis and expects one loss per
+    chain, "loop" takes chains one by one. Raises ValueError for fewer than 4 chains or 4 draws, and for a step, n, beta
+    or gamma that is not positive.
+    """
+    check_params(params)
+    batches = check_batches(batches)
+    items = np.array([batch_size(b) for b in batches] if weights is None else weights, dtype=float)
+    n = int(items.sum()) if n is None else n
+    if n < 3:
+        raise ValueError(f"n must be at least 3 items, got {n}; give the size of the data set")
+    nbeta = n * (1 / math.log(n) if beta is None else beta)
+    if chains < 4 or draws < 4 or burn < 0:
+        raise ValueError(f"at least 4 chains and 4 draws are needed, to see whether they agree; got {chains} and {draws}")
+    if not (step > 0 and gamma > 0 and 0 < nbeta < math.inf):
+        raise ValueError(f"step, gamma and n beta must be positive, got {step}, {gamma} and {nbeta}")
+    if route not in ROUTES:
+        raise ValueError(f"route must be one of {', '.join(ROUTES)}, got {route!r}")
+    losses = _losses(loss, {name: tuple(p.shape) for name, p in params.items()}, route)
+    start = flatten(params).detach().expand(chains, -1)
+    with torch.no_grad():
+        first = np.array([float(losses(start[:1], [b])[0]) for b in batches])
+    whole = float(items @ first / items.sum())
+    excess, virial = _chains(losses, start, batches, items / items.sum(), first, nbeta, gamma, step, draws, burn, seed)
+    with np.errstate(over="ignore"):                    # chains that run away are refused below
+        scaled = nbeta * excess
+    return _summary(scaled, virial / start.shape[1], len(batches) == 1, whole, confidence, nbeta=nbeta, gamma=gamma,
+                    step=step, chains=chains, draws=draws, burn=burn)
+
+
+def _losses(loss: Callable, shapes: Mapping[str, tuple[int, ...]], route: str) -> Callable[[Tensor, list], Tensor]:
+    """The function (chains, D), one batch per chain -> one loss per chain."""
+
+    def single(row: Tensor, batch) -> Tensor:
+        return loss(unflatten(row, shapes), batch)
+
+    def together(rows: Tensor, batch) -> Tensor:
+        parts = rows.split([math.prod(s) for s in shapes.values()], dim=1)
+        return loss({k: p.reshape(len(rows), *s) for (k, s), p in zip(shapes.items(), parts, strict=True)}, batch)
+
+    def apply(rows: Tensor, chosen: list) -> Tensor:
+        shared = all(b is chosen[0] for b in chosen)
+        if route == "leading" and shared:
+            return together(rows, chosen[0])
+        if route == "vmap" and shared:
+            return torch.func.vmap(single, in_dims=(0, None), randomness="different")(rows, chosen[0])
+        if route == "vmap" and len({batch_size(b) for b in chosen}) == 1:
+            stacked = tree_map(lambda *x: torch.stack(x) if isinstance(x[0], Tensor) else x[0], *chosen)
+            axes = tree_map(lambda x: 0 if isinstance(x, Tensor) else None, stacked)
+            return torch.func.vmap(single, in_dims=(0, axes), randomness="different")(rows, stacked)
+        alone = together if route == "leading" else lambda row, b: single(row[0], b)[None]
+        return torch.cat([alone(row[None], b) for row, b in zip(rows, chosen, strict=True)])
+
+    return apply
+
+
+def _chains(losses: Callable, start: Tensor, batches: list, shares: np.ndarray, first: np.ndarray, nbeta: float,
+            gamma: float, step: float, draws: int, burn: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """L_b(w) - L_b(w*) of every chain and draw, (chains, draws), and each chain's mean of (w - w*)' grad U."""
+    noise = torch.Generator(start.device).manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    w, found, virial = start.clone(), [], 0.0
+
+    def kick() -> Tensor:
+        return torch.randn(w.shape, generator=noise, dtype=w.dtype, device=w.device)
+
+    now = kick()
+    for i in range(burn + draws):
+        chosen = rng.choice(len(batches), len(w), p=shares) if len(batches) > 1 else np.zeros(len(w), dtype=int)
+        w.requires_grad_(True)
+        values = losses(w, [batches[b] for b in chosen])
+        slope, = torch.autograd.grad(values.sum(), w)
+        w = w.detach()
+        drift = torch.add(nbeta * slope, w - start, alpha=gamma)
+        if i >= burn:
+            found.append(values.detach().double() - torch.as_tensor(first[chosen], device=w.device))
+            virial = virial + (drift * (w - start)).sum(1).double()
+        later = kick()
+        w = w.add(drift, alpha=-step / 2).add_(now + later, alpha=math.sqrt(step) / 2)
+        now = later
+    return torch.stack(found, 1).cpu().numpy(), virial.cpu().numpy() / draws
+
+
+def _summary(scaled: np.ndarray, virials: np.ndarray, full: bool, initial: float, confidence: float,
+             **settings) -> LearningCoefficient:
+    """The record of the chains' n beta (L - L*), (chains, draws), and of their (w - w*)' grad U / D, (chains,)."""
+    each, chains = scaled.mean(1), len(scaled)
+    given = tuple(float(v) for v in each)
+
+    def across(quantity: str, values: np.ndarray) -> Estimate:
+        return student(quantity, float(values.mean()), float(values.std(ddof=1) / math.sqrt(chains)), chains,
+                       confidence=confidence)
+
+    def refused(reason: str) -> LearningCoefficient:
+        void = Estimate("local learning coefficient", math.nan, math.inf, (-math.inf, math.inf), chains, confidence,
+                        status=reason)
+        return LearningCoefficient(math.nan, void.interval, void, None, math.nan, void, initial, **settings,
+                                   chain_values=given, status=reason)
+
+    if not np.isfinite(scaled).all() or not math.isfinite(initial):
+        return refused("refused: the loss is not finite along the chains; take a smaller step or a larger gamma")
+    if each.mean() < 0:
+        return refused("refused: negative, the chains found lower losses than the start; train to a minimum, or raise gamma")
+    tempered, equipartition = across("local learning coefficient", each), across("equipartition", virials)
+    rhat = _split_rhat(scaled)
+    slope, lack = None, 0.0
+    if full:
+        slope = across("slope in log n beta", each - ((scaled - scaled.mean()) ** 2).mean(1))
+        lack = math.sqrt(max(0.0, slope.interval[1]))
+    low, high = EQUIPARTITION
+    spread = slope is not None and tempered.value - slope.value > SPREAD * tempered.value
+    status = "step too large" if spread or equipartition.interval[0] > high else "not mixed" if rhat > MIXED else "ok"
+    if status == "ok" and equipartition.interval[1] < low:
+        status = "not in equilibrium"
+    return LearningCoefficient(
+        tempered.value, (tempered.interval[0], tempered.interval[1] + lack), tempered, slope, rhat, equipartition, initial,
+        **settings, chain_values=given, status=status)
+
+
+def _split_rhat(x: np.ndarray) -> float:
+    """The potential scale reduction of half chains (Gelman et al. 2013, sec. 11.4): sqrt(1 - 1/m + B/W)."""
+    m = x.shape[1] // 2
+    halves = np.concatenate([x[:, :m], x[:, -m:]])
+    within = halves.var(1, ddof=1).mean()
+    return math.sqrt(1 - 1 / m + halves.mean(1).var(ddof=1) / within) if within > 0 else math.inf

@@ -1,0 +1,93 @@
+"""Problems of known dimension: Li's toy needs as many directions as its solution set leaves, a planted teacher its own."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from probes.dimension import random_subspace, threshold_dimension
+from theory.kernel import gradient_components
+from theory.loss import CrossEntropy
+from theory.subspace import projected_gain
+from tuning import fit
+from validations.experiments.sweep import crossing
+
+
+def _least(objective, subspace):
+    """What L-BFGS reaches in a subspace, from theta = 0."""
+    theta = {"theta": torch.zeros(subspace.dimension, dtype=torch.float64)}
+    return fit(lambda p: objective(subspace.apply(p["theta"])["z"]), theta, tolerance=1e-7, max_evaluations=300).value
+
+
+def _drawn(size, d, seed):
+    return random_subspace({"z": (size,)}, d, kind="dense", seed=seed, dtype=torch.float64)
+
+
+def test_li_s_toy_has_dimension_ten():
+    """Li et al. 2018, section 2: 1000 numbers in ten groups, group i to sum to i: a solution set of 990 dimensions."""
+    goal = torch.arange(1.0, 11.0, dtype=torch.float64)
+    objective = lambda z: (z.unflatten(-1, (10, 100)).sum(-1) - goal).square().mean()  # noqa: E731
+    dimensions, start = [1, 3, 6, 8, 9, 10, 11, 14], float(goal.square().mean())
+    left = np.array([[_least(objective, _drawn(1000, d, 10 * d + s)) / start for s in range(3)] for d in dimensions])
+    solved = (left < 1e-6).all(1)
+    assert dimensions[int(np.argmax(solved))] == 10 and solved[5:].all() and (left[:5] > 1e-5).all()
+
+
+def test_a_planted_teacher_lies_within_the_interval():
+    """A linear teacher in k of D directions, all alike: d directions make d / k of the gain on average, so d90 = 0.9 k."""
+    size, k, dimensions, inside = 64, 6, [1, 2, 3, 4, 5, 6, 8, 12], 0
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+        basis = torch.linalg.qr(torch.randn(size, k, generator=generator, dtype=torch.float64))[0]
+        goal = torch.randn(k, generator=generator, dtype=torch.float64)
+
+        def objective(z, basis=basis, goal=goal):
+            return (z @ basis - goal).square().sum() / goal.square().sum()
+
+        gain = [1 - _least(objective, _drawn(size, d, 1000 * seed + 10 * d + s)) for d in dimensions for s in range(3)]
+        low, high = threshold_dimension(np.repeat(dimensions, 3), gain, baseline=[1.0, 1.0], chance=0.0).interval
+        inside += low <= 0.9 * k <= high
+        assert high <= 4 * low
+    assert inside >= 9
+
+
+def test_the_quadratic_s_gain_is_that_of_drawn_subspaces():
+    rng = np.random.default_rng(0)
+    values, g, size, r = np.array([4.0, 1.0, 0.2, 0.05]), np.array([1.0, -2.0, 0.3, 0.5]), 12, 0.1
+    dimensions = [1, 3, 8, 11, 12]
+    drawn = projected_gain(values, g, size, dimensions, ridge=r, draws=1500)
+    H, wide = np.diag(np.append(values, np.zeros(size - 4))) + r * np.eye(size), np.append(g, np.zeros(size - 4))
+    full = wide @ np.linalg.solve(H, wide)
+    for j, d in enumerate(dimensions):
+        direct = []
+        for _ in range(1500):
+            P = np.linalg.qr(rng.standard_normal((size, d)))[0]
+            direct.append(wide @ P @ np.linalg.solve(P.T @ H @ P, P.T @ wide) / full)
+        error = math.hypot(np.std(direct), drawn[:, j].std()) / math.sqrt(1500)
+        assert abs(drawn[:, j].mean() - np.mean(direct)) <= 4 * error + 1e-12
+        assert abs(drawn[:, j].std() - np.std(direct)) <= 0.1 * np.std(direct) + 1e-12
+    flat = projected_gain(np.zeros(4), g, size, [3], ridge=r, draws=3000)
+    assert abs(flat.mean() - 3 / size) <= 4 * flat.std() / math.sqrt(3000)  # no curvature: the share of |g|^2 that P keeps
+    with pytest.raises(ValueError, match="between 1 and 12"):
+        projected_gain(values, g, size, [13], ridge=r)
+    with pytest.raises(ValueError, match="not be negative"):
+        projected_gain(-values, g, size, [3], ridge=r)
+
+
+def test_gradient_components_are_those_of_the_dense_curvature():
+    rng = np.random.default_rng(1)
+    G, y, loss = rng.standard_normal((5, 3, 20)), rng.standard_normal((5, 3)), CrossEntropy(np.arange(5) % 3)
+    flat = G.reshape(15, 20)
+    values, components = gradient_components(flat @ flat.T, y, loss)
+    gradient = np.einsum("nc,ncm->m", loss.gradient(y) / 5, G)
+    dense, V = np.linalg.eigh(np.einsum("ncm,ncd,ndk->mk", G, loss.hessian(y) / 5, G))
+    np.testing.assert_allclose(values, dense[::-1][: len(values)], rtol=1e-9)
+    np.testing.assert_allclose(np.abs(components), np.abs(V.T @ gradient)[::-1][: len(values)], rtol=1e-8)
+    assert components @ components == pytest.approx(gradient @ gradient)    # the gradient lies in the curvature's range
+
+
+def test_a_predicted_curve_crosses_where_it_is_read():
+    assert crossing([4, 16], [0.5, 0.7], 64) == pytest.approx(2 ** (4 + 2 * 0.2 / 0.3))
+    assert crossing([4, 16], [0.5, 0.95], 64) == pytest.approx(2 ** (2 + 2 * 0.4 / 0.45))
+    assert crossing([4, 16], [0.95, 0.99], 64) == pytest.approx(4 * 0.9 / 0.95)
