@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import probes
-from probes import drawing, drawing_dimension
+from probes import drawing, drawing_dimension, printing
 from probes.layers import LayerRepresentation, layer_representations
 from tuning import backbones, checkpoints, tasks
 from tuning.deltas import parse, place_of
@@ -263,8 +262,8 @@ def _draw(gramians: Mapping[str, probes.OutputGramian], path: str) -> None:
 
 
 def _curvature(options: argparse.Namespace) -> dict:
-    out = _output(options.out, "--out", ("json",))
-    picture = _output(options.figure, "--figure", drawing.FORMATS)
+    out = printing.checked(options.out, "--out", ("json",))
+    picture = printing.checked(options.figure, "--figure", drawing.FORMATS)
     if options.at == "checkpoint" and not options.checkpoint:
         raise ValueError("--at checkpoint needs --checkpoint FILE, as python -m tuning train --out saves it")
     if not options.ridge > 0:
@@ -294,12 +293,12 @@ def _curvature(options: argparse.Namespace) -> dict:
     }
     if picture:
         figure = drawing.curvature_figure(whole, of["layer"] or found, of["block"] or found, unit=EIGENVALUE)
-        _replace(picture, drawing.file_bytes(figure, picture.suffix[1:]))
+        printing.write(picture, drawing.file_bytes(figure, picture.suffix[1:]))
     if out:
         density = {key: getattr(curve, key).tolist() for key in ("grid", "value", "lower", "upper")}
         whole_density = {"of": whole.name, "status": whole.density.status, "confidence": curve.confidence} | density
-        text = json.dumps(_finite(result | {"density": whole_density}), sort_keys=True, indent=1)
-        _replace(out, (text + "\n").encode())
+        text = json.dumps(printing.finite(result | {"density": whole_density}), sort_keys=True, indent=1)
+        printing.write(out, (text + "\n").encode())
     return result
 
 
@@ -334,31 +333,9 @@ def _row(level: str, row: probes.BlockSummary) -> dict:
     }
 
 
-def _output(path: str | None, option: str, kinds: Sequence[str]) -> Path | None:
-    """The path of a file to write, or None; ValueError before anything is measured when it cannot be written."""
-    if path is None:
-        return None
-    found = Path(path)
-    if found.suffix[1:] not in kinds:
-        raise ValueError(f"{option} must end in {' or '.join('.' + kind for kind in kinds)}, got {path!r}")
-    if not found.parent.is_dir() or found.is_dir():
-        raise ValueError(f"{option} needs a file in an existing folder, got {path!r}")
-    return found
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Writes the file under a temporary name and renames it, so that a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _representation(options: argparse.Namespace) -> dict:
-    out = _output(options.out, "--out", ("json",))
-    picture = _output(options.figure, "--figure", drawing.FORMATS)
+    out = printing.checked(options.out, "--out", ("json",))
+    picture = printing.checked(options.figure, "--figure", drawing.FORMATS)
     if options.at == "checkpoint" and not options.checkpoint:
         raise ValueError("--at checkpoint needs --checkpoint FILE, as python -m tuning train --out saves it")
     s = _setting(options)
@@ -373,9 +350,9 @@ def _representation(options: argparse.Namespace) -> dict:
     if picture:
         series = {at: {q: [r.estimates[q] for r in layers] for q in SHOWN} for at, layers in found.items()}
         names = [row.name for row in next(iter(found.values()))]
-        _replace(picture, drawing.file_bytes(drawing_dimension.layers_figure(series, names), picture.suffix[1:]))
+        printing.write(picture, drawing.file_bytes(drawing_dimension.layers_figure(series, names), picture.suffix[1:]))
     if out:
-        _replace(out, (json.dumps(_finite(result), sort_keys=True, indent=1) + "\n").encode())
+        printing.write(out, (json.dumps(printing.finite(result), sort_keys=True, indent=1) + "\n").encode())
     return result
 
 
@@ -402,7 +379,7 @@ def _layer_row(at: str, row: LayerRepresentation) -> dict:
 
 
 def _dimension(options: argparse.Namespace) -> dict:
-    picture = _output(options.figure, "--figure", drawing.FORMATS)
+    picture = printing.checked(options.figure, "--figure", drawing.FORMATS)
     s = _setting(options)
     shapes = {k: v.shape for k, v in s.point.items()}
     objective = penalized(s.subject, s.batches, options.penalty)
@@ -439,7 +416,7 @@ def _dimension(options: argparse.Namespace) -> dict:
         seeds = list(range(options.runs)) * (len(tried) // options.runs)
         figure = drawing_dimension.dimension_figure(
             found, tried, scores, seeds=seeds, baseline=full, chance=floor, score="test accuracy")
-        _replace(picture, drawing.file_bytes(figure, picture.suffix[1:]))
+        printing.write(picture, drawing.file_bytes(figure, picture.suffix[1:]))
     return s.header() | {
         "dimensions": tried, "scores": scores, "full": full, "floor": floor, "value": found.value,
         "interval": list(found.interval), "isotonic": found.isotonic, "not_reached": found.not_reached,
@@ -449,41 +426,6 @@ def _dimension(options: argparse.Namespace) -> dict:
 
 def _list(_: argparse.Namespace) -> dict:
     return {"instruments": INSTRUMENTS, "functions": sorted(n for n in probes.__all__ if n[0].islower())}
-
-
-def _show(value: Mapping, indent: str = "") -> None:
-    for key, entry in value.items():
-        if isinstance(entry, Mapping):
-            print(f"{indent}{key}:")
-            _show(entry, indent + "  ")
-        elif isinstance(entry, list) and entry and isinstance(entry[0], Mapping):
-            print(f"{indent}{key}:")
-            lines = [list(entry[0]), *([_word(x) for x in row.values()] for row in entry)]
-            widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-            for line in lines:
-                print(indent + "  " + "  ".join(x.rjust(w) for x, w in zip(line, widths, strict=True)))
-        else:
-            items = entry if isinstance(entry, list) else [entry]
-            print(f"{indent}{key}: {', '.join(map(_word, items))}")
-
-
-def _word(x) -> str:
-    if isinstance(x, Mapping):                          # an estimate, an interval or an eigenvalue
-        text = f"{'' if x.get('converged', True) else '~'}{x['value']:.4g}"
-        low, high = x.get("interval", (x["value"],) * 2)
-        if x.get("stderr"):
-            return f"{text} ± {x['stderr']:.2g}"
-        return text if low == high else f"[{low:.2g}, {high:.2g}]"
-    return f"{x:.6g}" if isinstance(x, float) else str(x)
-
-
-def _finite(value):
-    """The value with infinities as words, which JSON has no numbers for."""
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return str(value) if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -500,14 +442,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     if options.json:
-        print(json.dumps(_finite(result), sort_keys=True))
+        print(json.dumps(printing.finite(result), sort_keys=True))
     else:
         if "blocks" in result:
             result["blocks"] = [{word: row[key] for key, word in HEADS.items()} for row in result["blocks"]]
         if "layers" in result:
             heads = ("at", "layer", "n", "dropped", *SHOWN)
             result["layers"] = [{head.replace("_", " "): row[head] for head in heads} for row in result["layers"]]
-        _show(result)
+        printing.show(result)
     return 0
 
 

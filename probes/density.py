@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy import stats
 
+from probes.layout import dense
 from probes.quadrature import Lockstep, known_pairs, pool, settle
 from probes.records import Estimate, student
 
@@ -242,9 +243,7 @@ def _assemble(runs: list[Lockstep], values: np.ndarray, op) -> Density:
 def _dense(op) -> Density:
     """Every eigenvalue, by D products."""
     size = op.shape[0]
-    matrix = op @ torch.eye(size, dtype=op.dtype, device=getattr(op, "device", "cpu"))
-    if not bool(torch.isfinite(matrix).all()):
-        raise ValueError("a product of the operator is not finite; take the spectrum at a finite point")
+    matrix = dense(op)
     values = torch.linalg.eigvalsh((matrix + matrix.T).double() / 2).cpu().numpy()
     resolution = ROUNDING * torch.finfo(op.dtype).eps * float(np.abs(values).max())
     return Density(values[None], np.full((1, size), 1 / size), size, size, "exact", resolution=resolution)

@@ -20,9 +20,10 @@ import torch
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
+from probes.layout import check_finite, dense
+
 ORDERS = {"magnitude": np.abs, "largest": lambda x: x, "smallest": lambda x: -x}
 PROOF = 12                  # steps after which a settled Ritz value may end a sequence that found nothing
-NOT_FINITE = "a product with the operator is not finite; check the point at which it was made"
 RISK = 0.05                 # probability with which the bound on what a sequence has not seen may fail
 
 
@@ -46,9 +47,8 @@ class _Krylov:
         m = len(self.alpha)
         q = self.basis[m]
         w = self.op @ q
+        check_finite(w)
         self.alpha.append(float(q @ w))
-        if not math.isfinite(self.alpha[-1]):
-            raise ValueError(NOT_FINITE)
         self.leak.append(self.locked.T @ w)
         size = float(w.norm())
         past = self.basis[:m + 1]
@@ -252,9 +252,7 @@ def extreme(op, k: int, which: str, tol: float, seed: int, max_products: int, kn
 
 def _all(op, k: int, which: str) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
     """What `extreme` returns, from the matrix itself: the cheaper way for a small one."""
-    matrix = op @ torch.eye(op.shape[0], dtype=op.dtype, device=getattr(op, "device", "cpu"))
-    if not bool(torch.isfinite(matrix).all()):
-        raise ValueError(NOT_FINITE)
+    matrix = dense(op)
     values, vectors = torch.linalg.eigh((matrix + matrix.T).double() / 2)
     rank = np.argsort(-ORDERS[which](values.cpu().numpy()), kind="stable")[:k]
     places = torch.as_tensor(rank.copy(), device=values.device)

@@ -50,6 +50,19 @@ def columns(shapes: Mapping[str, Sequence[int]], names: Sequence[str]) -> Tensor
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
 
 
+def dense(op) -> Tensor:
+    """The matrix (D, D) of anything with .shape, .dtype and `op @ v`, by D products; ValueError when it is not finite."""
+    found = op @ torch.eye(op.shape[0], dtype=op.dtype, device=getattr(op, "device", "cpu"))
+    check_finite(found)
+    return found
+
+
+def check_finite(product: Tensor) -> None:
+    """Refuse a product with NaN or infinity."""
+    if not bool(torch.isfinite(product).all()):
+        raise ValueError("a product of the operator is not finite; make it at a finite point")
+
+
 def match(names: Sequence[str], pattern: str | Sequence[str]) -> tuple[str, ...]:
     """The names that equal or match (shell glob) a pattern, in their own order; ValueError if none does."""
     patterns = [pattern] if isinstance(pattern, str) else list(pattern)

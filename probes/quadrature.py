@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probes.layout import check_finite
+
 APART = 100                 # a settled cluster is this many residuals away from every other node
 FAINT = 0.02                # singular values below this share of the largest are no further direction
 
@@ -57,8 +59,7 @@ class Lockstep:
         q = past[:, j]
         w = (self.op @ q.T.contiguous()).T[..., None]
         self.products += len(going)
-        if not bool(torch.isfinite(w).all()):
-            raise ValueError("a product of the operator is not finite; take the spectrum at a finite point")
+        check_finite(w)
         here = going.cpu().numpy()
         alpha = (q * w[..., 0]).sum(1)
         self.alpha[here, j], self.length[here] = alpha.double().cpu().numpy(), j + 1

@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from probes.layout import columns, group_names
+from probes.layout import check_finite, columns, dense, group_names
 from probes.quadrature import known_pairs
 from probes.records import Estimate, student
 
@@ -101,7 +101,7 @@ def frobenius(op, *, budget: int = 32, deflate=None, seed: int = 0) -> Estimate:
     """
     size, rest = _square(op), _Rest(op, deflate, None)
     if size <= budget:
-        return _root(_exact("square", float((_matrix(op) ** 2).sum()), size))
+        return _root(_exact("square", float((dense(op).double() ** 2).sum()), size))
     if budget < 2:
         raise ValueError(f"a standard error takes two probes, got budget={budget}")
     generator, k = torch.Generator().manual_seed(seed), budget // SHARE if budget >= LEAST else 0
@@ -148,8 +148,7 @@ class _Rest:
             return torch.zeros_like(v), 0.0
         self.products += v.shape[1] * self.cost
         found = (self.op @ v.to(self.op.dtype)).double()
-        if not bool(torch.isfinite(found).all()):
-            raise ValueError("a product of the operator is not finite; take the trace at a finite point")
+        check_finite(found)
         less = 0.0
         if self.control is not None:
             less = (self.control @ v.to(getattr(self.control, "dtype", self.op.dtype))).double()
@@ -280,21 +279,13 @@ def _square(op) -> int:
     return op.shape[0]
 
 
-def _matrix(op) -> Tensor:
-    """The matrix itself, by D products."""
-    found = op @ torch.eye(op.shape[0], dtype=op.dtype, device=getattr(op, "device", "cpu"))
-    if not bool(torch.isfinite(found).all()):
-        raise ValueError("a product of the operator is not finite; take the trace at a finite point")
-    return found.double()
-
-
 def _exact(name: str, value: float, n: int, **more) -> Estimate:
     return Estimate(name, value, 0.0, (value, value), n, method="dense", **more)
 
 
 def _dense(op, parts: Mapping[str, Tensor]) -> Estimate:
     """The exact trace and each group's, by D products."""
-    diagonal = _matrix(op).diagonal()
+    diagonal = dense(op).double().diagonal()
     each = {k: _exact(f"trace of {k}", float(diagonal[places].sum()), len(places)) for k, places in parts.items()}
     size = len(diagonal)
     return _exact("trace", float(diagonal.sum()), size, products=size, parts=each if len(each) > 1 else {})

@@ -78,6 +78,7 @@ def test_the_bound_on_the_unseen_holds_and_is_not_idle():
             run.step()
             bounds.append([lanczos.unseen(run.alpha, run.beta, t) for t in (*values, 1.2, -0.7)])
         bounds = np.array(bounds)
+        # once an eigenvalue has converged its bound is its share, with the recurrence's rounding
         assert (bounds[:, :D] >= shares * (1 - 1e-6)).all()
         assert (np.diff(bounds, axis=0) <= 1e-12).all()
         assert (bounds[-1, D:] < 1e-12).all() and bounds[-1, 0] < 1.1 * shares[0]

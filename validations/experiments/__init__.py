@@ -15,7 +15,6 @@ from . import (
     perturbation,
     sharpness,
     sites,
-    sweep,
     symbolic,
     synthesis,
     transfer,
@@ -42,7 +41,6 @@ KINDS: dict[str, Experiment] = {
     "multiplets": multiplets.EXPERIMENT,
     "convergence": convergence.EXPERIMENT,
     "sharpness": sharpness.EXPERIMENT,
-    "sweep": sweep.EXPERIMENT,
 }
 
 __all__ = ["KINDS", "Experiment", "Setting"]

@@ -11,7 +11,6 @@ from theory.kernel import gradient_components
 from theory.loss import CrossEntropy
 from theory.subspace import projected_gain
 from tuning import fit
-from validations.experiments.sweep import crossing
 
 
 def _least(objective, subspace):
@@ -85,9 +84,3 @@ def test_gradient_components_are_those_of_the_dense_curvature():
     np.testing.assert_allclose(values, dense[::-1][: len(values)], rtol=1e-9)
     np.testing.assert_allclose(np.abs(components), np.abs(V.T @ gradient)[::-1][: len(values)], rtol=1e-8)
     assert components @ components == pytest.approx(gradient @ gradient)    # the gradient lies in the curvature's range
-
-
-def test_a_predicted_curve_crosses_where_it_is_read():
-    assert crossing([4, 16], [0.5, 0.7], 64) == pytest.approx(2 ** (4 + 2 * 0.2 / 0.3))
-    assert crossing([4, 16], [0.5, 0.95], 64) == pytest.approx(2 ** (2 + 2 * 0.4 / 0.45))
-    assert crossing([4, 16], [0.95, 0.99], 64) == pytest.approx(4 * 0.9 / 0.95)
