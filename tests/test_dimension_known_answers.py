@@ -9,8 +9,9 @@ import torch
 from probes.dimension import random_subspace, threshold_dimension
 from theory.kernel import gradient_components
 from theory.loss import CrossEntropy
-from theory.subspace import projected_gain
+from theory.subspace import projected_block, projected_gain
 from tuning import fit
+from validations.experiments.within import crossing
 
 
 def _least(objective, subspace):
@@ -84,3 +85,24 @@ def test_gradient_components_are_those_of_the_dense_curvature():
     np.testing.assert_allclose(values, dense[::-1][: len(values)], rtol=1e-9)
     np.testing.assert_allclose(np.abs(components), np.abs(V.T @ gradient)[::-1][: len(values)], rtol=1e-8)
     assert components @ components == pytest.approx(gradient @ gradient)    # the gradient lies in the curvature's range
+
+
+def test_directions_seen_from_a_random_subspace_are_those_of_drawn_ones():
+    rng, size, k = np.random.default_rng(2), 10, 3
+    V = np.linalg.qr(rng.standard_normal((size, k)))[0]
+    for d in (1, 2, 5, 10):
+        seen = np.array([B @ B.T for B in (projected_block(k, size, d, rng) for _ in range(4000))])
+        drawn = np.array([V.T @ P @ P.T @ V for P in (np.linalg.qr(rng.standard_normal((size, d)))[0] for _ in range(4000))])
+        spread = np.hypot(seen.std(0), drawn.std(0)) / math.sqrt(4000)
+        assert (np.abs(seen.mean(0) - drawn.mean(0)) <= 4 * spread + 1e-12).all()
+        # distribution, not only mean: the largest eigenvalue too
+        tops = [np.linalg.eigvalsh(x)[:, -1] for x in (seen, drawn)]
+        assert abs(tops[0].mean() - tops[1].mean()) <= 4 * math.hypot(*(t.std() for t in tops)) / math.sqrt(4000) + 1e-12
+    with pytest.raises(ValueError, match="between 1 and 10"):
+        projected_block(3, 10, 11, rng)
+
+
+def test_a_predicted_curve_crosses_where_it_is_read():
+    assert crossing([4, 16], [0.5, 0.7], 64) == pytest.approx(2 ** (4 + 2 * 0.2 / 0.3))
+    assert crossing([4, 16], [0.5, 0.95], 64) == pytest.approx(2 ** (2 + 2 * 0.4 / 0.45))
+    assert crossing([4, 16], [0.95, 0.99], 64) == pytest.approx(4 * 0.9 / 0.95)

@@ -8,7 +8,8 @@ from scipy.linalg import cholesky, solve_triangular
 from theory.kernel import degrees_of_freedom, participation_ratio
 
 __all__ = [
-    "Bound", "descent_share", "effective_dimension", "participation_ratio", "projected_gain", "restricted_optimum_bounds",
+    "Bound", "descent_share", "effective_dimension", "participation_ratio", "projected_block", "projected_gain",
+    "restricted_optimum_bounds",
     "steps_to_share", "tail_exponent", "tail_share", "threshold_dimension",
 ]
 
@@ -45,8 +46,7 @@ def projected_gain(eigenvalues, components, ambient, dimensions, *, ridge, draws
     J(z) = g'z + 1/2 z'(H + r I) z with H's nonzero eigenvalues l_i, g_i = v_i'g the gradient's components along its
     eigenvectors (so that each direction keeps its own distance g_i / (l_i + r)) and g zero elsewhere. For P (D, d) with
     orthonormal columns, drawn uniformly, share = g'P (P'(H + r I)P)^-1 P'g over sum_i g_i^2 / (l_i + r) =
-    g'A (r I + L A)^-1 g over the same, with A (k, k) = V'PP'V, a matrix beta variate: A = T^-1 S T^-T, T T' = S + S', S and S'
-    Wishart with d and D - d degrees of freedom. Derived; the sublevel sets of Larsen et al. 2022, with one distance for all
+    g'A (r I + L A)^-1 g over the same, with A = B B', B = V'P of `projected_block`. Derived; the sublevel sets of Larsen et al. 2022, with one distance for all
     directions, are `threshold_dimension`.
     Raises ValueError for lengths that differ, negative curvatures, ridge <= 0, and dimensions outside 1..ambient.
     """
@@ -62,22 +62,33 @@ def projected_gain(eigenvalues, components, ambient, dimensions, *, ridge, draws
     shares = np.ones((draws, len(dimensions)))
     for j, d in enumerate(dimensions):
         for i in range(draws if d < ambient else 0):
-            part = _wishart(rng, d, k)
-            T = cholesky(part + _wishart(rng, ambient - d, k), lower=True)
-            half = solve_triangular(T, part, lower=True)
-            A = solve_triangular(T, half.T, lower=True)
+            B = projected_block(k, ambient, d, rng)
+            A = B @ B.T
             shares[i, j] = g @ A @ np.linalg.solve(ridge * np.eye(k) + values[:, None] * A, g) / full
     return shares
 
 
-def _wishart(rng, freedom, k):
-    """A Wishart matrix (k, k) with unit scale: by Bartlett's triangular factor, or as a product when it is singular."""
+def projected_block(k, ambient, dimension, rng):
+    """k given directions seen from a random subspace: B (k, min(k, d)), with B B' distributed as V'P P'V.
+
+    V (D, k) has orthonormal columns, P (D, d) too and is drawn uniformly; B B' is a matrix beta variate, T^-1 S T^-T with
+    T T' = S + S', S and S' Wishart with d and D - d degrees of freedom (Muirhead 1982, section 3.3). What is linear in the k
+    directions and trained within P depends on P through B alone. Raises ValueError unless 1 <= k, d <= D.
+    """
+    if not (1 <= k <= ambient and 1 <= dimension <= ambient):
+        raise ValueError(f"directions and dimension must lie between 1 and {ambient}, got {k} and {dimension}")
+    inside, outside = (_wishart_factor(rng, freedom, k) for freedom in (dimension, ambient - dimension))
+    T = cholesky(inside @ inside.T + outside @ outside.T, lower=True)
+    return solve_triangular(T, inside, lower=True)
+
+
+def _wishart_factor(rng, freedom, k):
+    """A factor F of a Wishart matrix F F' (k, k) with unit scale: Bartlett's triangle, or Gaussian columns when singular."""
     if freedom < k:
-        rows = rng.standard_normal((freedom, k))
-        return rows.T @ rows
+        return rng.standard_normal((k, freedom))
     factor = np.tril(rng.standard_normal((k, k)), -1)
     factor[np.diag_indices(k)] = np.sqrt(rng.chisquare(freedom - np.arange(k)))
-    return factor @ factor.T
+    return factor
 
 
 @dataclass(frozen=True)
