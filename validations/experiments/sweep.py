@@ -270,24 +270,28 @@ def _beyond_head(setting: Setting, subject, params: Params) -> float | None:
 def _coefficient(setting: Setting, subject, params: Params, before: dict) -> dict:
     """Return the local learning coefficient at trained parameters, under a prior of LOCAL times the largest curvature.
 
-    In a quadratic it is half the effective dimension at that ridge. Members fold into the batch where they can; a delta whose
-    members cannot is not measured.
+    The loss is taken less its tangent there, so that the end of a finite training with a penalty is stationary. In a quadratic
+    it is half the effective dimension at that ridge. Members fold into the batch where they can; a delta whose members cannot
+    is not measured.
     """
     if isinstance(subject, Subject) and not foldable(subject):
         return {"status": "not measured: members share no weights", "value": None}
     n = len(setting.train.labels)
+    params = {name: value.detach().requires_grad_() for name, value in params.items()}
     nbeta, parts = n / math.log(n), torch.arange(n).chunk(max(1, n // PART))
+
+    tangent = dict(zip(params, torch.autograd.grad(subject.loss(params, setting.train), list(params.values())), strict=True))
 
     def losses(p: Params, batch) -> Tensor:
         chains = len(next(iter(p.values())))
         spread = type(batch)(*(x.expand(chains, *x.shape) for x in batch))
         made = outputs(subject, p, spread) if isinstance(subject, Subject) else torch.func.vmap(subject.outputs)(p, spread)
         each = torch.nn.functional.cross_entropy(made.flatten(0, 1), spread.labels.flatten(), reduction="none")
-        return each.view(chains, -1).mean(1)
+        return each.view(chains, -1).mean(1) - sum((p[name] * slope).flatten(1).sum(1) for name, slope in tangent.items())
 
     found = local_learning_coefficient(
         losses,
-        params,
+        {name: value.detach() for name, value in params.items()},
         [_rows(setting.train, part) for part in parts],
         step=STABLE / (nbeta * (1 + LOCAL) * before["curvature"]),
         gamma=nbeta * LOCAL * before["curvature"],
