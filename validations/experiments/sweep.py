@@ -162,10 +162,11 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
     ceased to be finite scores as the start does.
     """
     subject, before = headed(setting.subjects["delta"]), predicted.record
-    dimensions = _dimensions(setting, before["parameters"])
+    size = sum(p.numel() for p in subject.initial.values())
+    dimensions = _dimensions(setting, size)
     rates = sorted(float(x) for x in setting.options.get("rates", RATES))
     whole = [Whole(shapes(subject.initial))] * _count(setting)
-    grid = [*zip(dimensions, _subspaces(setting, subject, dimensions), strict=True), (before["parameters"], whole)]
+    grid = [*zip(dimensions, _subspaces(setting, subject, dimensions), strict=True), (size, whole)]
     everything = [(i, 0, k) for i in range(len(grid)) for k in range(len(rates))]
     first = _runs(setting, before, subject, grid, rates, everything)
     by_share, by_accuracy = [], []

@@ -1,0 +1,155 @@
+"""Does tuning need few directions, and do the several notions of its dimension order tasks alike?"""
+
+from functools import partial
+
+import numpy as np
+
+from ..controls.sweep import latent_setting, narrow_setting, wide_setting
+from ..experiments.within import at_ends
+from ..statistics import Columns, Statistic, partial_rank_correlation
+from ..verdict import Criterion
+from .claim import Assumption, Cell, Claim, Comparison, Row, mean
+from .plants import own, swapped
+from .sweep_curve import swept
+
+TENFOLD = float(np.log2(10))
+
+
+def _gained(cell: Cell) -> bool:
+    return cell.measured.record["fit"]["accuracy"]["status"] != "no gain"
+
+
+def _low_rows(cell: Cell) -> list[Row]:
+    """Return how many octaves the accuracy's threshold dimension lies below D, and below the head's numbers; and the gap's power."""
+    before, after = cell.predicted.record, cell.measured.record
+    if not _gained(cell):
+        return []
+    dimensions, size = swept(cell)
+    value, low, high = at_ends(after["fit"]["accuracy"], dimensions[0], size)
+    octaves = {"octaves": np.log2(size / value)}
+    octaves |= {"below_head": np.log2(before["head"] / value)}
+    octaves |= {"expected": np.log2(size / before["accuracy"]), "error": abs(np.log2(value / before["accuracy"]))} if before["accuracy"] else {}
+    own_rows = [row for row in after["rows"] if row["chosen_share"] and not row["full"]]
+    gaps = {d: np.mean([r["test_loss"] - r["train_loss"] for r in own_rows if r["dimension"] == d]) for d in dimensions}
+    grown = {d: g for d, g in gaps.items() if g > 0}
+    power = np.polyfit(np.log(list(grown)), np.log(list(grown.values())), 1)[0] if len(grown) > 2 else np.nan
+    numbers = {"measured": value, "low": low, "high": high, "parameters": size, "head": before["head"]}
+    baseline = after["fit"]["accuracy"]["baseline"]
+    found = {**numbers, **octaves, "predicted": before["accuracy"] or np.nan, "gap_power": power, "accuracy": baseline}
+    return [cell.place | {name: float(v) for name, v in found.items() if np.isfinite(v)} | {"majority": after["majority"]}]
+
+
+def _worst(c: Columns) -> float:
+    """Return the mean octaves of the delta that has the fewest."""
+    names = np.asarray(c["delta"])
+    return float(min(np.mean(c["octaves"][names == name]) for name in np.unique(names)))
+
+
+GAINED = Assumption(
+    "tuning gains",
+    "full tuning is more accurate than the majority class",
+    _gained,
+    lambda cells: f"median accuracy {np.median([c.measured.record['fit']['accuracy']['baseline'] for c in cells]):.2f}, "
+    f"majority {np.median([c.measured.record['majority'] for c in cells]):.2f}",
+)
+LOW = Claim(
+    id="low-dimension",
+    view="optimization",
+    title="Tuning needs few of its directions",
+    statement="Held-out accuracy reaches 90 % of full tuning's gain in a random subspace of at most a tenth of the tuned numbers, for every "
+    "delta and for all weights.",
+    equation="d_90 <= D \\/ 10",
+    equation_alt="d ninety is at most D over ten",
+    derived="nothing: the claim is the literature's, and the dimension is measured; linear theory's expectation stands beside it",
+    sources=("li2018", "aghajanyan2021"),
+    kind="sweep",
+    rows=_low_rows,
+    statistic=Comparison("octaves below the tuned numbers", mean("octaves")),
+    criteria=(
+        Criterion("octaves", "octaves of D over the dimension", mean("octaves"), (TENFOLD, np.inf), (2.0, np.inf)),
+        Criterion("worst", "octaves of the delta that has the fewest", _worst, (2.0, np.inf), (1.0, np.inf)),
+    ),
+    rivals=(
+        Comparison("octaves below the head's own numbers", mean("below_head")),
+        Comparison("octaves that linear theory of the head expects", mean("expected")),
+        Comparison("measured over linear theory's dimension, octaves either way", mean("error")),
+        Comparison("power of d in the generalisation gap (a half in the published bound)", mean("gap_power")),
+    ),
+    assumptions=(GAINED,),
+    rule="Supported when the dimension lies ten times below the number of tuned numbers on average, and four times for every delta; refuted "
+    "below four times on average, or below twice for some delta.",
+    reason="A tenth is the least that the literature calls low; a random subspace of half the numbers would hold no surprise.",
+    change="Larger D: linear theory expects the dimension to depend on the head and the features, hardly on how many numbers stand beside "
+    "them, so that the ratio measures D. Compare the dimension with the head's own numbers.",
+    good=partial(own, "sweep", wide_setting, 2),
+    bad=partial(own, "sweep", narrow_setting, 2),
+    good_is="a head among sixteen times as many numbers that hardly matter",
+    bad_is="a head alone, whose directions are all needed",
+)
+
+
+def _alike_rows(cell: Cell) -> list[Row]:
+    before, after = cell.predicted.record, cell.measured.record
+    coefficient = after["coefficient"]["value"]
+    if not _gained(cell) or coefficient is None:
+        return []
+    dimensions, size = swept(cell)
+    values = {name: at_ends(after["fit"][name], dimensions[0], size)[0] for name in ("accuracy", "share")}
+    features = {"features": after["features"]["value"]} if after["features"] else {}
+    known = {"effective": before["effective_dimension"], "participation": before["participation"], "parameters": size}
+    return [cell.place | {"coefficient": coefficient, "status": after["coefficient"]["status"]} | values | known | features]
+
+
+def _ranked(x: str, y: str) -> Statistic:
+    """Return Spearman's correlation over tasks within each delta."""
+
+    def correlation(c: Columns) -> float:
+        if x not in c or y not in c:
+            return float("nan")
+        return partial_rank_correlation(c[x], c[y], [], np.asarray(c["delta"]))
+
+    return correlation
+
+
+ALIKE = Claim(
+    id="dimensions-alike",
+    view="optimization",
+    title="The notions of dimension order tasks alike",
+    statement="Within a delta, the tasks with the larger threshold dimension of held-out accuracy are those with the larger effective dimension of "
+    "the frozen model's curvature and the larger local learning coefficient after training.",
+    equation='rho (d_90, sum_i lambda_i / (lambda_i + r)) > 0, quad rho (d_90, lambda_"LLC") > 0',
+    equation_alt="the rank correlations of d ninety with the effective dimension and with the local learning coefficient are positive",
+    derived="the frozen features' spectrum gives the effective dimension; the learning coefficient is measured after training",
+    sources=("larsen2022", "lau2023"),
+    kind="sweep",
+    rows=_alike_rows,
+    statistic=Comparison("rank correlation of threshold and effective dimension", _ranked("accuracy", "effective")),
+    criteria=(
+        Criterion("effective", "rank correlation with the effective dimension", _ranked("accuracy", "effective"), (0.3, 1.01), (0.0, 1.01)),
+        Criterion("coefficient", "rank correlation with the learning coefficient", _ranked("accuracy", "coefficient"), (0.3, 1.01), (0.0, 1.01)),
+    ),
+    rivals=(
+        Comparison("number of tuned numbers", _ranked("accuracy", "parameters")),
+        Comparison("participation ratio of the frozen kernel", _ranked("accuracy", "participation")),
+        Comparison("TwoNN dimension of the trained features", _ranked("accuracy", "features")),
+        Comparison("threshold dimension of the gain in the penalised objective", _ranked("accuracy", "share")),
+        Comparison("effective dimension and learning coefficient", _ranked("effective", "coefficient")),
+    ),
+    assumptions=(
+        Assumption(
+            "chains agree",
+            "the chains of the learning coefficient agree and are in equilibrium",
+            lambda cell: cell.measured.record["coefficient"]["status"] == "ok",
+            lambda cells: f"{sum(c.measured.record['coefficient']['value'] is not None for c in cells)} of {len(cells)} have a value",
+            needed=0.5,
+        ),
+    ),
+    rule="Supported when both rank correlations over tasks exceed 0.3; refuted when one of them is negative.",
+    reason="Notions that measure the same thing should at least order the same tasks alike; with few tasks a correlation of 0.3 is what can be "
+    "told from none.",
+    change="Tasks whose heads have as many classes: the head's numbers alone order tasks of different numbers of classes.",
+    good=partial(own, "sweep", latent_setting, 4),
+    bad=partial(swapped, "sweep", latent_setting, 4),
+    good_is="plants whose states have 2 to 24 directions",
+    bad_is="the curvature of another plant",
+)
