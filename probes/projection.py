@@ -253,13 +253,16 @@ def _sorf(size: int, d: int, generator: torch.Generator, dtype: torch.dtype, dev
 
     A full block is an orthogonal matrix; only what fills the rest can bend P'P away from the identity. Where
     K is large, the rest repeats rows of the last block with random signs, both copies times sqrt(1/2), which
-    keeps P'P = I. Otherwise it holds the first rows of one more block, and a Cholesky factor of P'P corrects.
+    keeps P'P = I. Otherwise it holds the first rows of one more block, and a Cholesky factor of P'P corrects. Where D
+    does not fill one block (d > D / 2, or D < 256), P is dense.
     """
     n = max(256, 1 << (d - 1).bit_length())
     full, rest = divmod(size, n)
-    truncated = rest > 0 and (full == 0 or (full < FEW and d <= CORRECT))
-    if truncated and d > CORRECT:
+    if full == 0 and d > CORRECT:
         raise ValueError(f"a sorf of dimension {d} needs at least {n} numbers to move, got {size}; use kind='onehot'")
+    if full == 0:               # a part of one block, a dyadic convolution, may be singular
+        return _dense(size, d, generator, dtype, device)
+    truncated = rest > 0 and full < FEW and d <= CORRECT
     blocks, tied = full + truncated, 0 if truncated else rest
     signs = (torch.randint(2, (blocks * n + tied,), generator=generator, dtype=torch.int8) * 2 - 1).to(device)
     start = (torch.randint(2, (n,), generator=generator, dtype=torch.int8) * 2 - 1).to(device)

@@ -192,3 +192,9 @@ def test_bad_input_is_a_sentence():
         said(SHAPES, 9, layers=lambda names: {"a": names, "b": names[:1]}, seed=0)
     with pytest.raises(ValueError, match="theta must end in 9"):
         said(SHAPES, 9, seed=0).apply(torch.ones(5))
+
+
+@pytest.mark.parametrize("size, d", [(4870, 4383), (4870, 2100), (300, 290), (200, 3), (5000, 4096)])
+def test_a_sorf_is_exact_whatever_is_left_of_a_block(size, d):
+    found = random_subspace({"a": (size,)}, d, seed=0)
+    assert found.orthonormality_error() < 2e-6
