@@ -24,6 +24,7 @@ from probes.dimension import Curve, DimensionEstimate, Projection, random_subspa
 from probes.found import FoundSubspace, gauss_newton_directions, principal_directions, reachable_directions
 from probes.layers import LayerRepresentation, layer_representations
 from probes.learning import LearningCoefficient, local_learning_coefficient
+from probes.projection import LayerScaled, said
 from probes.prompts import KEpsilon, PromptReach, k_epsilon, prompt_reachability
 from probes.records import Estimate
 from probes.representation import ScaleCurve, gride, local_pca, mle, participation_ratio, two_nn
@@ -54,6 +55,7 @@ __all__ = [
     "FoundSubspace",
     "KEpsilon",
     "LayerRepresentation",
+    "LayerScaled",
     "LearningCoefficient",
     "LeastEnergy",
     "LinearMap",
@@ -107,6 +109,7 @@ __all__ = [
     "reachable",
     "reachable_directions",
     "response",
+    "said",
     "summaries",
     "threshold_dimension",
     "token_slots",

@@ -56,11 +56,12 @@ class DimensionEstimate:
     warning: str
 
 
-# shapes of the rise from 0 to 1 with their inverses: symmetric, and slow to finish or slow to start
+# shapes of the rise from 0 to 1 with their inverses: symmetric, slow to finish, slow to start, and a power of d up to a corner
 RISES: tuple[tuple[Callable, Callable], ...] = (
     (lambda u: 1 / (1 + np.exp(-u)), lambda p: np.log(p / (1 - p))),
     (lambda u: np.exp(-np.exp(-u)), lambda p: -np.log(-np.log(p))),
     (lambda u: -np.expm1(-np.exp(u)), lambda p: np.log(-np.log1p(-p))),
+    (lambda u: np.exp2(np.minimum(u, 0)), np.log2),
 )
 
 
@@ -70,14 +71,14 @@ def threshold_dimension(dimensions: Sequence[float], scores: Sequence[float], *,
     """The smallest dimension whose score is chance + share (baseline - chance), with a credible interval.
 
     One row per run; baseline holds the scores of full runs; higher is better. The model is score = chance +
-    (A - chance) rise((log2 d - m) / s) + sigma t_4 noise, where the rise is logistic, Gompertz or
-    complementary log-log with equal prior weight; its posterior is summed over a grid of (m, s, A, sigma)
-    refined three times, and the baseline's mean has Student's posterior. The isotonic fit to the medians
-    stands beside it: a gap of more than 0.3 in log2 d is a misfit. (An interval bootstrapped over 3 seeds
-    would cover half as often as it says.) Between two dimensions where the scores jump, the interval is the gap
-    between them. One run per dimension leaves the noise to the curve's misfit, and the warning says so. Raises
-    ValueError for fewer than 3 distinct dimensions, fewer than 2 full runs, a baseline below chance, scores that
-    are not finite, and a share outside (0, 1] or a confidence outside (0, 1).
+    (A - chance) rise((log2 d - m) / s) + sigma t_4 noise, where the rise is logistic, Gompertz, complementary log-log
+    or min(1, 2^u), which a quadratic problem of equal curvatures makes, with equal prior weight; its posterior is
+    summed over a grid of (m, s, A, sigma) refined three times, and the baseline's mean has Student's posterior. The
+    isotonic fit to the medians stands beside it: a gap of more than 0.3 in log2 d is a misfit. (An
+    interval bootstrapped over 3 seeds would cover half as often as it says.) Between two dimensions where the scores
+    jump, the interval is the gap between them. One run per dimension leaves the noise to the curve's misfit, and the
+    warning says so. Raises ValueError for fewer than 3 distinct dimensions, fewer than 2 full runs, a baseline below
+    chance, scores that are not finite, and a share outside (0, 1] or a confidence outside (0, 1).
     """
     if not (0 < share <= 1 and 0 < confidence < 1):
         raise ValueError(f"share must lie in (0, 1] and confidence in (0, 1), got {share} and {confidence}")

@@ -11,8 +11,11 @@ from . import figures_advice as advice
 from . import figures_control as control
 from . import figures_curvature as curvature
 from . import figures_disturbance as disturbance
+from . import figures_families as families
 from . import figures_laws as laws
 from . import figures_optimization as optimization
+from . import figures_origins as origins
+from . import figures_planted as planted
 from . import figures_ports as ports
 from . import figures_reach as reach
 from . import figures_sharpness as sharpness
@@ -287,6 +290,63 @@ PLATES = (
         "delta, each about the median of its task and seed. (b) Rank correlation with the gap, given the training loss, over the "
         "deltas and penalties of a cell; every point is one task and seed, bars are medians. {n}. Nothing was fitted.",
         "Left: generalisation gap against sharpness. Right: partial rank correlations of sharpness, its variants and its rivals.",
+    ),
+    Plate(
+        "planted-dimension",
+        planted.planted_dimension,
+        {"rows": ("task", "known", "measured", "low", "high", "error"), "curves": ("task", "relative", "measured")},
+        "Problems of known dimension, planted on the frozen network. (a) Share of the gain that training in a random subspace "
+        "makes, against its dimension over the known number k of directions; the dark line is the median of all runs, the dashed "
+        "one the mean that theory expects, d/k. (b) Measured less known dimension with its 90 % interval. (c) Error of the "
+        "measurement, and its distance from what other answers would have been; bars are medians. {n}. Nothing was fitted.",
+        "Top left: share of the gain against dimension over k. Top right: intervals about the known dimension. Bottom: errors of "
+        "the measurement and of rivals.",
+    ),
+    Plate(
+        "shuffled-labels",
+        origins.shuffled_labels,
+        {"rows": ("task", "rise", "predicted"), "arms": ("task", "arm", "base", "d90", "learnt")},
+        "Permuted labels. (a) Random directions that reach 90 % of full tuning's fall in training loss, for permuted labels "
+        "against the true ones; hollow points are a second permutation, the line is equality. (b) Rise of the dimension by "
+        "permuted labels, what the linearised problem and measures of the kernel said of it before training, and the second "
+        "permutation over the first; bars are medians. {n}. Nothing was fitted.",
+        "Left: dimension for permuted labels against true ones. Right: measured rise in octaves beside predicted ones.",
+    ),
+    Plate(
+        "pretraining-lowers",
+        origins.pretraining_lowers,
+        {"rows": ("task", "arm", "rise", "predicted"), "arms": ("task", "arm", "base", "d90", "learnt")},
+        "Pretraining. (a) Random directions that reach 90 % of full tuning's fall in training loss, on a network with shuffled "
+        "weights (full points) and on a fresh one (hollow) against the pretrained network; networks on which full tuning takes "
+        "away less than half of the loss are left out, the line is equality. (b) Rise of the dimension without pretraining, and "
+        "what the linearised problem and measures of the kernel said of it before training; bars are medians. {n}. Nothing was "
+        "fitted.",
+        "Left: dimension without pretraining against with it. Right: measured rise in octaves beside predicted ones.",
+    ),
+    Plate(
+        "found-subspaces",
+        families.found_subspaces,
+        {
+            "rows": ("task", "measured", "predicted"),
+            "curves": ("task", "delta", "seed", "family", "dimension", "measured", "predicted"),
+        },
+        "Families of subspaces. (a) Share of the gain in the penalised objective that training inside a subspace reaches, "
+        "against its dimension, means over tasks and seeds inside the linear regime; lines are predicted before training, the "
+        "dotted line is the threshold. (b) By how many octaves a family's threshold dimension lies below that of random "
+        "subspaces, with the prediction and two rivals for the Gauss–Newton directions; bars are medians. {n}. Nothing was "
+        "fitted.",
+        "Top: share of the gain against dimension for families of subspaces, by delta. Bottom: octaves saved against random "
+        "subspaces.",
+    ),
+    Plate(
+        "layer-scales",
+        families.layer_scales,
+        {"rows": ("task", "random", "said", "saved")},
+        "A trained scale per layer. (a) Threshold dimension of random subspaces with scales, which it counts, against that "
+        "without; the line is equality. (b) Octaves saved, measured and as three predictions have it. Every point is one cell (a "
+        "task, a delta and a seed), bars are medians. {n}. Nothing was fitted.",
+        "Left: threshold dimension with scales against that without on logarithmic axes. Right: octaves saved, measured and "
+        "predicted.",
     ),
     Plate(
         "prefix-limits",

@@ -3,6 +3,9 @@
 import json
 import pathlib
 
+import made_families
+import made_origins
+import made_planted
 import made_sharpness
 import numpy as np
 from made_claims import CLAIMS, claim
@@ -75,7 +78,11 @@ def write(folder, *, tasks=4, deltas=5, seeds=3, claims=None, long_names=False):
                 "early_stop": False,
             },
         },
-        "claims": [claim(spec, rng) for spec in (*CLAIMS, *made_sharpness.CLAIMS) if claims is None or spec[0] in claims],
+        "claims": [
+            claim(spec, rng)
+            for spec in (*CLAIMS, *made_sharpness.CLAIMS, *made_planted.CLAIMS, *made_origins.CLAIMS, *made_families.CLAIMS)
+            if claims is None or spec[0] in claims
+        ],
         "derivations": [
             {
                 "title": "The optimal control of one example",

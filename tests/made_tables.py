@@ -2,6 +2,9 @@
 
 import math
 
+import made_families
+import made_origins
+import made_planted
 import made_sharpness
 import numpy as np
 
@@ -193,6 +196,9 @@ def tables(rng, tasks, deltas, seeds):
     for claim in ("ablation-frozen", "ablation-retrained"):
         frames |= _ablation(claim, places, rows, noisy, eta, rng)
     frames |= _curvature(rows, noisy, eta, rng) | made_sharpness.tables(tasks, deltas, seeds, rng)
+    frames |= made_planted.tables(tasks, seeds, rng)
+    frames |= made_origins.tables(tasks, deltas, seeds, rng)
+    frames |= made_families.tables(tasks, deltas, seeds, rng)
     return frames | _reach(tasks, seeds, rng) | _advice(tasks, seeds, rng) | _placement(places, rng) | _laws(tasks, seeds, rng)
 
 

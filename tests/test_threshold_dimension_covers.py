@@ -13,6 +13,7 @@ CHANCE, FULL = 0.1, 0.95
 LEVELS = np.repeat(np.linspace(3, 11, 10), 3)           # log2 d, three seeds each
 RISES = {"logistic": (lambda u: 1 / (1 + np.exp(-u)), math.log(9)),
          "gompertz": (lambda u: np.exp(-np.exp(-u)), -math.log(-math.log(0.9))),
+         "corner": (lambda u: np.exp2(np.minimum(u, 0)), math.log2(0.9)),
          "probit": (norm.cdf, norm.ppf(0.9))}           # the last is none of the estimator's own
 
 
@@ -27,7 +28,7 @@ def simulate(truth, d90, width, noise, rng, failed=0.0):
 
 
 @pytest.mark.parametrize(("truth", "noise", "failed", "bound"), [
-    ("logistic", 0.015, 0.0, 0.18), ("gompertz", 0.015, 0.0, 0.18), ("probit", 0.015, 0.0, 0.18),
+    ("logistic", 0.015, 0.0, 0.18), ("gompertz", 0.015, 0.0, 0.18), ("probit", 0.015, 0.0, 0.18), ("corner", 0.015, 0.0, 0.06),
     ("logistic", 0.03, 0.05, 0.45)])
 def test_interval_covers(truth, noise, failed, bound):
     """Nominal 0.9 of 16 draws: fewer than 11 covered has probability below 4e-3 (binomial)."""

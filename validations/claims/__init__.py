@@ -17,11 +17,14 @@ from .lq_feedback import CLAIM as LQ_FEEDBACK
 from .minimum_energy import CLAIM as MINIMUM_ENERGY
 from .noise_response import CLAIM as NOISE_RESPONSE
 from .open_loop_price import CLAIM as OPEN_LOOP_PRICE
+from .origins import LABELS, PRETRAINING
 from .placement import CLAIM as PLACEMENT
+from .planted_dimension import CLAIM as PLANTED_DIMENSION
 from .prefix_limits import CLAIM as PREFIX_LIMITS
 from .restricted_optimum import HESSIAN, PUBLISHED
 from .robust_gain import CLAIM as ROBUST_GAIN
 from .sharpness_gap import CLAIM as SHARPNESS_GAP
+from .subspace_families import FOUND, SCALES
 from .subspace_transfer import CLAIM as SUBSPACE_TRANSFER
 from .synthesised_adapter import CLAIM as SYNTHESISED_ADAPTER
 from .tunable_ports import CLAIM as TUNABLE_PORTS
@@ -59,6 +62,11 @@ CLAIMS: tuple[Claim, ...] = (
     LORA_MULTIPLETS,
     CONVERGENCE_ORDER,
     SHARPNESS_GAP,
+    PLANTED_DIMENSION,
+    LABELS,
+    PRETRAINING,
+    FOUND,
+    SCALES,
 )
 
 

@@ -10,9 +10,12 @@ from . import (
     dimension,
     disturbance,
     efficiency,
+    families,
     loop,
     multiplets,
+    origins,
     perturbation,
+    planted,
     sharpness,
     sites,
     sweep,
@@ -43,6 +46,9 @@ KINDS: dict[str, Experiment] = {
     "multiplets": multiplets.EXPERIMENT,
     "convergence": convergence.EXPERIMENT,
     "sharpness": sharpness.EXPERIMENT,
+    "planted": planted.EXPERIMENT,
+    "origins": origins.EXPERIMENT,
+    "families": families.EXPERIMENT,
 }
 
 __all__ = ["KINDS", "Experiment", "Setting"]
