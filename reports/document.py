@@ -5,8 +5,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from . import style, words
-from .figures import SHARED, Shown
+from .figures import Shown
 from .load import Results
+from .plates import SHARED
 
 REFERENCES = pathlib.Path(__file__).with_name("refs.bib")
 VIEWS = {"optimization": "The optimization view", "control": "The control view"}

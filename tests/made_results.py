@@ -2,15 +2,18 @@
 
 import json
 import pathlib
+from itertools import chain
 
 import made_families
 import made_origins
 import made_planted
 import made_sharpness
+import made_sweep
 import numpy as np
 from made_claims import CLAIMS, claim
 from made_tables import tables
 
+MORE = (made_sharpness, made_sweep, made_planted, made_origins, made_families)
 DELTAS = (
     ("port-bias", "Bias at the ports"),
     ("prefix", "Prefix"),
@@ -80,7 +83,7 @@ def write(folder, *, tasks=4, deltas=5, seeds=3, claims=None, long_names=False):
         },
         "claims": [
             claim(spec, rng)
-            for spec in (*CLAIMS, *made_sharpness.CLAIMS, *made_planted.CLAIMS, *made_origins.CLAIMS, *made_families.CLAIMS)
+            for spec in chain(CLAIMS, *(module.CLAIMS for module in MORE))
             if claims is None or spec[0] in claims
         ],
         "derivations": [

@@ -6,6 +6,7 @@ import made_families
 import made_origins
 import made_planted
 import made_sharpness
+import made_sweep
 import numpy as np
 
 PORTS = tuple(f"{block} {site}" for block in range(1, 5) for site in ("attention", "mlp"))
@@ -196,6 +197,7 @@ def tables(rng, tasks, deltas, seeds):
     for claim in ("ablation-frozen", "ablation-retrained"):
         frames |= _ablation(claim, places, rows, noisy, eta, rng)
     frames |= _curvature(rows, noisy, eta, rng) | made_sharpness.tables(tasks, deltas, seeds, rng)
+    frames |= made_sweep.tables(tasks, deltas, seeds, rng)
     frames |= made_planted.tables(tasks, seeds, rng)
     frames |= made_origins.tables(tasks, deltas, seeds, rng)
     frames |= made_families.tables(tasks, deltas, seeds, rng)

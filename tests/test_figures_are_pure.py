@@ -12,6 +12,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from reports import figures, load, overview, panels, style
+from reports.plates import PLATES
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def tables_of(results, plate):
 
 @functools.lru_cache
 def _drawn(folder, name):
-    results, plate = load.read(folder), next(p for p in figures.PLATES if p.name == name)
+    results, plate = load.read(folder), next(p for p in PLATES if p.name == name)
     return style.svg(figures.draw(plate, tables_of(results, plate), style.Labels.of(results.study)))
 
 
@@ -42,7 +43,7 @@ def drawn_once(results, plate):
     return _drawn(results.folder, plate.name)
 
 
-@pytest.mark.parametrize("plate", figures.PLATES, ids=lambda plate: plate.name)
+@pytest.mark.parametrize("plate", PLATES, ids=lambda plate: plate.name)
 def test_same_table_same_bytes_and_nothing_else_changes(results, plate):
     tables, labels = tables_of(results, plate), style.Labels.of(results.study)
     copies = {part: table.copy(deep=True) for part, table in tables.items()}
@@ -54,7 +55,7 @@ def test_same_table_same_bytes_and_nothing_else_changes(results, plate):
     assert not matplotlib._pylab_helpers.Gcf.figs, "a figure was left with pyplot"
 
 
-@pytest.mark.parametrize("plate", figures.PLATES, ids=lambda plate: plate.name)
+@pytest.mark.parametrize("plate", PLATES, ids=lambda plate: plate.name)
 def test_text_is_text_in_words_at_the_width_of_the_page(results, plate):
     drawn = drawn_once(results, plate).decode()
     assert f'width="{72 * style.TEXT_WIDTH:g}pt"' in drawn  # 72 points an inch: the page does not scale the text
@@ -65,7 +66,7 @@ def test_text_is_text_in_words_at_the_width_of_the_page(results, plate):
     assert style.DRAWN_FONT not in drawn and "<dc:date>" not in drawn
 
 
-@pytest.mark.parametrize("plate", figures.PLATES, ids=lambda plate: plate.name)
+@pytest.mark.parametrize("plate", PLATES, ids=lambda plate: plate.name)
 def test_nothing_leaves_the_figure_with_many_tasks_and_long_names(many, plate):
     figure = figures.draw(plate, tables_of(many, plate), style.Labels.of(many.study))
     with style.theme():
@@ -87,14 +88,14 @@ def test_each_delta_has_its_own_colour_marker_and_dash():
 
 
 def test_a_missing_column_is_named(results):
-    plate = next(p for p in figures.PLATES if p.name == "control-direction")
+    plate = next(p for p in PLATES if p.name == "control-direction")
     rows = results.table("control-direction").drop(columns="eta")
     with pytest.raises(ValueError, match="eta"):
         figures.draw(plate, {"rows": rows}, style.Labels.of(results.study))
 
 
 def test_an_empty_table_gives_no_figure(results):
-    plate = next(p for p in figures.PLATES if p.name == "energy-profile")
+    plate = next(p for p in PLATES if p.name == "energy-profile")
     tables = {"rows": results.table("energy-profile"), "profile": pd.DataFrame()}
     assert figures.draw(plate, tables, style.Labels.of(results.study)) is None
 

@@ -46,8 +46,8 @@ def projected_gain(eigenvalues, components, ambient, dimensions, *, ridge, draws
     J(z) = g'z + 1/2 z'(H + r I) z with H's nonzero eigenvalues l_i, g_i = v_i'g the gradient's components along its
     eigenvectors (so that each direction keeps its own distance g_i / (l_i + r)) and g zero elsewhere. For P (D, d) with
     orthonormal columns, drawn uniformly, share = g'P (P'(H + r I)P)^-1 P'g over sum_i g_i^2 / (l_i + r) =
-    g'A (r I + L A)^-1 g over the same, with A = B B', B = V'P of `projected_block`. Derived; the sublevel sets of Larsen et al. 2022, with one distance for all
-    directions, are `threshold_dimension`.
+    g'A (r I + L A)^-1 g over the same, with A = B B', B = V'P of `projected_block`. Derived; the sublevel sets of Larsen et al.
+    2022, with one distance for all directions, are `threshold_dimension`.
     Raises ValueError for lengths that differ, negative curvatures, ridge <= 0, and dimensions outside 1..ambient.
     """
     values, g = np.asarray(eigenvalues, float), np.asarray(components, float)

@@ -13,6 +13,7 @@ from .healing_robust import CLAIM as HEALING_ROBUST
 from .intrinsic_dimension import CURVE, SPECTRUM
 from .linearised_optimum import CLAIM as LINEARISED_OPTIMUM
 from .lora_multiplets import CLAIM as LORA_MULTIPLETS
+from .low_dimension import ALIKE, LOW
 from .lq_feedback import CLAIM as LQ_FEEDBACK
 from .minimum_energy import CLAIM as MINIMUM_ENERGY
 from .noise_response import CLAIM as NOISE_RESPONSE
@@ -26,6 +27,7 @@ from .robust_gain import CLAIM as ROBUST_GAIN
 from .sharpness_gap import CLAIM as SHARPNESS_GAP
 from .subspace_families import FOUND, SCALES
 from .subspace_transfer import CLAIM as SUBSPACE_TRANSFER
+from .sweep_curve import CLAIM as SWEEP_CURVE
 from .synthesised_adapter import CLAIM as SYNTHESISED_ADAPTER
 from .tunable_ports import CLAIM as TUNABLE_PORTS
 from .worst_case_gain import CLAIM as WORST_CASE_GAIN
@@ -62,6 +64,9 @@ CLAIMS: tuple[Claim, ...] = (
     LORA_MULTIPLETS,
     CONVERGENCE_ORDER,
     SHARPNESS_GAP,
+    SWEEP_CURVE,
+    LOW,
+    ALIKE,
     PLANTED_DIMENSION,
     LABELS,
     PRETRAINING,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from probes.dimension import random_subspace
 from probes.learning import local_learning_coefficient
+from probes.projection import CORRECT
 from probes.representation import two_nn
 from theory.ensemble import ensemble_lq
 from theory.kernel import gradient_components
@@ -33,6 +34,7 @@ RATES = (0.05, 0.15, 0.5)   # length of the first step over the length of the li
 STEPS, BATCH, SEEDS = 96, 16, 3
 DRAWS = 16
 EDGE = 0.005                # of the full gain: rates that differ by less are as good as each other
+MANY = 2 * CORRECT
 DENSE = 2048                # numbers up to which a subspace is drawn as a QR factor; beyond, by Hadamard blocks
 FORMS = ("curve", "quadratic", "accuracy")
 CHAINS, BURN, SAMPLES, PART = 4, 60, 120, 48
@@ -60,8 +62,12 @@ def _count(setting: Setting) -> int:
 
 
 def _dimensions(setting: Setting, size: int) -> list[int]:
-    """Return the dimensions of the sweep: the option's, or eight spaced evenly in log d from 8 to nine tenths of all."""
-    given = setting.options.get("dimensions") or np.geomspace(min(SMALLEST, size // 4), 0.9 * size, DIMENSIONS)
+    """Return the dimensions of the sweep: the option's, or eight spaced evenly in log d from 8 to nine tenths of all.
+
+    Of more than `MANY` numbers to half of all: beyond that a subspace of several tensors can no longer be drawn in blocks.
+    """
+    largest = 0.9 * size if size <= MANY else size / 2
+    given = setting.options.get("dimensions") or np.geomspace(min(SMALLEST, size // 4), largest, DIMENSIONS)
     return sorted({min(round(d), size) for d in given})
 
 
