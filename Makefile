@@ -30,7 +30,7 @@ report: setup ## run the quick study (resumes) and write build/report.pdf
 	@$(BIN)/python -m validations run --study $(STUDY) --out $(OUT) --processes $(PROCESSES)
 	@$(BIN)/python -m reports build $(OUT) --out $(PDF)
 
-validate: setup ## run a study: STUDY=quick|control|curvature|symbolic|minilm|files|FILE.toml [DATA=folder] [BACKBONE=name] [CLAIM=id] [OUT=folder]
+validate: setup ## run a study: STUDY=quick|control|curvature|dimension|symbolic|minilm|files|FILE.toml [DATA=folder] [BACKBONE=name] [CLAIM=id] [OUT=folder]
 	@$(BIN)/python -m validations run --study $(STUDY) --out $(OUT) --processes $(PROCESSES) \
 	  $(foreach d,$(DATA),--data $(d)) $(if $(BACKBONE),--backbone $(BACKBONE)) $(foreach c,$(CLAIM),--claim $(c))
 	@$(BIN)/python -m reports build $(OUT) --out $(OUT)/report.pdf

@@ -129,13 +129,19 @@ def _task_cells(study: Study, kind: str, cache: pathlib.Path) -> Iterator[tuple[
                     "seed": seed,
                     "sizes": dataclasses.asdict(study.sizes),
                     "solver": dataclasses.asdict(study.solver),
-                    "options": {k: list(v) if isinstance(v, tuple) else v for k, v in part.options.items()},
+                    "options": _options(study, part, group[0] if experiment.each else ""),
                     "source": digest([experiment.module]),
                 }
                 if experiment.others:
                     rest = [name for name in chosen if name != task_name]
                     settings |= {"others": rest, "other_digests": [task(name, str(cache)).digest for name in rest]}
                 yield settings, data.name, "+".join(group)
+
+
+def _options(study: Study, part: Part, delta: str) -> dict:
+    """Return the options of a cell: the part's, and over them those of a table that is named after its delta."""
+    own = {k: v for k, v in part.options.items() if k not in study.deltas} | dict(part.options.get(delta, {}))
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()}
 
 
 def control_experiments() -> list[tuple[str, str, tuple[str, ...]]]:

@@ -35,7 +35,7 @@ class Solver:
 @dataclass(frozen=True)
 class Part:
     """One kind of cell: which tasks, deltas and seeds (default: the study's), its own options, and sizes or solver settings that
-    differ from the study's."""
+    differ from the study's. Options in a table that is named after a delta are for that delta's cells alone."""
 
     tasks: tuple[str, ...] = ()
     deltas: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from .plants import own, swapped
 from .sweep_curve import swept
 
 TENFOLD = float(np.log2(10))
+SMALLEST_GAP = 1e-4  # nats: smaller gaps, and negative ones, count as this
 
 
 def _gained(cell: Cell) -> bool:
@@ -20,23 +21,23 @@ def _gained(cell: Cell) -> bool:
 
 
 def _low_rows(cell: Cell) -> list[Row]:
-    """Return how many octaves the accuracy's threshold dimension lies below D, and below the head's numbers; and the gap's power."""
-    before, after = cell.predicted.record, cell.measured.record
+    """Return how many octaves the accuracy's threshold dimension lies below D, and below the head's numbers; and the gap's power.
+
+    A prediction whose solutions are no better than the majority class is put at D.
+    """
+    before, after, (dimensions, size) = cell.predicted.record, cell.measured.record, swept(cell)
     if not _gained(cell):
         return []
-    dimensions, size = swept(cell)
     value, low, high = at_ends(after["fit"]["accuracy"], dimensions[0], size)
-    octaves = {"octaves": np.log2(size / value)}
-    octaves |= {"below_head": np.log2(before["head"] / value)}
-    octaves |= {"expected": np.log2(size / before["accuracy"]), "error": abs(np.log2(value / before["accuracy"]))} if before["accuracy"] else {}
-    own_rows = [row for row in after["rows"] if row["chosen_share"] and not row["full"]]
-    gaps = {d: np.mean([r["test_loss"] - r["train_loss"] for r in own_rows if r["dimension"] == d]) for d in dimensions}
-    grown = {d: g for d, g in gaps.items() if g > 0}
-    power = np.polyfit(np.log(list(grown)), np.log(list(grown.values())), 1)[0] if len(grown) > 2 else np.nan
-    numbers = {"measured": value, "low": low, "high": high, "parameters": size, "head": before["head"]}
-    baseline = after["fit"]["accuracy"]["baseline"]
-    found = {**numbers, **octaves, "predicted": before["accuracy"] or np.nan, "gap_power": power, "accuracy": baseline}
-    return [cell.place | {name: float(v) for name, v in found.items() if np.isfinite(v)} | {"majority": after["majority"]}]
+    predicted = before["accuracy"] or float(size)
+    numbers = {"measured": value, "low": low, "high": high, "predicted": predicted, "parameters": size, "head": before["head"]}
+    octaves = {"octaves": size / value, "below_head": before["head"] / value, "expected": size / predicted}
+    octaves = {name: float(np.log2(ratio)) for name, ratio in octaves.items()}
+    chosen = [row for row in after["rows"] if row["chosen_share"] and not row["full"]]
+    gaps = [np.mean([r["test_loss"] - r["train_loss"] for r in chosen if r["dimension"] == d]) for d in dimensions]
+    power = float(np.polyfit(np.log(dimensions), np.log(np.maximum(gaps, SMALLEST_GAP)), 1)[0])
+    others = {"error": abs(octaves["octaves"] - octaves["expected"]), "gap_power": power}
+    return [cell.place | numbers | octaves | others | {"accuracy": after["fit"]["accuracy"]["baseline"], "majority": after["majority"]}]
 
 
 def _worst(c: Columns) -> float:
@@ -58,8 +59,8 @@ LOW = Claim(
     title="Tuning needs few of its directions",
     statement="Held-out accuracy reaches 90 % of full tuning's gain in a random subspace of at most a tenth of the tuned numbers, for every "
     "delta and for all weights.",
-    equation="d_90 <= D \\/ 10",
-    equation_alt="d ninety is at most D over ten",
+    equation="d_90 = min {d : a(d) >= a_0 + 0.9 (a(D) - a_0)} <= D \\/ 10",
+    equation_alt="d ninety, the least d whose accuracy is chance plus nine tenths of the full gain over chance, is at most D over ten",
     derived="nothing: the claim is the literature's, and the dimension is measured; linear theory's expectation stands beside it",
     sources=("li2018", "aghajanyan2021"),
     kind="sweep",

@@ -1,0 +1,47 @@
+"""Sweeps start from a head at zero: nothing but the head moves the logits there, and options reach the delta they name."""
+
+import numpy as np
+import pytest
+import torch
+
+from tuning import BitFit, LoRA, Readout, encode, load, subject
+from tuning.subject import READOUT
+from tuning.tasks import load as load_task
+from validations import study
+from validations.experiments.sweep import _edges, headed, responding
+from validations.run import _options
+
+
+@pytest.mark.parametrize("delta", [LoRA(rank=2), BitFit()], ids=lambda d: type(d).__name__)
+def test_only_the_head_moves_the_logits_at_the_start(delta):
+    backbone = load("nano")
+    batch = encode(backbone, load_task("subject-number", sizes={"train": 12, "test": 12}).splits["train"], length=16)
+    made = headed(subject(backbone, delta, Readout(torch.ones(2, backbone.width), torch.ones(2)), seed=0))
+    assert set(responding(made)) == set(READOUT) and made.size == subject(backbone, delta, made.readout, 0).size + 2 * (128 + 1)
+    generator = torch.Generator().manual_seed(0)
+    moves = {name: torch.randn(p.shape, generator=generator) for name, p in made.initial.items()}
+
+    def response(names):
+        pushed = {name: move if name in names else torch.zeros_like(move) for name, move in moves.items()}
+        return torch.func.jvp(lambda p: made.outputs(p, batch), (made.initial,), (pushed,))[1]
+
+    assert not made.outputs(made.initial, batch).any()
+    assert response(READOUT).abs().max() > 0.1 and not response([n for n in moves if n not in READOUT]).any()
+
+
+def test_an_edge_is_a_rate_that_ends_the_grid_and_beats_its_neighbour():
+    def rows(*scores):
+        return [{"place": 0, "step": k, "dimension": 8, "score": x} for k, x in enumerate(scores)]
+
+    def found(chosen, *scores):
+        return _edges(rows(*scores), [chosen], lambda row: row["score"], 0.005)
+
+    assert found(1, 0.1, 0.9, 0.2) == [] and found(2, 0.1, 0.2, 0.9) == [8] and found(0, 0.9, 0.2, 0.1) == [8]
+    assert found(2, 0.1, 0.9, 0.901) == [] and found(0, 0.3) == [8]
+
+
+def test_an_option_in_a_delta_s_table_is_that_delta_s_alone():
+    read = study.read("dimension")
+    own, others = (_options(read, read.parts["sweep"], name) for name in ("full", "lora"))
+    assert own["seeds"] == 2 and "seeds" not in others and "full" not in others
+    assert own["penalty"] == others["penalty"] == 0.003 and np.all(np.diff(own["dimensions"]) > 0)
