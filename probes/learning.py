@@ -99,7 +99,7 @@ def local_learning_coefficient(loss: Callable[[Params, object], Tensor], params:
     excess, virial = _chains(losses, start, batches, items / items.sum(), first, nbeta, gamma, step, draws, burn, seed)
     with np.errstate(over="ignore"):                    # chains that run away are refused below
         scaled = nbeta * excess
-    return _summary(scaled, virial / start.shape[1], len(batches) == 1, whole, confidence, nbeta=nbeta, gamma=gamma,
+    return _summary(scaled, virial, start.shape[1], len(batches) == 1, whole, confidence, nbeta=nbeta, gamma=gamma,
                     step=step, chains=chains, draws=draws, burn=burn)
 
 
@@ -156,10 +156,10 @@ def _chains(losses: Callable, start: Tensor, batches: list, shares: np.ndarray, 
     return torch.stack(found, 1).cpu().numpy(), virial.cpu().numpy() / draws
 
 
-def _summary(scaled: np.ndarray, virials: np.ndarray, full: bool, initial: float, confidence: float,
+def _summary(scaled: np.ndarray, virials: np.ndarray, size: int, full: bool, initial: float, confidence: float,
              **settings) -> LearningCoefficient:
-    """The record of the chains' n beta (L - L*), (chains, draws), and of their (w - w*)' grad U / D, (chains,)."""
-    each, chains = scaled.mean(1), len(scaled)
+    """The record of the chains' n beta (L - L*), (chains, draws), and of their (w - w*)' grad U, (chains,), D = size."""
+    each, chains, virials = scaled.mean(1), len(scaled), virials / size
     given = tuple(float(v) for v in each)
 
     def across(quantity: str, values: np.ndarray) -> Estimate:
@@ -174,6 +174,8 @@ def _summary(scaled: np.ndarray, virials: np.ndarray, full: bool, initial: float
 
     if not np.isfinite(scaled).all() or not math.isfinite(initial):
         return refused("refused: the loss is not finite along the chains; take a smaller step or a larger gamma")
+    if each.mean() > size:
+        return refused("refused: the chains lie above D, where no coefficient can be; take a smaller step or a larger gamma")
     if each.mean() < 0:
         return refused("refused: negative, the chains found lower losses than the start; train to a minimum, or raise gamma")
     tempered, equipartition = across("local learning coefficient", each), across("equipartition", virials)

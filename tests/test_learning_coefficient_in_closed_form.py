@@ -116,3 +116,13 @@ def test_bad_chains_are_refused_and_bad_requests_are_sentences():
     for options, words in wrong:
         with pytest.raises(ValueError, match=words):
             local_learning_coefficient(squares, zero, ALL, **({"step": 1e-4, "n": 100} | options))
+
+
+def test_chains_that_run_away_are_refused_on_minibatches_too():
+    parts = [torch.full((8,), 0.9, dtype=DOUBLE), torch.full((8,), 1.1, dtype=DOUBLE)]
+    start = {"w": torch.zeros(5, dtype=DOUBLE)}
+    settings = {"n": 1000, "beta": 1.0, "chains": 8, "draws": 60, "burn": 20, "seed": 0}
+    away = local_learning_coefficient(lambda p, b: b.mean() * squares(p, b), start, parts, step=2.2e-3, **settings)
+    assert away.status.startswith("refused: the chains lie above D") and math.isnan(away.value)
+    stays = local_learning_coefficient(lambda p, b: b.mean() * squares(p, b), start, parts, step=2e-4, **settings)
+    assert 0 < stays.value < 5

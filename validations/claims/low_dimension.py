@@ -92,9 +92,9 @@ LOW = Claim(
 def _alike_rows(cell: Cell) -> list[Row]:
     before, after = cell.predicted.record, cell.measured.record
     coefficient = after["coefficient"]["value"]
-    if not _gained(cell) or coefficient is None:
-        return []
     dimensions, size = swept(cell)
+    if not _gained(cell) or coefficient is None or coefficient > size / 2:  # which none can be
+        return []
     values = {name: at_ends(after["fit"][name], dimensions[0], size)[0] for name in ("accuracy", "share")}
     features = {"features": after["features"]["value"]} if after["features"] else {}
     known = {"effective": before["effective_dimension"], "participation": before["participation"], "parameters": size}
