@@ -24,11 +24,11 @@ from .advice import PALETTE
 from .claims import CLAIMS, Cell, Claim, named
 from .engine import Job, run
 from .experiments import KINDS, Setting
+from .experiments.origins import READOUT
 from .sources import digest
 from .store import Measured, Store, canonical, content_key, write_json
 from .study import Part, Study
 
-READOUT = 0.03  # scikit-learn's inverse penalty of the frozen head, on standardised features
 
 
 @functools.lru_cache(maxsize=4)

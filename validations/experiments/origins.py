@@ -17,7 +17,7 @@ from .setting import Experiment, Linear, Params, Setting, cost, cross_entropy, d
 from .within import at_ends, crossing, estimate, shapes, solved_within, trained_within
 
 PENALTY = 3e-5  # share of the largest curvature, that of a shift common to all texts, which says little of what fitting needs
-READOUT = 0.03  # scikit-learn's inverse penalty of a head
+READOUT = 0.03  # scikit-learn's inverse penalty of every frozen head of the lab, on standardised features
 SMALLEST, LEVELS, DRAWS = 2, 7, 3
 DENSE = 4096  # numbers up to which subspaces are drawn from all of them alike
 LABELS = ("permuted", "again")  # the arms whose labels are permuted, by two permutations
