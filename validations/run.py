@@ -30,7 +30,6 @@ from .store import Measured, Store, canonical, content_key, write_json
 from .study import Part, Study
 
 
-
 @functools.lru_cache(maxsize=4)
 def backbone(name: str) -> Backbone:
     """Return the frozen backbone, loaded once per process."""
