@@ -125,7 +125,7 @@ def predict(setting: Setting) -> Measured:
     return Measured(
         {
             "r": r,
-            "eta": departure(lin, full, moved),
+            "departure": departure(lin, full, moved),
             "parameters": size,
             "head": count,
             "distance": distance,
