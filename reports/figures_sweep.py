@@ -41,7 +41,8 @@ def low_dimension(rows: pd.DataFrame, labels: Labels) -> Figure:
                   weight="bold" if found is None else "normal")  # fmt: skip
             if found is not None:
                 _line(axes, y, look, found)
-                interval = f"{_count(found['measured'])} [{_count(found['low'])}, {_count(found['high'])}]"
+                high = _count(found["high"]) if found["closed"] else "–"
+                interval = f"{_count(found['measured']) if found['reached'] else 'not reached'} [{_count(found['low'])}, {high}]"
                 shown = interval, _count(found["predicted"]), _count(found["parameters"])
                 for text, x in zip(shown, places.values(), strict=True):
                     write(text, x, y, "right")
@@ -57,10 +58,10 @@ def _lines(rows: pd.DataFrame, labels: Labels) -> list[tuple]:
     """Return the table's lines: (a task in words, None, None), or (a delta in words, its look, its numbers)."""
     columns = ["measured", "low", "high", "predicted", "parameters", "head"]
     numbers = rows[columns].astype(float)
-    logs = rows[["task", "delta"]].assign(**np.log(numbers.where(numbers > 0)))
+    logs = rows[["task", "delta", "reached", "closed"]].assign(**np.log(numbers.where(numbers > 0)))
 
     def of_deltas(part: pd.DataFrame) -> list[tuple]:
-        means = np.exp(part.groupby("delta")[columns].mean())
+        means = np.exp(part.groupby("delta")[columns].mean()).join(part.groupby("delta")[["reached", "closed"]].all())
         return [(labels.delta(d), style.mark(d), means.loc[d]) for d in labels.in_order("delta", means.index)]
 
     tasks = labels.in_order("task", rows["task"])

@@ -408,11 +408,11 @@ PLATES = (
     Plate(
         "low-dimension",
         sweep.low_dimension,
-        {"rows": ("task", "delta", "measured", "low", "high", "predicted", "parameters", "head")},
+        {"rows": ("task", "delta", "measured", "low", "high", "predicted", "parameters", "head", "reached", "closed")},
         "Threshold dimensions of held-out accuracy. Coloured: the dimension at which accuracy reaches 90 % of full tuning's gain "
-        "over the majority class, with its 90 % interval; ends beyond the dimensions tried are put at the last one. Dark bar: "
-        "the same for the linearised problem's solutions. Grey bars: the head's numbers and all tuned numbers, with the head's. "
-        "{n}. Nothing was fitted.",
+        "over the majority class, with its 90 % interval; a dash is an end beyond the dimensions tried, drawn at the last one. "
+        "Dark bar: the same for the linearised problem's solutions. Grey bars: the head's numbers, and all tuned ones. {n}. "
+        "Nothing was fitted.",
         "Table by task and delta: interval of the threshold dimension on a logarithmic axis, then measured value with interval, "
         "prediction and number of tuned numbers.",
     ),

@@ -57,7 +57,7 @@ def tables(tasks, deltas, seeds, rng):
             numbers = {"dimension": d, "curve": share, "measured": min(1.0, share + 0.04 * float(rng.standard_normal()))}
             curves.append(place | numbers)
         measured = middle * float(rng.lognormal(0, 0.3))
-        ends = {"low": measured / 1.4, "high": measured * 1.5}
+        ends = {"low": measured / 1.4, "high": measured * 1.5, "reached": size < 10_000, "closed": size < 10_000}
         low.append(place | {"measured": measured, "predicted": middle, "parameters": size, "head": 258.0} | ends)
         notions = {"effective": 0.2 * middle, "coefficient": 0.5 * middle, "features": 9.0}
         alike.append(place | {"accuracy": measured} | {k: v * float(rng.lognormal(0, 0.2)) for k, v in notions.items()})

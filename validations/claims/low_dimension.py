@@ -28,8 +28,10 @@ def _low_rows(cell: Cell) -> list[Row]:
     before, after, (dimensions, size) = cell.predicted.record, cell.measured.record, swept(cell)
     if not _gained(cell):
         return []
-    value, low, high = at_ends(after["fit"]["accuracy"], dimensions[0], size)
+    fit = after["fit"]["accuracy"]
+    value, low, high = at_ends(fit, dimensions[0], size)
     predicted = before["accuracy"] or float(size)
+    ends = {"reached": fit["value"] is not None, "closed": fit["high"] is not None}
     numbers = {"measured": value, "low": low, "high": high, "predicted": predicted, "parameters": size, "head": before["head"]}
     octaves = {"octaves": size / value, "below_head": before["head"] / value, "expected": size / predicted}
     octaves = {name: float(np.log2(ratio)) for name, ratio in octaves.items()}
@@ -37,7 +39,7 @@ def _low_rows(cell: Cell) -> list[Row]:
     gaps = [np.mean([r["test_loss"] - r["train_loss"] for r in chosen if r["dimension"] == d]) for d in dimensions]
     power = float(np.polyfit(np.log(dimensions), np.log(np.maximum(gaps, SMALLEST_GAP)), 1)[0])
     others = {"error": abs(octaves["octaves"] - octaves["expected"]), "gap_power": power}
-    return [cell.place | numbers | octaves | others | {"accuracy": after["fit"]["accuracy"]["baseline"], "majority": after["majority"]}]
+    return [cell.place | numbers | ends | octaves | others | {"accuracy": fit["baseline"], "majority": after["majority"]}]
 
 
 def _worst(c: Columns) -> float:
@@ -92,9 +94,9 @@ LOW = Claim(
 def _alike_rows(cell: Cell) -> list[Row]:
     before, after = cell.predicted.record, cell.measured.record
     coefficient = after["coefficient"]["value"]
-    dimensions, size = swept(cell)
-    if not _gained(cell) or coefficient is None or coefficient > size / 2:  # which none can be
+    if not _gained(cell) or coefficient is None:
         return []
+    dimensions, size = swept(cell)
     values = {name: at_ends(after["fit"][name], dimensions[0], size)[0] for name in ("accuracy", "share")}
     features = {"features": after["features"]["value"]} if after["features"] else {}
     known = {"effective": before["effective_dimension"], "participation": before["participation"], "parameters": size}
