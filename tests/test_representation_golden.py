@@ -2,41 +2,66 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 from sklearn.neighbors import KDTree
 
 from probes.representation import gride, local_pca, mle, participation_ratio, two_nn
 
 
 def cloud(kind, d, noise=0.0, seed=0, n=5000, ambient=128):
-    """The golden table's points: a d-dimensional sphere or Gaussian in `ambient` dimensions, and noise."""
+    """The golden table's points: a manifold of dimension d in a random subspace of `ambient` dimensions, and noise.
+
+    sphere: the unit sphere; gauss: a standard Gaussian; cube: uniform in [0, 1]^d; swiss: the roll (t cos t, y, t sin t) / 10
+    with t in [1.5 pi, 4.5 pi] and y in [0, 21], both uniform.
+    """
     rng = np.random.default_rng(seed)
-    z = rng.standard_normal((n, d + 1 if kind == "sphere" else d))
+    if kind == "swiss":
+        t, y = 1.5 * np.pi * (1 + 2 * rng.random(n)), 21 * rng.random(n)
+        z = np.stack([t * np.cos(t), y, t * np.sin(t)], 1) / 10
+    elif kind == "cube":
+        z = rng.random((n, d))
+    else:
+        z = rng.standard_normal((n, d + 1 if kind == "sphere" else d))
     if kind == "sphere":
         z /= np.linalg.norm(z, axis=1, keepdims=True)
     frame = np.linalg.qr(rng.standard_normal((ambient, z.shape[1])))[0]
     return z @ frame.T + noise * rng.standard_normal((n, ambient))
 
 
-# kind, d, noise: TwoNN and pooled MLE (k = 20) of seed 0; Gride n1 = 8, participation ratio: means of 3 seeds
-GOLDEN = [("sphere", 2, 0.0, 1.8985, 1.9968, 2.02, 3.00),
-          ("sphere", 10, 0.0, 9.3208, 9.2682, 9.17, 10.98),
-          ("sphere", 5, 0.01, 7.1963, 5.7858, 5.60, 6.14)]
+# kind, d, noise: TwoNN and pooled MLE (k = 20) of seed 0;
+# mean of the local MLE, Gride n1 = 8, participation ratio, effective rank: means of 3 seeds
+GOLDEN = [("sphere", 2, 0.0, 1.8985, 1.9968, 2.00, 2.02, 3.00, 3.00),
+          ("sphere", 10, 0.0, 9.3208, 9.2682, 9.18, 9.17, 10.98, 10.99),
+          ("gauss", 5, 0.0, 5.1528, 5.0562, 5.06, 5.04, 5.00, 5.00),
+          ("gauss", 20, 0.0, 17.6692, 16.0191, 16.01, 15.82, 19.92, 19.96),
+          ("cube", 5, 0.0, 4.6112, 4.5888, 4.58, 4.54, 5.00, 5.00),
+          ("cube", 20, 0.0, 15.6524, 14.8906, 14.81, 14.77, 19.93, 19.96),
+          ("swiss", 2, 0.0, 1.9306, 1.9698, 1.97, 1.97, 2.95, 2.97),
+          ("sphere", 5, 0.01, 7.1963, 5.7858, 5.72, 5.60, 6.14, 6.64),
+          ("gauss", 10, 0.05, 12.4846, 10.9493, 10.90, 10.74, 10.58, 12.21),
+          ("swiss", 2, 0.01, 23.3465, 6.5125, 6.71, 5.84, 3.01, 3.25)]
 
 
-@pytest.mark.parametrize("kind, d, noise, nearest, pooled, scale8, span", GOLDEN)
-def test_golden_table(kind, d, noise, nearest, pooled, scale8, span):
+@pytest.mark.parametrize("kind, d, noise, nearest, pooled, local, scale8, span, entropy", GOLDEN)
+def test_golden_table(kind, d, noise, nearest, pooled, local, scale8, span, entropy):
     """The same points give the same numbers to the printed digits; means of seeds to 3 standard errors."""
-    X = cloud(kind, d, noise)
-    a, b, c, p = two_nn(X), mle(X, 20), gride(X, (1, 8)), participation_ratio(X)
-    # one unit in the last printed digit, since the table re-measured only some distances in float64
-    assert abs(a.value - nearest) < 1.5e-4 and abs(b.value - pooled) < 1.5e-4
-    assert c.values[0] == pytest.approx(a.value, rel=1e-12)
-    assert abs(c.values[1] - scale8) < 3 * c.estimates[1].stderr * np.sqrt(4 / 3)
-    assert abs(p.value - span) < 0.005 + 3 * p.stderr * np.sqrt(4 / 3)
-    assert a.n == 5000 and a.dropped == 0
-    if not noise:
-        # the neighbourhoods of a sphere are flat discs of dimension d to leading order
-        assert abs(local_pca(X, 100).value - d) < 0.5
+    X, k = cloud(kind, d, noise), 20
+    found, curve, linear = mle(X, k), gride(X, (1, 8)), participation_ratio(X)
+    # the table's numerator is n (k - 1) - 1; the digits are rounded to four
+    assert abs(found.value * (1 - 1 / (found.n * (k - 1))) - pooled) < 5e-5
+    assert abs(curve.values[0] - nearest) < 5e-5
+    for estimate, mean in ((found.parts["mean"], local), (curve.estimates[1], scale8),
+                           (linear, span), (linear.parts["effective_rank"], entropy)):
+        # the table's mean of 3 seeds is rounded to two digits
+        assert abs(estimate.value - mean) < 0.005 + 3 * estimate.stderr * np.sqrt(4 / 3), estimate
+    assert found.n == curve.n == 5000 and found.dropped == curve.dropped == 0
+
+
+def test_two_nn_is_the_nearest_scale_of_gride_and_local_pca_finds_a_sphere():
+    X = cloud("sphere", 10)
+    assert two_nn(X).value == pytest.approx(gride(X, (1,)).values[0], rel=1e-12)
+    # the neighbourhoods of a sphere are flat discs of dimension d to leading order
+    assert abs(local_pca(X, 100).value - 10) < 0.5
 
 
 def test_pooled_divides_by_k_minus_one_and_mean_by_k_minus_two():
@@ -74,7 +99,7 @@ def test_near_duplicates_far_from_the_origin():
     X = cloud("gauss", 4, n=800, ambient=8)
     assert two_nn(1e-6 * X).value == pytest.approx(two_nn(X).value, rel=1e-9)
     pairs = np.concatenate([X, X + 1e-9 * np.random.default_rng(1).standard_normal(X.shape)])
-    r = np.sort(np.linalg.norm(pairs[:, None, :] - pairs[None], axis=2), axis=1)[:, 1:3]
+    r = np.sort(cdist(pairs, pairs), axis=1)[:, 1:3]                 # by differences of coordinates
     assert two_nn(pairs).value == pytest.approx((len(pairs) - 1) / np.log(r[:, 1] / r[:, 0]).sum(), rel=1e-6)
 
 
