@@ -66,7 +66,7 @@ def local_learning_coefficient(loss: Callable[[Params, object], Tensor], params:
                                step: float, n: int | None = None, beta: float | None = None, gamma: float = 1.0,
                                chains: int = 8, draws: int = 2000, burn: int = 1000, confidence: float = 0.95,
                                weights: Sequence[float] | None = None, route: str = "vmap",
-                               seed: int = 0) -> LearningCoefficient:
+                               stationary: bool = False, seed: int = 0) -> LearningCoefficient:
     """The local learning coefficient of loss(params, batch), a mean over items, at params = w*.
 
     Each chain starts at w* and repeats w <- w - step/2 (n beta grad L_b(w) + gamma (w - w*)) + sqrt(step) (x + x') / 2 with
@@ -75,7 +75,9 @@ def local_learning_coefficient(loss: Callable[[Params, object], Tensor], params:
     L_b(w) - L_b(w*), so that the start counts with the loss of all batches. n counts items (default those of the batches)
     and beta defaults to 1 / log n. step must stay below 1 / (n beta times the largest curvature the chains meet).
     route: "vmap" batches the chains, "leading" passes params with a leading chain axis and expects one loss per
-    chain, "loop" takes chains one by one. Raises ValueError for fewer than 4 chains or 4 draws, and for a step, n, beta
+    chain, "loop" takes chains one by one. stationary takes every L_b less its tangent at w*: w* is then stationary even
+    where training ended before a minimum, and minibatches add no noise there (at a minimum of the whole loss, the control
+    variate of Baker et al. 2019). Raises ValueError for fewer than 4 chains or 4 draws, and for a step, n, beta
     or gamma that is not positive.
     """
     check_params(params)
@@ -96,7 +98,9 @@ def local_learning_coefficient(loss: Callable[[Params, object], Tensor], params:
     with torch.no_grad():
         first = np.array([float(losses(start[:1], [b])[0]) for b in batches])
     whole = float(items @ first / items.sum())
-    excess, virial = _chains(losses, start, batches, items / items.sum(), first, nbeta, gamma, step, draws, burn, seed)
+    tangents = _slopes(losses, start, batches) if stationary else None
+    excess, virial = _chains(losses, start, batches, items / items.sum(), first, tangents, nbeta, gamma, step, draws, burn,
+                             seed)
     with np.errstate(over="ignore"):                    # chains that run away are refused below
         scaled = nbeta * excess
     return _summary(scaled, virial, start.shape[1], len(batches) == 1, whole, confidence, nbeta=nbeta, gamma=gamma,
@@ -129,8 +133,15 @@ def _losses(loss: Callable, shapes: Mapping[str, tuple[int, ...]], route: str) -
     return apply
 
 
-def _chains(losses: Callable, start: Tensor, batches: list, shares: np.ndarray, first: np.ndarray, nbeta: float,
-            gamma: float, step: float, draws: int, burn: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _slopes(losses: Callable, start: Tensor, batches: list) -> Tensor:
+    """grad L_b(w*) of every batch, (batches, D)."""
+    w = start[:1].clone().requires_grad_(True)
+    return torch.cat([torch.autograd.grad(losses(w, [b]).sum(), w)[0] for b in batches])
+
+
+def _chains(losses: Callable, start: Tensor, batches: list, shares: np.ndarray, first: np.ndarray,
+            tangents: Tensor | None, nbeta: float, gamma: float, step: float, draws: int, burn: int,
+            seed: int) -> tuple[np.ndarray, np.ndarray]:
     """L_b(w) - L_b(w*) of every chain and draw, (chains, draws), and each chain's mean of (w - w*)' grad U."""
     noise = torch.Generator(start.device).manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -145,10 +156,13 @@ def _chains(losses: Callable, start: Tensor, batches: list, shares: np.ndarray, 
         w.requires_grad_(True)
         values = losses(w, [batches[b] for b in chosen])
         slope, = torch.autograd.grad(values.sum(), w)
-        w = w.detach()
+        w, values = w.detach(), values.detach()
+        if tangents is not None:
+            slope = slope - tangents[chosen]
+            values = values - (tangents[chosen] * (w - start)).sum(1)
         drift = torch.add(nbeta * slope, w - start, alpha=gamma)
         if i >= burn:
-            found.append(values.detach().double() - torch.as_tensor(first[chosen], device=w.device))
+            found.append(values.double() - torch.as_tensor(first[chosen], device=w.device))
             virial = virial + (drift * (w - start)).sum(1).double()
         later = kick()
         w = w.add(drift, alpha=-step / 2).add_(now + later, alpha=math.sqrt(step) / 2)

@@ -126,3 +126,19 @@ def test_chains_that_run_away_are_refused_on_minibatches_too():
     assert away.status.startswith("refused: the chains lie above D") and math.isnan(away.value)
     stays = local_learning_coefficient(lambda p, b: b.mean() * squares(p, b), start, parts, step=2e-4, **settings)
     assert 0 < stays.value < 5
+
+
+def test_a_stationary_loss_is_the_bowl_alone():
+    """A bowl met beside its bottom, on batches that pull apart: less their tangents it is the same bowl at its bottom."""
+    pulls = [torch.full((4,), s, dtype=DOUBLE) for s in (-1.0, 1.0)]
+    beside, d, t = {"w": torch.full((6,), 0.3, dtype=DOUBLE)}, 6, 1000
+    options = {"n": t, "beta": 1.0, "step": 1e-4, "chains": 32, "draws": 1000, "burn": 200, "route": "leading", "seed": 0}
+
+    def pulled(p, batch):
+        return squares(p, batch) + batch.mean() * p["w"].sum(-1)
+
+    found = local_learning_coefficient(pulled, beside, pulls, stationary=True, **options)
+    assert found.tempered.interval[0] <= d * t / (2 * t + 1) <= found.tempered.interval[1]
+    assert found.status == "ok" and found.tempered.stderr < 0.02 * d
+    plain = local_learning_coefficient(pulled, {"w": torch.zeros(6, dtype=DOUBLE)}, pulls, **options)
+    assert np.mean(plain.chain_values) > 2 * found.value

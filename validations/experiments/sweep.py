@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probes.curvature import hessian
 from probes.dimension import random_subspace
 from probes.learning import local_learning_coefficient
 from probes.projection import CORRECT
 from probes.representation import two_nn
+from probes.spectrum import top_eigenpairs
 from theory.ensemble import ensemble_lq
 from theory.kernel import gradient_components
 from theory.subspace import effective_dimension, projected_block, projected_gain
@@ -37,8 +39,9 @@ EDGE = 0.005                # of the full gain: rates that differ by less are as
 MANY = 2 * CORRECT
 DENSE = 2048                # numbers up to which a subspace is drawn as a QR factor; beyond, by Hadamard blocks
 FORMS = ("curve", "quadratic", "accuracy")
-CHAINS, BURN, SAMPLES, PART = 4, 60, 120, 48
+CHAINS, BURN, SAMPLES, PART = 4, 150, 450, 24
 LOCAL = 0.03                # the chains' prior: its curvature over the largest one of the loss
+CLOSE = 0.05                # relative error of that curvature
 STABLE = 0.4                # their step, in units of 1 / (n beta times the largest curvature)
 
 
@@ -221,7 +224,7 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
             "gain": gain,
             "settled": _settled(best["losses"]),
             "beyond_head": _beyond_head(setting, subject, trained),
-            "coefficient": _coefficient(setting, subject, trained, before),
+            "coefficient": _coefficient(setting, subject, trained),
             "features": _features(setting, subject, trained),
             "rows": plain,
         },
@@ -274,42 +277,40 @@ def _beyond_head(setting: Setting, subject, params: Params) -> float | None:
     return float(np.median(np.linalg.norm(whole - alone, axis=1) / np.maximum(np.linalg.norm(whole, axis=1), 1e-12)))
 
 
-def _coefficient(setting: Setting, subject, params: Params, before: dict) -> dict:
-    """Return the local learning coefficient at trained parameters, under a prior of LOCAL times the largest curvature.
+def _coefficient(setting: Setting, subject, params: Params) -> dict:
+    """Return the local learning coefficient at trained parameters, under a prior of LOCAL times the largest curvature there.
 
-    The loss is taken less its tangent there, so that the end of a finite training with a penalty is stationary. In a quadratic
-    it is half the effective dimension at that ridge. Members fold into the batch where they can; a delta whose members cannot
-    is not measured.
+    Every loss is taken less its tangent there, so that the end of a finite training with a penalty is stationary. In a
+    quadratic it is half the effective dimension at that ridge. Members fold into the batch where they can.
     """
-    if isinstance(subject, Subject) and not foldable(subject):
-        return {"status": "not measured: members share no weights", "value": None}
-    n = len(setting.train.labels)
-    params = {name: value.detach().requires_grad_() for name, value in params.items()}
-    nbeta, parts = n / math.log(n), torch.arange(n).chunk(max(1, n // PART))
-
-    tangent = dict(zip(params, torch.autograd.grad(subject.loss(params, setting.train), list(params.values())), strict=True))
+    n, params = len(setting.train.labels), {name: value.detach() for name, value in params.items()}
+    nbeta, own, folded = n / math.log(n), isinstance(subject, Subject), not isinstance(subject, Subject) or foldable(subject)
 
     def losses(p: Params, batch) -> Tensor:
         chains = len(next(iter(p.values())))
         spread = type(batch)(*(x.expand(chains, *x.shape) for x in batch))
-        made = outputs(subject, p, spread) if isinstance(subject, Subject) else torch.func.vmap(subject.outputs)(p, spread)
+        made = outputs(subject, p, spread) if own else torch.func.vmap(subject.outputs)(p, spread)
         each = torch.nn.functional.cross_entropy(made.flatten(0, 1), spread.labels.flatten(), reduction="none")
-        return each.view(chains, -1).mean(1) - sum((p[name] * slope).flatten(1).sum(1) for name, slope in tangent.items())
+        return each.view(chains, -1).mean(1)
 
+    bend = hessian(subject.loss, params, [setting.train], allow_unused=True)
+    curvature = float(top_eigenpairs(bend, 1, which="largest", tol=CLOSE, proof=False).values[0])
     found = local_learning_coefficient(
-        losses,
-        {name: value.detach() for name, value in params.items()},
-        [_rows(setting.train, part) for part in parts],
-        step=STABLE / (nbeta * (1 + LOCAL) * before["curvature"]),
-        gamma=nbeta * LOCAL * before["curvature"],
+        losses if folded else subject.loss,
+        params,
+        [_rows(setting.train, part) for part in torch.arange(n).chunk(max(1, n // PART))],
+        step=STABLE / (nbeta * (1 + LOCAL) * curvature),
+        gamma=nbeta * LOCAL * curvature,
         chains=CHAINS,
         draws=SAMPLES,
         burn=BURN,
-        route="leading",
+        route="leading" if folded else "loop",
+        stationary=True,
         seed=setting.seed,
     )
     value = found.value if math.isfinite(found.value) else None
-    return {"status": found.status, "value": value, "chains": list(found.chain_values), "rhat": found.rhat if value else None}
+    chains = {"chains": list(found.chain_values), "rhat": found.rhat if value else None}
+    return {"status": found.status, "value": value, "curvature": curvature} | chains
 
 
 def _features(setting: Setting, subject, params: Params) -> dict | None:
