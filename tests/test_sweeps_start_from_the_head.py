@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from tuning import BitFit, LoRA, Readout, encode, load, subject
+from tuning import BitFit, Full, LoRA, Readout, encode, load, subject
 from tuning.subject import READOUT
 from tuning.tasks import load as load_task
 from validations import study
+from validations.experiments import Setting, sweep
 from validations.experiments.sweep import _edges, headed, responding
 from validations.run import _options
 
@@ -27,6 +28,27 @@ def test_only_the_head_moves_the_logits_at_the_start(delta):
 
     assert not made.outputs(made.initial, batch).any()
     assert response(READOUT).abs().max() > 0.1 and not response([n for n in moves if n not in READOUT]).any()
+
+
+def test_chains_of_the_learning_coefficient_are_those_run_one_by_one(monkeypatch):
+    """Members that fold into one pass give the chains of the plain loss; full tuning, which cannot fold, has chains too."""
+    for name, value in {"BURN": 1, "SAMPLES": 5, "PART": 6}.items():
+        monkeypatch.setattr(sweep, name, value)
+    backbone = load("nano")
+    batch = encode(backbone, load_task("subject-number", sizes={"train": 12, "test": 12}).splits["train"], length=16)
+
+    def chains(delta):
+        made = headed(subject(backbone, delta, Readout(torch.ones(2, backbone.width), torch.ones(2)), seed=0))
+        generator = torch.Generator().manual_seed(1)
+        trained = {name: p + 0.1 * torch.randn(p.shape, generator=generator) for name, p in made.initial.items()}
+        return sweep._coefficient(Setting({"delta": made}, batch, batch, 0, 0.0, 0.0, 0), made, trained)
+
+    folded = chains(LoRA(rank=2))
+    monkeypatch.setattr(sweep, "foldable", lambda _: False)
+    alone = chains(LoRA(rank=2))
+    assert folded["curvature"] == alone["curvature"] > 0
+    np.testing.assert_allclose(folded["chains"], alone["chains"], rtol=1e-3)
+    assert len(chains(Full())["chains"]) == 4
 
 
 def test_an_edge_is_a_rate_that_ends_the_grid_and_beats_its_neighbour():
