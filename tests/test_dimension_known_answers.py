@@ -1,6 +1,8 @@
 """Problems of known dimension: Li's toy needs as many directions as its solution set leaves, a planted teacher its own."""
 
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from theory.kernel import gradient_components
 from theory.loss import CrossEntropy
 from theory.subspace import projected_block, projected_gain
 from tuning import fit
+from validations.controls import subspace_setting
+from validations.experiments.dimension import measure, predict
 from validations.experiments.within import crossing
 
 
@@ -106,3 +110,13 @@ def test_a_predicted_curve_crosses_where_it_is_read():
     assert crossing([4, 16], [0.5, 0.7], 64) == pytest.approx(2 ** (4 + 2 * 0.2 / 0.3))
     assert crossing([4, 16], [0.5, 0.95], 64) == pytest.approx(2 ** (2 + 2 * 0.4 / 0.45))
     assert crossing([4, 16], [0.95, 0.99], 64) == pytest.approx(4 * 0.9 / 0.95)
+
+
+def test_a_threshold_beyond_the_dimensions_tried_lies_below_all_numbers():
+    plant = subspace_setting(0, 0)
+    setting = replace(plant, options=dict(plant.options) | {"dimensions": [1, 2, 3]})
+    before = predict(setting)
+    after = measure(setting, before).record
+    assert max(after["scores"]) < 0.8 and json.dumps([before.record, after], allow_nan=False)
+    for found in (before.record["curve"], after["measured"], after["high"]):
+        assert 3 < found <= after["parameters"]
