@@ -49,7 +49,7 @@ def found_subspaces(rows: pd.DataFrame, curves: pd.DataFrame, labels: Labels) ->
         top.supxlabel("dimension of the subspace", fontsize=8.5)
         top.supylabel("(a) share of the gain", fontsize=8.5)
         strip = bottom.subplots()
-        panels.rivals(strip, rows, series, labels, width=36)
+        panels.rivals(strip, rows, series, labels, width=24)
         strip.axvline(0, color=GREY, lw=0.8, zorder=0)
         strip.set(xlabel="(b) octaves below the threshold dimension of random subspaces")
         shown = [

@@ -421,8 +421,9 @@ PLATES = (
         sweep.dimensions_alike,
         {"rows": ("task", "accuracy", "effective", "coefficient")},
         "Notions of dimension. Threshold dimension of held-out accuracy against (a) the effective dimension of the frozen "
-        "features' curvature at 3 % of its largest eigenvalue, (b) the local learning coefficient after training under the same "
-        "prior, (c) the TwoNN dimension of the trained features. Every point is one cell (a task, a delta and a seed). {n}.",
+        "features' curvature at 3 % of its largest eigenvalue, (b) the local learning coefficient after training, under a prior "
+        "of 3 % of the largest curvature there, (c) the TwoNN dimension of the trained features. Every point is one cell (a "
+        "task, a delta and a seed). {n}.",
         "Three scatter plots on logarithmic axes of the threshold dimension against other notions of dimension.",
     ),
 )
