@@ -124,6 +124,13 @@ def canvas(height: float, **layout) -> Figure:
 def svg(figure: Figure) -> bytes:
     """Return a figure as SVG whose text stays text in the page's font; the same figure gives the same bytes."""
     with theme():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        # the layout's solver leaves rounding that depends on where objects lie in memory, and names of clips hash every bit
+        for part in figure.subfigs:
+            part.bbox_relative.set_points(part.bbox_relative.get_points().round(5))
+        for axes in figure.get_axes():
+            axes.set_position([round(x, 5) for x in axes.get_position(original=True).bounds])
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", dpi=300, metadata={"Date": None, "Creator": None})
     return buffer.getvalue().replace(DRAWN_FONT, PAGE_FONT).encode()
