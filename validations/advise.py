@@ -8,11 +8,12 @@ import time
 
 import torch
 
+from tuning import tasks
 from tuning.backbones import encode
 from tuning.subject import fit_readout, subject
 
 from . import advice
-from .run import READOUT, backbone, split, task
+from .run import READOUT, backbone, task
 from .store import rows
 
 BUDGETS = (1000, 5000, 20000)
@@ -27,11 +28,11 @@ def advise(options: argparse.Namespace) -> dict:
     begun, cpu = time.perf_counter(), time.process_time()
     torch.set_num_threads(options.threads)
     frozen, data = backbone(options.backbone), task(options.data, str(pathlib.Path(options.results) / "tasks"))
-    own, heads = split(data, {"train": options.examples, "readout": options.readout}, options.seed)
-    readout = fit_readout(frozen, encode(frozen, heads, length=options.length), len(data.classes), C=READOUT)
+    parts = tasks.disjoint(data, {"train": options.examples, "readout": options.readout}, options.seed)
+    readout = fit_readout(frozen, encode(frozen, parts.readout, length=options.length), len(data.classes), C=READOUT)
     deltas = {"palette": advice.PALETTE, **dict(advice.PREFIXES)}
     subjects = {role: subject(frozen, delta, readout, options.seed) for role, delta in deltas.items()}
-    made, base = advice.survey(subjects, ("palette",), encode(frozen, own, length=options.length), options.seed)
+    made, base = advice.survey(subjects, ("palette",), encode(frozen, parts.train, length=options.length), options.seed)
     made.sort(key=lambda m: m.loss)
     listed = [
         {

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-import numpy as np
 import torch
 
 from tuning import deltas as delta_kinds
@@ -42,28 +41,17 @@ def task(name: str, cache: str) -> tasks.Task:
     return tasks.load(name, cache=pathlib.Path(cache))
 
 
-def split(data: tasks.Task, sizes: Mapping[str, int], seed: int) -> tuple[tasks.Split, tasks.Split]:
-    """Return disjoint training examples for the delta and for the readout: a head fitted on the same text would leave no loss."""
-    available = len(data.splits["train"].labels)
-    if available < 2 * sizes["train"]:
-        raise ValueError(
-            f"expected at least {2 * sizes['train']} training examples in {data.name}, got {available}: lower sizes.train"
-        )
-    drawn = data.take("train", min(sizes["train"] + sizes["readout"], available), seed)
-    order = np.random.default_rng([seed, 104]).permutation(len(drawn.labels))
-
-    def part(rows: np.ndarray) -> tasks.Split:
-        text_b = None if drawn.text_b is None else tuple(drawn.text_b[i] for i in rows)
-        return tasks.Split(tuple(drawn.text_a[i] for i in rows), text_b, drawn.labels[rows])
-
-    return part(order[: sizes["train"]]), part(order[sizes["train"] :])
+@functools.lru_cache(maxsize=32)
+def parts(task_name: str, cache: str, train: int, readout: int, test: int, seed: int, seeds: tuple[int, ...]) -> tasks.Parts:
+    """Return a cell's examples: a head fitted on the text that it is then tuned on would leave no loss."""
+    sizes = {"train": train, "readout": readout, "test": test}
+    return tasks.disjoint(task(task_name, cache), sizes, seed, seeds=seeds)
 
 
 @functools.lru_cache(maxsize=32)
-def _readout(name: str, task_name: str, cache: str, train: int, size: int, length: int, seed: int) -> Readout:
-    data = task(task_name, cache)
-    kept = split(data, {"train": train, "readout": size}, seed)[1]
-    return fit_readout(backbone(name), encode(backbone(name), kept, length=length), len(data.classes), C=READOUT)
+def _readout(name: str, task_name: str, cache: str, length: int, *drawn: Any) -> Readout:
+    frozen, kept = backbone(name), parts(task_name, cache, *drawn).readout
+    return fit_readout(frozen, encode(frozen, kept, length=length), len(task(task_name, cache).classes), C=READOUT)
 
 
 def delta(spec: Mapping[str, Any], frozen: Backbone):
@@ -116,7 +104,8 @@ def _task_cells(study: Study, kind: str, cache: pathlib.Path) -> Iterator[tuple[
         return  # no other task to learn from: the claim is then not applicable
     for task_name in chosen:
         data = task(task_name, str(cache))
-        for seed in part.seeds or study.seeds:
+        seeds = part.seeds or study.seeds
+        for seed in seeds:
             for group in [(name,) for name in names] if experiment.each else [names]:
                 settings = {
                     "kind": kind,
@@ -126,6 +115,7 @@ def _task_cells(study: Study, kind: str, cache: pathlib.Path) -> Iterator[tuple[
                     "digest": data.digest,
                     "deltas": [[name, {k: v for k, v in study.deltas[name].items() if k != "label"}] for name in group],
                     "seed": seed,
+                    "seeds": list(seeds),
                     "sizes": dataclasses.asdict(study.sizes),
                     "solver": dataclasses.asdict(study.solver),
                     "options": _options(study, part, group[0] if experiment.each else ""),
@@ -171,13 +161,9 @@ def setting(settings: Mapping[str, Any], cache: str) -> Setting:
         return make(settings["task"], settings["seed"])
     name, seed = settings["backbone_name"], settings["seed"]
     sizes, solver = ({k: settings["options"].get(k, v) for k, v in settings[t].items()} for t in ("sizes", "solver"))
-    frozen, data = backbone(name), task(settings["task"], cache)
-    readout = _readout(name, settings["task"], cache, sizes["train"], sizes["readout"], sizes["length"], seed)
-
-    def size(split: str) -> int:
-        return min(sizes["test"], len(data.splits[split].labels))
-
-    held_out = data.take("test", size("test"), seed)
+    frozen, drawn = backbone(name), (sizes["train"], sizes["readout"], sizes["test"], seed, tuple(settings["seeds"]))
+    readout = _readout(name, settings["task"], cache, sizes["length"], *drawn)
+    made_of = parts(settings["task"], cache, *drawn)
 
     def made(spec: Mapping[str, Any]) -> Subject:
         return subject(frozen, delta(spec, frozen), readout, seed)
@@ -186,12 +172,10 @@ def setting(settings: Mapping[str, Any], cache: str) -> Setting:
     subjects = {role: made(spec) for role, (_, spec) in zip(roles, settings["deltas"], strict=True)}
     return Setting(
         subjects=subjects,
-        train=encode(frozen, split(data, sizes, seed)[0], length=sizes["length"]),
-        test=encode(frozen, held_out, length=sizes["length"]),
+        train=encode(frozen, made_of.train, length=sizes["length"]),
+        test=encode(frozen, made_of.test, length=sizes["length"]),
         perturbed={
-            split.removeprefix("test_"): encode(frozen, data.take(split, size(split), seed), length=sizes["length"])
-            for split in data.splits
-            if split.startswith("test_")
+            name.removeprefix("test_"): encode(frozen, split, length=sizes["length"]) for name, split in made_of.perturbed.items()
         },
         others=tuple(setting({**settings, "task": name, "others": []}, cache) for name in settings.get("others", [])),
         seed=seed,

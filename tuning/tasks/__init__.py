@@ -14,9 +14,23 @@ import pathlib
 from collections.abc import Mapping
 
 from tuning.tasks import embedded, files, grammar, hub, prose
+from tuning.tasks.parts import Parts, disjoint, overlaps
 from tuning.tasks.task import Split, Task, describe, make_task, relabel, restore, save
 
-__all__ = ["Split", "Task", "describe", "load", "make_task", "names", "relabel", "restore", "save"]
+__all__ = [
+    "Parts",
+    "Split",
+    "Task",
+    "describe",
+    "disjoint",
+    "load",
+    "make_task",
+    "names",
+    "overlaps",
+    "relabel",
+    "restore",
+    "save",
+]
 
 SPLITS = ("train", "dev", "test")
 

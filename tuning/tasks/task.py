@@ -77,16 +77,19 @@ class Task:
             )
         rng = np.random.default_rng(seed)
         queues = [rng.permutation(np.flatnonzero(examples.labels == c)) for c in range(len(self.classes))]
-        quota = np.zeros(len(queues), dtype=np.int64)
-        room = np.array([len(queue) for queue in queues])
-        for _ in range(
-            n
-        ):  # the class with the fewest so far; ties in a seeded order, so no class is favoured
-            open_classes = np.flatnonzero(quota < room)
-            fewest = open_classes[quota[open_classes] == quota[open_classes].min()]
-            quota[rng.choice(fewest)] += 1
+        quota = quotas(np.array([len(queue) for queue in queues]), n, rng)
         chosen = np.concatenate([queue[:k] for queue, k in zip(queues, quota, strict=True)])
         return examples.rows(rng.permutation(chosen))
+
+
+def quotas(room: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return how many of n examples each class gives, as equal as its room (C,) allows; n is at most room.sum()."""
+    quota = np.zeros(len(room), dtype=np.int64)
+    for _ in range(n):  # the class with the fewest so far; ties in a seeded order, so no class is favoured
+        open_classes = np.flatnonzero(quota < room)
+        fewest = open_classes[quota[open_classes] == quota[open_classes].min()]
+        quota[rng.choice(fewest)] += 1
+    return quota
 
 
 def content_digest(classes: Sequence[str], splits: Mapping[str, Split]) -> str:
@@ -186,6 +189,11 @@ def examples(split: Split) -> list[tuple[str, ...]]:
     """Return the texts of each example: (text_a,) or (text_a, text_b)."""
     columns = [split.text_a] if split.text_b is None else [split.text_a, split.text_b]
     return list(zip(*columns, strict=True))
+
+
+def keys(split: Split) -> list[tuple[str, ...]]:
+    """Return the texts of each example without case and spacing: equal keys mean texts that are the same to a reader."""
+    return [tuple(" ".join(text.casefold().split()) for text in texts) for texts in examples(split)]
 
 
 def describe(task: Task) -> dict:
