@@ -13,9 +13,12 @@ from theory.kernel import gradient_components
 from theory.loss import CrossEntropy
 from theory.subspace import projected_block, projected_gain
 from tuning import fit
+from validations.claims.claim import Cell
+from validations.claims.intrinsic_dimension import BRACKETED
 from validations.controls import subspace_setting
 from validations.experiments.dimension import measure, predict
 from validations.experiments.within import crossing
+from validations.store import Measured
 
 
 def _least(objective, subspace):
@@ -116,7 +119,16 @@ def test_a_threshold_beyond_the_dimensions_tried_lies_below_all_numbers():
     plant = subspace_setting(0, 0)
     setting = replace(plant, options=dict(plant.options) | {"dimensions": [1, 2, 3]})
     before = predict(setting)
-    after = measure(setting, before).record
-    assert max(after["scores"]) < 0.8 and json.dumps([before.record, after], allow_nan=False)
-    for found in (before.record["curve"], after["measured"], after["high"]):
-        assert 3 < found <= after["parameters"]
+    after = measure(setting, before)
+    assert max(after.record["scores"]) < 0.8 and json.dumps([before.record, after.record], allow_nan=False)
+    for found in (before.record["curve"], after.record["measured"], after.record["high"]):
+        assert 3 < found <= after.record["parameters"]
+    assert not BRACKETED.passes(Cell("plant", "bias", 0, before, after))
+
+
+@pytest.mark.parametrize(("dimensions", "measured", "holds"), [
+    ([512, 768, 896], 850.0, True), ([512, 768, 896], 1000.0, True), ([512, 768], 1000.0, False), ([512, 896], 850.0, False),
+    ([896, 960], 896.0, False)])
+def test_a_threshold_is_bracketed_by_near_dimensions_or_not_at_all(dimensions, measured, holds):
+    record = Measured({"dimensions": dimensions, "measured": measured, "parameters": 1024}, {})
+    assert BRACKETED.passes(Cell("task", "delta", 0, record, record)) is holds

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..controls import subspace_setting
 from ..verdict import Criterion
-from .claim import CONVERGED, LINEAR, Cell, Claim, Comparison, mean
+from .claim import CONVERGED, LINEAR, Assumption, Cell, Claim, Comparison, mean
 from .plants import own, swapped
 
 
@@ -37,6 +37,23 @@ def _beats(form: str):
     return lambda c: float(np.mean(np.min([c[r] for r in rivals], axis=0) - c[f"error_{form}"]))
 
 
+GAP = 0.25
+
+
+def _gap(cell: Cell) -> float:
+    """Return the octaves between the trained dimensions, all numbers among them, on both sides of the measured threshold."""
+    m = cell.measured.record
+    dimensions = np.array([*m["dimensions"], m["parameters"]])
+    above = int(np.argmax(dimensions >= m["measured"]))
+    return float(np.log2(dimensions[above] / dimensions[above - 1])) if above else float("inf")
+
+
+BRACKETED = Assumption(
+    "threshold bracketed",
+    f"the measured threshold lies between trained dimensions at most {GAP} octaves apart",
+    lambda cell: _gap(cell) <= GAP,
+    lambda cells: f"median distance {np.median([_gap(c) for c in cells]):.2f} octaves",
+)
 _RIVALS = (
     Comparison("parameter count, octaves off", mean("error_parameters")),
     Comparison("participation ratio of the kernel, octaves off", mean("error_participation")),
@@ -49,7 +66,7 @@ _COMMON = {
     "rows": _rows,
     "parts": {"curves": _curves},
     "rivals": _RIVALS,
-    "assumptions": (CONVERGED, LINEAR),
+    "assumptions": (CONVERGED, LINEAR, BRACKETED),
     "good": partial(own, "dimension", subspace_setting),
     "bad": partial(swapped, "dimension", subspace_setting),
     "good_is": "gated linear plants, on which the linearisation is exact",
