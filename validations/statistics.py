@@ -1,4 +1,4 @@
-"""Intervals and tests whose unit is the cluster (task x seed), never the example."""
+"""Intervals and tests whose unit is the task, with seeds nested in it; never the seed, never the example."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,81 +8,158 @@ from scipy import stats
 
 Columns = Mapping[str, np.ndarray]
 Statistic = Callable[[Columns], float]
+LEAST = 3  # tasks without which there is no spread to speak of
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A statistic with its cluster-bootstrap interval and what is needed to invert it into one-sided p-values."""
+    """A statistic with its 95 % interval over tasks, and the one-sided tests that the interval inverts.
+
+    stderr: of the statistic; skewness: of the tasks' contributions to it. A statistic that cannot be computed, or not with some
+    task left out, has no ends (NaN) and p-values of 1.
+    """
 
     value: float
     low: float
     high: float
-    clusters: int
-    replicates: np.ndarray
-    bias: float
-    acceleration: float
+    tasks: int
+    stderr: float
+    skewness: float = 0.0
 
     def p_not_above(self, bar: float) -> float:
-        """Return the one-sided p-value of "the statistic is at most `bar`": the level whose end point is `bar`."""
-        return self._level(bar, strict=False)
+        """Return the one-sided p-value of "the statistic is at most `bar`"."""
+        return self._tail(bar, 1.0)
 
     def p_not_below(self, bar: float) -> float:
-        """Return the one-sided p-value of "the statistic is at least `bar`" (see `p_not_above`)."""
-        return 1.0 - self._level(bar, strict=True)
+        """Return the one-sided p-value of "the statistic is at least `bar`"."""
+        return self._tail(bar, -1.0)
 
-    def _level(self, bar: float, *, strict: bool) -> float:
-        n = len(self.replicates)
-        below = np.sum(self.replicates < bar) if strict else np.sum(self.replicates <= bar)
-        if below in (0, n):  # no level has an end point there: the p-value is below what n replicates resolve
-            return 1.0 / n if below == 0 else 1.0 - 1.0 / n
-        z = stats.norm.ppf(below / n) - self.bias
-        z = z / (1.0 + self.acceleration * z) - self.bias
-        return float(stats.t.cdf(z * np.sqrt(1 - 1 / self.clusters), self.clusters - 1))
+    def _tail(self, bar: float, side: float) -> float:
+        if not np.isfinite(self.stderr):
+            return 1.0
+        distance = side * (self.value - bar)
+        if self.stderr <= 0:  # every task says the same: only their signs are left to test
+            return 0.5**self.tasks if distance > 0 else 1.0
+        t = distance / self.stderr
+        return float(stats.t.sf(min(t, _straightened(t, side * self.skewness, self.tasks)), self.tasks - 1))
 
 
-def cluster_interval(
-    columns: Columns,
-    clusters: Sequence[Hashable],
-    statistic: Statistic,
-    *,
-    confidence: float = 0.95,
-    replicates: int = 4000,
-    seed: int = 0,
-) -> Interval:
-    """Return `statistic(columns)` with a bias-corrected and accelerated interval over resampled clusters.
+def _straightened(t: float, skewness: float, n: int) -> float:
+    """Return Hall's transform of a studentised mean, which takes the skewness of its distribution away.
 
-    Whole clusters are drawn with replacement. With F the bootstrap distribution and z0 its bias, the end point at level q is
-    F^-1(Phi(z0 + (z0 + z_q) / (1 - a (z0 + z_q)))); the acceleration is the jackknife over clusters,
-    a = sum d_i^3 / (6 (sum d_i^2)^(3/2)), d_i = mean(theta_(.)) - theta_(i) (Efron 1987, sections 2 and 6). z_q is expanded to
-    sqrt(n / (n - 1)) t_(q, n-1), because the bootstrap alone is too narrow for a dozen clusters (Hesterberg 2015, section 4.4).
-    columns: arrays of one common length n; clusters: n labels. Raises ValueError for fewer than 3 clusters.
+    With S = t / sqrt(n): sqrt(n) (S + g S^2 / 3 + g^2 S^3 / 27 + g / (6 n)), monotone in t (Hall 1992, section 2).
     """
-    labels = np.asarray([str(c) for c in clusters])
-    members = [np.flatnonzero(labels == name) for name in dict.fromkeys(labels)]
-    if len(members) < 3:
-        raise ValueError(f"expected at least 3 clusters (task x seed) for an interval, got {len(members)}: add tasks or seeds")
+    s = t / np.sqrt(n)
+    return float(np.sqrt(n) * (s + skewness * s**2 / 3 + skewness**2 * s**3 / 27 + skewness / (6 * n)))
+
+
+def _bent(t: float, skewness: float, n: int) -> float:
+    """Return the inverse of `_straightened`."""
+    if abs(skewness) < 1e-8:
+        return t
+    y = t / np.sqrt(n) - skewness / (6 * n)
+    return float(np.sqrt(n) * 3 / skewness * (np.cbrt(1 + skewness * y) - 1))
+
+
+def task_interval(columns: Columns, tasks: Sequence[Hashable], statistic: Statistic, *, confidence: float = 0.95) -> Interval:
+    """Return `statistic(columns)` with an interval over tasks.
+
+    The tasks' contributions are the jackknife's pseudo-values J_i = n theta - (n - 1) theta_(i), theta_(i) the statistic without
+    task i; their standard deviation over sqrt(n) is the standard error (Efron and Stein 1981), and for a mean of task means they
+    are these means. The interval is that of Student's t with n - 1 degrees of freedom, widened to hold that of Hall's transform,
+    because errors and ratios are skewed: with half-normal contributions of five to eight tasks t alone is wrong on one side
+    6 to 7 % of the time, both together 3.5 %. When all contributions are equal, p-values are those of the exact sign test.
+    columns: arrays of one common length; tasks: one label per row, so that seeds, ports and levels of a task stay together.
+    Raises ValueError for fewer than 3 tasks.
+    """
+    labels = np.asarray([str(task) for task in tasks])
+    names = list(dict.fromkeys(labels))
+    n = len(names)
+    if n < LEAST:
+        raise ValueError(f"expected at least {LEAST} tasks for an interval, got {n}: add tasks; seeds of one are not independent")
     data = {name: np.asarray(values) for name, values in columns.items()}
 
-    def value(chosen: Sequence[np.ndarray]) -> float:
-        rows = np.concatenate(chosen)
+    def value(rows: np.ndarray) -> float:
         return float(statistic({name: values[rows] for name, values in data.items()}))
 
-    estimate = value(members)
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(len(members), size=(replicates, len(members)))
-    boot = np.sort([value([members[i] for i in draw]) for draw in draws])
-    boot = boot[np.isfinite(boot)]
-    left_out = np.array([value(members[:i] + members[i + 1 :]) for i in range(len(members))])
-    d = left_out.mean() - left_out
-    spread = float(np.sum(d**2))
-    a = float(np.sum(d**3) / (6.0 * spread**1.5)) if spread > 0 else 0.0
-    share = (np.sum(boot < estimate) + 0.5 * np.sum(boot == estimate)) / len(boot)
-    z0 = float(stats.norm.ppf(np.clip(share, 0.5 / len(boot), 1 - 0.5 / len(boot))))
-    n = len(members)
-    z = stats.t.ppf([(1 - confidence) / 2, (1 + confidence) / 2], n - 1) * np.sqrt(n / (n - 1))
-    levels = stats.norm.cdf(z0 + (z0 + z) / (1 - a * (z0 + z)))
-    low, high = np.quantile(boot, levels)
-    return Interval(estimate, float(low), float(high), len(members), boot, z0, a)
+    estimate = value(np.full(len(labels), True))
+    left_out = np.array([value(labels != name) for name in names])
+    if not (np.isfinite(estimate) and np.all(np.isfinite(left_out))):
+        return Interval(estimate, float("nan"), float("nan"), n, float("nan"))
+    d = (n - 1) * (left_out.mean() - left_out)
+    spread = float(np.sqrt(np.sum(d**2) / (n - 1)))
+    if spread <= 1e-12 * max(1.0, abs(estimate)):
+        return Interval(estimate, estimate, estimate, n, 0.0)
+    g = float(np.sum(d**3) * n / ((n - 1) * (n - 2)) / spread**3)
+    stderr, q = spread / np.sqrt(n), float(stats.t.ppf((1 + confidence) / 2, n - 1))
+    low = estimate - stderr * max(q, _bent(q, g, n))
+    high = estimate - stderr * min(-q, _bent(-q, g, n))
+    return Interval(estimate, low, high, n, stderr, g)
+
+
+@dataclass(frozen=True)
+class RankOverTasks:
+    """The statistic "Spearman's correlation of two columns over tasks", each task's rows averaged first.
+
+    Its interval is on Fisher's scale, z = arctanh(rho), with standard error sqrt(1.06 / (n - 3)) (Fieller, Hartley and Pearson
+    1957): a jackknife of so few ranks has no use. It needs 5 tasks.
+    """
+
+    x: str
+    y: str
+
+    def _averaged(self, columns: Columns, tasks: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.asarray([str(task) for task in tasks])
+        x, y = (np.asarray(columns[name]) for name in (self.x, self.y))
+        return tuple(np.array([np.mean(v[labels == task]) for task in dict.fromkeys(labels)]) for v in (x, y))
+
+    def __call__(self, columns: Columns) -> float:
+        if self.x not in columns or self.y not in columns:
+            return float("nan")
+        return _spearman(*self._averaged(columns, columns["task"]))
+
+    def interval(self, columns: Columns, tasks: Sequence[Hashable], *, confidence: float = 0.95) -> "RankInterval":
+        """Return the correlation with its interval."""
+        x, y = self._averaged(columns, tasks)
+        n, rho = len(x), _spearman(x, y)
+        if n < 5 or not np.isfinite(rho):
+            return RankInterval(rho, float("nan"), float("nan"), n, float("nan"))
+        z, stderr = _fisher(rho), float(np.sqrt(1.06 / (n - 3)))
+        reach = float(stats.norm.ppf((1 + confidence) / 2)) * stderr
+        return RankInterval(rho, float(np.tanh(z - reach)), float(np.tanh(z + reach)), n, stderr)
+
+
+@dataclass(frozen=True)
+class RankInterval(Interval):
+    """A rank correlation with its interval; `stderr` is that of arctanh of it."""
+
+    def _tail(self, bar: float, side: float) -> float:
+        if not np.isfinite(self.stderr):
+            return 1.0
+        return float(stats.norm.sf(side * (_fisher(self.value) - _fisher(bar)) / self.stderr))
+
+
+def _fisher(rho: float) -> float:
+    return float(np.arctanh(np.clip(rho, -0.9999, 0.9999)))
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Return Spearman's correlation, 0 when either column is constant."""
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0
+    return float(stats.spearmanr(x, y).statistic)
+
+
+def interval(columns: Columns, tasks: Sequence[Hashable], statistic: Statistic) -> Interval:
+    """Return a statistic's interval over tasks: its own kind where it has one, the jackknife's otherwise."""
+    own = getattr(statistic, "interval", None)
+    return own(columns, tasks) if own else task_interval(columns, tasks, statistic)
+
+
+def within(columns: Columns, statistic: Statistic) -> np.ndarray:
+    """Return a statistic of each cell's own rows, one number per (task, seed): a later mean over them then counts cells alike."""
+    places = np.char.add(np.char.add(columns["task"].astype(str), "\0"), columns["seed"].astype(str))
+    return np.array([statistic({k: v[places == place] for k, v in columns.items()}) for place in dict.fromkeys(places)])
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

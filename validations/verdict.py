@@ -1,14 +1,15 @@
 """From the rows of a claim to a verdict: supported, refuted, undecided, not applicable."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .statistics import Columns, Interval, Statistic, cluster_interval, holm
+from .statistics import Columns, Interval, Statistic, holm, interval
 
 LEVEL = 0.025  # one side of a 95 % interval
+NEEDED = 5  # tasks inside the linear regime; fewer make a claim not applicable
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Criterion:
     """One statistic and the two regions that decide on it.
 
     The outcome is *supported* when the whole 95 % interval lies inside `supported`, *refuted* when it lies wholly outside
-    `tolerated` (which contains `supported`), and *undecided* otherwise. Ends may be infinite.
+    `tolerated` (which contains `supported`), and *undecided* otherwise. Ends may be infinite. A statistic with `parts` (see
+    `Least`) is supported when each part is, and refuted when one is, with Bonferroni's correction over them.
     """
 
     name: str
@@ -25,6 +27,16 @@ class Criterion:
     supported: tuple[float, float]
     tolerated: tuple[float, float]
     unit: str = ""
+
+
+@dataclass(frozen=True)
+class Least:
+    """The statistic "least of several", as a lead over the best of several rivals is; every part is tested by itself."""
+
+    parts: tuple[Statistic, ...]
+
+    def __call__(self, columns: Columns) -> float:
+        return min(part(columns) for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -44,13 +56,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim's verdict with the evidence it rests on."""
+    """A claim's verdict on one delta with the evidence it rests on; `cells` counts rows."""
 
     word: str
     outcomes: tuple[Outcome, ...]
     p_support: float
     p_refute: float
-    clusters: int
+    tasks: int
     cells: int
     reason: str = ""
 
@@ -62,48 +74,67 @@ def word(p_support: float, p_refute: float) -> str:
     return "refuted" if p_refute < LEVEL else "undecided"
 
 
-def judge(criterion: Criterion, columns: Columns, clusters: Sequence, *, seed: int = 0) -> Outcome:
-    """Return the outcome of one criterion: p(support) is the worse of its two ends, p(refute) the better, doubled."""
-    interval = cluster_interval(columns, clusters, criterion.statistic, seed=seed)
+def judge(criterion: Criterion, columns: Columns, tasks: Sequence[Hashable]) -> Outcome:
+    """Return the outcome of one criterion: p(support) is the worse of its two ends, p(refute) the better, doubled.
+
+    The interval is that of the part with the least support.
+    """
+    parts = getattr(criterion.statistic, "parts", (criterion.statistic,))
+    found = [_judged(criterion, interval(columns, tasks, part)) for part in parts]
+    weakest = max(found, key=lambda outcome: outcome.p_support)
+    return replace(weakest, p_refute=min(1.0, len(found) * min(outcome.p_refute for outcome in found)))
+
+
+def _judged(criterion: Criterion, found: Interval) -> Outcome:
     low, high = criterion.supported
-    ends = [interval.p_not_above(low)] if math.isfinite(low) else []
-    ends += [interval.p_not_below(high)] if math.isfinite(high) else []
+    ends = [found.p_not_above(low)] if math.isfinite(low) else []
+    ends += [found.p_not_below(high)] if math.isfinite(high) else []
     low, high = criterion.tolerated
-    outside = [interval.p_not_below(low)] if math.isfinite(low) else []
-    outside += [interval.p_not_above(high)] if math.isfinite(high) else []
+    outside = [found.p_not_below(low)] if math.isfinite(low) else []
+    outside += [found.p_not_above(high)] if math.isfinite(high) else []
     refute = min(1.0, len(outside) * min(outside)) if outside else 1.0
-    return Outcome(criterion, interval, max(ends, default=0.0), refute)
+    return Outcome(criterion, found, max(ends, default=0.0), refute)
 
 
-def decide(criteria: Sequence[Criterion], rows: Sequence[Mapping], *, needed: int = 3, seed: int = 0) -> Verdict:
+def tested(rows: Sequence[Mapping]) -> list[Mapping]:
+    """Return the rows inside the linear regime, or all where rows have no gate."""
+    return [row for row in rows if row.get("inside", True)]
+
+
+def columned(rows: Sequence[Mapping]) -> dict[str, np.ndarray]:
+    """Return the columns that every row has, but lists."""
+    names = [name for name in rows[0] if all(name in row and not isinstance(row[name], list) for row in rows)] if rows else []
+    return {name: np.asarray([row[name] for row in rows]) for name in names}
+
+
+def decide(criteria: Sequence[Criterion], rows: Sequence[Mapping], *, needed: int = NEEDED) -> Verdict:
     """Return the verdict of a claim from its rows: supported needs every criterion, refuted any (Bonferroni over them).
 
     rows: records with `task`, `seed` and the columns that the criteria read; a row with `inside` false lies outside the
-    linear regime and is not tested. Fewer than `needed` clusters inside give *not applicable*, with the count.
+    linear regime and is not tested. Fewer than `needed` tasks inside give *not applicable*, with the count.
     """
-    inside = [row for row in rows if row.get("inside", True)]
-    clusters = [(row["task"], row["seed"]) for row in inside]
-    if len(set(clusters)) < needed:
-        found, total = len(set(clusters)), len({(row["task"], row["seed"]) for row in rows})
-        reason = f"{found} of {total} clusters lie inside the linear regime, {needed} are needed"
-        return Verdict("not applicable", (), 1.0, 1.0, found, len(inside), reason)
-    names = [name for name, value in inside[0].items() if not isinstance(value, list)]
-    columns = {name: np.asarray([row[name] for row in inside]) for name in names}
-    outcomes = tuple(judge(c, columns, clusters, seed=seed) for c in criteria)
+    inside = tested(rows)
+    tasks = [row["task"] for row in inside]
+    found, total = len(set(tasks)), len({row["task"] for row in rows})
+    if found < needed:
+        where = f"{found} of {total} tasks lie inside the linear regime" if found < total else f"it was measured on {found} tasks"
+        return Verdict("not applicable", (), 1.0, 1.0, found, len(inside), f"{where}, {needed} are needed")
+    columns = columned(inside)
+    outcomes = tuple(judge(c, columns, tasks) for c in criteria)
     p_support = max(o.p_support for o in outcomes)
     p_refute = min(1.0, len(outcomes) * min(o.p_refute for o in outcomes))
-    return Verdict(word(p_support, p_refute), outcomes, p_support, p_refute, len(set(clusters)), len(inside))
+    return Verdict(word(p_support, p_refute), outcomes, p_support, p_refute, found, len(inside))
 
 
-def over_the_suite(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
-    """Return the same verdicts with p-values adjusted by Holm over every claim that was tested, support and refutation apart."""
-    tested = [name for name, v in verdicts.items() if v.word != "not applicable"]
-    if not tested:
+def over_the_suite(verdicts: Mapping[Hashable, Verdict]) -> dict[Hashable, Verdict]:
+    """Return the same verdicts with p-values adjusted by Holm over everything that was tested, support and refutation apart."""
+    judged = [name for name, v in verdicts.items() if v.word != "not applicable"]
+    if not judged:
         return dict(verdicts)
-    support = dict(zip(tested, holm([verdicts[n].p_support for n in tested]), strict=True))
-    refute = dict(zip(tested, holm([verdicts[n].p_refute for n in tested]), strict=True))
+    support = dict(zip(judged, holm([verdicts[n].p_support for n in judged]), strict=True))
+    refute = dict(zip(judged, holm([verdicts[n].p_refute for n in judged]), strict=True))
     adjusted = dict(verdicts)
-    for name in tested:
+    for name in judged:
         s, r = float(support[name]), float(refute[name])
         adjusted[name] = replace(verdicts[name], word=word(s, r), p_support=s, p_refute=r)
     return adjusted

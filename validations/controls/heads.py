@@ -93,6 +93,7 @@ def _setting(system: int, seed: int, *, constant: bool) -> Setting:
             "steps": STEPS,
             "rates": {role: (0.3,) for role in STEPS},
             "batch_size": SIZE,
+            "dev": _batch(256, 9000 + 100 * system + seed, constant=constant),
             "groups": torch.zeros(len(test.labels), dtype=torch.long),
         },
     )

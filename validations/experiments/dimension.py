@@ -6,14 +6,14 @@ from probes.dimension import random_subspace
 from theory.subspace import threshold_dimension
 
 from ..store import Measured
-from .setting import Experiment, Setting, cost, departure, l2, linearise, logits, penalty, shifted, train
+from .setting import Experiment, Setting, cost, departure, l2, linearise, logits, own_seed, penalty, shifted, train
 from .within import SHARE, at_ends, estimate, shapes, solved_within, trained_within
 
 
 def _subspaces(setting: Setting, own: dict) -> list[tuple[int, object]]:
     size = sum(int(np.prod(s)) for s in own.values())
     kept = sorted({min(int(d), size) for d in setting.options["dimensions"]})
-    return [(d, random_subspace(own, d, kind="dense", seed=1000 * setting.seed + d)) for d in kept]
+    return [(d, random_subspace(own, d, kind="dense", seed=own_seed(setting, d))) for d in kept]
 
 
 def _threshold(dimensions: list[int], scores: list[float], size: int) -> dict:

@@ -12,7 +12,7 @@ from theory.loss import CrossEntropy
 from tuning.training import fit
 
 from ..store import Measured
-from .setting import Experiment, Linear, Params, Setting, cost, cross_entropy, linearise, logits, penalty, train
+from .setting import Experiment, Linear, Params, Setting, cost, cross_entropy, linearise, logits, off, penalty, train
 
 GATE = 0.3                  # disturbances are scaled to this median eta on the training text, or to less:
 SHIFT = 1.0                 # root mean square shift of the class contrasts under noise, in logits
@@ -51,6 +51,7 @@ def predict(setting: Setting) -> Measured:
     curvature = contrasts.T @ test.loss.hessian(test.y0) @ contrasts
     scaled = np.swapaxes(root(curvature), 1, 2) @ response
     stacked = np.linalg.svd(response.reshape(-1, response.shape[-1]), full_matrices=False)[2][:RANK]
+    quiet = np.random.default_rng([setting.seed, 110]).standard_normal(direction[:, 0].shape)
     etas = [_departure(subject, ports, test, s * radius * direction[:, 0], setting.test) for s in SCALES]
     return Measured(
         {
@@ -58,6 +59,7 @@ def predict(setting: Setting) -> Measured:
             "ports": list(ports),
             "eta": etas[-1],
             "scales": [s * level for s in SCALES],
+            "eta_scales": [_departure(subject, ports, test, s * level * quiet, setting.test) for s in SCALES],
             "price_prefix": _price(response, contrasts, expected, test.loss),
             "price_adapter": _regulated(test, ports, expected, r),
             "radii": [s * radius for s in SCALES],
@@ -181,11 +183,7 @@ def _level(setting: Setting, subject, ports: tuple[str, ...], lin: Linear, w: np
 def _departure(subject, ports: tuple[str, ...], lin: Linear, w: np.ndarray, batch) -> float:
     """Return the median over examples of |y(w) - y(0) - G w| / |G w| on the frozen network, w (N, M) a vector per example."""
     pushes = _split(torch.as_tensor(w, dtype=subject.dtype), ports)
-    return _eta(logits(subject.steered, pushes, batch) - lin.y0, np.einsum("ncm,nm->nc", lin.G, w))
-
-
-def _eta(shift: np.ndarray, linear: np.ndarray) -> float:
-    return float(np.median(np.linalg.norm(shift - linear, axis=1) / np.maximum(np.linalg.norm(linear, axis=1), 1e-12)))
+    return off(logits(subject.steered, pushes, batch) - lin.y0, np.einsum("ncm,nm->nc", lin.G, w))
 
 
 def _noise(setting: Setting, predicted: Measured, name: str, params: Params) -> dict:
@@ -214,7 +212,7 @@ def _noise(setting: Setting, predicted: Measured, name: str, params: Params) -> 
             w = sign * level * noise
             y = logits(outputs, _split(torch.as_tensor(w, dtype=subject.dtype), ports), setting.test)
             total += 0.5 * float(np.mean(lin.loss.value(y) - quiet)) / level**2
-            etas.append(_eta(y - lin.y0, np.einsum("ncm,nm->nc", lin.G, w)))
+            etas.append(off(y - lin.y0, np.einsum("ncm,nm->nc", lin.G, w)))
         return total, etas
 
     scales = predicted.record["scales"]

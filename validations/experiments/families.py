@@ -13,7 +13,21 @@ from probes.response import response
 from tuning.training import flatten, unflatten
 
 from ..store import Measured
-from .setting import Experiment, Linear, Params, Setting, cost, departure, l2, linearise, logits, penalty, shifted, train
+from .setting import (
+    Experiment,
+    Linear,
+    Params,
+    Setting,
+    cost,
+    departure,
+    l2,
+    linearise,
+    logits,
+    own_seed,
+    penalty,
+    shifted,
+    train,
+)
 from .within import estimate, shapes, solved_within, trained_within
 
 FOUND = (1, 2, 4, 8, 16, 32, 64)  # dimensions of subspaces that are found, cut at their rank
@@ -89,7 +103,7 @@ def _drawn(setting: Setting, origin: Params, arm: str, unit: float) -> Iterator[
     wanted = {*setting.options.get("near", NEAR), *(round(size * s) for s in setting.options.get("shares", SHARES))}
     for d in sorted(int(d) for d in wanted if 1 <= d < size):
         for draw in range(int(setting.options.get("draws", DRAWS))):
-            seed = 1_000_003 * setting.seed + 10_007 * draw + d
+            seed = own_seed(setting, draw, d)
             if arm == "random":
                 yield d, random_subspace(sizes, d, seed=seed, **fixed)
             elif d > layers:
@@ -138,7 +152,7 @@ def _runs(
         found = principal_directions(steps, origin=origin)
         yield from (("trajectory", d, subspace) for d, subspace in _leading(setting, found, found.dimension))
     if "turned" in arms:
-        generator = torch.Generator().manual_seed(setting.seed)
+        generator = torch.Generator().manual_seed(own_seed(setting, 167))
         square = torch.randn(curved.dimension, curved.dimension, generator=generator, dtype=torch.float64)
         turn = torch.linalg.qr(square)[0].to(next(iter(origin.values())))
         yield from (("turned", d, Turned(curved, turn[:, :d])) for d in _nearby(setting, curved.dimension))

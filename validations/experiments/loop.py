@@ -18,6 +18,7 @@ from .setting import (
     l2,
     linearise,
     logits,
+    off,
     penalty,
     steered_loss,
     train,
@@ -60,7 +61,8 @@ def predict(setting: Setting) -> Measured:
     Shared: one vector per port for every example (ensemble LQ). Feedback: u_it = k_t + K_t phi_t(h_it) with phi the leading
     whitened principal directions of the pooled port state, as many as the adapter's bottleneck; whitening makes the mean
     energy of u equal to |k|^2 + |K|^2, so both are ensemble LQ problems with the same running cost. The value J is
-    cross-entropy plus (r/2) mean energy, evaluated on held-out text.
+    cross-entropy plus (r/2) mean energy, evaluated on held-out text. eta is the larger of the two laws' own departures from
+    linearity, each law acting in the real network; that of another delta says nothing about either.
     """
     subject = setting.subjects["bias"]
     ports = tuple(p for p in subject.ports if p.endswith("attention"))
@@ -79,19 +81,24 @@ def predict(setting: Setting) -> Measured:
     G = _feedback_response(lin, ports, fit_features)
     G_test = _feedback_response(test, ports, test_features)
     feedback = ensemble_lq(G, lin.y0, lin.loss, r)
+    own = _own_signals(feedback.z, ports, width, test_features)
     laws = gains(lin, ports, r, lin.y0, int(setting.options.get("rank", 6)))
-    energy_test = sum(
-        np.mean(np.sum((test_features[p] @ block) ** 2, axis=1)) for p, block in _blocks(feedback.z, ports, width).items()
-    )
     value_shared = cross_entropy(test.y0 + test.G @ shared.z, test.labels) + 0.5 * r * float(shared.z @ shared.z)
+    energy_test = sum(np.mean(np.sum(u**2, axis=1)) for u in own.values())
     value_feedback = cross_entropy(test.y0 + G_test @ feedback.z, test.labels) + 0.5 * r * float(energy_test)
     moved = logits(subject.steered, _signals(shared.z, ports, subject), setting.test)
+    closed = logits(subject.steered, {p: torch.as_tensor(u, dtype=subject.dtype) for p, u in own.items()}, setting.test)
+    etas = {
+        "eta_shared": departure(test, shared, moved),
+        "eta_feedback": off(closed - test.y0, sum(np.einsum("ncd,nd->nc", test.columns(p), u) for p, u in own.items())),
+    }
     directions = {port: _task_direction(lin, port) for port in ports}
     return Measured(
         {
             "r": r,
             "ports": list(ports),
-            "eta": departure(test, shared, moved),
+            "eta": max(etas.values()),
+            **etas,
             "value_shared": value_shared,
             "value_feedback": value_feedback,
             "gap": value_shared - value_feedback,
@@ -116,8 +123,9 @@ def _feedback_response(lin: Linear, ports: tuple[str, ...], features: dict[str, 
     return np.concatenate(blocks, axis=-1)
 
 
-def _blocks(z: np.ndarray, ports: tuple[str, ...], width: int) -> dict[str, np.ndarray]:
-    return {p: block.reshape(1 + width, -1) for p, block in zip(ports, np.split(z, len(ports)), strict=True)}
+def _own_signals(z: np.ndarray, ports: tuple[str, ...], width: int, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return each example's signal at each port, u_i = k + K phi_i, shape (N, d)."""
+    return {p: features[p] @ own.reshape(1 + width, -1) for p, own in zip(ports, np.split(z, len(ports)), strict=True)}
 
 
 def _task_direction(lin: Linear, port: str) -> np.ndarray:

@@ -13,7 +13,21 @@ from tuning.backbones import Backbone, wrap
 from tuning.subject import Subject, fit_readout, subject
 
 from ..store import Measured
-from .setting import Experiment, Linear, Params, Setting, cost, cross_entropy, departure, l2, linearise, logits, shifted, train
+from .setting import (
+    Experiment,
+    Linear,
+    Params,
+    Setting,
+    cost,
+    cross_entropy,
+    departure,
+    l2,
+    linearise,
+    logits,
+    own_seed,
+    shifted,
+    train,
+)
 from .within import at_ends, crossing, estimate, shapes, solved_within, trained_within
 
 PENALTY = 3e-5  # share of the largest curvature, that of a shift common to all texts, which says little of what fitting needs
@@ -86,7 +100,7 @@ def _subspaces(setting: Setting, origin: Params) -> list[tuple[int, Any]]:
     spaced = np.geomspace(SMALLEST, size / 2, int(setting.options.get("levels", LEVELS)))
     kind = "dense" if size <= DENSE else "sorf"
     return [
-        (d, random_subspace(shapes(origin), d, kind=kind, seed=(100 * setting.seed + draw) * 100_000 + d, dtype=first.dtype))
+        (d, random_subspace(shapes(origin), d, kind=kind, seed=own_seed(setting, draw, d), dtype=first.dtype))
         for d in sorted({round(x) for x in spaced})
         for draw in range(int(setting.options.get("draws", DRAWS)))
     ]

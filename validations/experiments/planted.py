@@ -1,6 +1,5 @@
 """A problem of known dimension planted on the frozen network: does the whole chain of measurement find it?"""
 
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,7 @@ from theory.kernel import participation_ratio
 from theory.subspace import projected_gain, threshold_dimension
 
 from ..store import Measured
-from .setting import Experiment, Linear, Params, Setting, cost, linearise, logits, shifted, train
+from .setting import Experiment, Linear, Params, Setting, cost, linearise, logits, own_rng, own_seed, shifted, train
 from .within import SHARE, at_ends, crossing, estimate, shapes, trained_within
 
 KNOWN = (8, 16)
@@ -86,12 +85,6 @@ def typical_dimension(k: int, share: float = SHARE) -> float:
     return float(optimize.brentq(lambda d: stats.beta.median(d / 2, (k - d) / 2) - share, 1e-3 * k, k - 1e-9 * k))
 
 
-def _rng(setting: Setting, *numbers: int) -> np.random.Generator:
-    """Return random numbers of the cell's own: tasks of one seed would otherwise share their draws."""
-    text = zlib.crc32(np.ascontiguousarray(setting.train.tokens.cpu().numpy()).tobytes())
-    return np.random.default_rng([setting.seed, text, *numbers])
-
-
 def plant(setting: Setting, lin: Linear, k: int) -> Plant:
     """Return the problem of dimension k on a cell's frozen network and training text.
 
@@ -107,7 +100,7 @@ def plant(setting: Setting, lin: Linear, k: int) -> Plant:
     _, sigma, found = np.linalg.svd(flat, full_matrices=False)
     if not 1 <= k <= int(np.sum(sigma > 1e-6 * sigma[0])):
         raise ValueError(f"expected a known dimension within the response's rank, got {k}: lower `known` or add training text")
-    rng = _rng(setting, 157, k)
+    rng = own_rng(setting, 157, k)
     seen = np.linalg.qr(rng.standard_normal((flat.shape[1], k)))[0] * np.sqrt(flat.shape[1] / k)
     teacher = rng.standard_normal(k)
     teacher /= np.linalg.norm(teacher)
@@ -136,7 +129,7 @@ def _subspaces(setting: Setting, problem: Plant):
     like = next(iter(problem.origin.values()))
     for d in problem.dimensions:
         for draw in range(DRAWS):
-            seed = int(_rng(setting, 163, problem.known, d, draw).integers(2**31))
+            seed = own_seed(setting, 163, problem.known, d, draw)
             yield d, draw, random_subspace(shapes(problem.origin), d, seed=seed, dtype=like.dtype, device=like.device)
 
 
@@ -197,7 +190,7 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
     subject, rows = setting.subjects["delta"], []
     for problem in _plants(setting):
         zero = {name: torch.zeros_like(p) for name, p in problem.origin.items()}
-        order = _rng(setting, 167).permutation(len(problem.targets))
+        order = own_rng(setting, 167).permutation(len(problem.targets))
         objective = problem.objective(subject.outputs, setting.train, problem.targets)
         shifts = problem.start + (problem.targets - problem.start)[order]
         null = problem.objective(subject.outputs, setting.train, shifts)

@@ -1,5 +1,6 @@
 """What an experiment is given: subjects on one frozen backbone, their data, and the full-batch arm's settings."""
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,6 +116,17 @@ class Linear:
         return ensemble_lq(self.G, self.y0, loss, r, kernel=None if kernel is None else kernel / r)
 
 
+def own_rng(setting: Setting, *numbers: int) -> np.random.Generator:
+    """Return random numbers of the cell's own text: tasks of one seed would otherwise share their draws, and err together."""
+    text = zlib.crc32(np.ascontiguousarray(setting.train.tokens.cpu().numpy()).tobytes())
+    return np.random.default_rng([setting.seed, text, *numbers])
+
+
+def own_seed(setting: Setting, *numbers: int) -> int:
+    """Return a seed of the cell's own text (see `own_rng`)."""
+    return int(own_rng(setting, *numbers).integers(2**31))
+
+
 def linearise(outputs: Callable[[Params, Any], Tensor], params: Params, batch: Any) -> Linear:
     """Return the exact first-order response of `outputs` at `params`, in float64."""
     measured = response(outputs, params, [batch])
@@ -135,8 +147,12 @@ GRID = tuple(float(x) for x in 10.0 ** np.arange(0.0, -3.01, -0.5))
 
 def departure(lin: Linear, control: Control, outputs: np.ndarray) -> float:
     """Return the median over examples of eta = |y(z) - y(0) - G z| / |G z|, the departure from linearity at a control."""
-    shift = lin.G @ control.z
-    return float(np.median(np.linalg.norm(outputs - lin.y0 - shift, axis=1) / np.maximum(np.linalg.norm(shift, axis=1), 1e-12)))
+    return off(outputs - lin.y0, lin.G @ control.z)
+
+
+def off(shift: np.ndarray, linear: np.ndarray) -> float:
+    """Return eta, the median over examples of |shift - linear| / |linear|, for shifts of the logits (N, C)."""
+    return float(np.median(np.linalg.norm(shift - linear, axis=1) / np.maximum(np.linalg.norm(linear, axis=1), 1e-12)))
 
 
 def penalty(setting: Setting, lin: Linear, outputs: Callable[[Params, Any], Tensor], origin: Params) -> float:

@@ -28,7 +28,7 @@ from tuning.ensembles import EnsembleRun, Subspace, Whole, foldable, outputs, tr
 from tuning.subject import READOUT, Params, Readout, Subject
 
 from ..store import Measured
-from .setting import Experiment, Setting, departure, linearise, logits, shifted
+from .setting import Experiment, Setting, departure, linearise, logits, own_rng, own_seed, shifted
 from .within import SHARE, crossing, estimate, shapes
 
 DIMENSIONS, SMALLEST = 8, 8
@@ -81,7 +81,7 @@ def _subspaces(setting: Setting, subject, dimensions: Sequence[int]) -> list[lis
     first = next(iter(subject.initial.values()))
 
     def drawn(place: int, seed: int) -> Subspace:
-        made = 100_000 * setting.seed + 1000 * seed + place
+        made = own_seed(setting, seed, place)
         return random_subspace(own, dimensions[place], kind=kind, seed=made, dtype=first.dtype, device=first.device)
 
     return [[drawn(i, s) for s in range(_count(setting))] for i in range(len(dimensions))]
@@ -110,7 +110,7 @@ def predict(setting: Setting) -> Measured:
     full = lin.optimum(r, kernel=kernel)
     start, count = float(lin.loss.value(lin.y0).mean()), lin.G.shape[-1]
     gain, distance, dimensions = start - full.value, float(np.linalg.norm(full.z)), _dimensions(setting, size)
-    rng = np.random.default_rng([setting.seed, 109])
+    rng = own_rng(setting, 109)
     shares, accuracies = [], []
     for d in dimensions:
         blocks = [projected_block(count, size, d, rng) for _ in range(_count(setting))]
@@ -119,7 +119,7 @@ def predict(setting: Setting) -> Measured:
         made = [held.y0 + held.G @ (B @ s.z) for B, s in zip(blocks, solved, strict=True)]
         accuracies.append(np.mean([np.mean(y.argmax(1) == held.labels) for y in made]))
     values, components = gradient_components(kernel, lin.y0, lin.loss)
-    quadratic = projected_gain(values, components, size, dimensions, ridge=r, draws=DRAWS, seed=setting.seed).mean(0)
+    quadratic = projected_gain(values, components, size, dimensions, ridge=r, draws=DRAWS, seed=own_seed(setting, 113)).mean(0)
     best = float(np.mean((held.y0 + held.G @ full.z).argmax(1) == held.labels))
     chance, eigenvalues = _majority(test), np.linalg.eigvalsh(kernel)
     fitted = lin.curvatures(full.outputs)[:size]

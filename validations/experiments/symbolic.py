@@ -16,7 +16,7 @@ from tuning.training import minibatch
 from ..store import Measured
 from .setting import Experiment, Linear, Setting, linearise
 
-TESTED, SAMPLE = 1024, 24
+TESTED, CHOOSING, SAMPLE = 1024, 256, 24
 RIDGE = 1e-5  # the linearised optimum's penalty, a share of the largest curvature: nearly none, which favours every arm
 
 
@@ -24,8 +24,9 @@ RIDGE = 1e-5  # the linearised optimum's penalty, a share of the largest curvatu
 class Protocol:
     """What is pretrained, the task that is new to it, and the three arms.
 
-    A prefix of 5 slots and a rank-1 LoRA on both maps of every mlp train 10 d numbers per block each; `rank` scales both. An
-    arm's learning rates are all tried and its best result counts. The prefix gets `patience` times the steps of full tuning.
+    A prefix of 5 slots and a rank-1 LoRA on both maps of every mlp train 10 d numbers per block each; `rank` scales both. All
+    of an arm's learning rates are tried, and the one that is best on sequences of their own counts. The prefix gets `patience`
+    times the steps of full tuning.
     """
 
     recipe: Recipe
@@ -75,6 +76,7 @@ def setting(name: str, seed: int) -> Setting:
             "steps": steps,
             "rates": protocol.rates,
             "batch_size": protocol.batch_size,
+            "dev": sequences([protocol.new], CHOOSING, seed + 3000),
             "groups": distinct(test.tokens[:, :LENGTH]),
         },
     )
@@ -121,7 +123,8 @@ def predict(setting: Setting) -> Measured:
 
 
 def measure(setting: Setting, predicted: Measured) -> Measured:
-    """Return the share of held-out sequences that each arm solves after AdamW on the new task, at the best of its step sizes.
+    """Return the share of held-out sequences that each arm solves after AdamW on the new task, at the step size
+    that solves most of other sequences (`dev`).
 
     Beside it: every step size's own result, the share by group of sequences (how many different digits), parameters, steps.
     """
@@ -139,8 +142,9 @@ def _arm(setting: Setting, role: str) -> dict:
         ).params
         solved = subject.solved(fitted, setting.test).double()
         by_group = {str(g): float(solved[groups == g].mean()) for g in groups.unique().tolist()}
-        tried.append({"rate": float(rate), "accuracy": float(solved.mean()), "by_group": by_group})
-    best = max(tried, key=lambda t: t["accuracy"])
+        chosen_by = float(subject.solved(fitted, options["dev"]).double().mean())
+        tried.append({"rate": float(rate), "accuracy": float(solved.mean()), "dev": chosen_by, "by_group": by_group})
+    best = max(tried, key=lambda t: t["dev"])
     return {**best, "parameters": int(subject.size), "steps": int(steps), "tried": tried}
 
 

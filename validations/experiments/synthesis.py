@@ -240,10 +240,10 @@ def _with_random_gain(z: np.ndarray, readers: Law, rng: np.random.Generator) -> 
 def measure(setting: Setting, predicted: Measured) -> Measured:
     """Return held-out loss, accuracy and signal energy of every controller in the real network, and of the trained deltas.
 
-    Names ending in "*" are scaled to the trained delta's energy on held-out text: laws and the shared control to the
-    adapter's (the control solved anew for that budget), the bias to the trained bias's, the prefix to the trained prefix's
-    distance from its start. The adapter and the bias train on loss + (r/2) signal energy, the prefix on loss + (r_p/2)
-    distance squared, in its own numbers.
+    Names ending in "*" are scaled to the trained delta's energy on training text, so that nothing held out enters: laws and the
+    shared control to the adapter's (the control solved anew for that budget), the bias to the trained bias's, the prefix to
+    the trained prefix's distance from its start. The adapter and the bias train on loss + (r/2) signal energy, the prefix on
+    loss + (r_p/2) distance squared, in its own numbers.
     """
     r, ports, a = predicted.record["r"], tuple(predicted.record["ports"]), predicted.arrays
     bias, prefix, adapter = (setting.subjects[name] for name in ("bias", "prefix", "adapter"))
@@ -265,13 +265,14 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
     start = {name: p.detach() for name, p in adapter.initial.items()}
     fitted = train(setting, lambda p: adapter.priced_loss(p, setting.train, r), start)
     with torch.no_grad():
-        budget = float(adapter.energy(fitted.params, setting.test))
-    row("adapter", logits(adapter.outputs, fitted.params, setting.test), budget, **cost(fitted))
+        budget = float(adapter.energy(fitted.params, setting.train))
+        used = float(adapter.energy(fitted.params, setting.test))
+    row("adapter", logits(adapter.outputs, fitted.params, setting.test), used, **cost(fitted))
     for name in UNSCALED:
         own = unpacked(name, a, ports)
         row(name, logits(law.outputs, installed(own, law), setting.test), spent(law, own, setting.test))
     for name in SCALED:
-        own = at_energy(law, unpacked(name, a, ports), setting.test, budget)
+        own = at_energy(law, unpacked(name, a, ports), setting.train, budget)
         row(f"{name}*", logits(law.outputs, installed(own, law), setting.test), spent(law, own, setting.test))
 
     def shared(name: str, z: np.ndarray) -> None:
