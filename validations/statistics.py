@@ -156,9 +156,14 @@ def interval(columns: Columns, tasks: Sequence[Hashable], statistic: Statistic) 
     return own(columns, tasks) if own else task_interval(columns, tasks, statistic)
 
 
+def cells_of(columns: Columns) -> np.ndarray:
+    """Return the cell of each row, one label per (task, seed)."""
+    return np.char.add(np.char.add(columns["task"].astype(str), "\n"), columns["seed"].astype(str))
+
+
 def within(columns: Columns, statistic: Statistic) -> np.ndarray:
     """Return a statistic of each cell's own rows, one number per (task, seed): a later mean over them then counts cells alike."""
-    places = np.char.add(np.char.add(columns["task"].astype(str), "\0"), columns["seed"].astype(str))
+    places = cells_of(columns)
     return np.array([statistic({k: v[places == place] for k, v in columns.items()}) for place in dict.fromkeys(places)])
 
 

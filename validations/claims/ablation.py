@@ -8,7 +8,7 @@ import numpy as np
 from ..controls.ablation import ablation_setting
 from ..statistics import Columns, partial_rank_correlation
 from ..verdict import Criterion
-from .claim import CONVERGED, LINEAR, Cell, Claim, Comparison, Row, mean
+from .claim import CONVERGED, LINEAR, Cell, Claim, Comparison, Row, lead, mean
 from .plants import own, swapped
 
 RIVALS = ("norm", "norm_trained", "diagonal", "gradient")
@@ -63,11 +63,6 @@ def _slope(columns: Columns) -> float:
     return float(np.sum(columns["product"]) / max(np.sum(columns["square"]), 1e-30))
 
 
-def _margin(columns: Columns) -> float:
-    """Return the mean rank correlation less that of the best rival."""
-    return float(np.mean(columns["predicted"]) - max(np.mean(columns[name]) for name in RIVALS))
-
-
 _claim: Callable[..., Claim] = partial(
     Claim,
     view="control",
@@ -76,7 +71,7 @@ _claim: Callable[..., Claim] = partial(
     statistic=Comparison("rank correlation of predicted and measured increase", mean("predicted")),
     criteria=(
         Criterion("slope", "slope of log measured on log predicted", _slope, (0.7, 1.3), (0.5, 1.5)),
-        Criterion("margin", "rank correlation above the best rival's", _margin, (0.1, np.inf), (0.0, np.inf)),
+        Criterion("margin", "rank correlation above the best rival's", lead("predicted", *RIVALS), (0.1, np.inf), (0.0, np.inf)),
     ),
     rivals=(
         Comparison("rank correlation of the predicted control's size", mean("norm")),
@@ -101,6 +96,7 @@ _claim: Callable[..., Claim] = partial(
 
 FROZEN = _claim(
     id="ablation-frozen",
+    nature="consistency",
     title="The LQ model prices a port that is switched off",
     statement="Zeroing the trained control at a port, or at a pair of ports, raises the training objective by the quadratic form of the "
     "linearised optimum in the curvature's own block, while the other controls stay as they are.",
@@ -113,6 +109,7 @@ FROZEN = _claim(
 )
 RETRAINED = _claim(
     id="ablation-retrained",
+    nature="consistency",
     title="The LQ model prices a port that the others replace",
     statement="When the controls at a port or a pair are zeroed and the others are trained anew, the training objective stays above its "
     "optimum by the Schur complement's form: less, the better the remaining ports can do the same.",

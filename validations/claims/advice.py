@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 
 from ..controls import palette_setting
-from ..statistics import partial_rank_correlation
-from ..verdict import Criterion
+from ..statistics import cells_of, partial_rank_correlation
+from ..verdict import Criterion, Least
 from .claim import Assumption, Cell, Claim, Comparison
 from .plants import own, swapped
 
@@ -22,12 +22,8 @@ def _rows(cell: Cell) -> list[dict]:
     ]
 
 
-def _within(columns) -> np.ndarray:
-    return np.char.add(columns["task"].astype(str), columns["seed"].astype(str))
-
-
 def _order(column: str, sign: float = 1.0):
-    return lambda c: sign * partial_rank_correlation(c[column], c["trained"], [], _within(c))
+    return lambda c: sign * partial_rank_correlation(c[column], c["trained"], [], cells_of(c))
 
 
 RIVALS = (("slope", -1.0), ("trace", -1.0), ("size", -1.0))
@@ -41,13 +37,12 @@ def _orders(cell: Cell) -> list[dict]:
     return [place | {name: _order(name, sign)(columns) for name, sign in (("forecast", 1.0), *RIVALS)}]
 
 
-def _excess(columns) -> float:
-    return _order("forecast")(columns) - max(_order(name, sign)(columns) for name, sign in RIVALS)
+_EXCESS = Least(tuple(lambda c, n=name, s=sign: _order("forecast")(c) - _order(n, s)(c) for name, sign in RIVALS))
 
 
 def _regret(columns) -> float:
     """Return the mean over cells of (loss of the advised option - least loss) / (frozen loss - least loss)."""
-    groups, found = _within(columns), []
+    groups, found = cells_of(columns), []
     for group in np.unique(groups):
         rows = groups == group
         trained, least = columns["trained"][rows], columns["trained"][rows].min()
@@ -58,7 +53,7 @@ def _regret(columns) -> float:
 
 def _hit(columns) -> float:
     """Return the share of cells whose advised option is among the best tenth when trained."""
-    groups, found = _within(columns), []
+    groups, found = cells_of(columns), []
     for group in np.unique(groups):
         rows = groups == group
         trained = columns["trained"][rows]
@@ -79,6 +74,7 @@ MOSTLY = Assumption(
 )
 CLAIM = Claim(
     id="advice",
+    nature="prediction",
     view="optimization",
     title="The forecast says which delta to tune, without tuning any",
     statement="Over dozens of deltas, ranks and layers, the held-out loss forecast from the frozen model orders the loss that each "
@@ -95,7 +91,7 @@ CLAIM = Claim(
     statistic=Comparison("rank correlation of forecast and trained held-out loss, within task and seed", _order("forecast")),
     criteria=(
         Criterion("order", "rank correlation within task and seed", _order("forecast"), (0.5, np.inf), (0.2, np.inf)),
-        Criterion("excess", "rank correlation above the best rival", _excess, (0.0, np.inf), (-0.2, np.inf)),
+        Criterion("excess", "rank correlation above the best rival", _EXCESS, (0.0, np.inf), (-0.2, np.inf)),
         Criterion("regret", "share of the best gain that the advice misses", _regret, (-np.inf, 0.25), (-np.inf, 0.5)),
     ),
     rivals=(

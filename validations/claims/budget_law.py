@@ -7,7 +7,7 @@ import numpy as np
 from ..controls.budget import budget_setting
 from ..statistics import Columns
 from ..verdict import Criterion
-from .claim import CONVERGED, LINEAR, REGIME, Cell, Claim, Comparison
+from .claim import CONVERGED, LINEAR, REGIME, Cell, Claim, Comparison, median
 from .plants import own, swapped
 
 
@@ -53,17 +53,14 @@ def _rows(cell: Cell) -> list[dict]:
     ]
 
 
-def _median(column: str):
-    return lambda c: float(np.median(c[column]))
-
-
 def _lead(columns: Columns) -> float:
-    """Return by how much the median error of the prediction is below that of the fitted power law."""
-    return float(np.median(columns["error_power"]) - np.median(columns["error"]))
+    """Return by how much the median error of the prediction is below that of the fitted power law, mean over cells."""
+    return median("error_power")(columns) - median("error")(columns)
 
 
 CLAIM = Claim(
     id="budget-law",
+    nature="consistency",
     view="control",
     title="A convex program gives the loss that a bounded control reaches",
     statement="The least loss that training reaches with a control of norm at most rho is that of the linear model under the same "
@@ -74,15 +71,15 @@ CLAIM = Claim(
     sources=("ding2023",),
     kind="budget",
     rows=_rows,
-    statistic=Comparison("median error of the gain, as a share of it", _median("error")),
+    statistic=Comparison("median error of the gain, as a share of it", median("error")),
     criteria=(
-        Criterion("error", "median relative error of the gain", _median("error"), (-np.inf, 0.15), (-np.inf, 0.3)),
+        Criterion("error", "median relative error of the gain", median("error"), (-np.inf, 0.15), (-np.inf, 0.3)),
         Criterion("margin", "median error below the fitted power law's", _lead, (0.0, np.inf), (0.0, np.inf)),
     ),
     rivals=(
-        Comparison("power law fitted on half of the trained radii, on the others", _median("error_power")),
-        Comparison("the gradient's direction, at the best length within the budget", _median("error_gradient")),
-        Comparison("this prediction on held-out text, error over the training gain", _median("error_test")),
+        Comparison("power law fitted on half of the trained radii, on the others", median("error_power")),
+        Comparison("the gradient's direction, at the best length within the budget", median("error_gradient")),
+        Comparison("this prediction on held-out text, error over the training gain", median("error_test")),
     ),
     assumptions=(CONVERGED, LINEAR),
     rule="Supported when the median error over the radii inside the linear regime is below 15 % of the predicted gain and below "

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 
-from ..statistics import Columns, Statistic
+from ..statistics import Columns, Statistic, within
 from ..store import Measured
-from ..verdict import Criterion
+from ..verdict import Criterion, Least
 
 REGIME = 0.3
 Row = dict[str, Any]
@@ -27,10 +28,12 @@ class Cell:
     @property
     def place(self) -> Row:
         """Return the columns that every row begins with; `inside` says whether the cell is in the linear regime."""
-        eta = self.predicted.record.get("eta")
-        return {"task": self.task, "delta": self.delta, "seed": self.seed} | (
-            {} if eta is None else {"eta": eta, "inside": eta <= REGIME}
-        )
+        return self.at(self.predicted.record.get("eta"))
+
+    def at(self, eta: float | None) -> Row:
+        """Return the same columns gated by another eta, which must be predicted too: what training did never drops a row."""
+        where = {"task": self.task, "delta": self.delta, "seed": self.seed}
+        return where if eta is None else where | {"eta": eta, "inside": eta <= REGIME}
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,15 @@ class Comparison:
 class Claim:
     """One falsifiable statement. `rows` turns a cell into tested rows, `parts` into what the figure needs besides.
 
+    `nature` is "consistency" where linear theory must agree with itself, as in training the problem that was solved, and
+    "prediction" where it could have been otherwise. `across` says that the statistic compares tasks with each other.
     `good` and `bad` run the claim's own experiment on plants where it must come out supported, and refuted; they return
     cells. Thresholds are in `criteria` and were fixed before the first measurement.
     """
 
     id: str
     view: str
+    nature: Literal["consistency", "prediction"]
     title: str
     statement: str
     equation: str
@@ -84,11 +90,12 @@ class Claim:
     nulls: tuple[Comparison, ...] = ()
     parts: Mapping[str, Callable[[Cell], list[Row]]] = field(default_factory=dict)
     deltas: tuple[str, ...] = ()
+    across: bool = False
 
     @property
     def module(self) -> str:
-        """The module that makes the claim's rows and controls."""
-        return self.rows.__module__
+        """The claim's own file, which makes its rows."""
+        return (self.rows.func if isinstance(self.rows, partial) else self.rows).__module__
 
 
 def mean(column: str) -> Statistic:
@@ -99,6 +106,24 @@ def mean(column: str) -> Statistic:
 def mean_excess(column: str, *rivals: str) -> Statistic:
     """Return the statistic "mean of a column less the row's best rival"."""
     return lambda c: float(np.mean(c[column] - np.max([c[r] for r in rivals], axis=0)))
+
+
+def median(column: str) -> Statistic:
+    """Return the statistic "mean over cells of the median over the cell's rows"."""
+    return lambda columns: float(np.mean(within(columns, lambda c: float(np.median(c[column])))))
+
+
+def lead(column: str, *rivals: str, less: bool = False, either: bool = False) -> Least:
+    """Return the statistic "mean of a column above that of every rival", or below with `less`; the least of these leads.
+
+    With `either`, a rival counts by its size whatever its sign.
+    """
+    sign = -1.0 if less else 1.0
+
+    def over(rival: str, turn: float) -> Statistic:
+        return lambda columns: float(sign * (np.mean(columns[column]) - turn * np.mean(columns[rival])))
+
+    return Least(tuple(over(rival, turn) for rival in rivals for turn in ((1.0, -1.0) if either else (1.0,))))
 
 
 def slope(columns: Columns) -> float:

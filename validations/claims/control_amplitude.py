@@ -26,6 +26,7 @@ def _rows(cell: Cell) -> list[dict]:
 
 CLAIM = Claim(
     id="control-amplitude",
+    nature="consistency",
     view="control",
     title="The LQ optimum has the right amplitude",
     statement="The linear-quadratic optimum predicts the trained control itself, direction and size, with the penalty that was "

@@ -19,6 +19,7 @@ def _rows(cell: Cell) -> list[dict]:
 
 CLAIM = Claim(
     id="control-direction",
+    nature="consistency",
     view="control",
     title="The trained control has the direction of the LQ optimum",
     statement="One open-loop control drives the whole ensemble of examples; the trained one points along the optimum of the "

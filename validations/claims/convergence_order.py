@@ -5,9 +5,9 @@ from functools import partial
 import numpy as np
 
 from ..controls.convergence import pace_setting, saddle_setting
-from ..statistics import Columns, partial_rank_correlation
+from ..statistics import partial_rank_correlation
 from ..verdict import Criterion
-from .claim import CONVERGED, Cell, Claim, Comparison, Row, mean
+from .claim import CONVERGED, Cell, Claim, Comparison, Row, lead, mean
 from .plants import own
 
 RIVALS = ("size", "gradient_norm", "condition", "trace")
@@ -35,13 +35,9 @@ def _rows(cell: Cell) -> list[Row]:
     return [cell.place | ranks | ratios]
 
 
-def _lead(columns: Columns) -> float:
-    """Return the mean rank correlation less the best rival's, either sign of a rival counting for it."""
-    return float(np.mean(columns["predicted"]) - max(abs(np.mean(columns[name])) for name in RIVALS))
-
-
 CLAIM = Claim(
     id="convergence-order",
+    nature="consistency",
     view="optimization",
     title="The spectrum and the first gradient say how fast a delta converges",
     statement="The steps that gradient descent takes to nine tenths of the decrease that a delta allows, and the order of the deltas by "
@@ -57,7 +53,7 @@ CLAIM = Claim(
     statistic=Comparison("rank correlation of predicted and measured steps, within task and seed", mean("predicted")),
     criteria=(
         Criterion("order", "rank correlation within task and seed", mean("predicted"), (0.6, np.inf), (0.3, np.inf)),
-        Criterion("lead", "rank correlation above the best rival's", _lead, (0.0, np.inf), (-0.2, np.inf)),
+        Criterion("lead", "rank correlation above the best rival's", lead("predicted", *RIVALS, either=True), (0.0, np.inf), (-0.2, np.inf)),
         Criterion("steps", "mean log2 of measured over predicted steps", mean("log_ratio_predicted"), (-0.5, 0.5), (-1.0, 1.0)),
     ),
     rivals=(

@@ -6,9 +6,9 @@ import numpy as np
 
 from ..controls import bias_setting
 from ..controls.curvature import bent_setting, bilinear_setting, planted_setting
-from ..statistics import Columns, Statistic
+from ..statistics import Statistic
 from ..verdict import Criterion
-from .claim import CONVERGED, LINEAR, Assumption, Cell, Claim, Comparison, mean
+from .claim import CONVERGED, LINEAR, Assumption, Cell, Claim, Comparison, lead, mean
 from .plants import own
 
 RESOLVED = Assumption(
@@ -62,13 +62,11 @@ def _spectra(cell: Cell) -> list[dict]:
     ]  # fmt: skip
 
 
-def _lead_of_count(c: Columns) -> float:
-    """Return how much nearer C - 1 is than the best of the constants 1 and 2 and the number of ports."""
-    return float(min(np.mean(c[f"distance_{name}"]) for name in ("one", "two", "ports")) - np.mean(c["distance_predicted"]))
-
+CONSTANTS = ("distance_one", "distance_two", "distance_ports")
 
 COUNT = Claim(
     id="outlier-count",
+    nature="prediction",
     view="optimization",
     title="One eigenvalue fewer than classes stands out",
     statement="After training, as many eigenvalues of a delta's Hessian stand out from the rest as the task has classes, less one.",
@@ -83,7 +81,7 @@ COUNT = Claim(
     statistic=Comparison("outliers of the Hessian, share of cells with exactly C − 1", mean("exact")),
     criteria=(
         Criterion("distance", "distance of count and C − 1, octaves", mean("distance_predicted"), (-np.inf, 0.5), (-np.inf, 1.0)),
-        Criterion("lead", "lead over the best constant, octaves", _lead_of_count, (0.25, np.inf), (0.0, np.inf)),
+        Criterion("lead", "lead over the best constant, octaves", lead("distance_predicted", *CONSTANTS, less=True), (0.25, np.inf), (0.0, np.inf)),
     ),
     rivals=(
         Comparison("always one, octaves", mean("distance_one")),
@@ -117,6 +115,7 @@ def _directions(cell: Cell) -> list[dict]:
 
 DIRECTIONS = Claim(
     id="outlier-directions",
+    nature="prediction",
     view="optimization",
     title="The outliers are the classes' mean gradients",
     statement="The leading C − 1 eigenvectors of the trained delta's Hessian lie in the leading between-class directions of the "
@@ -165,6 +164,7 @@ def _differences(cell: Cell) -> list[dict]:
 
 GAUSS_NEWTON = Claim(
     id="gauss-newton-hessian",
+    nature="prediction",
     view="optimization",
     title="The Hessian is Gauss–Newton along the outliers only",
     statement="After training, Hessian and Gauss–Newton matrix agree along the leading C − 1 Gauss–Newton eigenvectors; off them "
@@ -220,6 +220,7 @@ def _of_unchanged(column: str) -> Statistic:
 
 RESIDUAL = Claim(
     id="residual-fades",
+    nature="consistency",
     view="optimization",
     title="What Gauss–Newton leaves out fades with the slope of the loss",
     statement="Training shrinks the Hessian's part beside Gauss–Newton as the slopes at the logits shrink in the linearised optimum, "

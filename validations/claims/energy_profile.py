@@ -37,6 +37,7 @@ def _profile(cell: Cell) -> list[dict]:
 
 CLAIM = Claim(
     id="energy-profile",
+    nature="consistency",
     view="control",
     title="The LQ optimum says which layers spend the control energy",
     statement="The share of control energy at each port (for a prefix, at each head and for keys and values apart) is that of "

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 
 from ..controls.laws import perturbation_setting
-from ..verdict import Criterion
+from ..verdict import Criterion, Least
 from .claim import CONVERGED, Assumption, Cell, Claim, Comparison, mean
 from .plants import own
 
@@ -55,6 +55,15 @@ def recovered(controller: str, attacker: str, of: str = ""):
     return lambda c: float(np.mean(c[f"{controller}_{attacker}"]) / np.mean(c[f"lost_{attacker}{of}"]))
 
 
+_LEAD = Least(
+    tuple(
+        lambda c, r=rival, a=attacker: recovered("healing", a)(c) - recovered(r, a)(c)
+        for rival in ("random", "shrinkage")
+        for attacker in ("oblivious", "embedding")
+    )
+)
+
+
 def _harm(cell: Cell) -> float:
     loss = _losses(cell)
     return min(loss["none", f"oblivious, {place}"] for place in PLACES) - loss["none", "clean"]
@@ -69,6 +78,7 @@ HARMS = Assumption(
 
 CLAIM = Claim(
     id="healing-robust",
+    nature="prediction",
     view="control",
     title="Self-healing control undoes perturbations",
     statement="Projecting the states at every port towards the subspace of correctly classified training states recovers part of "
@@ -87,6 +97,7 @@ CLAIM = Claim(
         Criterion("oblivious", "share recovered, oblivious", recovered("healing", "oblivious"), *QUARTER),
         Criterion("embedding", "share recovered, adaptive at the embedding", recovered("healing", "embedding"), *QUARTER),
         Criterion("port", "share recovered, adaptive at the port", recovered("healing", "port"), *QUARTER),
+        Criterion("lead", "share recovered above that of simpler controls", _LEAD, (0.0, np.inf), (-0.1, np.inf)),
         Criterion("clean", "clean accuracy given up", mean("points"), (-np.inf, 0.01), (-np.inf, 0.01)),
     ),
     rivals=(
@@ -103,7 +114,8 @@ CLAIM = Claim(
     assumptions=(CONVERGED, HARMS),
     rule="Supported when healing recovers at least a quarter of the loss under the oblivious attackers (perturbed text where the "
     "task has it, and attacks on the embedding and on the first port made against the uncontrolled model) and under the attacks "
-    "made through it at either place, and gives up no more than one point of clean accuracy; refuted when any of these fails.",
+    "made through it at either place, more than random subspaces and mere shrinkage do, and gives up no more than one point of clean "
+    "accuracy; refuted when any of these fails.",
     reason="A quarter of the loss is the least that would justify a controller at every port; an attacker who knows of it is the "
     "test that published evaluations leave out.",
     change="Attacks that leave the states' subspace, as in nearly orthogonal layers; larger training sets to estimate it from.",

@@ -37,6 +37,11 @@ def _beats(form: str):
     return lambda c: float(np.mean(np.min([c[r] for r in rivals], axis=0) - c[f"error_{form}"]))
 
 
+def _of_count(form: str):
+    """Return the statistic "mean error of a prediction over the mean error of the parameter count", both in octaves."""
+    return lambda c: float(np.mean(c[f"error_{form}"]) / max(np.mean(c["error_parameters"]), 1e-9))
+
+
 GAP = 0.25
 
 
@@ -75,6 +80,7 @@ _COMMON = {
 
 SPECTRUM = Claim(
     id="intrinsic-dimension",
+    nature="consistency",
     title="Curvature predicts the intrinsic dimension",
     statement="The number of random directions that reach 90 % of full tuning's gain in the penalised objective is the effective "
     "dimension of the frozen model's curvature.",
@@ -83,18 +89,20 @@ SPECTRUM = Claim(
     derived="the Gauss-Newton spectrum, the distance and the gain of the linearised optimum",
     statistic=Comparison("measured over predicted dimension, octaves", mean("log_spectrum")),
     criteria=(
-        Criterion("error", "mean |log2| of measured over predicted", mean("error_spectrum"), (-np.inf, 0.5), (-np.inf, 1.0)),
+        Criterion("error", "error over that of the parameter count", _of_count("spectrum"), (-np.inf, 0.5), (-np.inf, 1.0)),
         Criterion("rivals", "octaves closer than the best rival", _beats("spectrum"), (0.0, np.inf), (0.0, np.inf)),
     ),
-    rule="Supported when measured and predicted dimension agree on average within half an octave and the prediction is closer than "
-    "the best of three rivals in each cell; refuted when they differ by more than an octave or a rival is closer.",
-    reason="Dimensions are read on a doubling grid, so half an octave is the measurement's own resolution. With the penalty scored, dimensions lie near the parameter count, so the comparison with that rival is what carries weight.",
+    rule="Supported when the prediction is off by less than half of what the parameter count is, and closer than the best of three rivals in "
+    "each cell; refuted when it is no closer than the parameter count or a rival is closer.",
+    reason="With the penalty scored, dimensions lie within half an octave of the parameter count, so an error in octaves would say nothing: the "
+    "prediction must explain at least half of the distance from it.",
     change="A score without the penalty, to which the penalty's curvature does not apply; controls outside the linear regime.",
     **_COMMON,
 )
 
 CURVE = Claim(
     id="dimension-curve",
+    nature="consistency",
     title="The linearised problem predicts the whole dimension curve",
     statement="Solving the linearised problem in the same random subspaces gives the share of the gain that training in them "
     "reaches, at every dimension.",
@@ -104,11 +112,11 @@ CURVE = Claim(
     statistic=Comparison("root mean square error of the predicted share", mean("rms")),
     criteria=(
         Criterion("error", "root mean square error of the share", mean("rms"), (-np.inf, 0.05), (-np.inf, 0.10)),
-        Criterion("threshold", "mean |log2| of measured over predicted", mean("error_curve"), (-np.inf, 0.5), (-np.inf, 1.0)),
+        Criterion("threshold", "error over that of the parameter count", _of_count("curve"), (-np.inf, 0.5), (-np.inf, 1.0)),
         Criterion("rivals", "octaves closer than the best rival", _beats("curve"), (0.0, np.inf), (0.0, np.inf)),
     ),
-    rule="Supported when the predicted share is off by less than 0.05 on average and the threshold dimension by less than half an "
-    "octave, closer than every rival; refuted beyond twice these errors or when a rival is closer.",
+    rule="Supported when the predicted share is off by less than 0.05 on average and the threshold dimension by less than half of "
+    "what the parameter count is, closer than every rival; refuted beyond twice these errors or when a rival is closer.",
     reason="The threshold sits at a share of 0.9, so an error of 0.05 is half of what is left to gain there.",
     change="Non-quadratic loss far from the reference point, where subspace training finds more than the linear model has.",
     **_COMMON,

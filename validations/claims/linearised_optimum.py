@@ -42,6 +42,7 @@ def _points(cell: Cell) -> list[dict]:
 
 CLAIM = Claim(
     id="linearised-optimum",
+    nature="consistency",
     view="optimization",
     title="Tuning solves the linearised problem",
     statement="Inside the linear regime, the held-out logits of the trained delta are those of the optimum of the problem "

@@ -5,9 +5,8 @@ from functools import partial
 import numpy as np
 
 from ..controls.multiplets import low_rank_setting
-from ..statistics import Columns
 from ..verdict import Criterion
-from .claim import CONVERGED, Cell, Claim, Comparison, mean
+from .claim import CONVERGED, Cell, Claim, Comparison, lead, mean, median
 from .plants import own
 
 CAP = float(np.log(10.0))  # an eigenvalue of the wrong sign, or one tenth of what was predicted, is wrong: no more, no less
@@ -54,17 +53,9 @@ def _spectra(cell: Cell) -> list[dict]:
     ]
 
 
-def _median(column: str):
-    return lambda c: float(np.median(c[column]))
-
-
-def _lead(columns: Columns) -> float:
-    """Return by how much the mean error is below the best rival's."""
-    return float(min(np.mean(columns[f"error_{name}"]) for name in RIVALS) - np.mean(columns["error"]))
-
-
 CLAIM = Claim(
     id="lora-multiplets",
+    nature="prediction",
     view="optimization",
     title="The gradient in the frozen weights gives both ends of a LoRA's Hessian",
     statement="The outermost eigenvalues of a tuned LoRA's Hessian, positive and negative, all modules together, are those of a matrix "
@@ -80,12 +71,12 @@ CLAIM = Claim(
     kind="multiplets",
     rows=_rows,
     parts={"spectra": _spectra},
-    statistic=Comparison("median of |log of measured over predicted eigenvalue|", _median("error")),
+    statistic=Comparison("median of |log of measured over predicted eigenvalue|", median("error")),
     criteria=(
         Criterion(
-            "error", "median |log ratio| of eigenvalues", _median("error"), (-np.inf, float(np.log(1.25))), (-np.inf, float(np.log(1.5)))
+            "error", "median |log ratio| of eigenvalues", median("error"), (-np.inf, float(np.log(1.25))), (-np.inf, float(np.log(1.5)))
         ),
-        Criterion("lead", "mean |log ratio| below the best rival's", _lead, (0.1, np.inf), (0.0, np.inf)),
+        Criterion("lead", "mean |log ratio| below the best rival's", lead("error", *(f"error_{name}" for name in RIVALS), less=True), (0.1, np.inf), (0.0, np.inf)),
     ),
     rivals=(
         Comparison("the negative end alone", mean("error_low")),

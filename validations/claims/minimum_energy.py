@@ -41,6 +41,7 @@ def _decays(cell: Cell) -> list[dict]:
 
 CLAIM = Claim(
     id="minimum-energy",
+    nature="prediction",
     view="control",
     title="Training with weight decay approaches the least energy",
     statement="Of the energy that a trained control spends, the share that its displacement of the class margins needs grows with "

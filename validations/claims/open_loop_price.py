@@ -3,9 +3,9 @@
 from functools import partial
 
 import numpy as np
-from scipy import stats
 
 from ..controls import loop_setting
+from ..statistics import RankOverTasks
 from ..verdict import Criterion
 from .claim import CONVERGED, LINEAR, Cell, Claim, Comparison, mean, slope
 from .plants import own, swapped
@@ -25,16 +25,14 @@ def _rows(cell: Cell) -> list[dict]:
     ]
 
 
-def _spearman(columns) -> float:
-    return float(np.nan_to_num(stats.spearmanr(columns["predicted"], columns["measured"]).statistic))
-
-
 def _bias_slope(columns) -> float:
     return slope({"predicted": columns["predicted"], "measured": columns["measured_bias"]})
 
 
 CLAIM = Claim(
     id="open-loop-price",
+    across=True,
+    nature="prediction",
     view="control",
     title="The adapter's lead over the prefix is the price of open loop",
     statement="At the same ports, parameter count and running cost, a prefix is worse than an adapter by the difference between "
@@ -49,7 +47,7 @@ CLAIM = Claim(
     statistic=Comparison("slope of the measured on the predicted price", slope),
     criteria=(
         Criterion("slope", "slope of measured on predicted", slope, (0.5, 2.0), (0.5, 2.0)),
-        Criterion("rank correlation", "Spearman's correlation", _spearman, (0.5, np.inf), (0.0, np.inf)),
+        Criterion("rank correlation", "Spearman's correlation over tasks", RankOverTasks("predicted", "measured"), (0.5, np.inf), (0.0, np.inf)),
     ),
     rivals=(Comparison("slope when a bias stands in for the prefix", _bias_slope),),
     nulls=(Comparison("mean measured price, nats", mean("measured")),),

@@ -5,9 +5,9 @@ from functools import partial
 import numpy as np
 
 from ..controls.ablation import ablation_setting
-from ..statistics import Columns, partial_rank_correlation
+from ..statistics import partial_rank_correlation
 from ..verdict import Criterion
-from .claim import CONVERGED, LINEAR, Cell, Claim, Comparison, Row, mean
+from .claim import CONVERGED, LINEAR, Cell, Claim, Comparison, Row, lead, mean
 from .plants import own, swapped
 
 PREDICTORS = ("value", "sparse", "gramian", "gradient", "fisher")
@@ -56,13 +56,9 @@ def _map(cell: Cell) -> list[Row]:
     ]
 
 
-def _margin(columns: Columns) -> float:
-    """Return the mean regret of the best rival less that of the prediction."""
-    return float(min(np.mean(columns[name]) for name in RIVALS) - np.mean(columns["value"]))
-
-
 CLAIM = Claim(
     id="placement",
+    nature="consistency",
     view="control",
     title="The LQ value says where to put a control",
     statement="Among single ports, and among pairs, the set whose linear-quadratic problem has the least value before training is, or "
@@ -78,7 +74,7 @@ CLAIM = Claim(
     statistic=Comparison("mean rank correlation of predicted value and trained objective", mean("rank_value")),
     criteria=(
         Criterion("regret", "mean regret of the predicted set", mean("value"), (-np.inf, 0.1), (-np.inf, 0.3)),
-        Criterion("margin", "mean regret of the best rival less its own", _margin, (0.02, np.inf), (0.0, np.inf)),
+        Criterion("margin", "mean regret of the best rival less its own", lead("value", *RIVALS, less=True), (0.02, np.inf), (0.0, np.inf)),
     ),
     rivals=(
         Comparison("regret of the largest gradient", mean("gradient")),

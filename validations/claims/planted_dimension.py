@@ -54,6 +54,7 @@ def _lead(columns: Columns) -> float:
 
 CLAIM = Claim(
     id="planted-dimension",
+    nature="consistency",
     view="optimization",
     title="The measurement finds a planted dimension",
     statement="Where a task is planted on the frozen network so that exactly k of a delta's dimensions matter, training in random subspaces "

@@ -48,6 +48,7 @@ def _lora(columns) -> float:
 
 CLAIM = Claim(
     id="prefix-limits",
+    nature="prediction",
     view="optimization",
     title="A prefix cannot be taught what needs another attention pattern",
     statement="On a task that the pretrained decoder does not know, full tuning succeeds and a prefix, given more iterations and "

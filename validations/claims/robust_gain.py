@@ -6,7 +6,7 @@ import numpy as np
 
 from ..controls.disturbance import disturbance_setting
 from ..verdict import Criterion
-from .claim import CONVERGED, Cell, Claim, Comparison, mean
+from .claim import CONVERGED, Cell, Claim, Comparison, lead, mean
 from .noise_response import FOLLOWS
 from .plants import own
 
@@ -31,6 +31,7 @@ def _rows(cell: Cell) -> list[dict]:
 
 CLAIM = Claim(
     id="robust-gain",
+    nature="prediction",
     view="control",
     title="Adversarial training moves an adapter towards the game's gain",
     statement="Training an adapter further against the worst disturbances at its ports, at the same price of control, closes more than "
@@ -45,18 +46,22 @@ CLAIM = Claim(
     kind="disturbance",
     rows=_rows,
     statistic=Comparison("share of the distance to the game's gain that adversarial training closes", mean("closed")),
-    criteria=(Criterion("closed", "share of the distance closed", mean("closed"), (0.25, np.inf), (0.1, np.inf)),),
+    criteria=(
+        Criterion("closed", "share of the distance closed", mean("closed"), (0.25, np.inf), (0.1, np.inf)),
+        Criterion("lead", "share above that of removing the adapter", lead("closed", "closed_removed"), (0.0, np.inf), (-0.1, np.inf)),
+    ),
     rivals=(Comparison("the adapter removed", mean("closed_removed")),),
     nulls=(
         Comparison("the same training under random disturbances", mean("closed_random")),
         Comparison("held-out loss after less before, nats", mean("price")),
     ),
     assumptions=(CONVERGED, FOLLOWS),
-    rule="Supported when adversarial training closes more than a quarter of the distance; refuted when it closes less than a tenth.",
+    rule="Supported when adversarial training closes more than a quarter of the distance, and more than removing the adapter does; refuted "
+    "when it closes less than a tenth, or a tenth less than removing the adapter.",
     reason="The game's law knows each example and sees every disturbance, which makes the distance long and the share hard to "
     "reach. The training is short, starts from the trained adapter, and uses disturbances as large as the linear regime allows, "
     "ten logits by prediction: smaller ones can be met by larger margins, which leave the gain as it is. A trained adapter may "
-    "amplify disturbances, and then any weaker one has a smaller gain: the open loop's share of the way is shown beside it.",
+    "amplify disturbances, and then any weaker one has a smaller gain, so that none at all is the rival to beat.",
     change="A longer adversarial training, or a game whose law is shared by all examples as an adapter is.",
     good=partial(own, "disturbance", disturbance_setting, seeds=2),
     bad=partial(own, "disturbance", partial(disturbance_setting, blind=True), seeds=2),

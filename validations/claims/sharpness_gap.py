@@ -5,9 +5,9 @@ from functools import partial
 import numpy as np
 
 from ..controls.sharpness import memory_setting
-from ..statistics import Columns, partial_rank_correlation
+from ..statistics import partial_rank_correlation
 from ..verdict import Criterion
-from .claim import Assumption, Cell, Claim, Comparison, Row, mean
+from .claim import Assumption, Cell, Claim, Comparison, Row, lead, mean
 from .plants import own
 
 RIVALS = ("norm", "effective_dimension", "size")
@@ -37,17 +37,13 @@ def _rows(cell: Cell) -> list[Row]:
     return [cell.place | partials | plain]
 
 
-def _lead(columns: Columns) -> float:
-    """Return the mean correlation less the best rival's, either sign of a rival counting for it."""
-    return float(np.mean(columns["sharpness"]) - max(abs(np.mean(columns[name])) for name in RIVALS))
-
-
 def _converged(cell: Cell) -> float:
     return float(np.mean([row["converged"] for row in cell.measured.record["points"]]))
 
 
 CLAIM = Claim(
     id="sharpness-gap",
+    nature="prediction",
     view="optimization",
     title="Sharper deltas generalise worse",
     statement="Within a task, among deltas and penalties that reach the same training loss, the larger the largest eigenvalue of the training "
@@ -63,7 +59,7 @@ CLAIM = Claim(
     statistic=Comparison("rank correlation of sharpness and gap, given the training loss", mean("sharpness")),
     criteria=(
         Criterion("correlation", "rank correlation given the training loss", mean("sharpness"), (0.3, np.inf), (0.1, np.inf)),
-        Criterion("lead", "correlation above the best rival's", _lead, (-0.1, np.inf), (-0.3, np.inf)),
+        Criterion("lead", "correlation above the best rival's", lead("sharpness", *RIVALS, either=True), (-0.1, np.inf), (-0.3, np.inf)),
     ),
     rivals=(
         Comparison("distance from the start", mean("norm")),

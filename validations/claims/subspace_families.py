@@ -114,6 +114,7 @@ _COMMON = {
 
 FOUND = Claim(
     id="found-subspaces",
+    nature="consistency",
     title="Curvature finds subspaces that are far smaller than random ones",
     statement="In the leading Gauss–Newton directions of the frozen model, training reaches 90 % of the full gain in the penalised "
     "objective with as many octaves fewer dimensions than in random directions as the linearised problem says.",
@@ -163,6 +164,7 @@ FOUND = Claim(
 
 SCALES = Claim(
     id="layer-scales",
+    nature="prediction",
     title="A trained scale per layer lowers the threshold dimension",
     statement="Random subspaces with a trained scale per layer, counted among the dimensions, reach 90 % of the full gain in the "
     "penalised objective with fewer dimensions than random subspaces without.",

@@ -39,6 +39,7 @@ def _energy(name: str, words: str) -> Comparison:
 
 CLAIM = Claim(
     id="subspace-transfer",
+    nature="prediction",
     view="control",
     title="Other tasks' responses span the subspace of a new task's control",
     statement="The leading k = M / 20 right singular vectors of the responses of other tasks, each through its own readout, span a "

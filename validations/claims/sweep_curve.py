@@ -102,6 +102,7 @@ _RIVALS = (
 
 CLAIM = Claim(
     id="sweep-curve",
+    nature="prediction",
     view="optimization",
     title="The head alone explains the curve of a sweep",
     statement="With a head that starts at zero and is trained within the subspace, the share of full training's gain that a random "

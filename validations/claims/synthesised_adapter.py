@@ -43,12 +43,16 @@ def _laws(cell: Cell) -> list[dict]:
 
 
 def share(column: str, of: str = "gain_trained"):
-    """Return the statistic "mean gain of a controller over the mean gain of the trained delta"."""
-    return lambda c: float(np.mean(c[column]) / np.mean(c[of]))
+    """Return the statistic "mean gain of a controller over the mean gain of the trained delta"; NaN where that gains nothing."""
+    return lambda c: _over(np.mean(c[column]), np.mean(c[of]))
+
+
+def _over(gain: float, trained: float) -> float:
+    return float(gain / trained) if trained > 0 else float("nan")
 
 
 def _margin(c: Columns) -> float:
-    return float(np.mean(c["gain"] - c["gain_rival"]) / np.mean(c["gain_trained"]))
+    return _over(np.mean(c["gain"] - c["gain_rival"]), np.mean(c["gain_trained"]))
 
 
 def _helps(cell: Cell) -> bool:
@@ -71,6 +75,7 @@ HELPS = Assumption(
 
 CLAIM = Claim(
     id="synthesised-adapter",
+    nature="prediction",
     view="control",
     title="An adapter can be written down without training",
     statement="The optimal state feedback of the linearised network, solved in closed form and put into the real network as an "

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 
 from ..controls import bias_setting
-from ..statistics import partial_rank_correlation
+from ..statistics import cells_of, partial_rank_correlation
 from ..verdict import Criterion
 from .claim import CONVERGED, Cell, Claim, Comparison
 from .plants import own, swapped
@@ -20,21 +20,18 @@ def _rows(cell: Cell) -> list[dict]:
     ]
 
 
-def _within(columns) -> np.ndarray:
-    return np.char.add(columns["task"].astype(str), columns["seed"].astype(str))
-
-
 def _partial(columns) -> float:
     rivals = [columns["gradient_norm"], columns["trace"]]
-    return partial_rank_correlation(np.log(columns["energy"]), np.log(columns["loss"]), rivals, _within(columns))
+    return partial_rank_correlation(np.log(columns["energy"]), np.log(columns["loss"]), rivals, cells_of(columns))
 
 
 def _plain(column: str, sign: float):
-    return lambda c: sign * partial_rank_correlation(c[column], c["loss"], [], _within(c))
+    return lambda c: sign * partial_rank_correlation(c[column], c["loss"], [], cells_of(c))
 
 
 CLAIM = Claim(
     id="tunable-ports",
+    nature="prediction",
     view="control",
     title="The Gramian says which ports are worth controlling",
     statement="Across ports, the energy that a fixed shift of the logits needs, computed before training, orders the loss that a "

@@ -22,6 +22,7 @@ def _rows(cell: Cell) -> list[dict]:
 
 CLAIM = Claim(
     id="worst-case-gain",
+    nature="consistency",
     view="control",
     title="The open-loop gain bounds the worst disturbance, tightly",
     statement="However a bounded disturbance is chosen at the attention ports, it moves the class contrasts of a trained prefix by at most "
