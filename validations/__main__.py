@@ -28,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="a folder or file of task data; may be repeated; replaces the study's tasks",
     )
+    run.add_argument("--seeds", type=int, help="how many seeds; replaces the study's (with one --data: 6, each its own split)")
     run.add_argument("--backbone", help="a folder, a hub name, nano or minilm; replaces the study's backbone")
     run.add_argument("--out", help="the results folder (default: build/<study>)")
     run.add_argument(
@@ -64,14 +65,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _written(criterion: dict) -> str:
+    """Return a criterion's estimate and interval in words."""
+    ends = [criterion[name] for name in ("estimate", "low", "high")]
+    if None in ends:
+        return f"no interval  {criterion['label']}"
+    return "{:+.2f} [{:+.2f}, {:+.2f}]  ".format(*ends) + criterion["label"]
+
+
 def _table(record: dict) -> str:
     lines = []
     for claim in record["claims"]:
-        first = claim["criteria"][0] if claim["criteria"] else None
-        value = (
-            f"{first['estimate']:+.2f} [{first['low']:+.2f}, {first['high']:+.2f}]  {first['label']}" if first else claim["why"]
-        )
-        lines.append(f"{claim['verdict']:<15} {claim['title']:<66} {value}")
+        for one in claim["verdicts"]:
+            first, several = one["criteria"][0] if one["criteria"] else None, len(claim["verdicts"]) > 1
+            title = f"{claim['title']} [{one['delta']}]" if several else claim["title"]
+            lines.append(f"{one['verdict']:<15} {title:<76} {_written(first) if first else one['why']}")
     return "\n".join(lines)
 
 
@@ -141,10 +149,13 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     import dataclasses
 
+    from .plan import announced
     from .publish import publish
     from .run import measure
 
     study = studies.with_data(studies.read(options.study), tuple(options.data))
+    if options.seeds is not None or (options.data and len(study.tasks) == 1):
+        study = studies.resampled(study, studies.SPLITS if options.seeds is None else options.seeds)
     if options.backbone:
         study = dataclasses.replace(study, backbone=options.backbone)
     if options.processes < 1:
@@ -152,6 +163,8 @@ def _run(options: argparse.Namespace) -> int:
     chosen = [named(c) for c in (options.claim or study.claims)]
     folder = pathlib.Path(options.out or f"build/{study.name}")
     say = (lambda line: print(line, file=sys.stderr, flush=True)) if options.json else (lambda line: print(line, flush=True))
+    for line in announced(study, chosen):
+        say(line)
     found = measure(study, folder, claims=chosen, processes=options.processes, report=say)
     record = publish(study, folder, found, chosen)
     print(json.dumps(record, indent=1) if options.json else _table(record))

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,19 +12,21 @@ from theory.derivations import DERIVATIONS
 
 from . import run as lab
 from .claims import Cell, Claim
-from .claims.claim import Comparison
+from .claims.claim import REGIME, Comparison
 from .engine import Job
 from .sources import digest
-from .statistics import cluster_interval
+from .statistics import interval
 from .store import Store, content_key, read_verdicts, write_json
 from .study import Study
-from .verdict import Criterion, Outcome, Verdict, decide, over_the_suite
-
-NEEDED = 5  # clusters inside the linear regime; fewer make a claim not applicable
+from .verdict import NEEDED, Criterion, Outcome, Verdict, columned, decide, over_the_suite, tested
 
 
 def _ends(region: tuple[float, float]) -> list[float | None]:
-    return [float(x) if math.isfinite(x) else None for x in region]
+    return [_finite(x) for x in region]
+
+
+def _finite(x: float) -> float | None:
+    return float(x) if math.isfinite(x) else None
 
 
 def _criterion(outcome: Outcome) -> dict:
@@ -32,24 +35,24 @@ def _criterion(outcome: Outcome) -> dict:
         "name": c.name,
         "label": c.label,
         "unit": c.unit,
-        "estimate": outcome.interval.value,
-        "low": outcome.interval.low,
-        "high": outcome.interval.high,
+        "estimate": _finite(outcome.interval.value),
+        "low": _finite(outcome.interval.low),
+        "high": _finite(outcome.interval.high),
         "supported": _ends(c.supported),
         "tolerated": _ends(c.tolerated),
         "outcome": outcome.word,
     }
 
 
-def _compared(comparison: Comparison, rows: Sequence[Mapping]) -> dict:
-    """Return a rival's or null's statistic with its cluster-bootstrap interval, or without where it cannot be computed."""
-    inside = [row for row in rows if row.get("inside", True)]
-    clusters = [(row["task"], row["seed"]) for row in inside]
-    columns = {k: np.asarray([row[k] for row in inside]) for k in inside[0]} if inside else {}
-    if len(set(clusters)) < NEEDED:
-        return {"label": comparison.label, "estimate": None, "low": None, "high": None}
-    found = cluster_interval(columns, clusters, comparison.statistic, replicates=1000)
-    return {"label": comparison.label, "estimate": found.value, "low": found.low, "high": found.high}
+def _compared(comparison: Comparison, rows: Sequence[Mapping], unit: str) -> dict:
+    """Return a rival's or null's statistic with its interval over tasks, or without where it cannot be computed."""
+    inside = tested(rows)
+    units = [row[unit] for row in inside]
+    made = {"label": comparison.label, "estimate": None, "low": None, "high": None}
+    if len(set(units)) < NEEDED:
+        return made
+    found = interval(columned(inside), units, comparison.statistic)
+    return made | {"estimate": _finite(found.value), "low": _finite(found.low), "high": _finite(found.high)}
 
 
 def _assumptions(claim: Claim, cells: Sequence[Cell]) -> list[dict]:
@@ -70,69 +73,117 @@ def _assumptions(claim: Claim, cells: Sequence[Cell]) -> list[dict]:
     return made
 
 
-def judge(claim: Claim, cells: Sequence[Cell], rows: Sequence[Mapping]) -> Verdict:
-    """Return a claim's verdict before the suite's adjustment: *not applicable* when an assumption's check fails."""
+def _untested(reason: str, cells: int = 0) -> Verdict:
+    return Verdict("not applicable", (), 1.0, 1.0, 0, cells, reason)
+
+
+def judge(claim: Claim, cells: Sequence[Cell], rows: Sequence[Mapping], unit: str = "task") -> Verdict:
+    """Return a claim's verdict on one delta before the suite's adjustment: *not applicable* when an assumption's check fails."""
     if not cells:
-        return Verdict("not applicable", (), 1.0, 1.0, 0, 0, "the study has no cell of this kind; some need two tasks or more")
+        return _untested("the study has no cell of this kind; some need two tasks or more")
+    if claim.across and unit == "seed":
+        return _untested("it compares tasks with each other, and the study is about one", len(rows))
     failed = [a for a in _assumptions(claim, cells) if not a["holds"]]
     if failed:
         worst = failed[0]
         share = f"{worst['passed']} of {worst['total']} cells, {worst['needed']:.0%} are needed"
         reason = f'the assumption "{worst["name"]}" holds in {share}'
-        return Verdict("not applicable", (), 1.0, 1.0, 0, len(rows), reason)
-    return decide(claim.criteria, rows, needed=NEEDED)
+        return _untested(reason, len(rows))
+    return decide(claim.criteria, rows, unit=unit)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A claim's finished cells and their rows."""
+
+    claim: Claim
+    cells: tuple[Cell, ...]
+    rows: tuple[Mapping, ...]
+
+    @classmethod
+    def of(cls, claim: Claim, cells: Sequence[Cell]) -> "Evidence":
+        return cls(claim, tuple(cells), tuple(row for cell in cells for row in claim.rows(cell)))
+
+    def by_delta(self) -> dict[str, "Evidence"]:
+        """Return the evidence of each delta: its rows, and its own cells where cells are of one delta."""
+        names = list(dict.fromkeys(row["delta"] for row in self.rows)) or [""]
+        alone = {name: tuple(cell for cell in self.cells if cell.delta == name) for name in names}
+        return {
+            name: Evidence(self.claim, alone[name] or self.cells, tuple(row for row in self.rows if row["delta"] == name))
+            for name in names
+        }
+
+
+def verdicts_of(evidence: Sequence[Evidence], unit: str = "task") -> dict[tuple[str, str], Verdict]:
+    """Return one verdict for each claim and delta, adjusted by Holm over all of them."""
+    made = {
+        (whole.claim.id, delta): judge(whole.claim, part.cells, part.rows, unit)
+        for whole in evidence
+        for delta, part in whole.by_delta().items()
+    }
+    return over_the_suite(made)
 
 
 def control(claim: Claim, which: str, rows: Sequence[Mapping]) -> dict:
-    """Return what a claim's known-good or known-bad control came to."""
-    verdict = decide(claim.criteria, rows, needed=NEEDED)
-    first = verdict.outcomes[0].interval
+    """Return what a claim's known-good or known-bad plants came to."""
+    verdict = decide(claim.criteria, rows)
+    first = _criterion(verdict.outcomes[0]) if verdict.outcomes else dict.fromkeys(("label", "estimate", "low", "high"))
     return {
         "description": claim.good_is if which == "good" else claim.bad_is,
         "expected": "supported" if which == "good" else "refuted",
         "verdict": verdict.word,
-        "label": verdict.outcomes[0].criterion.label,
-        "estimate": first.value,
-        "low": first.low,
-        "high": first.high,
+        **{name: first[name] for name in ("label", "estimate", "low", "high")},
     }
 
 
-def _claim(claim: Claim, verdict: Verdict, cells: Sequence[Cell], rows: Sequence[Mapping], controls: Mapping[str, dict]) -> dict:
+def _verdict(delta: str, verdict: Verdict, part: Evidence, unit: str) -> dict:
+    return {
+        "delta": delta,
+        "verdict": verdict.word,
+        "why": verdict.reason,
+        "tasks": verdict.tasks,
+        "cells": verdict.cells,
+        "p_support": verdict.p_support,
+        "p_refute": verdict.p_refute,
+        "statistic": _compared(part.claim.statistic, part.rows, unit),
+        "criteria": [_criterion(o) for o in verdict.outcomes],
+    }
+
+
+def _claim(whole: Evidence, verdicts: Mapping[tuple[str, str], Verdict], unit: str, controls: Mapping[str, dict]) -> dict:
+    claim, rows = whole.claim, whole.rows
     gated = [row for row in rows if "inside" in row]
     etas = [row["eta"] for row in gated]
+    by_delta = [_verdict(delta, verdicts[claim.id, delta], part, unit) for delta, part in whole.by_delta().items()]
+    words = {v["verdict"] for v in by_delta}
     return {
         "id": claim.id,
         "view": claim.view,
+        "nature": claim.nature,
         "title": claim.title,
         "statement": claim.statement,
         "equation": claim.equation,
         "equation_alt": claim.equation_alt,
         "derived": claim.derived,
         "sources": list(claim.sources),
-        "assumptions": _assumptions(claim, cells),
+        "assumptions": _assumptions(claim, whole.cells),
         "rule": claim.rule,
         "reason": claim.reason,
         "change": claim.change,
-        "statistic": _compared(claim.statistic, rows),
-        "criteria": [_criterion(o) for o in verdict.outcomes],
-        "rivals": [_compared(r, rows) for r in claim.rivals],
-        "nulls": [_compared(n, rows) for n in claim.nulls],
+        "statistic": _compared(claim.statistic, rows, unit),
+        "verdicts": by_delta,
+        "rivals": [_compared(r, rows, unit) for r in claim.rivals],
+        "nulls": [_compared(n, rows, unit) for n in claim.nulls],
         "controls": dict(controls),
         "gate": {
             "passed": sum(r["inside"] for r in gated),
             "total": len(gated),
             "median": float(np.median(etas)),
-            "limit": 0.3,
+            "limit": REGIME,
         }
         if gated
         else None,
-        "clusters": verdict.clusters,
-        "cells": verdict.cells,
-        "p_support": verdict.p_support,
-        "p_refute": verdict.p_refute,
-        "verdict": verdict.word,
-        "why": verdict.reason,
+        "verdict": words.pop() if len(words) == 1 else "by delta",
         "figure": claim.id.replace("-", "_"),
     }
 
@@ -158,25 +209,24 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
     inputs = content_key(about | {"source": digest([__name__, *(claim.module for claim in claims)])})
     if (folder / "verdicts.json").is_file() and (known := read_verdicts(folder)).get("inputs") == inputs:
         return known
-    cells = {claim.id: lab.cells(store, found, claim) for claim in claims}
-    rows = {claim.id: [row for cell in cells[claim.id] for row in claim.rows(cell)] for claim in claims}
-    verdicts = over_the_suite({claim.id: judge(claim, cells[claim.id], rows[claim.id]) for claim in claims})
-    for claim in claims:
-        write_json(folder / "rows" / f"{claim.id}.json", rows[claim.id])
-        for part, make in claim.parts.items():
-            write_json(folder / "rows" / f"{claim.id}.{part}.json", [row for cell in cells[claim.id] for row in make(cell)])
+    evidence = [Evidence.of(claim, lab.cells(store, found, claim)) for claim in claims]
+    verdicts = verdicts_of(evidence, study.unit)
+    for whole in evidence:
+        write_json(folder / "rows" / f"{whole.claim.id}.json", list(whole.rows))
+        for part, make in whole.claim.parts.items():
+            made = [row for cell in whole.cells for row in make(cell)]
+            write_json(folder / "rows" / f"{whole.claim.id}.{part}.json", made)
     record = {
         "inputs": inputs,
-        "study": lab.describe(study, folder, _frozen(store, found)),
+        "study": lab.describe(study, folder, _frozen(store, found)) | {"unit": study.unit},
         "claims": [
             _claim(
-                claim,
-                verdicts[claim.id],
-                cells[claim.id],
-                rows[claim.id],
-                {which: control(claim, which, lab.control_rows(store, found, claim, which)) for which in ("good", "bad")},
+                whole,
+                verdicts,
+                study.unit,
+                {w: control(whole.claim, w, lab.control_rows(store, found, whole.claim, w)) for w in ("good", "bad")},
             )
-            for claim in claims
+            for whole in evidence
         ],
         "derivations": [derivation().to_json() for derivation in DERIVATIONS],
         "costs": lab.costs(store, found),

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+UNITS = ("task", "seed")
+SPLITS = 6  # of one data set
 FOLDER = pathlib.Path(__file__).with_name("studies")
 
 
@@ -45,7 +47,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Study:
-    """A whole study: every cell follows from it and from nothing else."""
+    """A whole study: every cell follows from it and from nothing else.
+
+    unit: what replicates, "task" with seeds nested in it, or "seed" where the verdict is about the given tasks alone: splits of
+    one data set, or networks that each seed trains anew.
+    """
 
     name: str
     title: str
@@ -58,6 +64,7 @@ class Study:
     sizes: Sizes = Sizes()
     solver: Solver = Solver()
     parts: Mapping[str, Part] = field(default_factory=dict)
+    unit: str = "task"
 
 
 def _record(kind: type, table: Any, where: str) -> Any:
@@ -102,6 +109,8 @@ def read(name_or_path: str) -> Study:
     parts = table.get("parts", {})
     table["parts"] = {kind: _record(Part, part, f"parts.{kind}") for kind, part in parts.items()}
     study = _record(Study, table, path.name)
+    if study.unit not in UNITS:
+        raise ValueError(f"expected unit to be one of {', '.join(UNITS)} in {path.name}, got {study.unit!r}")
     for kind, part in study.parts.items():
         for delta in part.deltas:
             if delta not in study.deltas:
@@ -122,3 +131,12 @@ def with_data(study: Study, folders: tuple[str, ...]) -> Study:
             raise ValueError(f"expected a folder or file of task data, got {folder!r}, which does not exist")
     tasks = tuple(str(pathlib.Path(f)) for f in folders)
     return dataclasses.replace(study, tasks=tasks, parts={k: dataclasses.replace(p, tasks=()) for k, p in study.parts.items()})
+
+
+def resampled(study: Study, seeds: int = SPLITS) -> Study:
+    """Return the study with so many seeds and, on a single task, with the seed as its unit, for a verdict about that task."""
+    if seeds < 1:
+        raise ValueError(f"expected at least one seed, got {seeds}")
+    parts = {kind: dataclasses.replace(part, seeds=()) for kind, part in study.parts.items()}
+    unit = "seed" if len(study.tasks) == 1 else study.unit
+    return dataclasses.replace(study, seeds=tuple(range(seeds)), parts=parts, unit=unit)

@@ -107,17 +107,18 @@ def columned(rows: Sequence[Mapping]) -> dict[str, np.ndarray]:
     return {name: np.asarray([row[name] for row in rows]) for name in names}
 
 
-def decide(criteria: Sequence[Criterion], rows: Sequence[Mapping], *, needed: int = NEEDED) -> Verdict:
+def decide(criteria: Sequence[Criterion], rows: Sequence[Mapping], *, needed: int = NEEDED, unit: str = "task") -> Verdict:
     """Return the verdict of a claim from its rows: supported needs every criterion, refuted any (Bonferroni over them).
 
     rows: records with `task`, `seed` and the columns that the criteria read; a row with `inside` false lies outside the
-    linear regime and is not tested. Fewer than `needed` tasks inside give *not applicable*, with the count.
+    linear regime and is not tested. Fewer than `needed` tasks inside give *not applicable*, with the count. unit: "task", or
+    "seed" for a verdict on the given tasks alone.
     """
     inside = tested(rows)
-    tasks = [row["task"] for row in inside]
-    found, total = len(set(tasks)), len({row["task"] for row in rows})
+    tasks = [row[unit] for row in inside]
+    found, total = len(set(tasks)), len({row[unit] for row in rows})
     if found < needed:
-        where = f"{found} of {total} tasks lie inside the linear regime" if found < total else f"it was measured on {found} tasks"
+        where = f"{found} of {total} {unit}s lie inside the linear regime" if found < total else f"it has rows of {found} {unit}s"
         return Verdict("not applicable", (), 1.0, 1.0, found, len(inside), f"{where}, {needed} are needed")
     columns = columned(inside)
     outcomes = tuple(judge(c, columns, tasks) for c in criteria)
