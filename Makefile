@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup minilm report test check validate advise bench probe list readme clean
+.PHONY: help setup minilm report test check validate calibrate advise bench probe list readme clean
 
 help: ## list every target with one line
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ check: setup ## lint and import directions
 
 advise: setup ## rank deltas, layers and ranks by forecast loss, without training: DATA=folder|task [BACKBONE=nano|minilm|...]
 	@$(BIN)/python -m validations advise --data $(DATA) $(if $(BACKBONE),--backbone $(BACKBONE))
+
+calibrate: setup ## count how often verdicts are wrong on planted worlds; the report shows it (3 minutes)
+	@$(BIN)/python -m validations calibrate --processes $(PROCESSES)
 
 bench: setup ## measure our solvers beside others, ratios of CPU time: BENCH=control|curvature|dimension [CASE=name]
 	@$(BIN)/python -m validations bench $(BENCH) $(foreach c,$(CASE),--case $(c))

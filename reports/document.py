@@ -10,7 +10,12 @@ from .load import Results
 from .plates import SHARED
 
 REFERENCES = pathlib.Path(__file__).with_name("refs.bib")
-VIEWS = {"optimization": "The optimization view", "control": "The control view"}
+VIEWS = {"optimization": "the optimization view", "control": "the control view"}
+CONSISTENCY = (
+    "In these claims training solves, in a regime that was chosen to be linear, the problem that the prediction solved. "
+    "Agreement is what the theory demands of itself: it shows that the instruments and the linear regime hold, and little about "
+    "tuning at the strength at which people use it. What informs is the lead over rivals, and every failure."
+)
 ARCHITECTURES = {
     "bert": "BERT",
     "roberta": "RoBERTa",
@@ -46,14 +51,14 @@ def document(results: Results, gallery: Mapping[str, Shown]) -> dict:
         "groups": words.verdict_groups(results.claims),
         "verdicts": words.verdict_rows(results.claims),
         "overviews": [s for name, s in shown.items() if name.startswith("forest") or name == "parity"],
+        "natures": dict(words.NATURES),
+        "calibration": error_rates(results.record.get("calibration"), shown.get("errors")),
         "limit": words.bar(limits[0]) if limits else None,
         "views": [
-            {
-                "title": VIEWS.get(view, style.spelled(view)),
-                "claims": [claim_section(c, figure_of(c), cited) for c in results.claims if c["view"] == view],
-            }
-            for view in dict.fromkeys(c["view"] for c in results.claims)
+            {"title": title, "text": text, "claims": [claim_section(c, figure_of(c), cited) for c in claims]}
+            for title, text, claims in sections(results.claims)
         ],
+        "about": about(results.study),
         "derivations": [d | {"source": cite(d.get("source") or "", cited)} for d in results.record["derivations"]],
         "tasks": [task_row(t) for t in results.study["tasks"]],
         "deltas": [
@@ -69,6 +74,41 @@ def document(results: Results, gallery: Mapping[str, Shown]) -> dict:
         "provenance": provenance(results),
         "footer": footer(results),
     }
+
+
+def sections(claims: Sequence[Mapping]) -> list[tuple[str, str, list[Mapping]]]:
+    """Return title, text and claims of every section: the predictions of each view, then the checks of consistency."""
+    predictions = [c for c in claims if c["nature"] == "prediction"]
+    made = [
+        (f"Predictions: {VIEWS.get(view, style.spelled(view).lower())}", "", [c for c in predictions if c["view"] == view])
+        for view in dict.fromkeys(c["view"] for c in predictions)
+    ]
+    checks = [c for c in claims if c["nature"] == "consistency"]
+    return [*made, *([(words.NATURES["consistency"], CONSISTENCY, checks)] if checks else [])]
+
+
+def error_rates(calibration: Mapping | None, figure: Mapping | None) -> dict | None:
+    """Return the figure and the lines of the table of error rates, or None where the record holds none."""
+    if not calibration:
+        return None
+    lines = [
+        [
+            words.number(line["tasks"]),
+            f"{words.number(line['coverage_low'], decimals=3)} to {words.number(line['coverage_high'], decimals=3)}",
+            *(words.number(float(line[k]), decimals=3) for k in ("wrong_supported", "wrong_refuted", "skewed", "suite_wrong")),
+            ", ".join(words.number(float(p), decimals=2) for p in line["suite_power"]),
+        ]
+        for line in calibration["lines"]
+    ]
+    return {"figure": figure, "lines": lines, "worlds": words.number(calibration["worlds"])}
+
+
+def about(study: Mapping) -> str:
+    """Return what the study's verdicts are about, where the seed replicates and not the task."""
+    if study.get("unit", "task") == "task":
+        return ""
+    names = words.listed([f"“{t['label']}”" for t in study["tasks"]])
+    return f"Seeds replicate here, each with a split or a network of its own, so verdicts are about {names} and no other task."
 
 
 def references() -> set[str]:
@@ -91,7 +131,15 @@ def claim_section(claim: Mapping, figure: Mapping | None, cited: set[str]) -> di
     return {
         "id": claim["id"],
         "title": claim["title"],
-        "verdict": claim["verdict"],
+        "verdicts": [
+            {
+                "label": sentence(v["label"], "") if len(claim["verdicts"]) > 1 else "",
+                "verdict": v["verdict"],
+                "why": sentence(v.get("why") or ""),
+                "tested": tested(v),
+            }
+            for v in claim["verdicts"]
+        ],
         "statement": sentence(claim["statement"]),
         "equation": claim["equation"],
         "alt": claim["equation_alt"],
@@ -105,8 +153,6 @@ def claim_section(claim: Mapping, figure: Mapping | None, cited: set[str]) -> di
         ],
         "figure": figure,
         "rows": claim_rows(claim),
-        "tested": tested(claim),
-        "why": sentence(claim.get("why") or ""),
         "rule": sentence(claim["rule"]),
         "reason": sentence(claim["reason"]),
         "change": sentence(claim["change"]),
@@ -117,9 +163,12 @@ def claim_section(claim: Mapping, figure: Mapping | None, cited: set[str]) -> di
 def claim_rows(claim: Mapping) -> list[dict]:
     """Return the claim's table: its statistic, criteria, rivals, nulls and planted controls, in groups."""
     rows = []
-    for criterion in claim.get("criteria", ()):
+    several = len(claim["verdicts"]) > 1
+    found = [(place, v["label"], k) for v in claim["verdicts"] for place, k in enumerate(v["criteria"])]
+    for _, delta, criterion in sorted(found, key=lambda one: one[0]):
         unit = criterion.get("unit") or ""
         label = criterion["label"] if not unit or unit in criterion["label"] else f"{criterion['label']} ({unit})"
+        label = f"{label}: {delta}" if several else label
         rows.append({"group": "Criteria", "label": sentence(label, ""), "value": words.interval(criterion),
                      "support": words.region(criterion["supported"]),
                      "refute": words.region(criterion["tolerated"], outside=True), "outcome": criterion["outcome"]})  # fmt: skip
@@ -137,20 +186,20 @@ def beside(group: str, record: Mapping) -> dict:
 
 
 def control_row(which: str, control: Mapping) -> dict:
-    """Return a planted control as a line of the claim's table: its first criterion, what was expected, what came out."""
+    """Return a plant as a line of the claim's table: its first criterion, what was expected, what came out."""
     known = "Known good" if which == "good" else "Known bad"
     met = "" if control["expected"] == control["verdict"] else " (unexpected)"
-    return {"group": "Controls", "label": f"{known}: {control['description']}", "value": words.interval(control),
+    return {"group": "Plants", "label": f"{known}: {control['description']}", "value": words.interval(control),
             "support": f"expected {control['expected']}{met}", "refute": None, "outcome": control["verdict"]}  # fmt: skip
 
 
-def tested(claim: Mapping) -> str:
+def tested(verdict: Mapping) -> str:
     """Return how much evidence was tested and the suite-wide p-values, as one sentence."""
-    if claim["verdict"] == "not applicable":
+    if verdict["verdict"] == "not applicable":
         return ""
-    text = f"{words.count(claim['cells'], 'row')} in {words.count(claim['clusters'], 'cluster')} tested".capitalize()
-    levels = [f"{words.p_value(claim.get(k))} for {name}" for k, name in (("p_support", "support"), ("p_refute", "refutation"))
-              if words.p_value(claim.get(k))]  # fmt: skip
+    text = f"{words.count(verdict['tasks'], 'task')}, {words.count(verdict['cells'], 'row')}".capitalize()
+    levels = [f"{words.p_value(verdict.get(k))} for {name}" for k, name in (("p_support", "support"), ("p_refute", "refutation"))
+              if words.p_value(verdict.get(k))]  # fmt: skip
     return text + (f"; adjusted over the study, {' and '.join(levels)}." if levels else ".")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import overview, style, words
+from . import figures_errors, overview, style, words
 from .load import Results
 from .plates import PLATES, SHARED, Plate
 from .style import Labels
@@ -89,19 +89,30 @@ def gallery(results: Results) -> dict[str, Shown]:
             first = next(iter(tables))
             caption = which.caption.replace("{n}", counted(tables[first], labels))
             shown[claim["id"]] = Shown(figure, caption, which.alt, tuple(Results.file(claim["id"], part) for part in tables))
+    if results.record.get("calibration"):
+        figure = figures_errors.errors(results.record["calibration"])
+        shown["errors"] = Shown(figure, figures_errors.CAPTION, figures_errors.ALT, ("verdicts.json",))
     return shown
 
 
+FOREST = 30  # criteria on one page
+
+
 def forests(results: Results) -> dict[str, Shown]:
-    """Return the forest plot, or one per view when all criteria would not fit a page; none without a tested criterion."""
-    rows = overview.forest_rows(results.claims, words.forest_value)
-    views = list(dict.fromkeys(c["view"] for c in results.claims))
-    parts = [rows] if len(rows) <= 30 else [
-        overview.forest_rows([c for c in results.claims if c["view"] == view], words.forest_value) for view in views
-    ]  # fmt: skip
+    """Return the forest plots, predictions first, as few claims to a plot as fit a page; none without a tested criterion."""
+    parts: list[list[overview.ForestRow]] = []
+    for nature in words.NATURES:
+        page: list[overview.ForestRow] = []
+        for claim in results.claims:
+            rows = overview.forest_rows([claim], words.forest_value) if claim["nature"] == nature else []
+            if page and len(page) + len(rows) > FOREST:
+                parts.append(page)
+                page = []
+            page = page + rows
+        parts.append(page)
     caption = (
         "Every criterion on one scale: zero is its support bar, −1 its refutation bar; the numbers on the right are in its own "
-        "unit. Lines are 95 % bootstrap intervals over clusters. An interval wholly on the right-hand ground supports, one "
+        "unit. Lines are 95 % intervals over tasks. An interval wholly on the right-hand ground supports, one "
         "wholly on the left-hand ground refutes; where the two bars coincide the grounds meet at zero. Arrows leave the frame. "
         "Nothing was fitted."
     )

@@ -75,12 +75,15 @@ def span(criterion: Mapping) -> tuple[float, float, float] | None:
 
 
 def forest_rows(claims: Sequence[Mapping], value: Callable[[Mapping], str]) -> list[ForestRow]:
-    """Return the forest's rows; `value` writes a criterion's number with interval and unit."""
-    return [
-        ForestRow(c["title"], k["label"], value(k), k["outcome"], span(k), refutation_bar(k))
-        for c in claims
-        for k in c.get("criteria", ())
-    ]
+    """Return the forest's rows, a criterion's deltas one below the other; `value` writes its number with interval and unit."""
+    rows = []
+    for claim in claims:
+        several = len(claim["verdicts"]) > 1
+        found = [(place, v["label"], k) for v in claim["verdicts"] for place, k in enumerate(v["criteria"])]
+        for _, label, k in sorted(found, key=lambda one: one[0]):
+            words = f"{k['label']}: {label}" if several else k["label"]
+            rows.append(ForestRow(claim["title"], words, value(k), k["outcome"], span(k), refutation_bar(k)))
+    return rows
 
 
 def forest(rows: Sequence[ForestRow]) -> Figure:

@@ -95,50 +95,76 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
-def verdict(claim: Mapping) -> str:
-    """Return a claim's verdict with its glyph."""
-    return f"{GLYPHS.get(claim['verdict'], '?')} {claim['verdict']}"
+NATURES = {"prediction": "Predictions", "consistency": "Consistency of the linear theory"}
+KINDS = {"prediction": ("prediction", "predictions"), "consistency": ("check of consistency", "checks of consistency")}
+
+
+def judged(claims: Sequence[Mapping]) -> list[dict]:
+    """Return every verdict, one for each claim and delta, with its claim's title and nature; predictions come first."""
+    made = [
+        {**v, "id": c["id"], "nature": c["nature"], "title": c["title"], "of": v["label"] if len(c["verdicts"]) > 1 else ""}
+        for c in claims
+        for v in c["verdicts"]
+    ]
+    return sorted(made, key=lambda v: list(NATURES).index(v["nature"]))
+
+
+def named(verdict: Mapping) -> str:
+    """Return a verdict's claim, with its delta where the claim has several."""
+    return f"{verdict['title']} ({verdict['of']})" if verdict["of"] else verdict["title"]
+
+
+def glyphed(word: str) -> str:
+    """Return a verdict's word with its glyph."""
+    return f"{GLYPHS.get(word, '?')} {word}"
 
 
 def opening(claims: Sequence[Mapping]) -> str:
-    """Return the sentence that counts the verdicts, and the one that counts the controls."""
-    totals = [(sum(c["verdict"] == v for c in claims), v) for v in ORDER]
-    total = count(len(claims), "claim")
-    if len(claims) == 1:
-        text = f"The study tests one claim, and it is {claims[0]['verdict']}."
-    else:
-        parts = [f"{worded(n)} {'is' if n == 1 else 'are'} {v}" for n, v in totals if n]
-        text = f"Of {total}, {listed(parts)}."
+    """Return the sentences that count the verdicts on predictions and on consistency, and the one that counts the controls."""
+    parts = []
+    for nature, (one, many) in KINDS.items():
+        own = [c for c in claims if c["nature"] == nature]
+        verdicts = judged(own)
+        if not verdicts:
+            continue
+        totals = [(sum(v["verdict"] == word for v in verdicts), word) for word in ORDER]
+        found = listed([f"{worded(n)} {'is' if n == 1 else 'are'} {word}" for n, word in totals if n])
+        about = f"{worded(len(own))} {one if len(own) == 1 else many}"
+        parts.append(f"Of {count(len(verdicts), 'verdict')} on {about}, {found}.")
     controls = [c for claim in claims for c in (claim.get("controls") or {}).values() if c]
     met = sum(c["verdict"] == c["expected"] for c in controls)
     if controls and met == len(controls):
-        text += f" All {count(met, 'planted control')} with a known answer came out as expected."
+        parts.append(f"All {count(met, 'plant')} with a known answer came out as expected.")
     elif controls:
-        text += f" Of {count(len(controls), 'planted control')} with a known answer, {worded(met)} came out as expected."
-    return text
+        parts.append(f"Of {count(len(controls), 'plant')} with a known answer, {worded(met)} came out as expected.")
+    return " ".join(parts)
 
 
 def verdict_groups(claims: Sequence[Mapping]) -> list[dict]:
-    """Return, for each verdict that occurs, the titles of its claims in order."""
-    groups = [{"verdict": v, "titles": [c["title"] for c in claims if c["verdict"] == v]} for v in ORDER]
+    """Return, for each verdict on predictions that occurs, their titles in order."""
+    predictions = [v for v in judged(claims) if v["nature"] == "prediction"]
+    groups = [{"verdict": word, "titles": [named(v) for v in predictions if v["verdict"] == word]} for word in ORDER]
     return [g for g in groups if g["titles"]]
 
 
 def verdict_rows(claims: Sequence[Mapping]) -> list[dict]:
-    """Return the verdict table: title, statistic, interval, the criteria with their bars and outcomes, verdict."""
+    """Return the verdict table, a line per claim and delta: statistic, interval, tasks, criteria with their bars, verdict."""
     return [
         {
-            "id": c["id"],
-            "title": c["title"],
-            "statistic": (c.get("statistic") or {}).get("label", ""),
-            "value": interval(c.get("statistic")),
+            "id": v["id"],
+            "title": v["title"],
+            "nature": v["nature"],
+            "delta": v["of"],
+            "tasks": v["tasks"],
+            "statistic": (v.get("statistic") or {}).get("label", ""),
+            "value": interval(v.get("statistic")),
             "criteria": [
                 {"text": criterion_text(k), "outcome": k["outcome"], "glyph": GLYPHS.get(k["outcome"], "")}
-                for k in c.get("criteria", ())
+                for k in v.get("criteria", ())
             ],
-            "verdict": c["verdict"],
+            "verdict": v["verdict"],
         }
-        for c in claims
+        for v in judged(claims)
     ]
 
 
@@ -153,23 +179,31 @@ def forest_value(criterion: Mapping) -> str:
     return f"{interval(criterion)} {unit}".rstrip() if len(unit) <= 8 else interval(criterion)
 
 
-def as_text(claims: Sequence[Mapping], width: int = 100) -> str:
+def as_text(claims: Sequence[Mapping], width: int = 108) -> str:
     """Return the verdict table for a terminal, wrapped to `width` columns."""
-    lines = [f"{'claim':<{width - 44}}{'statistic [95 % interval]':<27}verdict", "─" * width]
+    lines, nature = [], ""
     for row in verdict_rows(claims):
-        titles = textwrap.wrap(row["title"], width - 46)
-        glyph = verdict({"verdict": row["verdict"]})
-        lines.append(f"{titles[0]:<{width - 44}}{row['value']:<27}{glyph}")
+        if row["nature"] != nature:
+            nature = row["nature"]
+            lines += [f"{NATURES[nature]:<{width - 52}}{'statistic [95 % interval]':<27}{'tasks':<7}verdict", "─" * width]
+        titles = textwrap.wrap(f"{row['title']} ({row['delta']})" if row["delta"] else row["title"], width - 54)
+        lines.append(f"{titles[0]:<{width - 52}}{row['value']:<27}{row['tasks']:<7}{glyphed(row['verdict'])}")
         lines += titles[1:]
     return "\n".join(lines)
 
 
 def as_markdown(claims: Sequence[Mapping]) -> str:
-    """Return the verdict table as Markdown, one line per claim."""
-    lines = ["| Claim | Statistic [95 % interval] | Supported when | Verdict |", "|---|---|---|---|"]
+    """Return the verdict tables as Markdown, predictions first, one line per claim and delta."""
+    lines, nature = [], ""
     for row in verdict_rows(claims):
+        if row["nature"] != nature:
+            nature = row["nature"]
+            lines += [""] * bool(lines)
+            head = f"| {NATURES[nature]} | Statistic [95 % interval] | Supported when | Tasks | Verdict |"
+            lines += [head, "|---|---|---|---|---|"]
         criteria = "; ".join(c["text"] for c in row["criteria"]) or NOTHING
         statistic = f"{row['statistic']}: {row['value']}" if row["statistic"] else row["value"]
-        cells = (row["title"], statistic, criteria, verdict({"verdict": row["verdict"]}))
+        title = f"{row['title']} ({row['delta']})" if row["delta"] else row["title"]
+        cells = (title, statistic, criteria, str(row["tasks"]), glyphed(row["verdict"]))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""python -m validations: list, run, show, advise, bench."""
+"""python -m validations: list, run, show, advise, bench, calibrate."""
 
 import argparse
 import json
@@ -43,6 +43,11 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--case", action="append", default=[], help="run this case only; may be repeated")
     bench.add_argument("--rounds", type=int, default=9, help="interleaved repeats (default: 9)")
     bench.add_argument("--json", action="store_true", help="print machine-readable results")
+    errors = commands.add_parser("calibrate", help="count how often verdicts are wrong on planted worlds with a known answer")
+    errors.add_argument("--worlds", type=int, default=500, help="worlds a row (default: 500, as shipped)")
+    errors.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1), help="worker processes (default: 2)")
+    errors.add_argument("--out", type=pathlib.Path, help="the JSON file to write (default: the one that reports show)")
+    errors.add_argument("--json", action="store_true", help="print machine-readable results")
     show = commands.add_parser("show", help="print the verdicts of a results folder")
     show.add_argument("folder", nargs="?", default="build/quick")
     show.add_argument("--json", action="store_true", help="print machine-readable results")
@@ -113,9 +118,24 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def _calibrate(options: argparse.Namespace) -> int:
+    from . import calibrate
+    from .store import write_json
+
+    for name in ("worlds", "processes"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"expected at least one for --{name}, got {getattr(options, name)}")
+    record = calibrate.calibrate(options.worlds, processes=options.processes)
+    write_json(options.out or calibrate.FILE, record)
+    print(json.dumps(record, indent=1) if options.json else calibrate.written(record))
+    return 0
+
+
 def _run(options: argparse.Namespace) -> int:
     if options.command == "bench":
         return _bench(options)
+    if options.command == "calibrate":
+        return _calibrate(options)
     from . import study as studies
     from .store import read_verdicts
 

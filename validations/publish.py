@@ -4,21 +4,22 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from theory.derivations import DERIVATIONS
 
+from . import calibrate
 from . import run as lab
-from .claims import Cell, Claim
+from .claims import Claim
 from .claims.claim import REGIME, Comparison
 from .engine import Job
+from .judge import Evidence, checked, verdicts_of
 from .sources import digest
 from .statistics import interval
 from .store import Store, content_key, read_verdicts, write_json
 from .study import Study
-from .verdict import NEEDED, Criterion, Outcome, Verdict, columned, decide, over_the_suite, tested
+from .verdict import NEEDED, Criterion, Outcome, Verdict, columned, decide, tested
 
 
 def _ends(region: tuple[float, float]) -> list[float | None]:
@@ -55,75 +56,6 @@ def _compared(comparison: Comparison, rows: Sequence[Mapping], unit: str) -> dic
     return made | {"estimate": _finite(found.value), "low": _finite(found.low), "high": _finite(found.high)}
 
 
-def _assumptions(claim: Claim, cells: Sequence[Cell]) -> list[dict]:
-    made = []
-    for a in claim.assumptions if cells else ():
-        passed = sum(a.passes(cell) for cell in cells)
-        made.append(
-            {
-                "name": a.name,
-                "statement": a.statement,
-                "passed": int(passed),
-                "total": len(cells),
-                "needed": a.needed,
-                "holds": bool(passed >= a.needed * len(cells)),
-                "evidence": a.evidence(cells),
-            }
-        )
-    return made
-
-
-def _untested(reason: str, cells: int = 0) -> Verdict:
-    return Verdict("not applicable", (), 1.0, 1.0, 0, cells, reason)
-
-
-def judge(claim: Claim, cells: Sequence[Cell], rows: Sequence[Mapping], unit: str = "task") -> Verdict:
-    """Return a claim's verdict on one delta before the suite's adjustment: *not applicable* when an assumption's check fails."""
-    if not cells:
-        return _untested("the study has no cell of this kind; some need two tasks or more")
-    if claim.across and unit == "seed":
-        return _untested("it compares tasks with each other, and the study is about one", len(rows))
-    failed = [a for a in _assumptions(claim, cells) if not a["holds"]]
-    if failed:
-        worst = failed[0]
-        share = f"{worst['passed']} of {worst['total']} cells, {worst['needed']:.0%} are needed"
-        reason = f'the assumption "{worst["name"]}" holds in {share}'
-        return _untested(reason, len(rows))
-    return decide(claim.criteria, rows, unit=unit)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """A claim's finished cells and their rows."""
-
-    claim: Claim
-    cells: tuple[Cell, ...]
-    rows: tuple[Mapping, ...]
-
-    @classmethod
-    def of(cls, claim: Claim, cells: Sequence[Cell]) -> "Evidence":
-        return cls(claim, tuple(cells), tuple(row for cell in cells for row in claim.rows(cell)))
-
-    def by_delta(self) -> dict[str, "Evidence"]:
-        """Return the evidence of each delta: its rows, and its own cells where cells are of one delta."""
-        names = list(dict.fromkeys(row["delta"] for row in self.rows)) or [""]
-        alone = {name: tuple(cell for cell in self.cells if cell.delta == name) for name in names}
-        return {
-            name: Evidence(self.claim, alone[name] or self.cells, tuple(row for row in self.rows if row["delta"] == name))
-            for name in names
-        }
-
-
-def verdicts_of(evidence: Sequence[Evidence], unit: str = "task") -> dict[tuple[str, str], Verdict]:
-    """Return one verdict for each claim and delta, adjusted by Holm over all of them."""
-    made = {
-        (whole.claim.id, delta): judge(whole.claim, part.cells, part.rows, unit)
-        for whole in evidence
-        for delta, part in whole.by_delta().items()
-    }
-    return over_the_suite(made)
-
-
 def control(claim: Claim, which: str, rows: Sequence[Mapping]) -> dict:
     """Return what a claim's known-good or known-bad plants came to."""
     verdict = decide(claim.criteria, rows)
@@ -136,25 +68,26 @@ def control(claim: Claim, which: str, rows: Sequence[Mapping]) -> dict:
     }
 
 
-def _verdict(delta: str, verdict: Verdict, part: Evidence, unit: str) -> dict:
+def _verdict(delta: str, verdict: Verdict, part: Evidence, study: Study) -> dict:
     return {
         "delta": delta,
+        "label": study.deltas[delta].get("label", delta) if delta in study.deltas else "",
         "verdict": verdict.word,
         "why": verdict.reason,
         "tasks": verdict.tasks,
         "cells": verdict.cells,
         "p_support": verdict.p_support,
         "p_refute": verdict.p_refute,
-        "statistic": _compared(part.claim.statistic, part.rows, unit),
+        "statistic": _compared(part.claim.statistic, part.rows, study.unit),
         "criteria": [_criterion(o) for o in verdict.outcomes],
     }
 
 
-def _claim(whole: Evidence, verdicts: Mapping[tuple[str, str], Verdict], unit: str, controls: Mapping[str, dict]) -> dict:
-    claim, rows = whole.claim, whole.rows
+def _claim(whole: Evidence, verdicts: Mapping[tuple[str, str], Verdict], study: Study, controls: Mapping[str, dict]) -> dict:
+    claim, rows, unit = whole.claim, whole.rows, study.unit
     gated = [row for row in rows if "inside" in row]
     etas = [row["eta"] for row in gated]
-    by_delta = [_verdict(delta, verdicts[claim.id, delta], part, unit) for delta, part in whole.by_delta().items()]
+    by_delta = [_verdict(delta, verdicts[claim.id, delta], part, study) for delta, part in whole.by_delta().items()]
     words = {v["verdict"] for v in by_delta}
     return {
         "id": claim.id,
@@ -166,7 +99,7 @@ def _claim(whole: Evidence, verdicts: Mapping[tuple[str, str], Verdict], unit: s
         "equation_alt": claim.equation_alt,
         "derived": claim.derived,
         "sources": list(claim.sources),
-        "assumptions": _assumptions(claim, whole.cells),
+        "assumptions": checked(claim, whole.cells),
         "rule": claim.rule,
         "reason": claim.reason,
         "change": claim.change,
@@ -223,12 +156,13 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
             _claim(
                 whole,
                 verdicts,
-                study.unit,
+                study,
                 {w: control(whole.claim, w, lab.control_rows(store, found, whole.claim, w)) for w in ("good", "bad")},
             )
             for whole in evidence
         ],
         "derivations": [derivation().to_json() for derivation in DERIVATIONS],
+        "calibration": calibrate.shipped(),
         "costs": lab.costs(store, found),
         "provenance": lab.provenance(),
     }

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 Columns = Mapping[str, np.ndarray]
 Statistic = Callable[[Columns], float]
@@ -41,7 +41,7 @@ class Interval:
         if self.stderr <= 0:  # every task says the same: only their signs are left to test
             return 0.5**self.tasks if distance > 0 else 1.0
         t = distance / self.stderr
-        return float(stats.t.sf(min(t, _straightened(t, side * self.skewness, self.tasks)), self.tasks - 1))
+        return float(special.stdtr(self.tasks - 1, -min(t, _straightened(t, side * self.skewness, self.tasks))))
 
 
 def _straightened(t: float, skewness: float, n: int) -> float:
@@ -91,7 +91,7 @@ def task_interval(columns: Columns, tasks: Sequence[Hashable], statistic: Statis
     if spread <= 1e-12 * max(1.0, abs(estimate)):
         return Interval(estimate, estimate, estimate, n, 0.0)
     g = float(np.sum(d**3) * n / ((n - 1) * (n - 2)) / spread**3)
-    stderr, q = spread / np.sqrt(n), float(stats.t.ppf((1 + confidence) / 2, n - 1))
+    stderr, q = spread / np.sqrt(n), float(special.stdtrit(n - 1, (1 + confidence) / 2))
     low = estimate - stderr * max(q, _bent(q, g, n))
     high = estimate - stderr * min(-q, _bent(-q, g, n))
     return Interval(estimate, low, high, n, stderr, g)
