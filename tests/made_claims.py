@@ -389,6 +389,10 @@ def _criterion(label, unit, estimate, half, bar, floor, high=None, upper=None):
     }
 
 
+CONSISTENT = ("intrinsic-dimension", "linearised-optimum", "control-amplitude")
+BOTH = (("port-bias", "bias at the ports"), ("prefix", "prefix"))
+
+
 def claim(spec, rng, applicable=True):
     name, view, title, statement, equation, alt, label, centre, unit, bar, floor, verdict = spec
     half = 0.08 + 0.04 * rng.random()
@@ -399,9 +403,11 @@ def claim(spec, rng, applicable=True):
         criteria.append(_criterion("lead over the gradient", unit, 0.21, 0.12, 0.0, -0.1))
         criteria.append(_criterion("lead over a permuted target", unit, 0.48, 0.09, 0.1, 0.0))
     gate = None if name in ("restricted-optimum", "tunable-ports") else {"passed": 30, "total": 36, "median": 0.143, "limit": 0.3}
+    statistic = {"label": label, "estimate": estimate, "low": estimate - half, "high": estimate + half}
     return {
         "id": name,
         "view": view,
+        "nature": "consistency" if name in CONSISTENT else "prediction",
         "title": title,
         "statement": statement,
         "equation": equation,
@@ -431,12 +437,26 @@ def claim(spec, rng, applicable=True):
         "reason": "A cosine of one half means that half of the length of the trained control lies along the prediction; "
         "below three tenths the gradient alone would do as well.",
         "change": "A backbone with more blocks, or a ridge ten times smaller, would move training out of the linear regime.",
-        "criteria": criteria,
+        "verdicts": [
+            {
+                "delta": delta,
+                "label": words,
+                "verdict": verdict,
+                "why": "",
+                "tasks": 6,
+                "cells": 12,
+                "p_support": 0.0004,
+                "p_refute": 1.0,
+                "statistic": statistic,
+                "criteria": criteria,
+            }
+            for delta, words in (BOTH if name == "control-amplitude" else (("", ""),))
+        ],
         "rivals": [
             {"label": "gradient at the frozen point", "estimate": estimate - 0.21, "low": estimate - 0.3, "high": estimate - 0.12}
         ],
         "nulls": [{"label": "permuted target (97.5 % quantile)", "estimate": 0.11, "low": None, "high": None}],
-        "statistic": {"label": label, "estimate": estimate, "low": estimate - half, "high": estimate + half},
+        "statistic": statistic,
         "controls": {
             "good": {
                 "description": "A linear network, where the prediction is exact",
@@ -456,10 +476,6 @@ def claim(spec, rng, applicable=True):
             },
         },
         "gate": gate,
-        "clusters": 12,
-        "cells": 36,
-        "p_support": 0.0004,
-        "p_refute": 1.0,
         "verdict": verdict,
         "figure": name,
     }

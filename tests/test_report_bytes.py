@@ -63,7 +63,7 @@ def test_same_results_same_bytes_in_another_folder_and_another_process(tmp_path)
 
 def test_other_results_other_bytes(one, tmp_path):
     first = render.render(load.read(one))
-    other = edited(one, tmp_path / "other", lambda r: r["claims"][0]["criteria"][0].update(estimate=0.6))
+    other = edited(one, tmp_path / "other", lambda r: r["claims"][0]["verdicts"][0]["criteria"][0].update(estimate=0.6))
     assert render.render(load.read(other)) != first
 
 
@@ -79,11 +79,13 @@ def test_a_study_with_holes_renders(folder, tmp_path):
     def bare(record):
         kept = [c for c in record["claims"] if c["id"] in ("control-direction", "control-amplitude", "lq-feedback")]
         first, second, third = record["claims"][:] = kept
-        first.update(verdict="not applicable", criteria=[], rivals=[], nulls=[], controls={}, gate=None, assumptions=[],
-                     statistic={"label": "cosine", "estimate": None, "low": None, "high": None}, figure="control_direction",
-                     why="three of twelve clusters lie inside the linear regime, five are needed")  # fmt: skip
-        second["criteria"][0].update(low=None, supported=[None, None], tolerated=[None, None])
-        third["criteria"][0].update(high=None)
+        unknown = {"label": "cosine", "estimate": None, "low": None, "high": None}
+        first.update(verdict="not applicable", rivals=[], nulls=[], controls={}, gate=None, assumptions=[], statistic=unknown,
+                     figure="control_direction")  # fmt: skip
+        first["verdicts"][0].update(verdict="not applicable", criteria=[], statistic=unknown, tasks=3,
+                                    why="three of six tasks lie inside the linear regime, five are needed")  # fmt: skip
+        second["verdicts"][0]["criteria"][0].update(low=None, supported=[None, None], tolerated=[None, None])
+        third["verdicts"][0]["criteria"][0].update(high=None)
         record["derivations"], record["costs"], record["study"]["settings"] = [], [], {}
 
     target = edited(folder, tmp_path / "bare", bare)
@@ -91,7 +93,8 @@ def test_a_study_with_holes_renders(folder, tmp_path):
     (target / "rows" / "lq-feedback.json").write_text("[]")
     results = load.read(target)
     said = document(results, gallery(results))
-    assert [c["figure"] is None for view in said["views"] for c in view["claims"]] == [True, False, True]
+    drawn = {c["id"]: c["figure"] is None for view in said["views"] for c in view["claims"]}
+    assert drawn == {"control-direction": True, "control-amplitude": False, "lq-feedback": True}
     assert render.render(results).startswith(b"%PDF")
 
 
@@ -107,18 +110,20 @@ def test_a_whole_study_renders_and_the_page_speaks_in_words(folder):
     assert len(text) > 100 and not [(name, s) for name in raw for s in text if name in s]
 
 
-def test_the_summary_counts_the_verdicts_and_names_every_claim_once(folder):
+def test_the_summary_counts_the_verdicts_and_names_every_prediction_once(folder):
     claims = load.read(folder).claims
     groups = words.verdict_groups(claims)
-    assert sorted(t for g in groups for t in g["titles"]) == sorted(c["title"] for c in claims)
+    predictions = [c for c in claims if c["nature"] == "prediction"]
+    assert len(predictions) < len(claims)
+    assert sorted(t for g in groups for t in g["titles"]) == sorted(c["title"] for c in predictions)
+    first, rest = words.opening(claims).split(". ", 1)
     for group in groups:
-        assert (
-            f"{words.worded(len(group['titles']))} {'is' if len(group['titles']) == 1 else 'are'} {group['verdict']}"
-            in words.opening(claims)
-        )
+        assert f"{words.worded(len(group['titles']))} {'is' if len(group['titles']) == 1 else 'are'} {group['verdict']}" in first
+    checks = [v for c in claims if c["nature"] == "consistency" for v in c["verdicts"]]
+    assert rest.startswith(f"Of {words.count(len(checks), 'verdict')} on ")
     claims[0]["controls"]["bad"]["verdict"] = "supported"
     total = 2 * len(claims)
-    assert f"Of {total} planted controls with a known answer, {total - 1} came out as expected" in words.opening(claims)
+    assert f"Of {total} plants with a known answer, {total - 1} came out as expected" in words.opening(claims)
 
 
 @pytest.mark.parametrize(
@@ -167,17 +172,20 @@ def test_no_results_is_one_sentence_and_exit_two(tmp_path, capsys):
     assert said.startswith("reports: ") and said.count("\n") == 1
 
 
-def test_the_table_has_one_line_per_claim(folder, capsys):
-    claims = load.read(folder).claims
+def test_the_table_has_one_line_per_claim_and_delta_and_predictions_first(folder, capsys):
+    judged = words.judged(load.read(folder).claims)
+    assert [v["nature"] for v in judged] == sorted((v["nature"] for v in judged), reverse=True)
+    assert sum(v["of"] != "" for v in judged) == 2
     assert command.main(["table", str(folder), "--markdown"]) == 0
-    lines = capsys.readouterr().out.strip().splitlines()
-    assert len(lines) == 2 + len(claims) and all(line.count("|") - line.count("\\|") == 5 for line in lines)
-    for line, claim in zip(lines[2:], claims, strict=True):
-        assert claim["title"] in line and line.endswith(f"{claim['verdict']} |")
+    lines = [line for line in capsys.readouterr().out.strip().splitlines() if line]
+    assert len(lines) == 4 + len(judged) and all(line.count("|") - line.count("\\|") == 6 for line in lines)
+    body = [line for line in lines if not line.startswith(("| Predictions |", "| Consistency", "|---"))]
+    for line, verdict in zip(body, judged, strict=True):
+        assert words.named(verdict) in line and line.endswith(f"{verdict['verdict']} |")
     assert command.main(["table", str(folder), "--json"]) == 0
-    assert [row["id"] for row in json.loads(capsys.readouterr().out)] == [c["id"] for c in claims]
+    assert [row["id"] for row in json.loads(capsys.readouterr().out)] == [v["id"] for v in judged]
     assert command.main(["table", str(folder)]) == 0
-    assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 100
+    assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 108
 
 
 def test_figures_are_written_as_svg_and_png(tmp_path, capsys):

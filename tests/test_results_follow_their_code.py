@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from validations import sources
+from validations import publish, sources
+from validations.claims import CLAIMS, named
 from validations.experiments import KINDS
 
 
@@ -16,6 +17,13 @@ def test_an_experiment_reaches_the_lab_beneath_it_and_not_the_lab_above_it(kind)
     assert not any(name.startswith(("reports", "validations.claims", "validations.run")) for name in found)
 
 
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.id)
+def test_a_claim_names_its_own_file_and_no_cell_depends_on_it(claim):
+    assert claim.module.startswith("validations.claims.") and claim.module != "validations.claims.claim"
+    assert f'id="{claim.id}"' in sources._file(claim.module).read_text(encoding="utf-8")
+    assert claim.module not in sources.reached(KINDS[claim.kind].module)
+
+
 def test_another_experiment_changes_nothing_and_what_is_imported_changes_the_digest(tmp_path, monkeypatch):
     for room in sources.ROOMS:
         shutil.copytree(sources.ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("*.safetensors", "__pycache__"))
@@ -25,8 +33,18 @@ def test_another_experiment_changes_nothing_and_what_is_imported_changes_the_dig
         sources.reached.cache_clear()
         return sources.digest(["validations.experiments.sites"])
 
+    def judged_by(claim: str) -> str:
+        sources.reached.cache_clear()
+        return publish.judged_by([named(claim)])
+
     try:
         first = now()
+        own, other = judged_by("ablation-frozen"), judged_by("energy-profile")
+        for text in ("# another bar\n", "# another word\n"):
+            path = tmp_path / "validations" / "claims" / "ablation.py"
+            path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
+            assert judged_by("ablation-frozen") != own and judged_by("energy-profile") == other and now() == first
+            own = judged_by("ablation-frozen")
         for other in ("validations/experiments/loop.py", "validations/claims/energy_profile.py", "reports/style.py"):
             (tmp_path / other).write_text("x = 1\n")
         assert now() == first

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from .claims.claim import Cell, Claim, Comparison, mean
+from .claims.claim import Cell, Claim, Comparison, error, mean
 from .judge import Evidence, alone
 from .sources import digest
 from .store import Measured
@@ -63,7 +63,7 @@ def _claims(skewed: bool) -> tuple[Claim, ...]:
             sources=(),
             kind="planted",
             rows=lambda cell: [],
-            criteria=(Criterion("mean", "mean", mean("x"), inside, outside),),
+            criteria=(Criterion("mean", "mean", (error if skewed else mean)("x"), inside, outside),),
             statistic=Comparison("mean", mean("x")),
             good=list,
             bad=list,

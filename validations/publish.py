@@ -132,6 +132,11 @@ def _frozen(store: Store, found: Sequence[tuple[str, Job]]) -> dict[str, float]:
     return {task: float(np.mean(values)) for task, values in seen.items()}
 
 
+def judged_by(claims: Sequence[Claim]) -> str:
+    """Return the digest of the code that decides on some claims: this module's, and each claim's own file."""
+    return digest([__name__, *(claim.module for claim in claims)])
+
+
 def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]], claims: Sequence[Claim]) -> dict:
     """Write rows/<claim>.json and verdicts.json for a study whose cells are complete, and return the verdicts.
 
@@ -139,7 +144,7 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
     """
     store = Store(folder)
     about = {"study": dataclasses.asdict(study), "cells": [job.key for _, job in found], "claims": [c.id for c in claims]}
-    inputs = content_key(about | {"source": digest([__name__, *(claim.module for claim in claims)])})
+    inputs = content_key(about | {"source": judged_by(claims)})
     if (folder / "verdicts.json").is_file() and (known := read_verdicts(folder)).get("inputs") == inputs:
         return known
     evidence = [Evidence.of(claim, lab.cells(store, found, claim)) for claim in claims]

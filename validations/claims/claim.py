@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..statistics import Columns, Statistic, within
+from ..statistics import Columns, Positive, Statistic, within
 from ..store import Measured
 from ..verdict import Criterion, Least
 
@@ -98,6 +98,11 @@ class Claim:
         return (self.rows.func if isinstance(self.rows, partial) else self.rows).__module__
 
 
+def error(column: str) -> Positive:
+    """Return the statistic "mean of a column that is never negative", judged on its logarithm."""
+    return Positive(mean(column))
+
+
 def mean(column: str) -> Statistic:
     """Return the statistic "mean of a column"."""
     return lambda columns: float(np.mean(columns[column]))
@@ -108,9 +113,9 @@ def mean_excess(column: str, *rivals: str) -> Statistic:
     return lambda c: float(np.mean(c[column] - np.max([c[r] for r in rivals], axis=0)))
 
 
-def median(column: str) -> Statistic:
-    """Return the statistic "mean over cells of the median over the cell's rows"."""
-    return lambda columns: float(np.mean(within(columns, lambda c: float(np.median(c[column])))))
+def median(column: str) -> Positive:
+    """Return the statistic "mean over cells of the median over the cell's rows" of an error, judged on its logarithm."""
+    return Positive(lambda columns: float(np.mean(within(columns, lambda c: float(np.median(c[column]))))))
 
 
 def lead(column: str, *rivals: str, less: bool = False, either: bool = False) -> Least:

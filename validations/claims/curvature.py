@@ -6,9 +6,9 @@ import numpy as np
 
 from ..controls import bias_setting
 from ..controls.curvature import bent_setting, bilinear_setting, planted_setting
-from ..statistics import Statistic
+from ..statistics import Positive, Statistic
 from ..verdict import Criterion
-from .claim import CONVERGED, LINEAR, Assumption, Cell, Claim, Comparison, lead, mean
+from .claim import CONVERGED, LINEAR, Assumption, Cell, Claim, Comparison, error, lead, mean
 from .plants import own
 
 RESOLVED = Assumption(
@@ -80,7 +80,7 @@ COUNT = Claim(
     parts={"spectra": _spectra},
     statistic=Comparison("outliers of the Hessian, share of cells with exactly C − 1", mean("exact")),
     criteria=(
-        Criterion("distance", "distance of count and C − 1, octaves", mean("distance_predicted"), (-np.inf, 0.5), (-np.inf, 1.0)),
+        Criterion("distance", "distance of count and C − 1, octaves", error("distance_predicted"), (-np.inf, 0.5), (-np.inf, 1.0)),
         Criterion("lead", "lead over the best constant, octaves", lead("distance_predicted", *CONSTANTS, less=True), (0.25, np.inf), (0.0, np.inf)),
     ),
     rivals=(
@@ -178,7 +178,7 @@ GAUSS_NEWTON = Claim(
     rows=_differences,
     statistic=Comparison("relative difference along the leading C − 1 eigenvectors", mean("along")),
     criteria=(
-        Criterion("along", "relative difference along the outliers", mean("along"), (-np.inf, 0.1), (-np.inf, 0.25)),
+        Criterion("along", "relative difference along the outliers", error("along"), (-np.inf, 0.1), (-np.inf, 0.25)),
         Criterion("off", "log2 of the difference over Gauss–Newton off them", mean("octaves"), (0.0, np.inf), (-1.0, np.inf)),
     ),
     rivals=(
@@ -215,7 +215,7 @@ def _residuals(cell: Cell) -> list[dict]:
 
 def _of_unchanged(column: str) -> Statistic:
     """Return the statistic "mean of an error over the mean error of no change"."""
-    return lambda c: float(np.mean(c[column]) / max(np.mean(c["error_unchanged"]), 1e-9))
+    return Positive(lambda c: float(np.mean(c[column]) / max(np.mean(c["error_unchanged"]), 1e-9)))
 
 
 RESIDUAL = Claim(
@@ -244,7 +244,7 @@ RESIDUAL = Claim(
         Criterion(
             "accuracy",
             "error of the predicted change, octaves",
-            mean("error_predicted"),
+            error("error_predicted"),
             (-np.inf, float(np.log2(1.25))),
             (-np.inf, 1.0),
         ),

@@ -5,8 +5,9 @@ from functools import partial
 import numpy as np
 
 from ..controls import subspace_setting
+from ..statistics import Positive
 from ..verdict import Criterion
-from .claim import CONVERGED, LINEAR, Assumption, Cell, Claim, Comparison, mean
+from .claim import CONVERGED, LINEAR, Assumption, Cell, Claim, Comparison, error, mean
 from .plants import own, swapped
 
 
@@ -39,7 +40,7 @@ def _beats(form: str):
 
 def _of_count(form: str):
     """Return the statistic "mean error of a prediction over the mean error of the parameter count", both in octaves."""
-    return lambda c: float(np.mean(c[f"error_{form}"]) / max(np.mean(c["error_parameters"]), 1e-9))
+    return Positive(lambda c: float(np.mean(c[f"error_{form}"]) / max(np.mean(c["error_parameters"]), 1e-9)))
 
 
 GAP = 0.25
@@ -111,7 +112,7 @@ CURVE = Claim(
     derived="the frozen model's response, solved as a convex problem in the subspaces that training uses later",
     statistic=Comparison("root mean square error of the predicted share", mean("rms")),
     criteria=(
-        Criterion("error", "root mean square error of the share", mean("rms"), (-np.inf, 0.05), (-np.inf, 0.10)),
+        Criterion("error", "root mean square error of the share", error("rms"), (-np.inf, 0.05), (-np.inf, 0.10)),
         Criterion("threshold", "error over that of the parameter count", _of_count("curve"), (-np.inf, 0.5), (-np.inf, 1.0)),
         Criterion("rivals", "octaves closer than the best rival", _beats("curve"), (0.0, np.inf), (0.0, np.inf)),
     ),

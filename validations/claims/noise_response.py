@@ -6,7 +6,7 @@ import numpy as np
 
 from ..controls.disturbance import disturbance_setting
 from ..verdict import Criterion
-from .claim import CONVERGED, REGIME, Assumption, Cell, Claim, Comparison, lead, mean
+from .claim import CONVERGED, REGIME, Assumption, Cell, Claim, Comparison, error, lead, mean
 from .plants import own, swapped
 
 FOLLOWS = Assumption(
@@ -74,8 +74,8 @@ CLAIM = Claim(
     rows=_rows,
     statistic=Comparison("observed over predicted price of noise, adapter", mean("adapter")),
     criteria=(
-        Criterion("prefix", "factor by which the price is off, prefix", mean("prefix_off"), (-np.inf, 1.25), (-np.inf, 1.25)),
-        Criterion("adapter", "factor by which the price is off, adapter", mean("adapter_off"), (-np.inf, 1.25), (-np.inf, 1.25)),
+        Criterion("prefix", "factor by which the price is off, prefix", error("prefix_off"), (-np.inf, 1.25), (-np.inf, 1.25)),
+        Criterion("adapter", "factor by which the price is off, adapter", error("adapter_off"), (-np.inf, 1.25), (-np.inf, 1.25)),
         Criterion(
             "lead", "factor off below the open loop's, adapter", lead("adapter_off", "blind_off", less=True), (0.0, np.inf), (-0.1, np.inf)
         ),

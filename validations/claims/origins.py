@@ -6,7 +6,7 @@ import numpy as np
 
 from ..controls.origins import origins_setting
 from ..verdict import Criterion
-from .claim import Assumption, Cell, Claim, Comparison, Row, lead, mean
+from .claim import Assumption, Cell, Claim, Comparison, Row, error, lead, mean
 from .plants import own
 
 ARMS = ("true", "permuted", "again", "shuffled", "fresh")
@@ -86,7 +86,7 @@ _RIVALS = (
 _LEAD = lead("error_predicted", *(f"error_{name}" for name in (*KERNEL, "none")), less=True)
 _CRITERIA = (
     Criterion("rise", "rise of the dimension", mean("rise"), (0.25, np.inf), (0.1, np.inf), "octaves"),
-    Criterion("prediction", "octaves between measured and predicted rise", mean("error_predicted"), (-np.inf, 0.5), (-np.inf, 1.0)),
+    Criterion("prediction", "octaves between measured and predicted rise", error("error_predicted"), (-np.inf, 0.5), (-np.inf, 1.0)),
     Criterion("rivals", "octaves closer than the best rival", _LEAD, (0.0, np.inf), (0.0, np.inf)),
 )
 _COMMON = {

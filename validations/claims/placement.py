@@ -7,7 +7,7 @@ import numpy as np
 from ..controls.ablation import ablation_setting
 from ..statistics import partial_rank_correlation
 from ..verdict import Criterion
-from .claim import CONVERGED, LINEAR, Cell, Claim, Comparison, Row, lead, mean
+from .claim import CONVERGED, LINEAR, Cell, Claim, Comparison, Row, error, lead, mean
 from .plants import own, swapped
 
 PREDICTORS = ("value", "sparse", "gramian", "gradient", "fisher")
@@ -73,7 +73,7 @@ CLAIM = Claim(
     parts={"map": _map},
     statistic=Comparison("mean rank correlation of predicted value and trained objective", mean("rank_value")),
     criteria=(
-        Criterion("regret", "mean regret of the predicted set", mean("value"), (-np.inf, 0.1), (-np.inf, 0.3)),
+        Criterion("regret", "mean regret of the predicted set", error("value"), (-np.inf, 0.1), (-np.inf, 0.3)),
         Criterion("margin", "mean regret of the best rival less its own", lead("value", *RIVALS, less=True), (0.02, np.inf), (0.0, np.inf)),
     ),
     rivals=(

@@ -7,7 +7,7 @@ import numpy as np
 from ..controls.families import layer_setting, spread_setting
 from ..experiments.within import at_ends
 from ..verdict import Criterion
-from .claim import LINEAR, Assumption, Cell, Claim, Comparison, Row, mean
+from .claim import LINEAR, Assumption, Cell, Claim, Comparison, Row, error, mean
 from .plants import own, swapped
 
 NULLS = ("random", "turned", "foreign")
@@ -128,8 +128,8 @@ FOUND = Claim(
     rows=_found,
     statistic=Comparison("octaves saved, measured", mean("measured")),
     criteria=(
-        Criterion("share", "root mean square error of the predicted share", mean("rms"), (-np.inf, 0.05), (-np.inf, 0.10)),
-        Criterion("saving", "mean |measured - predicted| octaves saved", mean("error"), (-np.inf, 0.5), (-np.inf, 1.0)),
+        Criterion("share", "root mean square error of the predicted share", error("rms"), (-np.inf, 0.05), (-np.inf, 0.10)),
+        Criterion("saving", "mean |measured - predicted| octaves saved", error("error"), (-np.inf, 0.5), (-np.inf, 1.0)),
         Criterion("lead", "share above both random kinds, few directions", mean("lead"), (0.1, np.inf), (0.0, np.inf)),
         Criterion("rivals", "octaves closer than the better rival", _closer, (0.0, np.inf), (0.0, np.inf)),
     ),

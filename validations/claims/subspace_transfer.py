@@ -6,7 +6,7 @@ import numpy as np
 
 from ..controls.transfer import apart, together
 from ..verdict import Criterion
-from .claim import CONVERGED, LINEAR, Cell, Claim, Comparison, mean
+from .claim import CONVERGED, LINEAR, Cell, Claim, Comparison, error, mean
 from .plants import own
 
 
@@ -55,7 +55,7 @@ CLAIM = Claim(
     parts={"curves": _curves},
     statistic=_energy("spanned", "V_k"),
     criteria=(
-        Criterion("loss", "gain lost inside V_k, share of the full gain", mean("gap"), (-np.inf, 0.05), (-np.inf, 0.2)),
+        Criterion("loss", "gain lost inside V_k, share of the full gain", error("gap"), (-np.inf, 0.05), (-np.inf, 0.2)),
         Criterion("lead", "further gain lost inside random subspaces", mean("lead"), (0.2, np.inf), (0.05, np.inf)),
     ),
     rivals=(

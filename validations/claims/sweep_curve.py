@@ -8,7 +8,7 @@ from ..controls.sweep import sweep_setting
 from ..experiments.within import at_ends
 from ..statistics import Columns, Statistic
 from ..verdict import Criterion
-from .claim import Assumption, Cell, Claim, Comparison, Row, mean
+from .claim import Assumption, Cell, Claim, Comparison, Row, error, mean
 from .plants import own, swapped
 
 FORMS = ("spectrum", "curve", "quadratic")
@@ -118,8 +118,8 @@ CLAIM = Claim(
     parts={"curves": _curves, "runs": _runs},
     statistic=Comparison("root mean square error of the predicted share", mean("rms_curve")),
     criteria=(
-        Criterion("curve", "root mean square error of the share", mean("rms_curve"), (-np.inf, 0.05), (-np.inf, 0.10)),
-        Criterion("error", "mean |log2| of measured over predicted dimension", mean("error_curve"), (-np.inf, 0.5), (-np.inf, 1.0)),
+        Criterion("curve", "root mean square error of the share", error("rms_curve"), (-np.inf, 0.05), (-np.inf, 0.10)),
+        Criterion("error", "mean |log2| of measured over predicted dimension", error("error_curve"), (-np.inf, 0.5), (-np.inf, 1.0)),
         Criterion("rivals", "octaves closer than the best rival of each cell", _beats("curve"), (0.0, np.inf), (0.0, np.inf)),
     ),
     rivals=(
