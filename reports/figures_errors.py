@@ -13,7 +13,7 @@ LOOKS = {0.0: Mark("#0072B2", "o", "-"), 1.0: Mark("#D55E00", "s", (0, (5, 1.5))
 CAPTION = (
     "Error rates of verdicts on planted worlds, by number of tasks. (a) Share of nominal 95 % intervals that hold the truth; "
     "the ground reaches from 0.93 to 0.975. (b) Share of single verdicts that are wrong on one side, before Holm's method, "
-    "where the truth lies on a bar (hollow: errors, which are skewed and judged on their logarithm); the lines are the nominal "
+    "where the truth lies on a bar (hollow: errors, which are skewed); the lines are the nominal "
     "0.025 and the limit 0.035. (c) Share of true claims that are supported after Holm's method, where the effect lies three "
     "standard deviations above the bar. Colours are the standard deviation between tasks over that between seeds of a task."
 )

@@ -99,7 +99,7 @@ class Claim:
 
 
 def error(column: str) -> Positive:
-    """Return the statistic "mean of a column that is never negative", judged on its logarithm."""
+    """Return the statistic "mean of a column that is never negative" (see `Positive`)."""
     return Positive(mean(column))
 
 
@@ -114,7 +114,7 @@ def mean_excess(column: str, *rivals: str) -> Statistic:
 
 
 def median(column: str) -> Positive:
-    """Return the statistic "mean over cells of the median over the cell's rows" of an error, judged on its logarithm."""
+    """Return the statistic "mean over cells of the median over the cell's rows" of an error (see `Positive`)."""
     return Positive(lambda columns: float(np.mean(within(columns, lambda c: float(np.median(c[column]))))))
 
 
