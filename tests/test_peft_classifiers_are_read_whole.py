@@ -20,10 +20,12 @@ TOLERANCE = 1e-5  # float32 on both sides, logits O(1)
 QV = {"target_modules": ["query", "value"]}
 CASES = {
     "bert": ("bert", LoraConfig(task_type="SEQ_CLS", r=2, **QV)),
-    "bert-pooler-adapted": ("bert", LoraConfig(task_type="SEQ_CLS", r=2, target_modules="all-linear", alpha_pattern={"pooler.dense": 3})),
+    "bert-pooler-adapted": ("bert", LoraConfig(
+        task_type="SEQ_CLS", r=2, target_modules="all-linear", alpha_pattern={"pooler.dense": 3})),
     "bert-pooler-trained": ("bert", LoraConfig(task_type="SEQ_CLS", r=2, modules_to_save=["pooler"], **QV)),
     "bert-ia3": ("bert", IA3Config(task_type="SEQ_CLS")),
-    "bert-ia3-pooler": ("bert", IA3Config(task_type="SEQ_CLS", target_modules=["pooler.dense", "output.dense", "key"], feedforward_modules=["output.dense"])),
+    "bert-ia3-pooler": ("bert", IA3Config(
+        task_type="SEQ_CLS", target_modules=["pooler.dense", "output.dense", "key"], feedforward_modules=["output.dense"])),
     "bert-ia3-pooler-inputs": ("bert", IA3Config(task_type="SEQ_CLS", target_modules=["dense"], feedforward_modules=["dense"])),
     "bert-prefix": ("bert", PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=2)),
     "bert-by-class": ("bert", LoraConfig(r=2, modules_to_save=["classifier"], **QV)),

@@ -156,15 +156,16 @@ def _expression(backbone: Backbone, wanted: Mapping[str, list[int]]) -> str:
     groups: dict[tuple[int, ...], list[str]] = {}
     for inner, blocks in wanted.items():
         groups.setdefault(tuple(blocks), []).append(inner)
-    chosen = [
-        rf"{_numbers(backbone, blocks)}\.({'|'.join(map(re.escape, inners))})" for blocks, inners in groups.items()
-    ]
-    return rf"(.*\.)?{re.escape(backbone.layout.blocks)}\.({'|'.join(chosen)})"
+    chosen = []
+    for blocks, inners in groups.items():
+        numbers = r"\d+" if len(blocks) == backbone.blocks else _either(map(str, blocks))
+        chosen.append(rf"{numbers}\.{_either(map(re.escape, inners))}")
+    return rf"(.*\.)?{re.escape(backbone.layout.blocks)}\.{_either(chosen)}"
 
 
-def _numbers(backbone: Backbone, blocks: Iterable[int]) -> str:
-    blocks = tuple(blocks)
-    return r"\d+" if len(blocks) == backbone.blocks else f"({'|'.join(map(str, blocks))})"
+def _either(words: Iterable[str]) -> str:
+    words = list(words)
+    return words[0] if len(words) == 1 else f"({'|'.join(words)})"
 
 
 def _said(backbone: Backbone, wanted: Wanted) -> str:

@@ -5,6 +5,7 @@ logits: an option's kernel is that of its own columns. The linearised optimum of
 of the examples and its loss predicted on the other, both ways round; r is the one with the least predicted loss.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,12 +43,16 @@ PREFIXES = tuple((f"prefix l={length}", Prefix(length)) for length in (1, 4))
 
 @dataclass(frozen=True)
 class Option:
-    """A choice of delta: the subject's role, the parameters that are trained, and how many numbers they are."""
+    """A choice of delta: the subject's role, the parameters that are trained, and how many numbers they are.
+
+    delta: the record that has these parameters and no others, where one is known. Blocks are counted from 0 everywhere.
+    """
 
     label: str
     role: str
     names: tuple[str, ...]
     size: int
+    delta: object | None = None
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,13 @@ class Forecast:
         return float(self.losses.mean())
 
 
-def options(role: str, initial: Mapping[str, Tensor], *, divide: bool) -> list[Option]:
+def options(role: str, initial: Mapping[str, Tensor], *, divide: bool, delta: object | None = None) -> list[Option]:
     """Return a subject's options: all of its parameters and, with `divide`, those of each half, site and block by part.
 
     Parameters are named "part/block.site.what" or "block.site.what". Dividing needs a delta that is the identity at its
-    start: what is left untrained then changes nothing.
+    start: what is left untrained then changes nothing. With the subject's delta each option has the record that trains it.
     """
+    records = dict(delta.parts) if isinstance(delta, Combined) else {"": delta}
     parts: dict[str, list[str]] = {}
     for name in initial:
         parts.setdefault(name.rpartition("/")[0], []).append(name)
@@ -88,19 +94,28 @@ def options(role: str, initial: Mapping[str, Tensor], *, divide: bool) -> list[O
         inside = [n for n in names if block[n].isdigit()]
         depth = 1 + max((int(block[n]) for n in inside), default=0)
         site = {n: n.rpartition("/")[2].split(".")[1] for n in inside}
-        chosen = {"all": names}
+        half = {"lower half": tuple(range(depth // 2)), "upper half": tuple(range(depth // 2, depth))}
+        chosen: dict[str, tuple[Sequence[str], dict]] = {"all": (names, {})}
         if divide and depth > 1:
-            chosen["lower half"] = [n for n in inside if int(block[n]) < depth // 2]
-            chosen["upper half"] = [n for n in inside if int(block[n]) >= depth // 2]
             if len(parts) == 1 or part == "bias":
-                chosen |= {f"block {b + 1}": [n for n in inside if int(block[n]) == b] for b in range(depth)}
-                chosen |= {s: [n for n in inside if site[n] == s] for s in dict.fromkeys(site.values())}
+                half |= {f"block {b}": (b,) for b in range(depth)}
+            chosen |= {where: ([n for n in inside if int(block[n]) in bs], {"blocks": bs}) for where, bs in half.items()}
+            if len(parts) == 1 or part == "bias":
+                chosen |= {s: ([n for n in inside if site[n] == s], {"ports": (s,)}) for s in dict.fromkeys(site.values())}
+        record = records.get(part)
         made += [
-            Option(f"{title}, {where}", role, tuple(kept), sum(initial[n].numel() for n in kept))
-            for where, kept in chosen.items()
+            Option(f"{title}, {where}", role, tuple(kept), sum(initial[n].numel() for n in kept), _limited(record, limits))
+            for where, (kept, limits) in chosen.items()
             if kept
         ]
     return made
+
+
+def _limited(delta: object | None, limits: Mapping[str, tuple]) -> object | None:
+    """Return the delta on some blocks or ports only; None where its record cannot say so, or where there is no record."""
+    if not dataclasses.is_dataclass(delta) or not set(limits) <= {entry.name for entry in dataclasses.fields(delta)}:
+        return None
+    return dataclasses.replace(delta, **limits)
 
 
 def forecast(
@@ -196,7 +211,7 @@ def survey(subjects: Mapping[str, object], divided: Sequence[str], batch: object
     labels = batch.labels.cpu().numpy()
     made, frozen = [], None
     for role, subject in subjects.items():
-        chosen = options(role, subject.initial, divide=role in divided)
+        chosen = options(role, subject.initial, divide=role in divided, delta=getattr(subject, "delta", None))
         free = {n: p for n, p in subject.initial.items() if not n.endswith(FIXED)}
         rest = {n: p for n, p in subject.initial.items() if n.endswith(FIXED)}
         found = response(lambda z, b, s=subject, rest=rest: s.outputs({**rest, **z}, b), free, [batch])
