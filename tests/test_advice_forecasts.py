@@ -14,7 +14,7 @@ from tuning import IA3, Combined, PortBias, load
 from tuning.deltas import parse, text_of
 from tuning.peft_format import peft_line
 from validations import __main__ as command
-from validations.advice import PALETTE, PREFIXES, Forecast, forecast, interval, options
+from validations.advice import PALETTE, PREFIXES, Forecast, _fixed, forecast, interval, options
 from validations.advise import written
 from validations.controls import palette_setting
 
@@ -140,6 +140,15 @@ def test_the_advice_says_text_and_line_of_what_it_names(tmp_path, capsys, monkey
     text = written(made)
     for option in named:
         assert f"{rows[option]['delta']}\n" in text and (rows[option]["peft"] or "PEFT has no such option") in text
+
+
+def test_a_forecast_leaves_out_the_columns_that_vanish_and_no_others():
+    backbone, batch = zoo.backbone_of("bert"), zoo.batch_of()
+    made = zoo.subject_of(backbone, PALETTE)
+    found = response(made.outputs, made.initial, [batch])
+    for name, value in made.initial.items():
+        vanishes = float(found.by_group({name: [name]})[name].kernel().diagonal().sum()) == 0
+        assert vanishes == _fixed(name, value), name
 
 
 def test_the_interval_is_students():

@@ -27,7 +27,6 @@ SHARES = (1.0, 0.3, 0.1, 0.03)  # penalties, in units of the option's largest cu
 TOLERANCE = 1e-6
 REGIME, MARGIN = 0.3, 1.5
 CHECKED = 32  # examples on which the linear regime is checked
-FIXED = (".A", ".down", ".down_bias")  # factors whose partner starts at zero: their columns of G vanish
 PALETTE = Combined(
     (
         ("bias", PortBias()),
@@ -75,6 +74,14 @@ class Forecast:
     def loss(self) -> float:
         """The predicted held-out loss, nats per example."""
         return float(self.losses.mean())
+
+
+def _fixed(name: str, value: Tensor) -> bool:
+    """Return whether a parameter's partner starts at zero, so that its columns of G vanish: LoRA's A, an adapter's way down.
+
+    IA3's factors of the mlp bear an adapter's name, "block.mlp.down", but are vectors.
+    """
+    return name.endswith((".A", ".down_bias")) or (name.endswith(".down") and value.ndim == 2)
 
 
 def options(role: str, initial: Mapping[str, Tensor], *, divide: bool, delta: object | None = None) -> list[Option]:
@@ -137,7 +144,7 @@ def forecast(
     fold = np.random.default_rng([seed, 211]).permutation(n) % 2
     some, loss, made = type(batch)(*(part[:CHECKED] for part in batch)), CrossEntropy(labels), []
     for option in chosen:
-        own = found.by_group({option.label: [n for n in option.names if not n.endswith(FIXED)]})[option.label]
+        own = found.by_group({option.label: [n for n in option.names if not _fixed(n, subject.initial[n])]})[option.label]
         G, trace = _reduced(own)
         scale = _largest_curvature(G, y0, loss)
         best, floor = None, (floors or {}).get(option.label, 0.0)
@@ -169,7 +176,7 @@ def stability(subject: object, names: Sequence[str], batch: object) -> float:
     block of both factors; with a smaller penalty training leaves for another optimum than the linearised one. Curvature of the
     loss on a few examples by Lanczos; 0 for an option with no such factor.
     """
-    if not any(n.endswith(FIXED) for n in names):
+    if not any(_fixed(n, subject.initial[n]) for n in names):
         return 0.0
     start = {n: p.detach() for n, p in subject.initial.items()}
 
@@ -212,8 +219,8 @@ def survey(subjects: Mapping[str, object], divided: Sequence[str], batch: object
     made, frozen = [], None
     for role, subject in subjects.items():
         chosen = options(role, subject.initial, divide=role in divided, delta=getattr(subject, "delta", None))
-        free = {n: p for n, p in subject.initial.items() if not n.endswith(FIXED)}
-        rest = {n: p for n, p in subject.initial.items() if n.endswith(FIXED)}
+        rest = {n: p for n, p in subject.initial.items() if _fixed(n, p)}
+        free = {n: p for n, p in subject.initial.items() if n not in rest}
         found = response(lambda z, b, s=subject, rest=rest: s.outputs({**rest, **z}, b), free, [batch])
         # an option's most negative curvature is no lower than that of the whole part it belongs to
         whole = {o.label.rpartition(",")[0]: stability(subject, o.names, batch) for o in chosen if o.label.endswith(", all")}
