@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--task", required=True, help="an embedded task's name or a file")
         usual = "port-bias" if name == "controllability" else "lora:rank=4"
         verb.add_argument("--delta", default=usual, help=f'for example "lora:rank=4" (default {usual})')
-        verb.add_argument("--checkpoint", help="measure at what python -m tuning train --out saved")
+        verb.add_argument("--checkpoint", help="measure at what tuning train --out saved, or a PEFT folder with its classifier")
         count = 32 if name == "curvature" else 128
         verb.add_argument("--examples", type=int, default=count, help=f"training examples (default {count})")
         verb.add_argument("--length", type=int, default=64, help="longest text, in tokens (default 64)")

@@ -1,13 +1,21 @@
 """A forecast is the linear model's held-out loss; options are the parts that change nothing where they are untrained."""
 
+import json
+
 import numpy as np
+import pytest
 import torch
+import zoo
 
 from probes.response import response
 from theory.ensemble import ensemble_lq
 from theory.loss import CrossEntropy
+from tuning import IA3, Combined, PortBias, load
+from tuning.deltas import parse, text_of
+from tuning.peft_format import peft_line
 from validations import __main__ as command
-from validations.advice import PALETTE, forecast, interval, options
+from validations.advice import PALETTE, PREFIXES, Forecast, _fixed, forecast, interval, options
+from validations.advise import written
 from validations.controls import palette_setting
 
 
@@ -55,6 +63,92 @@ def test_options_divide_what_is_the_identity_and_nothing_else():
     assert set(made["bias, mlp"].names) == {n for n in names if "mlp" in n}
     assert [o.label for o in options("prefix", {"0.attention.key": torch.zeros(2, 2, 2)}, divide=False)] == ["prefix, all"]
     assert len({label for label, _ in PALETTE.parts}) == len(PALETTE.parts)
+
+
+def advised(backbone):
+    """All options that make advise names on a backbone."""
+    deltas = {"palette": PALETTE, **dict(PREFIXES)}
+    return [
+        option
+        for role, delta in deltas.items()
+        for option in options(role, delta.initial(backbone, 0), divide=role == "palette", delta=delta)
+    ]
+
+
+def model_and_backbone(kind):
+    """A base model for PEFT and the backbone of another copy."""
+    if kind != "nano":
+        return zoo.model_of(kind, dtype=torch.float32), zoo.backbone_of(kind, dtype=torch.float32)
+    from transformers import AutoModel
+
+    return AutoModel.from_pretrained("tuning/nano"), load("nano")
+
+
+@pytest.mark.parametrize("kind", ["nano", "llama", "gpt2", "gpt_neox"])
+def test_the_text_of_every_option_trains_that_option(kind):
+    _, backbone = model_and_backbone(kind)
+    chosen = advised(backbone)
+    assert len({text_of(o.delta) for o in chosen}) == len({(o.names, o.size) for o in chosen}) >= 30
+    for option in chosen:
+        delta = parse(text_of(option.delta))
+        assert delta == option.delta, option.label
+        assert set(delta.shapes(backbone)) == {n.rpartition("/")[2] for n in option.names}, option.label
+        assert delta.size(backbone) == option.size
+    assert text_of({o.label: o for o in chosen}["bias, block 1"].delta) == "port-bias:blocks=1"
+
+
+@pytest.mark.parametrize("kind", ["nano", "llama", "gpt2"])
+def test_the_line_of_every_option_makes_peft_train_as_many_numbers(kind):
+    peft = pytest.importorskip("peft")
+    model, backbone = model_and_backbone(kind)
+    without = set()
+    for option in advised(backbone):
+        line = peft_line(backbone, option.delta)
+        if line is None:
+            without.add(option.label.rpartition(",")[0].partition(" ")[0])
+            continue
+        made = peft.get_peft_model(model, eval(line, vars(peft)))
+        trained = {n: p.numel() for n, p in made.named_parameters() if p.requires_grad}
+        assert sum(trained.values()) == option.size, (option.label, line)
+        blocks = {n.split(".")[0] for n in option.delta.shapes(backbone)}
+        if not option.label.startswith("prefix"):
+            inside = [f".{backbone.layout.blocks}.{b}." for b in blocks]
+            assert all(any(place in n for place in inside) for n in trained), option.label
+            model = made.unload()
+    # GPT-2's keys and values are parts of one map, which PEFT adapts as a whole: its LoRA on the mlp is all that is left.
+    fused = {"IA3"} if kind == "gpt2" else set()
+    assert without == {"bias", "BitFit", "adapter"} | fused | ({"LoRA"} if fused else set())
+
+
+def test_the_advice_says_text_and_line_of_what_it_names(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("validations.advice.PALETTE", Combined((("bias", PortBias()), ("IA3", IA3()))))
+    monkeypatch.setattr("validations.advice.PREFIXES", ())
+
+    def guessed(found, subject, batch, chosen, seed, floors):
+        losses = np.random.default_rng(0).random((len(chosen), len(batch.labels)))
+        return [Forecast(o, 1.0, 1.0, row, 0.1, 1.0, 1.0) for o, row in zip(chosen, losses, strict=True)]
+
+    monkeypatch.setattr("validations.advice.forecast", guessed)
+    words = ["advise", "--data", "agreement", "--examples", "8", "--readout", "16", "--results", str(tmp_path), "--top", "3"]
+    assert command.main([*words, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    nano = load("nano")
+    assert all(parse(row["delta"]).size(nano) == row["parameters"] for row in made["options"])
+    assert all(row["peft"] is None or "Config(" in row["peft"] for row in made["options"])
+    rows = {row["option"]: row for row in made["options"]}
+    named = [*[row["option"] for row in made["options"][:3]], *filter(None, made["within_budget"].values())]
+    text = written(made)
+    for option in named:
+        assert f"{rows[option]['delta']}\n" in text and (rows[option]["peft"] or "PEFT has no such option") in text
+
+
+def test_a_forecast_leaves_out_the_columns_that_vanish_and_no_others():
+    backbone, batch = zoo.backbone_of("bert"), zoo.batch_of()
+    made = zoo.subject_of(backbone, PALETTE)
+    found = response(made.outputs, made.initial, [batch])
+    for name, value in made.initial.items():
+        vanishes = float(found.by_group({name: [name]})[name].kernel().diagonal().sum()) == 0
+        assert vanishes == _fixed(name, value), name
 
 
 def test_the_interval_is_students():

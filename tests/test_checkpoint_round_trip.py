@@ -8,9 +8,9 @@ import torch
 import zoo
 from safetensors.torch import load_file, save_file
 
-from tuning import LoRA
+from tuning import IA3, Adapter, BitFit, LoRA, PortBias
 from tuning.checkpoints import from_record, load, save, to_record
-from tuning.deltas import parse
+from tuning.deltas import parse, text_of
 from tuning.subject import subject
 
 
@@ -132,3 +132,36 @@ def test_deltas_have_short_texts():
     ]:
         with pytest.raises(ValueError, match=words):
             parse(text)
+
+
+TOLD = {name: delta for name, delta in zoo.DELTAS.items() if name != "stack"} | {
+    "blocks": LoRA(4, alpha=2.5, targets=("qkv", "gate"), blocks=(0, 2, 3, 4, 7)),
+    "sides": IA3(targets=("k", "o"), inputs=(), blocks=(1,)),
+    "biases": BitFit(blocks=(2, 3)),
+    "ports": PortBias(ports=("mlp", "0.attention")),
+    "half": Adapter(2, blocks=(6, 7, 8)),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_a_text_names_its_delta(name):
+    assert parse(text_of(TOLD[name])) == TOLD[name]
+
+
+def test_ranges_are_blocks_and_what_has_no_text_is_refused():
+    assert parse("bitfit:blocks=0+2-5") == BitFit(blocks=(0, 2, 3, 4, 5))
+    assert text_of(Adapter(2, blocks=(6, 7, 8))) == "adapter:bottleneck=2,blocks=6-8"
+    with pytest.raises(ValueError, match="expected a value of kind tuple"):
+        parse("bitfit:blocks=5-2")
+    with pytest.raises(ValueError):
+        text_of(zoo.DELTAS["stack"])
+    with pytest.raises(ValueError, match="expected blocks between 0 and 1"):
+        parse("bitfit:blocks=2").shapes(zoo.backbone_of("bert"))
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama", "gpt2"])
+@pytest.mark.parametrize("delta", [LoRA(1), BitFit(), PortBias(), IA3(), Adapter(2)], ids=lambda delta: delta.name)
+def test_blocks_leave_only_what_is_inside_them(kind, delta):
+    backbone = zoo.backbone_of(kind)
+    inside = {name: shape for name, shape in delta.shapes(backbone).items() if name.startswith("1.")}
+    assert dataclasses.replace(delta, blocks=(1,)).shapes(backbone) == inside and inside

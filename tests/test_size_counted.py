@@ -53,7 +53,7 @@ def test_sizes_of_the_papers():
         (lambda: Adapter(1, placement="beside"), "placement"),
         (lambda: Adapter(1, activation="step"), "activation among"),
         (lambda: Adapter(1, ports=("2.mlp",)).shapes(zoo.backbone_of("bert")), "expected ports among"),
-        (lambda: Prefix(1, blocks=(7,)).shapes(zoo.backbone_of("bert")), "prefix blocks between"),
+        (lambda: Prefix(1, blocks=(7,)).shapes(zoo.backbone_of("bert")), "expected blocks between"),
         (lambda: Full(("nothing",)).shapes(zoo.backbone_of("bert")), "match none"),
     ],
 )

@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--train-readout", action="store_true", help="tune the readout with the delta")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--out", help="where to save the delta (a .safetensors file)")
-    evaluate.add_argument("--checkpoint", required=True, help="a file written by train --out")
+    evaluate.add_argument("--checkpoint", required=True, help="a file of train --out, or a PEFT folder with its classifier")
     return parser
 
 

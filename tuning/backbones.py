@@ -60,7 +60,11 @@ class Linear(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """A frozen model with its tokenizer and its addresses; equal weights have equal fingerprints."""
+    """A frozen model with its tokenizer and its addresses; equal weights have equal fingerprints.
+
+    `pooler` is the layer that the model came with on the first token's state, if any: no part of the backbone, but
+    of a classifier read from elsewhere.
+    """
 
     name: str
     model: nn.Module = field(repr=False)
@@ -73,6 +77,7 @@ class Backbone:
     key_value_heads: int
     ports: tuple[Port, ...] = field(repr=False)
     fingerprint: str
+    pooler: nn.Module | None = field(default=None, repr=False)
 
     @property
     def layout(self) -> Architecture:
@@ -171,7 +176,8 @@ def wrap(model: nn.Module, tokenizer: object = None, *, name: str = "unnamed") -
             raise ValueError(
                 f"expected finite weights in {name}, got NaN or infinity in {weight}; fetch the model anew"
             )
-    if getattr(model, "pooler", None) is not None:
+    pooler = getattr(model, "pooler", None)
+    if pooler is not None:
         model.pooler = None
     model.eval().requires_grad_(False)
     blocks = list(model.get_submodule(layout.blocks))
@@ -192,6 +198,7 @@ def wrap(model: nn.Module, tokenizer: object = None, *, name: str = "unnamed") -
         key_value_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
         ports=ports,
         fingerprint=fingerprint,
+        pooler=pooler,
     )
 
 
@@ -265,7 +272,7 @@ def load(name_or_path: str, *, dtype: torch.dtype = torch.float32, device: str =
 
 
 def _read(folder: str | Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, list[str]]:
-    """The base model and the names of the weights that its file lacks, the unused pooler left out."""
+    """The base model and the names of the weights that its file lacks; a pooler that it lacks is taken off."""
     kind = PretrainedConfig.get_config_dict(folder)[0].get("model_type")
     if kind not in ARCHITECTURES:
         raise ValueError(
@@ -279,7 +286,10 @@ def _read(folder: str | Path, source: str, dtype: torch.dtype) -> tuple[nn.Modul
         attn_implementation="eager",
         output_loading_info=True,
     )
-    return model, [key for key in report["missing_keys"] if not key.startswith("pooler.")]
+    missing = [key for key in report["missing_keys"] if not key.startswith("pooler.")]
+    if len(missing) < len(report["missing_keys"]):
+        model.pooler = None
+    return model, missing
 
 
 @contextmanager

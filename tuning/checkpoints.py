@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from tuning.backbones import Backbone
 from tuning.deltas import KINDS, Combined
+from tuning.peft_format import import_peft_classifier
 from tuning.subject import READOUT, Params, Readout, Subject, subject
 
 FORMAT = 1
@@ -77,6 +78,9 @@ def save(path: str | Path, subject: Subject, params: Params, provenance: Mapping
         "readout/weight": subject.readout.weight.cpu().contiguous(),
         "readout/bias": subject.readout.bias.cpu(),
     }
+    if subject.readout.first is not None:
+        weight, bias, record["readout_first"] = subject.readout.first
+        tensors |= {"readout/first_weight": weight.cpu().contiguous(), "readout/first_bias": bias.cpu().contiguous()}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -90,10 +94,16 @@ def save(path: str | Path, subject: Subject, params: Params, provenance: Mapping
 def load(path: str | Path, backbone: Backbone) -> Checkpoint:
     """The checkpoint at `path`, which must belong to this very backbone.
 
-    Raises ValueError in one sentence for a missing, truncated or foreign file, another backbone (by
+    A folder is read as a PEFT adapter with its classifier (`import_peft_classifier`), which names no weights of its
+    base model: that it is this backbone is the caller's word. The subject then starts at the delta's initial values
+    for seed 0. Raises ValueError in one sentence for a missing, truncated or foreign file, another backbone (by
     fingerprint), an unknown kind of delta, numbers of the wrong shape, and numbers that are not finite.
     """
     path = Path(path)
+    if path.is_dir():
+        delta, params, readout = import_peft_classifier(path, backbone)
+        made = subject(backbone, delta, readout, 0)
+        return Checkpoint(made, {name: params[name] for name in made.initial}, {"peft": str(path)})
     if not path.is_file():
         raise ValueError(f"expected a checkpoint file at {path}, found none; check the path")
     try:
@@ -113,7 +123,10 @@ def load(path: str | Path, backbone: Backbone) -> Checkpoint:
             f"{record['backbone']} ({record['fingerprint'][:12]}); load that backbone"
         )
     delta = from_record(record["delta"])
-    readout = Readout(tensors.pop("readout/weight"), tensors.pop("readout/bias"))
+    first = record.get("readout_first")
+    if first is not None:
+        first = tensors.pop("readout/first_weight"), tensors.pop("readout/first_bias"), first
+    readout = Readout(tensors.pop("readout/weight"), tensors.pop("readout/bias"), first)
     params = {name.removeprefix("params/"): value for name, value in tensors.items()}
     made = subject(backbone, delta, readout, record["seed"], train_readout=READOUT[0] in params)
     _matches({name: tuple(value.shape) for name, value in made.initial.items()}, params, str(path))

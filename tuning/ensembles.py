@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tuning.backbones import Backbone, Batch, frame, hidden, pool
+from tuning.backbones import Backbone, Batch, frame, hidden
 from tuning.edits import Edits
 from tuning.subject import Params, Subject, check_labels
 
@@ -173,7 +173,8 @@ def outputs(subject: Subject, params: Params, batch: Batch) -> Tensor:
         prefix={block: tuple(map(spread, pair)) for block, pair in edits.prefix.items()},
         prompt=None if edits.prompt is None else spread(edits.prompt),
     )
-    states = pool(subject.backbone, hidden(subject.backbone, flat, frame(subject.backbone, edits)), flat.mask)
+    states = hidden(subject.backbone, flat, frame(subject.backbone, edits))
+    states = subject.readout.features(subject.backbone, states, flat.mask)
     states = states.unflatten(0, (members, -1))
     weight, bias = (params.get(f"readout.{what}", getattr(subject.readout, what)) for what in ("weight", "bias"))
     return states @ weight.mT + (bias if bias.ndim == 1 else bias[:, None])

@@ -1,27 +1,60 @@
 """Deltas in the folder format of the PEFT library, both ways.
 
-LoRA, IA3, prefix and prompt exist there. PEFT wraps fused query-key-value maps as one, so LoRA on single
-parts is written as one map of a larger rank with a block structure, and read back as parts that share their
-A.
+LoRA, IA3, prefix and prompt exist there. PEFT wraps a fused query-key-value map as one, so LoRA on single parts
+is written as one map of a larger rank with a block structure, and read back as the map "qkv", as PEFT holds it.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from tuning.backbones import SITES, Backbone, transposed
-from tuning.deltas import IA3, LoRA, Prefix, Prompt
-from tuning.subject import READOUT, Params
+from tuning.backbones import Backbone, transposed
+from tuning.deltas import IA3, Combined, LoRA, Prefix, Prompt
+from tuning.deltas.layers import ROLES, SITE_OF
+from tuning.deltas.places import chosen_blocks
+from tuning.peft_folder import START, TABLE, PeftFolder, read
+from tuning.peft_heads import head_of
+from tuning.peft_settings import rank_and_alpha
+from tuning.subject import READOUT, Params, Readout
 
-_START = "base_model.model."
-_ROLES = ("q", "k", "v", "o", "up", "down")
+Wanted = dict[str, list[int]]
+
+
+def import_peft(folder: str | Path, backbone: Backbone) -> tuple[object, Params]:
+    """The delta and its parameters from a PEFT adapter folder: PEFT's own function on the hidden states, as many numbers.
+
+    Modules of different ranks, scales or blocks make a combination of deltas. What stands on the hidden states (a
+    classifier) is left out with one warning; `import_peft_classifier` reads it. Raises ValueError, naming the setting or
+    tensor, for a missing or damaged folder, a method other than the four, settings that this lab does not have (DoRA,
+    biases, PiSSA starts, ...), and tensors without a place.
+    """
+    found = read(folder, backbone)
+    if found.top:
+        count, first = sum(value.numel() for value in found.top.values()), sorted(found.top)[0]
+        warnings.warn(
+            f"{count} numbers of {folder} stand on the hidden states ({first}, ...) and are no part of the delta; "
+            "import_peft_classifier reads the classifier of a SEQ_CLS folder",
+            stacklevel=2,
+        )
+    return _delta_in(found, backbone)
+
+
+def import_peft_classifier(folder: str | Path, backbone: Backbone) -> tuple[object, Params, Readout]:
+    """The delta, its parameters and the classifier of a SEQ_CLS adapter folder: PEFT's own logits on padded texts.
+
+    The classifier of a BERT comes with its layer on the first token's state, an adapter of that layer folded in. Raises
+    ValueError as `import_peft` does, and for a folder whose classifier is missing or reads other tokens.
+    """
+    found = read(folder, backbone)
+    return *_delta_in(found, backbone), head_of(found, backbone)
 
 
 def export_peft(
@@ -34,10 +67,11 @@ def export_peft(
     does.
     """
     params = {name: value.detach() for name, value in params.items() if name not in READOUT}
-    if isinstance(delta, LoRA):
-        config, tensors = _lora_out(backbone, delta, params, inside)
-    elif isinstance(delta, IA3):
-        config, tensors = _ia3_out(backbone, delta, params, inside)
+    parts = _parts(delta, params)
+    if all(isinstance(part, LoRA) for part, _ in parts):
+        config, tensors = _lora_out(backbone, parts, inside)
+    elif all(isinstance(part, IA3) for part, _ in parts):
+        config, tensors = _ia3_out(backbone, parts, inside)
     elif isinstance(delta, Prefix | Prompt):
         config, tensors = _context_out(backbone, delta, params)
     else:
@@ -49,7 +83,8 @@ def export_peft(
         "task_type": "FEATURE_EXTRACTION",
         "inference_mode": True,
     }
-    (folder / "adapter_config.json").write_text(json.dumps(common | config, indent=2, sort_keys=True) + "\n")
+    text = json.dumps(common | config, indent=2, sort_keys=True) + "\n"
+    (folder / "adapter_config.json").write_text(text, encoding="utf-8")
     save_file(
         {name: value.cpu().contiguous() for name, value in tensors.items()},
         folder / "adapter_model.safetensors",
@@ -57,61 +92,152 @@ def export_peft(
     return folder
 
 
-def import_peft(folder: str | Path, backbone: Backbone) -> tuple[object, Params]:
-    """The delta and its parameters from a PEFT adapter folder.
+def peft_line(backbone: Backbone, delta: object) -> str | None:
+    """The line of Python that makes PEFT train this delta of the backbone, as many numbers; None where PEFT has none.
 
-    The model's name inside a larger one is ignored. Raises ValueError for a missing or damaged folder, a
-    method other than the four, and settings that this lab does not have (biases, DoRA, other modules). LoRA
-    of several ranks or scales is read as one rank, filled up with zeros, with the scales moved into B.
+    PEFT has no biases, no bottleneck adapters, no prefix of some blocks, no parts of a fused map. It moves the text
+    behind a prefix or prompt, and wants a task_type for these; SEQ_CLS instead trains a classifier beside them.
     """
-    folder = Path(folder)
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text())
-        tensors = load_file(folder / "adapter_model.safetensors", device=str(backbone.device))
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    if isinstance(delta, LoRA) and _whole(backbone, delta.roles):
+        wanted, alpha = _wanted(backbone, delta.roles, delta.blocks), delta.scale * delta.rank
+        alpha = int(alpha) if alpha == int(alpha) else alpha
+        return f"LoraConfig(r={delta.rank}, lora_alpha={alpha}, target_modules={_said(backbone, wanted)})"
+    if isinstance(delta, IA3) and _whole(backbone, delta.targets):
+        targets, inputs = (
+            _said(backbone, _wanted(backbone, [r for r in ROLES if r in roles], delta.blocks))
+            for roles in (set(delta.targets), set(delta.targets) & set(delta.inputs))
+        )
+        return f"IA3Config(target_modules={targets}, feedforward_modules={inputs})"
+    if isinstance(delta, Prefix) and delta.blocks is None:
+        return f'PrefixTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens={delta.length})'
+    if isinstance(delta, Prompt):
+        return f'PromptTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens={delta.length})'
+    return None
+
+
+def _parts(delta: object, params: Params) -> list[tuple[object, Params]]:
+    """The deltas of a combination, or the one, each with its own parameters."""
+    if not isinstance(delta, Combined):
+        return [(delta, params)]
+    return [
+        (part, {name.removeprefix(f"{label}/"): v for name, v in params.items() if name.startswith(f"{label}/")})
+        for label, part in delta.parts
+    ]
+
+
+def _together(parts: list[tuple[object, Params]], name: str) -> tuple[object, Params]:
+    """One delta as it is, several as a combination."""
+    if len(parts) == 1:
+        return parts[0]
+    labelled = [(f"{name}-{i}", *part) for i, part in enumerate(parts)]
+    return Combined(tuple((label, part) for label, part, _ in labelled)), {
+        f"{label}/{key}": value for label, _, params in labelled for key, value in params.items()
+    }
+
+
+def _whole(backbone: Backbone, roles: Iterable[str]) -> bool:
+    return all(backbone.linear(0, role).rows is None for role in roles)
+
+
+def _wanted(backbone: Backbone, roles: Iterable[str], blocks: tuple[int, ...] | None) -> Wanted:
+    """{path inside a block: blocks} of these roles."""
+    made: Wanted = {}
+    for role in roles:
+        made[_inner(backbone, role)] = list(chosen_blocks(backbone, blocks))
+    return made
+
+
+def _inner(backbone: Backbone, role: str) -> str:
+    return backbone.linear(0, role).path.removeprefix(f"{backbone.layout.blocks}.0.")
+
+
+def _expression(backbone: Backbone, wanted: Mapping[str, list[int]]) -> str:
+    """The expression that matches these modules of these blocks and no others, whatever the base model is part of."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for inner, blocks in wanted.items():
+        groups.setdefault(tuple(blocks), []).append(inner)
+    chosen = []
+    for blocks, inners in groups.items():
+        numbers = r"\d+" if len(blocks) == backbone.blocks else _either(map(str, blocks))
+        chosen.append(rf"{numbers}\.{_either(map(re.escape, inners))}")
+    return rf"(.*\.)?{re.escape(backbone.layout.blocks)}\.{_either(chosen)}"
+
+
+def _either(words: Iterable[str]) -> str:
+    words = list(words)
+    return words[0] if len(words) == 1 else f"({'|'.join(words)})"
+
+
+def _said(backbone: Backbone, wanted: Wanted) -> str:
+    """The modules as PEFT's users write them: a list of endings where these match nothing else, an expression if not."""
+    paths = [path for path, _ in backbone.model.named_modules()]
+    endings = []
+    for inner, blocks in wanted.items():
+        meant, words = {backbone.path(block, inner) for block in blocks}, inner.split(".")
+        for start in reversed(range(len(words))):
+            ending = ".".join(words[start:])
+            if {path for path in paths if path == ending or path.endswith(f".{ending}")} == meant:
+                endings.append(ending)
+                break
+        else:
+            return f'r"{_expression(backbone, wanted)}"'
+    return json.dumps(endings)
+
+
+def _delta_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
+    readers: dict[str, Callable] = {
+        "LORA": _lora_in, "IA3": _ia3_in, "PREFIX_TUNING": _prefix_in, "PROMPT_TUNING": _prompt_in
+    }
+    return readers[folder.method](folder, backbone)
+
+
+def _blocks_of(backbone: Backbone, blocks: Iterable[int]) -> tuple[int, ...] | None:
+    blocks = tuple(sorted(blocks))
+    return None if blocks == tuple(range(backbone.blocks)) else blocks
+
+
+def _shape(folder: PeftFolder, tensor: Tensor, shape: tuple[int, ...], where: str) -> None:
+    if tuple(tensor.shape) != shape:
         raise ValueError(
-            f"expected a PEFT folder with configuration and safetensors at {folder}: {error}"
-        ) from error
-    kinds = {"LORA": _lora_in, "IA3": _ia3_in, "PREFIX_TUNING": _prefix_in, "PROMPT_TUNING": _prompt_in}
-    if config.get("peft_type") not in kinds:
-        raise ValueError(f"expected a PEFT method among {', '.join(kinds)}, got {config.get('peft_type')!r}")
-    return kinds[config["peft_type"]](backbone, config, {n: v.to(backbone.dtype) for n, v in tensors.items()})
+            f"expected numbers of shape {shape} at {where} in {folder.path}, got {tuple(tensor.shape)}; was it made for "
+            "another model?"
+        )
 
 
-def _expression(backbone: Backbone, inners: list[str]) -> str:
-    """The expression that matches these modules of every block, whatever the base model is part of."""
-    return rf"(.*\.)?{re.escape(backbone.layout.blocks)}\.\d+\.({'|'.join(map(re.escape, inners))})"
-
-
-def _lora_out(backbone: Backbone, delta: LoRA, params: Params, inside: str) -> tuple[dict, dict[str, Tensor]]:
-    groups: dict[str, list[str]] = {}
-    for role in _ROLES:
-        if f"0.{_site(role)}.{role}.A" in params:
-            path = backbone.linear(0, role).path.removeprefix(f"{backbone.layout.blocks}.0.")
-            groups.setdefault(path, []).append(role)
-    tensors = {}
-    for block in range(backbone.blocks):
-        for inner, roles in groups.items():
-            a = torch.cat([params[f"{block}.{_site(r)}.{r}.A"] for r in roles])
-            linears = [backbone.linear(block, r) for r in roles]
-            b = params[f"{block}.{_site(roles[0])}.{roles[0]}.B"]
-            if linears[0].rows is not None:
-                whole = torch.zeros(3 * linears[0].d_out, len(a), dtype=a.dtype, device=a.device)
-                for i, (role, linear) in enumerate(zip(roles, linears, strict=True)):
-                    columns = slice(i * delta.rank, (i + 1) * delta.rank)
-                    whole[linear.rows, columns] = params[f"{block}.{_site(role)}.{role}.B"]
-                b = whole
-            start = f"{_START}{inside}{backbone.path(block, inner)}"
-            tensors |= {f"{start}.lora_A.weight": a, f"{start}.lora_B.weight": b}
-    several = {inner: len(roles) for inner, roles in groups.items() if len(roles) > 1}
-    alpha = delta.scale * delta.rank
+def _lora_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[str, Tensor]]:
+    modules: dict[tuple[int, str], list[tuple]] = {}
+    for part, params in parts:
+        for block in chosen_blocks(backbone, part.blocks):
+            for role in part.roles:
+                a, b = (params[f"{block}.{SITE_OF[role]}.{role}.{what}"] for what in "AB")
+                found = modules.setdefault((block, _inner(backbone, role)), [])
+                found.append((backbone.linear(block, role), a, b, part.scale))
+    tensors, sizes = {}, {}
+    for (block, inner), found in modules.items():
+        scale, columns = found[0][3], []
+        for linear, a, b, own in found:
+            if linear.rows is not None:
+                whole = torch.zeros(3 * linear.d_out, len(a), dtype=b.dtype, device=b.device)
+                b = whole.index_add(0, linear.rows, b)
+            columns.append(b if own == scale else b * (own / scale))
+        rank = sum(len(a) for _, a, _, _ in found)
+        start = f"{START}{inside}{backbone.path(block, inner)}"
+        tensors[f"{start}.lora_A.weight"] = torch.cat([a for _, a, _, _ in found])
+        tensors[f"{start}.lora_B.weight"] = torch.cat(columns, dim=1)
+        sizes.setdefault((rank, scale * rank), {}).setdefault(inner, []).append(block)
+    first = parts[0][0]
+    own = first.rank, first.scale * first.rank
+    patterns = [(_expression(backbone, wanted), size) for size, wanted in sizes.items() if size != own]
+    wanted: Wanted = {}
+    for block, inner in modules:
+        wanted.setdefault(inner, []).append(block)
     config = {
         "peft_type": "LORA",
-        "r": delta.rank,
-        "lora_alpha": alpha,
-        "target_modules": _expression(backbone, list(groups)),
-        "rank_pattern": {re.escape(inner): n * delta.rank for inner, n in several.items()},
-        "alpha_pattern": {re.escape(inner): n * alpha for inner, n in several.items()},
+        "r": own[0],
+        "lora_alpha": own[1],
+        "target_modules": _expression(backbone, wanted),
+        "rank_pattern": {pattern: rank for pattern, (rank, _) in patterns},
+        "alpha_pattern": {pattern: alpha for pattern, (_, alpha) in patterns},
         "fan_in_fan_out": backbone.architecture == "gpt2",
         "lora_dropout": 0.0,
         "bias": "none",
@@ -119,105 +245,74 @@ def _lora_out(backbone: Backbone, delta: LoRA, params: Params, inside: str) -> t
     return config, tensors
 
 
-def _site(role: str) -> str:
-    return SITES[1] if role in ("up", "down") else SITES[0]
-
-
-def _find(tensors: dict[str, Tensor], path: str, leaf: str) -> str | None:
-    """The name of a module's tensor, whatever stands before its path."""
-    return next((name for name in tensors if name.endswith(f".{path}.{leaf}")), None)
-
-
-def _lora_in(backbone: Backbone, config: dict, tensors: dict[str, Tensor]) -> tuple[LoRA, Params]:
-    odd = [key for key in ("use_dora", "use_rslora", "modules_to_save") if config.get(key)]
-    if odd or config.get("bias", "none") != "none":
-        raise ValueError(
-            f"expected plain LoRA without biases, got {odd or 'bias ' + config['bias']}; merge it first"
-        )
-    common = config["lora_alpha"] / config["r"]
-    found: dict[str, tuple[Tensor, Tensor]] = {}
-    read = set()
-    for block in range(backbone.blocks):
-        for role in _ROLES:
-            linear = backbone.linear(block, role)
-            names = [_find(tensors, linear.path, f"lora_{part}.weight") for part in "AB"]
-            if None in names:
-                continue
-            read.update(names)
-            a, b = tensors[names[0]], tensors[names[1]]
-            alpha = _pattern(config.get("alpha_pattern"), linear.path, config["lora_alpha"])
-            scaled = b * (alpha / len(a) / common)
-            found[f"{block}.{_site(role)}.{role}"] = (
-                a,
-                scaled if linear.rows is None else scaled[linear.rows],
-            )
-    if not found or read != set(tensors):
-        foreign = sorted(set(tensors) - read)[:1] or "no tensor at all"
-        raise ValueError(f"expected LoRA on the linear maps of the blocks, got {foreign}")
-    rank = max(len(a) for a, _ in found.values())
-    roles = {key.rpartition(".")[2] for key in found}
-    delta = LoRA(rank, alpha=common * rank, targets=tuple(role for role in _ROLES if role in roles))
-    params = {
-        name: torch.zeros(s, dtype=backbone.dtype, device=backbone.device)
-        for name, s in delta.shapes(backbone).items()
-    }
-    for key, (a, b) in found.items():
-        params[f"{key}.A"][: len(a)] = a
-        params[f"{key}.B"][:, : len(a)] = b
-    return delta, params
-
-
-def _pattern(patterns: dict | None, path: str, default: float) -> float:
-    """PEFT's look-up of a module in its patterns."""
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", path):
-            return value
-    return default
-
-
-def _ia3_out(backbone: Backbone, delta: IA3, params: Params, inside: str) -> tuple[dict, dict[str, Tensor]]:
-    tensors: dict[str, Tensor] = {}
-    for name, factor in params.items():
-        block, role = int(name.partition(".")[0]), name.rpartition(".")[2]
+def _lora_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
+    places: dict[tuple, list[int]] = {}
+    for (block, role), pair in sorted(folder.modules.items()):
         linear = backbone.linear(block, role)
-        key = f"{_START}{inside}{linear.path}.ia3_l"
-        if role == "down":
-            tensors[key] = factor[None]
-        elif linear.rows is None:
-            tensors[key] = factor[:, None]
-        else:
-            whole = tensors.setdefault(
-                key, torch.ones(3 * linear.d_out, 1, dtype=factor.dtype, device=factor.device)
-            )
-            whole[linear.rows, 0] = factor
-    inners = list(
-        dict.fromkeys(backbone.linear(0, r).path.removeprefix(f"{backbone.layout.blocks}.0.") for r in "kv")
-    )
-    down = backbone.layout.roles["down"]
+        rank, alpha = rank_and_alpha(folder.settings, folder.inside + linear.path)
+        _shape(folder, pair["lora_A.weight"], (rank, linear.d_in), f"{linear.path}.lora_A")
+        _shape(folder, pair["lora_B.weight"], (linear.d_out, rank), f"{linear.path}.lora_B")
+        places.setdefault((role, rank, alpha), []).append(block)
+    groups: dict[tuple, list[str]] = {}
+    for role in ROLES:
+        for (own, rank, alpha), blocks in places.items():
+            if own == role:
+                groups.setdefault((rank, alpha, _blocks_of(backbone, blocks)), []).append(role)
+    made = []
+    for (rank, alpha, blocks), roles in groups.items():
+        delta = LoRA(rank, None if alpha == rank else alpha, tuple(roles), blocks)
+        named = {
+            f"{block}.{SITE_OF[role]}.{role}.{what}": folder.modules[block, role][f"lora_{what}.weight"]
+            for block in chosen_blocks(backbone, blocks) for role in roles for what in "AB"
+        }
+        made.append((delta, {name: named[name] for name in delta.shapes(backbone)}))
+    return _together(made, "lora")
+
+
+def _ia3_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[str, Tensor]]:
+    tensors: dict[str, Tensor] = {}
+    wanted: dict[bool, Wanted] = {True: {}, False: {}}
+    for part, params in parts:
+        for name, factor in params.items():
+            block, role = int(name.partition(".")[0]), name.rpartition(".")[2]
+            linear, enters = backbone.linear(block, role), role in part.inputs
+            if linear.rows is not None:
+                factor = factor.new_ones(3 * linear.d_out).index_copy(0, linear.rows, factor)
+            factor = factor[None] if enters else factor[:, None]
+            key = f"{START}{inside}{linear.path}.ia3_l"
+            if key in tensors and tensors[key].shape != factor.shape:
+                raise ValueError(f"expected IA3 on one side of a map for PEFT, got both at {linear.path}")
+            tensors[key] = tensors[key] * factor if key in tensors else factor
+            blocks = wanted[enters].setdefault(_inner(backbone, role), [])
+            if block not in blocks:
+                blocks.append(block)
+    down = backbone.model.get_submodule(backbone.path(0, backbone.layout.roles["down"]))
+    said = [_expression(backbone, side) for side in wanted.values() if side]
     config = {
         "peft_type": "IA3",
-        "target_modules": _expression(backbone, [*inners, down]),
-        "feedforward_modules": _expression(backbone, [down]),
-        "fan_in_fan_out": transposed(backbone.model.get_submodule(backbone.path(0, down))),
+        "target_modules": "|".join(said),
+        "feedforward_modules": _expression(backbone, wanted[True]) if wanted[True] else [],
+        "fan_in_fan_out": transposed(down),
     }
     return config, tensors
 
 
-def _ia3_in(backbone: Backbone, config: dict, tensors: dict[str, Tensor]) -> tuple[IA3, Params]:
-    delta, params = IA3(), {}
-    for name, shape in delta.shapes(backbone).items():
-        block, role = int(name.partition(".")[0]), name.rpartition(".")[2]
-        linear = backbone.linear(block, role)
-        found = _find(tensors, linear.path, "ia3_l")
-        if found is None:
-            raise ValueError(
-                f"expected IA3 on keys, values and the second map of the mlp, found none at {linear.path}"
-            )
-        flat = tensors[found].reshape(-1)
-        params[name] = flat if linear.rows is None else flat[linear.rows]
-        if params[name].shape != shape:
-            raise ValueError(f"expected {shape[0]} factors at {linear.path}, got {found.numel()}")
-    return delta, params
+def _ia3_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
+    places: dict[tuple[str, bool], list[int]] = {}
+    for (block, role), found in sorted(folder.modules.items()):
+        linear, factor = backbone.linear(block, role), found["ia3_l"]
+        enters = factor.ndim == 2 and factor.shape[0] == 1
+        _shape(folder, factor, (1, linear.d_in) if enters else (linear.d_out, 1), linear.path)
+        places.setdefault((role, enters), []).append(block)
+    groups: dict[tuple[int, ...] | None, list[tuple[str, bool]]] = {}
+    for place in sorted(places, key=lambda place: (ROLES.index(place[0]), place[1])):
+        groups.setdefault(_blocks_of(backbone, places[place]), []).append(place)
+    made = []
+    for blocks, chosen in groups.items():
+        delta = IA3(tuple(role for role, _ in chosen), tuple(role for role, enters in chosen if enters), blocks)
+        names = [(name, (int(name.partition(".")[0]), name.rpartition(".")[2])) for name in delta.shapes(backbone)]
+        made.append((delta, {name: folder.modules[place]["ia3_l"].flatten() for name, place in names}))
+    return _together(made, "ia3")
 
 
 def _context_out(
@@ -250,27 +345,36 @@ def _context_out(
     }
     if isinstance(delta, Prefix):
         config |= {"encoder_hidden_size": width, "prefix_projection": False}
-    return config, {"prompt_embeddings": table}
+    return config, {TABLE: table}
 
 
-def _prefix_in(backbone: Backbone, config: dict, tensors: dict[str, Tensor]) -> tuple[Prefix, Params]:
-    table = tensors["prompt_embeddings"]
-    shape = (len(table), 2 * backbone.blocks, backbone.key_value_heads, backbone.head_width)
-    if table.numel() != torch.Size(shape).numel():
-        raise ValueError(
-            f"expected prefix numbers for {shape[1:]}, got {tuple(table.shape)}; was it for another model?"
-        )
-    parts = table.view(shape)
+def _agree(folder: PeftFolder, expected: Mapping[str, int]) -> None:
+    """Raises ValueError where a setting says something else of the table than the backbone does."""
+    for name, value in expected.items():
+        if folder.settings.get(name) not in (None, value):
+            raise ValueError(
+                f"expected {name}={value} in {folder.path} for this backbone, got {folder.settings[name]}; was it made "
+                "for another model?"
+            )
+
+
+def _prefix_in(folder: PeftFolder, backbone: Backbone) -> tuple[Prefix, Params]:
+    heads, width, length = backbone.key_value_heads, backbone.head_width, len(folder.table)
+    _agree(folder, {
+        "num_virtual_tokens": length, "num_layers": backbone.blocks, "num_attention_heads": heads, "token_dim": heads * width
+    })
+    _shape(folder, folder.table, (length, 2 * backbone.blocks * heads * width), TABLE)
+    parts = folder.table.view(length, 2 * backbone.blocks, heads, width)
     params = {
         f"{block}.attention.{what}": parts[:, 2 * block + i].contiguous()
         for block in range(backbone.blocks)
         for i, what in enumerate(("keys", "values"))
     }
-    return Prefix(len(table), shift_positions=True), params
+    return Prefix(length, shift_positions=True), params
 
 
-def _prompt_in(backbone: Backbone, config: dict, tensors: dict[str, Tensor]) -> tuple[Prompt, Params]:
-    table = tensors["prompt_embeddings"]
-    if table.shape[1] != backbone.width:
-        raise ValueError(f"expected prompt rows of width {backbone.width}, got {table.shape[1]}")
-    return Prompt(len(table), shift_positions=True), {"embedding.prompt": table}
+def _prompt_in(folder: PeftFolder, backbone: Backbone) -> tuple[Prompt, Params]:
+    length = len(folder.table)
+    _agree(folder, {"num_virtual_tokens": length, "token_dim": backbone.width})
+    _shape(folder, folder.table, (length, backbone.width), TABLE)
+    return Prompt(length, shift_positions=True), {"embedding.prompt": folder.table}

@@ -20,10 +20,22 @@ READOUT = ("readout.weight", "readout.bias")
 
 @dataclass(frozen=True)
 class Readout:
-    """The linear map from features to logits: weight (C, d), bias (C,)."""
+    """The linear map from features x to logits: weight (C, d), bias (C,).
+
+    x is the pooled state, or, with `first` = (D (d, d), b (d,), "tanh" or "relu"), the layer act(D h + b) on the
+    state h of the first token, as classifiers of the BERT family have it.
+    """
 
     weight: Tensor
     bias: Tensor
+    first: tuple[Tensor, Tensor, str] | None = None
+
+    def features(self, backbone: Backbone, states: Tensor, mask: Tensor) -> Tensor:
+        """What the linear map reads, (B, d), of last states (B, T, d) and their mask."""
+        if self.first is None:
+            return pool(backbone, states, mask)
+        weight, bias, activation = self.first
+        return {"tanh": torch.tanh, "relu": torch.relu}[activation](F.linear(states[:, 0], weight, bias))
 
     @property
     def classes(self) -> int:
@@ -98,7 +110,7 @@ class Subject:
     def _read(self, states: Tensor, batch: Batch, delta: Params) -> Tensor:
         weight = delta.get("readout.weight", self.readout.weight)
         bias = delta.get("readout.bias", self.readout.bias)
-        return F.linear(pool(self.backbone, states, batch.mask), weight, bias)
+        return F.linear(self.readout.features(self.backbone, states, batch.mask), weight, bias)
 
     def outputs(self, delta: Params, batch: Batch) -> Tensor:
         """The logits (B, C)."""

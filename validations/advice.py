@@ -5,6 +5,7 @@ logits: an option's kernel is that of its own columns. The linearised optimum of
 of the examples and its loss predicted on the other, both ways round; r is the one with the least predicted loss.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,6 @@ SHARES = (1.0, 0.3, 0.1, 0.03)  # penalties, in units of the option's largest cu
 TOLERANCE = 1e-6
 REGIME, MARGIN = 0.3, 1.5
 CHECKED = 32  # examples on which the linear regime is checked
-FIXED = (".A", ".down", ".down_bias")  # factors whose partner starts at zero: their columns of G vanish
 PALETTE = Combined(
     (
         ("bias", PortBias()),
@@ -42,12 +42,16 @@ PREFIXES = tuple((f"prefix l={length}", Prefix(length)) for length in (1, 4))
 
 @dataclass(frozen=True)
 class Option:
-    """A choice of delta: the subject's role, the parameters that are trained, and how many numbers they are."""
+    """A choice of delta: the subject's role, the parameters that are trained, and how many numbers they are.
+
+    delta: the record that has these parameters and no others, where one is known. Blocks are counted from 0 everywhere.
+    """
 
     label: str
     role: str
     names: tuple[str, ...]
     size: int
+    delta: object | None = None
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,21 @@ class Forecast:
         return float(self.losses.mean())
 
 
-def options(role: str, initial: Mapping[str, Tensor], *, divide: bool) -> list[Option]:
+def _fixed(name: str, value: Tensor) -> bool:
+    """Return whether a parameter's partner starts at zero, so that its columns of G vanish: LoRA's A, an adapter's way down.
+
+    IA3's factors of the mlp bear an adapter's name, "block.mlp.down", but are vectors.
+    """
+    return name.endswith((".A", ".down_bias")) or (name.endswith(".down") and value.ndim == 2)
+
+
+def options(role: str, initial: Mapping[str, Tensor], *, divide: bool, delta: object | None = None) -> list[Option]:
     """Return a subject's options: all of its parameters and, with `divide`, those of each half, site and block by part.
 
     Parameters are named "part/block.site.what" or "block.site.what". Dividing needs a delta that is the identity at its
-    start: what is left untrained then changes nothing.
+    start: what is left untrained then changes nothing. With the subject's delta each option has the record that trains it.
     """
+    records = dict(delta.parts) if isinstance(delta, Combined) else {"": delta}
     parts: dict[str, list[str]] = {}
     for name in initial:
         parts.setdefault(name.rpartition("/")[0], []).append(name)
@@ -88,19 +101,28 @@ def options(role: str, initial: Mapping[str, Tensor], *, divide: bool) -> list[O
         inside = [n for n in names if block[n].isdigit()]
         depth = 1 + max((int(block[n]) for n in inside), default=0)
         site = {n: n.rpartition("/")[2].split(".")[1] for n in inside}
-        chosen = {"all": names}
+        half = {"lower half": tuple(range(depth // 2)), "upper half": tuple(range(depth // 2, depth))}
+        chosen: dict[str, tuple[Sequence[str], dict]] = {"all": (names, {})}
         if divide and depth > 1:
-            chosen["lower half"] = [n for n in inside if int(block[n]) < depth // 2]
-            chosen["upper half"] = [n for n in inside if int(block[n]) >= depth // 2]
             if len(parts) == 1 or part == "bias":
-                chosen |= {f"block {b + 1}": [n for n in inside if int(block[n]) == b] for b in range(depth)}
-                chosen |= {s: [n for n in inside if site[n] == s] for s in dict.fromkeys(site.values())}
+                half |= {f"block {b}": (b,) for b in range(depth)}
+            chosen |= {where: ([n for n in inside if int(block[n]) in bs], {"blocks": bs}) for where, bs in half.items()}
+            if len(parts) == 1 or part == "bias":
+                chosen |= {s: ([n for n in inside if site[n] == s], {"ports": (s,)}) for s in dict.fromkeys(site.values())}
+        record = records.get(part)
         made += [
-            Option(f"{title}, {where}", role, tuple(kept), sum(initial[n].numel() for n in kept))
-            for where, kept in chosen.items()
+            Option(f"{title}, {where}", role, tuple(kept), sum(initial[n].numel() for n in kept), _limited(record, limits))
+            for where, (kept, limits) in chosen.items()
             if kept
         ]
     return made
+
+
+def _limited(delta: object | None, limits: Mapping[str, tuple]) -> object | None:
+    """Return the delta on some blocks or ports only; None where its record cannot say so, or where there is no record."""
+    if not dataclasses.is_dataclass(delta) or not set(limits) <= {entry.name for entry in dataclasses.fields(delta)}:
+        return None
+    return dataclasses.replace(delta, **limits)
 
 
 def forecast(
@@ -122,7 +144,7 @@ def forecast(
     fold = np.random.default_rng([seed, 211]).permutation(n) % 2
     some, loss, made = type(batch)(*(part[:CHECKED] for part in batch)), CrossEntropy(labels), []
     for option in chosen:
-        own = found.by_group({option.label: [n for n in option.names if not n.endswith(FIXED)]})[option.label]
+        own = found.by_group({option.label: [n for n in option.names if not _fixed(n, subject.initial[n])]})[option.label]
         G, trace = _reduced(own)
         scale = _largest_curvature(G, y0, loss)
         best, floor = None, (floors or {}).get(option.label, 0.0)
@@ -154,7 +176,7 @@ def stability(subject: object, names: Sequence[str], batch: object) -> float:
     block of both factors; with a smaller penalty training leaves for another optimum than the linearised one. Curvature of the
     loss on a few examples by Lanczos; 0 for an option with no such factor.
     """
-    if not any(n.endswith(FIXED) for n in names):
+    if not any(_fixed(n, subject.initial[n]) for n in names):
         return 0.0
     start = {n: p.detach() for n, p in subject.initial.items()}
 
@@ -196,9 +218,9 @@ def survey(subjects: Mapping[str, object], divided: Sequence[str], batch: object
     labels = batch.labels.cpu().numpy()
     made, frozen = [], None
     for role, subject in subjects.items():
-        chosen = options(role, subject.initial, divide=role in divided)
-        free = {n: p for n, p in subject.initial.items() if not n.endswith(FIXED)}
-        rest = {n: p for n, p in subject.initial.items() if n.endswith(FIXED)}
+        chosen = options(role, subject.initial, divide=role in divided, delta=getattr(subject, "delta", None))
+        rest = {n: p for n, p in subject.initial.items() if _fixed(n, p)}
+        free = {n: p for n, p in subject.initial.items() if n not in rest}
         found = response(lambda z, b, s=subject, rest=rest: s.outputs({**rest, **z}, b), free, [batch])
         # an option's most negative curvature is no lower than that of the whole part it belongs to
         whole = {o.label.rpartition(",")[0]: stability(subject, o.names, batch) for o in chosen if o.label.endswith(", all")}

@@ -10,6 +10,8 @@ import torch
 
 from tuning import tasks
 from tuning.backbones import encode
+from tuning.deltas import text_of
+from tuning.peft_format import peft_line
 from tuning.subject import fit_readout, subject
 
 from . import advice
@@ -37,6 +39,8 @@ def advise(options: argparse.Namespace) -> dict:
     listed = [
         {
             "option": m.option.label,
+            "delta": text_of(m.option.delta),
+            "peft": peft_line(frozen, m.option.delta),
             "parameters": m.option.size,
             "forecast": m.loss,
             "gain": float((base - m.losses).mean()),
@@ -106,6 +110,12 @@ def written(advised: dict) -> str:
     lines += ["", "best within a budget"]
     for budget, option in advised["within_budget"].items():
         lines.append(f"  {budget:>8} parameters: {option or 'no option is that small'}")
+    named = set(advised["within_budget"].values())
+    said = [row for i, row in enumerate(advised["options"]) if i < advised["top"] or row["option"] in named]
+    lines += ["", "to train one of them with --delta, or in PEFT (blocks are counted from 0)"]
+    for row in said:
+        lines.append(f"  {row['option']:<26}{row['delta']}")
+        lines.append(f"  {'':<26}{row['peft'] or 'PEFT has no such option'}")
     tied = sum(row["behind_best_interval"][0] <= 0 for row in advised["options"])
     trusted = sum(row["trusted"] for row in advised["options"])
     lines += ["", "how far to trust this"]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tuning.backbones import Backbone, Batch, frame, hidden
+from tuning.deltas.places import chosen_blocks
 from tuning.edits import Edits
 
 
@@ -85,18 +86,12 @@ class Prefix:
         """A short name with the size."""
         return f"prefix-{self.length}"
 
-    def _where(self, backbone: Backbone) -> tuple[int, ...]:
-        chosen = tuple(range(backbone.blocks)) if self.blocks is None else tuple(self.blocks)
-        if not chosen or not set(chosen) <= set(range(backbone.blocks)):
-            raise ValueError(f"expected prefix blocks between 0 and {backbone.blocks - 1}, got {chosen}")
-        return chosen
-
     def shapes(self, backbone: Backbone) -> dict[str, tuple[int, ...]]:
         """Keys and values (length, key-value heads, head width) per block."""
         shape = (self.length, backbone.key_value_heads, backbone.head_width)
         return {
             f"{block}.attention.{what}": shape
-            for block in self._where(backbone)
+            for block in chosen_blocks(backbone, self.blocks)
             for what in ("keys", "values")
         }
 
@@ -108,7 +103,7 @@ class Prefix:
         with torch.no_grad():
             hidden(backbone, Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), tokens[:, 0]), run)
         made = {}
-        for block in self._where(backbone):
+        for block in chosen_blocks(backbone, self.blocks):
             for what, kept in zip(("keys", "values"), run.keys[block], strict=True):
                 made[f"{block}.attention.{what}"] = kept[0].transpose(0, 1).contiguous()
         return made
@@ -117,10 +112,10 @@ class Prefix:
         """The keys and values per block."""
         pairs = {
             block: (params[f"{block}.attention.keys"], params[f"{block}.attention.values"])
-            for block in self._where(backbone)
+            for block in chosen_blocks(backbone, self.blocks)
         }
         return Edits(prefix=pairs, shift=self.length if self.shift_positions else 0)
 
     def size(self, backbone: Backbone) -> int:
         """2 * length * key-value heads * head width per block."""
-        return 2 * self.length * backbone.key_value_heads * backbone.head_width * len(self._where(backbone))
+        return 2 * self.length * backbone.key_value_heads * backbone.head_width * len(chosen_blocks(backbone, self.blocks))

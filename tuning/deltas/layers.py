@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tuning.backbones import SITES, Backbone, Linear, transposed
+from tuning.deltas.places import chosen_blocks, chosen_ports
 from tuning.edits import Edits
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -19,26 +20,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "identity": lambda x: x,
 }
-_SITE_OF = {role: SITES[0] for role in ("q", "k", "v", "qkv", "o")} | {
-    role: SITES[1] for role in ("up", "gate", "down")
-}
+ROLES = ("q", "k", "v", "qkv", "o", "up", "gate", "down")
+SITE_OF = {role: SITES[0 if role in ROLES[:5] else 1] for role in ROLES}
 
 
 def _count(shapes: dict[str, tuple[int, ...]]) -> int:
     return sum(math.prod(shape) for shape in shapes.values())
-
-
-def _chosen(backbone: Backbone, ports: tuple[str, ...] | None) -> list[str]:
-    """Port keys in forward order; `ports` holds sites ("mlp") or keys ("3.mlp"), None means all."""
-    keys = [port.key for port in backbone.ports]
-    if ports is None:
-        return keys
-    unknown = [port for port in ports if port not in SITES and port not in keys]
-    if unknown or not ports:
-        raise ValueError(
-            f"expected ports among {SITES} or '0.attention' to '{keys[-1]}', got {unknown or ports}"
-        )
-    return [key for key in keys if key in ports or key.partition(".")[2] in ports]
 
 
 def _gaussian(shape: tuple[int, ...], scale: float, generator: torch.Generator, like: Backbone) -> Tensor:
@@ -61,6 +48,17 @@ def _grouped(pairs: Iterable[tuple[str, Callable]]) -> dict[str, tuple[Callable,
     return table
 
 
+def _maps_of(
+    backbone: Backbone, roles: Iterable[str], blocks: tuple[int, ...] | None
+) -> list[tuple[str, Linear]]:
+    """("block.site.role", linear map) of these roles in these blocks."""
+    return [
+        (f"{block}.{SITE_OF[role]}.{role}", backbone.linear(block, role))
+        for block in chosen_blocks(backbone, blocks)
+        for role in roles
+    ]
+
+
 def _weight_change(backbone: Backbone, linear: Linear, change: Tensor) -> tuple[str, Tensor]:
     """(parameter, additive change in the layout the module stores) for a change (d_out, d_in) of a map."""
     module = backbone.model.get_submodule(linear.path)
@@ -76,7 +74,7 @@ class Adapter:
 
     "sequential": x = y, the sublayer's own output (Houlsby et al. 2019). "parallel": x = h, the sublayer's
     input (He et al. 2022, section 4.1). W_up and b_up start at zero, W_down as in a linear layer, so the
-    identity is exact.
+    identity is exact. `ports` holds sites or keys, `blocks` restricts them further; None means all.
     """
 
     bottleneck: int
@@ -84,6 +82,7 @@ class Adapter:
     ports: tuple[str, ...] | None = None
     activation: str = "gelu"
     scale: float = 1.0
+    blocks: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.bottleneck < 1:
@@ -105,7 +104,7 @@ class Adapter:
         r, d = self.bottleneck, backbone.width
         parts = {"down": (r, d), "down_bias": (r,), "up": (d, r), "up_bias": (d,)}
         return {
-            f"{key}.{what}": shape for key in _chosen(backbone, self.ports) for what, shape in parts.items()
+            f"{key}.{what}": shape for key in chosen_ports(backbone, self.ports, self.blocks) for what, shape in parts.items()
         }
 
     def initial(self, backbone: Backbone, seed: int) -> dict[str, Tensor]:
@@ -134,7 +133,7 @@ class Adapter:
 
             return edit
 
-        return Edits(ports={key: (at(key),) for key in _chosen(backbone, self.ports)})
+        return Edits(ports={key: (at(key),) for key in chosen_ports(backbone, self.ports, self.blocks)})
 
     def size(self, backbone: Backbone) -> int:
         """2 r d + r + d per port."""
@@ -145,19 +144,20 @@ class Adapter:
 class LoRA:
     """W + (alpha / rank) B A on the target linear maps (Hu et al. 2022).
 
-    A is gaussian with variance 1/d_in at the start, B zero. Targets are a subset of q, k, v, o and mlp,
-    which stands for the maps into and out of the hidden layer.
+    A is gaussian with variance 1/d_in at the start, B zero. Targets are a subset of q, k, v, qkv (a fused map
+    as a whole), o, up, gate, down and mlp, which stands for up and down; `blocks` restricts it to some blocks.
     """
 
     rank: int
     alpha: float | None = None
     targets: tuple[str, ...] = ("q", "v")
+    blocks: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ValueError(f"expected LoRA with a positive rank, got {self.rank}")
-        if not self.targets or not set(self.targets) <= {"q", "k", "v", "o", "mlp", "up", "down"}:
-            raise ValueError(f"expected LoRA targets among q, k, v, o, mlp, up, down, got {self.targets}")
+        if not self.targets or not set(self.targets) <= {*ROLES, "mlp"}:
+            raise ValueError(f"expected LoRA targets among {', '.join(ROLES)}, mlp, got {self.targets}")
 
     @property
     def name(self) -> str:
@@ -169,14 +169,14 @@ class LoRA:
         """alpha / rank; alpha defaults to the rank."""
         return 1.0 if self.alpha is None else self.alpha / self.rank
 
-    def _maps(self, backbone: Backbone) -> list[tuple[str, Linear]]:
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The targets as roles of linear maps, in forward order."""
         wanted = [role for t in self.targets for role in (("up", "down") if t == "mlp" else (t,))]
-        roles = [role for role in ("q", "k", "v", "o", "up", "down") if role in wanted]
-        return [
-            (f"{block}.{_SITE_OF[role]}.{role}", backbone.linear(block, role))
-            for block in range(backbone.blocks)
-            for role in roles
-        ]
+        return tuple(role for role in ROLES if role in wanted)
+
+    def _maps(self, backbone: Backbone) -> list[tuple[str, Linear]]:
+        return _maps_of(backbone, self.roles, self.blocks)
 
     def shapes(self, backbone: Backbone) -> dict[str, tuple[int, ...]]:
         """A (rank, d_in) and B (d_out, rank) per target."""
@@ -225,8 +225,10 @@ class BitFit:
     """Every bias of the backbone, normalisations included, moved by a trained vector (Ben Zaken et al. 2022).
 
     A backbone that has no bias anywhere (Llama) gets one on the output of each linear map of its blocks
-    instead.
+    instead. `blocks` leaves only the biases inside these blocks.
     """
+
+    blocks: tuple[int, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -235,14 +237,15 @@ class BitFit:
 
     def _biases(self, backbone: Backbone) -> dict[str, str]:
         names = [name for name, _ in backbone.model.named_parameters() if name.endswith(".bias")]
-        return {backbone.key_of(name): name for name in names}
+        found = {backbone.key_of(name): name for name in names}
+        if self.blocks is None or not found:
+            return found
+        inside = {str(block) for block in chosen_blocks(backbone, self.blocks)}
+        return {key: name for key, name in found.items() if key.partition(".")[0] in inside}
 
     def _added(self, backbone: Backbone) -> dict[str, Linear]:
-        return {
-            f"{block}.{_SITE_OF[role]}.{role}.bias": backbone.linear(block, role)
-            for block in range(backbone.blocks)
-            for role in backbone.layout.roles
-        }
+        maps = _maps_of(backbone, backbone.layout.roles, self.blocks)
+        return {f"{key}.bias": linear for key, linear in maps}
 
     def shapes(self, backbone: Backbone) -> dict[str, tuple[int, ...]]:
         """One vector per bias."""
@@ -285,6 +288,7 @@ class PortBias:
     """One trained vector per port, added to the sublayer's output: the plainest open-loop control."""
 
     ports: tuple[str, ...] | None = None
+    blocks: tuple[int, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -293,7 +297,7 @@ class PortBias:
 
     def shapes(self, backbone: Backbone) -> dict[str, tuple[int, ...]]:
         """(d,) per port."""
-        return {f"{key}.bias": (backbone.width,) for key in _chosen(backbone, self.ports)}
+        return {f"{key}.bias": (backbone.width,) for key in chosen_ports(backbone, self.ports, self.blocks)}
 
     def initial(self, backbone: Backbone, seed: int) -> dict[str, Tensor]:
         """Zero for every seed."""
@@ -305,39 +309,53 @@ class PortBias:
         def at(key: str) -> Callable:
             return lambda h, y: y + params[f"{key}.bias"]
 
-        return Edits(ports={key: (at(key),) for key in _chosen(backbone, self.ports)})
+        return Edits(ports={key: (at(key),) for key in chosen_ports(backbone, self.ports, self.blocks)})
 
     def size(self, backbone: Backbone) -> int:
         """d per port."""
-        return backbone.width * len(_chosen(backbone, self.ports))
+        return backbone.width * len(chosen_ports(backbone, self.ports, self.blocks))
 
 
 @dataclass(frozen=True)
 class IA3:
-    """Trained factors on keys, values and the mlp's hidden layer, all one at the start (Liu et al. 2022)."""
+    """Trained factors on keys, values and the mlp's hidden layer, all one at the start (Liu et al. 2022).
+
+    `targets` are roles of linear maps; those among `inputs` have what enters them scaled, the others what
+    leaves them. `blocks` restricts it to some blocks.
+    """
+
+    targets: tuple[str, ...] = ("k", "v", "down")
+    inputs: tuple[str, ...] = ("down",)
+    blocks: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.targets or not {*self.targets, *self.inputs} <= set(ROLES):
+            raise ValueError(
+                f"expected IA3 targets and inputs among {', '.join(ROLES)}, got {self.targets} and {self.inputs}"
+            )
 
     @property
     def name(self) -> str:
         """A short name."""
         return "ia3"
 
-    def _maps(self, backbone: Backbone) -> list[tuple[str, Linear]]:
-        return [
-            (f"{block}.{_SITE_OF[role]}.{role}", backbone.linear(block, role))
-            for block in range(backbone.blocks)
-            for role in ("k", "v", "down")
-        ]
+    def _maps(self, backbone: Backbone) -> list[tuple[str, Linear, bool]]:
+        maps = _maps_of(backbone, [role for role in ROLES if role in self.targets], self.blocks)
+        made = [(key, linear, key.rpartition(".")[2] in self.inputs) for key, linear in maps]
+        if parts := [key for key, linear, enters in made if enters and linear.rows is not None]:
+            raise ValueError(f"expected inputs of whole maps, {parts[0]} of {backbone.name} is fused; name qkv there")
+        return made
 
     def shapes(self, backbone: Backbone) -> dict[str, tuple[int, ...]]:
-        """(d_out,) for keys and values, (hidden,) for the mlp."""
-        return {key: (m.d_in if key.endswith("down") else m.d_out,) for key, m in self._maps(backbone)}
+        """(d_in,) for the maps whose input is scaled, (d_out,) for the others."""
+        return {key: (m.d_in if enters else m.d_out,) for key, m, enters in self._maps(backbone)}
 
     def initial(self, backbone: Backbone, seed: int) -> dict[str, Tensor]:
         """One for every seed."""
         return {name: _zeros(shape, backbone) + 1 for name, shape in self.shapes(backbone).items()}
 
     def edits(self, backbone: Backbone, params: dict[str, Tensor]) -> Edits:
-        """Products with what leaves keys and values, and with what enters the second map of the mlp."""
+        """Products with what leaves the maps, or with what enters them."""
 
         def after(key: str, rows: Tensor | None, d_out: int) -> Callable:
             factor = params[key]
@@ -349,10 +367,9 @@ class IA3:
             return lambda x: x * params[key]
 
         maps = self._maps(backbone)
-        outputs = [(m.path, after(key, m.rows, m.d_out)) for key, m in maps if not key.endswith("down")]
         return Edits(
-            outputs=_grouped(outputs),
-            inputs={m.path: (before(key),) for key, m in maps if key.endswith("down")},
+            outputs=_grouped((m.path, after(key, m.rows, m.d_out)) for key, m, enters in maps if not enters),
+            inputs=_grouped((m.path, before(key)) for key, m, enters in maps if enters),
         )
 
     def size(self, backbone: Backbone) -> int:

@@ -1,0 +1,104 @@
+"""A PEFT adapter folder, read and sorted: what adapts the blocks, what stands on top of them; anything else is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tuning.backbones import Backbone
+from tuning.peft_settings import checked, targeted
+
+START = "base_model.model."
+PROMPTED = ("PREFIX_TUNING", "PROMPT_TUNING")
+TABLE = "prompt_embeddings"
+# Modules that stand on the last hidden states: they change the logits of a model, never its hidden states.
+_ON_TOP = (
+    "classifier", "score", "pre_classifier", "pooler", "lm_head", "embed_out", "qa_outputs", "cls", "vocab_transform",
+    "vocab_layer_norm", "vocab_projector",
+)
+_LEAVES = {"LORA": ("lora_A.weight", "lora_B.weight"), "IA3": ("ia3_l",)}
+
+
+@dataclass(frozen=True)
+class PeftFolder:
+    """settings; inside: the base model's name in the model adapted ("bert."); modules: {(block, role): {leaf: tensor}};
+    top: {name: tensor} of what stands on the hidden states; table: the rows of a prompt or prefix."""
+
+    path: Path
+    settings: dict
+    inside: str
+    modules: dict[tuple[int, str], dict[str, Tensor]]
+    top: dict[str, Tensor]
+    table: Tensor | None
+
+    @property
+    def method(self) -> str:
+        """PEFT's name of the method."""
+        return self.settings["peft_type"]
+
+
+def read(folder: str | Path, backbone: Backbone) -> PeftFolder:
+    """The folder's content for this backbone; ValueError unless every setting and every tensor has its place."""
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "adapter_model.safetensors", device=str(backbone.device))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ValueError(f"expected a PEFT folder with configuration and safetensors at {folder}: {error}") from error
+    settings = checked(config)
+    tensors = {name: value.to(backbone.dtype) for name, value in tensors.items()}
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"expected finite numbers in {folder}, got NaN or infinity in {name}; train it anew")
+    prompted = settings["peft_type"] in PROMPTED
+    table = tensors.pop(TABLE, None) if prompted else None
+    if prompted and table is None:
+        raise ValueError(f"expected {TABLE} in {folder}, found {sorted(tensors)[:1] or 'nothing'}; save it anew")
+    start = START.removesuffix("model.") if prompted else START
+    prefix = f"{backbone.model.base_model_prefix}."
+    inside = prefix if any(name.startswith(start + prefix) for name in tensors) else ""
+    known = {backbone.path(block, inner): (block, role) for block in range(backbone.blocks)
+             for role, inner in backbone.layout.roles.items()}
+    modules: dict[tuple[int, str], dict[str, Tensor]] = {}
+    top: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        within = name.removeprefix(start + inside)
+        path, leaf = next(
+            ((within.removesuffix(f".{leaf}"), leaf) for leaf in _LEAVES.get(settings["peft_type"], ())
+             if within.endswith(f".{leaf}")), ("", ""))
+        above = within.removeprefix(start)
+        if path in known and name.startswith(start + inside):
+            modules.setdefault(known[path], {})[leaf] = value
+        elif name.startswith(start) and above.partition(".")[0] in _ON_TOP:
+            top[above] = value
+        else:
+            raise ValueError(
+                f"expected tensors of {settings['peft_type']} on the linear maps of the blocks of {backbone.architecture}, "
+                f"got {name} in {folder}; was it made for another model, or for its embeddings or normalisations?"
+            )
+    found = PeftFolder(folder, settings, inside, modules, top, table)
+    if not prompted:
+        _check_complete(found, known)
+    return found
+
+
+def _check_complete(folder: PeftFolder, known: dict[str, tuple[int, str]]) -> None:
+    """Raises ValueError unless the folder has all tensors of the modules that its settings name, and of no others."""
+    if not folder.modules:
+        raise ValueError(f"expected {folder.method} on the linear maps of the blocks, got none in {folder.path}; train some")
+    wanted = "target_modules={target_modules!r}".format(**{"target_modules": None} | folder.settings)
+    for path, place in known.items():
+        whole = folder.inside + path
+        meant, found = targeted(folder.settings, whole), place in folder.modules
+        if meant != found or (found and set(folder.modules[place]) != set(_LEAVES[folder.method])):
+            state = "found none or a part" if meant else "found some"
+            raise ValueError(
+                f"expected {'the' if meant else 'no'} tensors of {whole} in {folder.path} by its settings ({wanted[:200]}), "
+                f"{state}; PEFT would compute something else: was it made for another model, or damaged?"
+            )
