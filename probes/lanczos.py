@@ -20,7 +20,8 @@ import torch
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
-from probes.layout import check_finite, dense
+from probes.layout import dense
+from probes.unit import Unit
 
 ORDERS = {"magnitude": np.abs, "largest": lambda x: x, "smallest": lambda x: -x}
 PROOF = 12                  # steps after which a settled Ritz value may end a sequence that found nothing
@@ -47,7 +48,6 @@ class _Krylov:
         m = len(self.alpha)
         q = self.basis[m]
         w = self.op @ q
-        check_finite(w)
         self.alpha.append(float(q @ w))
         self.leak.append(self.locked.T @ w)
         size = float(w.norm())
@@ -230,7 +230,8 @@ def extreme(op, k: int, which: str, tol: float, seed: int, max_products: int, kn
     known: independent columns (D, j) near the wanted eigenvectors, which cost a product each. Without the proof the
     search ends with the first k.
     """
-    size, device = op.shape[0], getattr(op, "device", "cpu")
+    op = Unit(op)
+    size, device = op.shape[0], op.device
     if size <= 2 * k + 2 * PROOF <= max_products:
         return _all(op, k, which)
     nothing = torch.zeros(size, 0, dtype=op.dtype, device=device)
@@ -246,24 +247,26 @@ def extreme(op, k: int, which: str, tol: float, seed: int, max_products: int, kn
     ready = search.met(values, residuals) & (complete or len(search.values) >= size)    # else the budget ended first
     at = {"dtype": torch.float64, "device": device}
     vectors = search.vectors[:, torch.as_tensor(rank.copy(), device=device)]
-    numbers, errors = torch.as_tensor(values, **at), torch.as_tensor(residuals, **at)
+    numbers, errors = torch.as_tensor(values * op.factor, **at), torch.as_tensor(residuals * op.factor, **at)
     return numbers, vectors, errors, torch.as_tensor(ready, device=device), search.products
 
 
-def _all(op, k: int, which: str) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+def _all(op: Unit, k: int, which: str) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
     """What `extreme` returns, from the matrix itself: the cheaper way for a small one."""
-    matrix = dense(op)
-    values, vectors = torch.linalg.eigh((matrix + matrix.T).double() / 2)
+    matrix = dense(op).double()
+    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
     rank = np.argsort(-ORDERS[which](values.cpu().numpy()), kind="stable")[:k]
     places = torch.as_tensor(rank.copy(), device=values.device)
     values, vectors = values[places], vectors[:, places]
-    residuals = (matrix.double() @ vectors - vectors * values).norm(dim=0)
-    return values, vectors.to(op.dtype), residuals, torch.ones_like(values, dtype=torch.bool), op.shape[0]
+    residuals = (matrix @ vectors - vectors * values).norm(dim=0)
+    sure = torch.ones_like(values, dtype=torch.bool)
+    return values * op.factor, vectors.to(op.dtype), residuals * op.factor, sure, op.shape[0]
 
 
 def ends(op, tol: float, seed: int, max_products: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
     """What `extreme` returns, for the largest and the smallest eigenvalue, by one sequence."""
-    nothing = torch.zeros(op.shape[0], 0, dtype=op.dtype, device=getattr(op, "device", "cpu"))
+    op = Unit(op)
+    nothing = torch.zeros(op.shape[0], 0, dtype=op.dtype, device=op.device)
     search = _Search(op, 1, "largest", tol, max_products, torch.Generator().manual_seed(seed), nothing)
     run = _Krylov(op, _start(op, search.generator, nothing, nothing), nothing)
     while True:
@@ -272,7 +275,7 @@ def ends(op, tol: float, seed: int, max_products: int) -> tuple[Tensor, Tensor, 
         if (len(run.alpha) > 1 and met.all()) or run.exhausted or search.products >= max_products:
             break
     at = {"dtype": torch.float64, "device": nothing.device}
-    numbers, errors = torch.as_tensor(theta.copy(), **at), torch.as_tensor(residual.copy(), **at)
+    numbers, errors = torch.as_tensor(theta * op.factor, **at), torch.as_tensor(residual * op.factor, **at)
     return numbers, run.vectors(s), errors, torch.as_tensor(met, device=nothing.device), search.products
 
 
