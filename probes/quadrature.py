@@ -17,7 +17,7 @@ from torch import Tensor
 from probes.unit import Unit
 
 APART = 100                 # a settled cluster is this many residuals away from every other node
-STRIDE = 2                  # steps between two looks at what has settled
+STRIDE = 4                  # steps between two looks at what has settled
 FAINT = 0.02                # singular values below this share of the largest are no further direction
 
 
@@ -163,13 +163,12 @@ def _clusters(rules: Rules, tolerance: float) -> list[tuple[np.ndarray, np.ndarr
     values, probe, place = values[order], probe[order], place[order]
     cuts = np.flatnonzero(np.diff(values) > APART * tolerance) + 1
     found = []
-    for members in np.split(np.arange(len(values)), cuts):
-        at, ends = (probe[members], place[members]), (members[0], members[-1])
-        if len(set(at[0])) < len(held):
+    for start, stop in zip([0, *cuts], [*cuts, len(values)], strict=True):
+        at = probe[start:stop], place[start:stop]
+        if stop - start < len(held) or len(set(at[0])) < len(held):
             continue
-        residual, spread = rules.residuals[at].max(), values[ends[1]] - values[ends[0]]
-        gaps = [values[i + 1] - values[i] for i in (ends[0] - 1, ends[1]) if 0 <= i < len(values) - 1]
-        gap = min(gaps, default=0.0)
+        residual, spread = rules.residuals[at].max(), values[stop - 1] - values[start]
+        gap = min((values[i] - values[i - 1] for i in (start, stop) if 0 < i < len(values)), default=0.0)
         sharp = APART * residual <= gap and residual**2 <= tolerance * gap and spread <= tolerance
         if residual <= tolerance or sharp:
             found.append(at)
