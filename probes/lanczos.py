@@ -25,7 +25,8 @@ from probes.unit import Unit
 
 ORDERS = {"magnitude": np.abs, "largest": lambda x: x, "smallest": lambda x: -x}
 PROOF = 12                  # steps after which a settled Ritz value may end a sequence that found nothing
-RISK = 0.05                 # probability with which the bound on what a sequence has not seen may fail
+PATIENCE = 36               # steps after which a proof is left to a whole sequence
+RISK = 1e-6                 # probability with which the bound on what a sequence has not seen may fail
 
 
 class _Krylov:
@@ -133,6 +134,27 @@ class _Search:
         last = np.sort(self.order(self.values))[-self.k]
         return last + self.slack(last)
 
+    @property
+    def goal(self) -> float | None:
+        """Above what a copy that was missed lies: a sequence meets every other, so at one of the values found."""
+        ranked = self.order(self.values)
+        copies = ranked[ranked > self.bar + self.slack(self.bar)]
+        return copies.min() - self.slack(copies.min()) if len(copies) else None
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """The goal, and for magnitudes its negative, as eigenvalues."""
+        if self.goal is None:
+            return ()
+        return {"largest": (self.goal,), "smallest": (-self.goal,), "magnitude": (self.goal, -self.goal)}[self.which]
+
+    def excluded(self, run: _Krylov, edges: Sequence[float]) -> bool:
+        """Whether the sequence's start would have shown an eigenvalue at the edges, at the risk RISK."""
+        # with probability 1 - RISK a random start has this share in any one direction, so in what was missed
+        size = run.locked.shape[0] - run.locked.shape[1]
+        share = RISK**2 * math.pi / (2 * size)
+        return all(unseen(run.alpha, run.beta, t) < share for t in edges)
+
     def resume(self, known: Tensor) -> Tensor:
         """Take over the pairs that the span of known columns holds; what it holds nearly is returned as a hint."""
         basis = torch.linalg.qr(known)[0]
@@ -165,7 +187,8 @@ class _Search:
             m, met = len(run.alpha), self.met(theta, residual)
             wanted = np.arange(m) < self.missing if self.missing else self.order(theta) > self.bar
             spent = run.exhausted or self.products >= self.limit
-            settled = not wanted.any() and m >= PROOF and self.order(theta[0]) + residual[0] <= self.bar
+            settled = (not wanted.any() and m >= PROOF and self.order(theta[0]) + residual[0] <= self.bar
+                       and self.excluded(run, self.edges))
             if spent or settled or (wanted.any() and m > wanted.sum() and (m > self.missing) and met[wanted].all()):
                 break
         keep = wanted & (met | spent)
@@ -177,12 +200,9 @@ class _Search:
     def check(self, run: _Krylov) -> tuple[bool, Tensor]:
         """Whether nothing above the bar was missed, by steps in the complement of all that `run` spans; else hints."""
         nothing = self.vectors[:, :0]
-        ranked = self.order(self.values)
-        # what was missed is a copy of a value found (a sequence meets every other), so it lies at one of those
-        copies = ranked[ranked > self.bar + self.slack(self.bar)]
-        if not len(copies):
+        goal = self.goal
+        if goal is None:
             return True, nothing
-        goal = copies.min() - self.slack(copies.min())
         up, down = {"largest": (goal, None), "smallest": (None, -goal), "magnitude": (goal, -goal)}[self.which]
         theta, s, _ = run.ritz()
         rho = (run.beta[-1] * s[-1]) ** 2
@@ -190,19 +210,16 @@ class _Search:
         lowered = 0.0 if down is None else float(np.sum(rho[theta > down] / (down - theta[theta > down])))
         lift = raised if up is not None else lowered        # C + lift e e', e the vector that `run` would have come to
         known = torch.cat([run.locked, run.basis[:len(run.alpha)].T], dim=1)
-        size = known.shape[0] - known.shape[1]
-        if size <= 0:
+        if known.shape[0] <= known.shape[1]:
             return True, nothing
         op = self.op if run.exhausted else _Lifted(self.op, lift, run.basis[len(run.alpha)])
         rest = _Krylov(op, _start(op, self.generator, known, nothing), known)
         edges = [t for t in (up, None if down is None else down + lift - lowered) if t is not None]
-        while self.products < self.limit and len(rest.alpha) < 2 * PROOF and not rest.exhausted:
+        while self.products < self.limit and len(rest.alpha) < PATIENCE and not rest.exhausted:
             theta, s, _ = self.advance(rest)
             if (above := self.order(theta) > goal).any():
                 return False, rest.vectors(s[:, above])
-            # with probability 1 - RISK the start has this share in any one direction, so in what was missed
-            share = RISK**2 * math.pi / (2 * size)
-            if max(unseen(rest.alpha, rest.beta, t) for t in edges) < share:
+            if self.excluded(rest, edges):
                 return True, nothing
         return rest.exhausted, nothing
 

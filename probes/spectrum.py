@@ -100,8 +100,8 @@ def top_eigenpairs(op, k: int, *, which: str = "magnitude", tol: float = 1e-3, s
 
     Lanczos with full two-pass reorthogonalisation (Parlett 1998, ch. 13), stopped when |A x - theta x| <= tol |theta|.
     One Krylov sequence meets each repeated eigenvalue once, so further sequences run in the complement of what is
-    known until the Schur complement shows, at a risk below 5 %, that no copy was missed (`probes.lanczos`).
-    proof=False leaves that out, 5 to 10 products on a LoRA's Hessian: eigenvalues that differ by more than rounding
+    known until the Schur complement shows, at a risk below 1e-6, that no copy was missed (`probes.lanczos`).
+    proof=False leaves that out, 10 to 15 products on a LoRA's Hessian: eigenvalues that differ by more than rounding
     are all found, exact copies may be missing. which is "magnitude", "largest" or "smallest" (algebraic). max_products
     defaults to 20 k + 200; when it ends the search, what was found is returned as not converged. start: pairs or
     vectors (D, j) near the wanted ones, from a run that was cut short or a point nearby. Raises ValueError unless
