@@ -11,12 +11,13 @@ import torch
 from scipy import stats
 
 from probes.layout import dense
-from probes.quadrature import Lockstep, known_pairs, pool, settle
+from probes.quadrature import APART, Lockstep, Rules, known_pairs, pool, settle
 from probes.records import Estimate, student
 
 LEAST = 4                   # probes before a band may be judged, and probes that advance together
 CHECK = 10                  # steps between two looks at how far the rules still move
 ROUNDING = 64               # eps times the largest eigenvalue, below which an eigenvalue has no sign
+CLEAR = 1000                # residuals from a node, beyond which it has next to nothing of its vector
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Density:
     The first `known` columns are eigenvalues known with multiplicity, each with weight 1 / D in every row; the
     rest of a row is the Gauss rule of one random vector, and an eigenvalue lies within residuals of its node.
     status is "exact" (one rule with every eigenvalue) or "sampled". size is D; within `resolution` of zero
-    the sign of an eigenvalue is rounding.
+    the sign of an eigenvalue is rounding, or in a null space that stands apart, what its residual leaves open.
     """
 
     nodes: np.ndarray
@@ -241,9 +242,18 @@ def _assemble(runs: list[Lockstep], values: np.ndarray, op) -> Density:
     def after(front: np.ndarray | float, rest: np.ndarray) -> np.ndarray:
         return np.hstack([np.broadcast_to(front, (len(rest), len(known))), rest])
 
-    products = sum(run.products for run in runs)
+    products, resolution = sum(run.products for run in runs), _resolution(rules, weights, size, ROUNDING * eps * scale)
     return Density(after(known, rules.nodes), after(1 / size, weights), size, products, "sampled", len(known),
-                   after(0.0, rules.residuals), ROUNDING * eps * scale)
+                   after(0.0, rules.residuals), resolution)
+
+
+def _resolution(rules: Rules, weights: np.ndarray, size: int, rounding: float) -> float:
+    """Rounding, or CLEAR residuals of the nodes at zero where every other node is far beyond that: a null space."""
+    seen = weights > 1e-6 / size                        # fainter nodes hold no eigenvalue's share
+    zero = seen & (abs(rules.nodes) <= np.maximum(rules.residuals, rounding))
+    reach = CLEAR * float(rules.residuals[zero].max(initial=0.0))
+    alone = APART * reach <= abs(rules.nodes[seen & ~zero]).min(initial=np.inf)
+    return max(rounding, reach) if alone else rounding
 
 
 def _dense(op) -> Density:
