@@ -25,19 +25,17 @@ def output_curvature(criterion: Callable, y: Tensor, batch) -> Tensor:
 
     criterion(y, batch) is evaluated in float64 where it allows that. Raises ValueError when it couples the examples.
     """
-    eps = torch.finfo(y.dtype).eps                      # a criterion may convert to its own type
-    y, batch = _widened(criterion, y, batch)
-    bend = _product(criterion, y, batch)
-    _check_apart(bend, y)
+    given, (y, batch) = y.dtype, _widened(criterion, y, batch)
 
     def at(point: Tensor) -> Tensor:
-        blocks = _blocks(_product(criterion, point, batch), y).double()
-        return (blocks + blocks.mT) / 2
+        return _blocks(_product(criterion, point, batch), y).double()
 
-    blocks = _blocks(bend, y).double()
-    blocks, origin = (blocks + blocks.mT) / 2, at(torch.zeros_like(y))
-    tiny = torch.finfo(y.dtype).tiny
-    return _mirrored(at, _balanced(blocks, origin, eps, tiny), origin, y, eps)
+    _check_apart(_product(criterion, y, batch), y)
+    blocks, origin = at(y), at(torch.zeros_like(y))
+    narrow = bool((blocks == blocks.float()).all())     # a criterion may convert to a type of its own
+    kind = torch.finfo(torch.float32 if narrow and given == torch.float64 else given)
+    blocks = (blocks + blocks.mT) / 2
+    return _mirrored(at, _balanced(blocks, origin, kind.eps, kind.tiny), origin, y, kind.eps)
 
 
 def _balanced(blocks: Tensor, origin: Tensor, eps: float, tiny: float) -> Tensor:
