@@ -111,7 +111,7 @@ def test_what_was_found_stays_found(dtype):
     matrix = matrix_of(SPECTRA["pairs"]).to(dtype)
     for seed in range(2):
         run = Lockstep(matrix, 10, 50, torch.Generator().manual_seed(seed), torch.zeros(260, 0, dtype=dtype))
-        for steps in range(22, 51, 2):
+        for steps in range(22, 51, 4):
             run.advance(steps)
             settled, weights = settle([run], run.rules(), max(100 * torch.finfo(dtype).eps, 1e-8))
             counts = [int((abs(settled - x) < 1e-4).sum()) for x in (-1, -0.5, 0.5, 1)]
@@ -129,7 +129,7 @@ def test_an_eigenspace_wider_than_the_probes_is_sampled():
     assert agree([f.moment(2) for f in found], np.mean(values**2))
 
 
-@pytest.mark.parametrize("bulk", [1e-2, 1e-6, 1e-7, 1e-10])
+@pytest.mark.parametrize("bulk", [1e-2, 1e-7, 1e-10])
 def test_negative_mass_of_a_bulk_beside_outliers(bulk):
     """What counts is the resolution of the bulk, not of its largest neighbour: nominal coverage, and still informative.
 
@@ -156,7 +156,7 @@ def test_an_eigenvalue_at_the_edge_is_in_doubt():
         curve = found.cumulative([-0.1, 0.0, 0.25])
         assert curve.upper[0] < 0.1 and curve.lower[2] > 0.35 and curve.upper[2] < 0.65
         assert curve.lower[1] < 0.1 and curve.upper[1] > 0.4
-        low, high = found.negative_mass().interval      # of the null space itself, no more is asked than rounding allows
+        low, high = found.negative_mass().interval      # its edge lies beyond what the node at zero leaves open
         assert low == 0 and high < 0.1 and found.resolution < 1e-6
 
 
