@@ -224,7 +224,13 @@ def fisher(outputs: Callable[[Leaves, object], Tensor], params: Mapping[str, Ten
         if y.ndim != 2 or y.shape[1] < 2:
             raise ValueError(f"fisher needs softmax outputs (B, C) with C >= 2, got shape {tuple(y.shape)}")
         p = y.detach().softmax(-1)
-        return lambda u: (p * u - p * (p * u).sum(-1, keepdim=True)) / len(p)
+        top = p.argmax(-1, keepdim=True)                # a common shift of u changes nothing; without u_top nothing cancels
+
+        def curve(u: Tensor) -> Tensor:
+            u = u - u.gather(-1, top)
+            return (p * u - p * (p * u).sum(-1, keepdim=True)) / len(p)
+
+        return curve
 
     return _operator("fisher", _sandwich(outputs, bend, allow_unused), params, batches, weights, memory, group)
 

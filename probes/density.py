@@ -11,12 +11,13 @@ import torch
 from scipy import stats
 
 from probes.layout import dense
-from probes.quadrature import Lockstep, known_pairs, pool, settle
+from probes.quadrature import APART, Lockstep, Rules, known_pairs, pool, settle
 from probes.records import Estimate, student
 
 LEAST = 4                   # probes before a band may be judged, and probes that advance together
 CHECK = 10                  # steps between two looks at how far the rules still move
 ROUNDING = 64               # eps times the largest eigenvalue, below which an eigenvalue has no sign
+CLEAR = 1000                # residuals from a node, beyond which it has next to nothing of its vector
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Density:
     The first `known` columns are eigenvalues known with multiplicity, each with weight 1 / D in every row; the
     rest of a row is the Gauss rule of one random vector, and an eigenvalue lies within residuals of its node.
     status is "exact" (one rule with every eigenvalue) or "sampled". size is D; within `resolution` of zero
-    the sign of an eigenvalue is rounding.
+    the sign of an eigenvalue is rounding, or in a null space that stands apart, what its residual leaves open.
     """
 
     nodes: np.ndarray
@@ -82,8 +83,8 @@ class Density:
 
         The band holds the probes' spread, by Wilson's interval (the share of a random vector in k of D
         dimensions is Beta(k / 2, (D - k) / 2), so p probes count as p D / 2 trials), and the quadrature's own
-        error: between two nodes that have not converged the distribution moves by their weights at most
-        (Chebyshev, Markov and Stieltjes; Golub & Meurant 2010, sec. 2.4).
+        error: between two nodes the distribution moves by their weights at most (Chebyshev, Markov and Stieltjes;
+        Golub & Meurant 2010, sec. 2.4), but for nodes whose residuals are small beside their distance.
         """
         t = np.asarray(grid, dtype=np.float64)
         found = np.array([self._share(-np.inf, x, confidence) for x in t]).reshape(len(t), 3)
@@ -149,25 +150,32 @@ class Density:
         sure, free = self._certain(low, high), (self.size - self.known) / self.size
         if self.status == "exact" or free == 0:
             return sure + value, sure + value, sure + value
-        below, above = (self._loose(nodes, weights, x) for x in (low, high))
+        below, above = (self._astray(nodes, weights / free, x) * free for x in (low, high))
         trials = len(nodes) * (self.size - self.known) / 2
         least = max(value - below[1] - above[0], 0.0) / free
         most = min(value + below[0] + above[1], free) / free
         lower, upper = _wilson(least, trials, confidence)[0], _wilson(most, trials, confidence)[1]
         return sure + value, sure + free * lower, sure + free * upper
 
-    def _loose(self, nodes: np.ndarray, weights: np.ndarray, x: float) -> tuple[float, float]:
-        """The mean weights of the last node at or below x and of the first above that have not converged."""
+    def _astray(self, nodes: np.ndarray, weights: np.ndarray, x: float) -> np.ndarray:
+        """How much of the nodes at or below x, and of those above, may lie on the other side; means over probes (2,).
+
+        A node of weight w at the distance d from x with residual r has at most (r / d)^2 of its own vector beyond x
+        and moves the mass there by at most 2 sqrt(w) r / d; of the nodes that have not converged in this sense, the
+        nearest to x bounds the error by its weight. Where the line between the two is drawn is chosen for each probe.
+        """
         if not np.isfinite(x):
-            return 0.0, 0.0
-        scale = np.abs(self.nodes).max()
-        loose = (weights > 0) & (self.residuals[:, self.known:] > 1e-6 * scale)
-        rows = np.arange(len(nodes))
-        sides = []
-        for side in (np.where(loose & (nodes <= x), nodes, -np.inf), np.where(loose & (nodes > x), -nodes, -np.inf)):
-            at = side.argmax(1)
-            sides.append(float(np.where(np.isfinite(side[rows, at]), weights[rows, at], 0.0).mean()))
-        return sides[0], sides[1]
+            return np.zeros(2)
+        found, residuals = [], self.residuals[:, self.known:]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            leak = np.where(residuals > 0, 2 * np.sqrt(weights) * residuals / abs(nodes - x), 0.0)
+        for side in (nodes <= x, nodes > x):
+            side = side & (weights > 0)
+            order = np.argsort(np.where(side, abs(nodes - x), np.inf), axis=1)
+            w, cost = (np.take_along_axis(np.where(side, y, 0.0), order, 1) for y in (weights, leak))
+            sure = np.pad(np.cumsum(cost, 1), ((0, 0), (1, 0)))
+            found.append(float((sure + np.pad(w, ((0, 0), (0, 1)))).min(1).mean()))
+        return np.array(found)
 
 
 def density(op, *, probes: int = 10, steps: int = 50, tolerance: float | None = None, deflate=None,
@@ -226,25 +234,33 @@ def _assemble(runs: list[Lockstep], values: np.ndarray, op) -> Density:
     """The pooled rules, with the settled and the given eigenvalues in front and the rest sharing what is left."""
     rules, size, eps = pool(runs), op.shape[0], torch.finfo(op.dtype).eps
     scale = float(np.abs(np.append(rules.nodes, values)).max())
-    settled, replaced = settle(runs, rules, max(100 * eps, 1e-8) * scale)
+    settled, weights = settle(runs, rules, max(100 * eps, 1e-8) * scale)
     known = np.append(values, settled)
-    weights = np.where(replaced, 0, rules.weights)
     total = weights.sum(1, keepdims=True)
     weights *= (size - len(known)) / size / np.where(total > 0, total, 1)
 
     def after(front: np.ndarray | float, rest: np.ndarray) -> np.ndarray:
         return np.hstack([np.broadcast_to(front, (len(rest), len(known))), rest])
 
-    products = sum(run.products for run in runs)
+    products, resolution = sum(run.products for run in runs), _resolution(rules, weights, size, ROUNDING * eps * scale)
     return Density(after(known, rules.nodes), after(1 / size, weights), size, products, "sampled", len(known),
-                   after(0.0, rules.residuals), ROUNDING * eps * scale)
+                   after(0.0, rules.residuals), resolution)
+
+
+def _resolution(rules: Rules, weights: np.ndarray, size: int, rounding: float) -> float:
+    """Rounding, or CLEAR residuals of the nodes at zero where every other node is far beyond that: a null space."""
+    seen = weights > 1e-6 / size                        # fainter nodes hold no eigenvalue's share
+    zero = seen & (abs(rules.nodes) <= np.maximum(rules.residuals, rounding))
+    reach = CLEAR * float(rules.residuals[zero].max(initial=0.0))
+    alone = APART * reach <= abs(rules.nodes[seen & ~zero]).min(initial=np.inf)
+    return max(rounding, reach) if alone else rounding
 
 
 def _dense(op) -> Density:
     """Every eigenvalue, by D products."""
     size = op.shape[0]
-    matrix = dense(op)
-    values = torch.linalg.eigvalsh((matrix + matrix.T).double() / 2).cpu().numpy()
+    matrix = dense(op).double()
+    values = torch.linalg.eigvalsh((matrix + matrix.T) / 2).cpu().numpy()
     resolution = ROUNDING * torch.finfo(op.dtype).eps * float(np.abs(values).max())
     return Density(values[None], np.full((1, size), 1 / size), size, size, "exact", resolution=resolution)
 

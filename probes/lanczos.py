@@ -20,11 +20,13 @@ import torch
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
-from probes.layout import check_finite, dense
+from probes.layout import dense
+from probes.unit import Unit
 
 ORDERS = {"magnitude": np.abs, "largest": lambda x: x, "smallest": lambda x: -x}
 PROOF = 12                  # steps after which a settled Ritz value may end a sequence that found nothing
-RISK = 0.05                 # probability with which the bound on what a sequence has not seen may fail
+PATIENCE = 36               # steps after which a proof is left to a whole sequence
+RISK = 1e-6                 # probability with which the bound on what a sequence has not seen may fail
 
 
 class _Krylov:
@@ -47,7 +49,6 @@ class _Krylov:
         m = len(self.alpha)
         q = self.basis[m]
         w = self.op @ q
-        check_finite(w)
         self.alpha.append(float(q @ w))
         self.leak.append(self.locked.T @ w)
         size = float(w.norm())
@@ -133,6 +134,27 @@ class _Search:
         last = np.sort(self.order(self.values))[-self.k]
         return last + self.slack(last)
 
+    @property
+    def goal(self) -> float | None:
+        """Above what a copy that was missed lies: a sequence meets every other, so at one of the values found."""
+        ranked = self.order(self.values)
+        copies = ranked[ranked > self.bar + self.slack(self.bar)]
+        return copies.min() - self.slack(copies.min()) if len(copies) else None
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """The goal, and for magnitudes its negative, as eigenvalues."""
+        if self.goal is None:
+            return ()
+        return {"largest": (self.goal,), "smallest": (-self.goal,), "magnitude": (self.goal, -self.goal)}[self.which]
+
+    def excluded(self, run: _Krylov, edges: Sequence[float]) -> bool:
+        """Whether the sequence's start would have shown an eigenvalue at the edges, at the risk RISK."""
+        # with probability 1 - RISK a random start has this share in any one direction, so in what was missed
+        size = run.locked.shape[0] - run.locked.shape[1]
+        share = RISK**2 * math.pi / (2 * size)
+        return all(unseen(run.alpha, run.beta, t) < share for t in edges)
+
     def resume(self, known: Tensor) -> Tensor:
         """Take over the pairs that the span of known columns holds; what it holds nearly is returned as a hint."""
         basis = torch.linalg.qr(known)[0]
@@ -165,7 +187,8 @@ class _Search:
             m, met = len(run.alpha), self.met(theta, residual)
             wanted = np.arange(m) < self.missing if self.missing else self.order(theta) > self.bar
             spent = run.exhausted or self.products >= self.limit
-            settled = not wanted.any() and m >= PROOF and self.order(theta[0]) + residual[0] <= self.bar
+            settled = (not wanted.any() and m >= PROOF and self.order(theta[0]) + residual[0] <= self.bar
+                       and self.excluded(run, self.edges))
             if spent or settled or (wanted.any() and m > wanted.sum() and (m > self.missing) and met[wanted].all()):
                 break
         keep = wanted & (met | spent)
@@ -177,12 +200,9 @@ class _Search:
     def check(self, run: _Krylov) -> tuple[bool, Tensor]:
         """Whether nothing above the bar was missed, by steps in the complement of all that `run` spans; else hints."""
         nothing = self.vectors[:, :0]
-        ranked = self.order(self.values)
-        # what was missed is a copy of a value found (a sequence meets every other), so it lies at one of those
-        copies = ranked[ranked > self.bar + self.slack(self.bar)]
-        if not len(copies):
+        goal = self.goal
+        if goal is None:
             return True, nothing
-        goal = copies.min() - self.slack(copies.min())
         up, down = {"largest": (goal, None), "smallest": (None, -goal), "magnitude": (goal, -goal)}[self.which]
         theta, s, _ = run.ritz()
         rho = (run.beta[-1] * s[-1]) ** 2
@@ -190,19 +210,16 @@ class _Search:
         lowered = 0.0 if down is None else float(np.sum(rho[theta > down] / (down - theta[theta > down])))
         lift = raised if up is not None else lowered        # C + lift e e', e the vector that `run` would have come to
         known = torch.cat([run.locked, run.basis[:len(run.alpha)].T], dim=1)
-        size = known.shape[0] - known.shape[1]
-        if size <= 0:
+        if known.shape[0] <= known.shape[1]:
             return True, nothing
         op = self.op if run.exhausted else _Lifted(self.op, lift, run.basis[len(run.alpha)])
         rest = _Krylov(op, _start(op, self.generator, known, nothing), known)
         edges = [t for t in (up, None if down is None else down + lift - lowered) if t is not None]
-        while self.products < self.limit and len(rest.alpha) < 2 * PROOF and not rest.exhausted:
+        while self.products < self.limit and len(rest.alpha) < PATIENCE and not rest.exhausted:
             theta, s, _ = self.advance(rest)
             if (above := self.order(theta) > goal).any():
                 return False, rest.vectors(s[:, above])
-            # with probability 1 - RISK the start has this share in any one direction, so in what was missed
-            share = RISK**2 * math.pi / (2 * size)
-            if max(unseen(rest.alpha, rest.beta, t) for t in edges) < share:
+            if self.excluded(rest, edges):
                 return True, nothing
         return rest.exhausted, nothing
 
@@ -230,7 +247,8 @@ def extreme(op, k: int, which: str, tol: float, seed: int, max_products: int, kn
     known: independent columns (D, j) near the wanted eigenvectors, which cost a product each. Without the proof the
     search ends with the first k.
     """
-    size, device = op.shape[0], getattr(op, "device", "cpu")
+    op = Unit(op)
+    size, device = op.shape[0], op.device
     if size <= 2 * k + 2 * PROOF <= max_products:
         return _all(op, k, which)
     nothing = torch.zeros(size, 0, dtype=op.dtype, device=device)
@@ -246,24 +264,26 @@ def extreme(op, k: int, which: str, tol: float, seed: int, max_products: int, kn
     ready = search.met(values, residuals) & (complete or len(search.values) >= size)    # else the budget ended first
     at = {"dtype": torch.float64, "device": device}
     vectors = search.vectors[:, torch.as_tensor(rank.copy(), device=device)]
-    numbers, errors = torch.as_tensor(values, **at), torch.as_tensor(residuals, **at)
+    numbers, errors = torch.as_tensor(values * op.factor, **at), torch.as_tensor(residuals * op.factor, **at)
     return numbers, vectors, errors, torch.as_tensor(ready, device=device), search.products
 
 
-def _all(op, k: int, which: str) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+def _all(op: Unit, k: int, which: str) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
     """What `extreme` returns, from the matrix itself: the cheaper way for a small one."""
-    matrix = dense(op)
-    values, vectors = torch.linalg.eigh((matrix + matrix.T).double() / 2)
+    matrix = dense(op).double()
+    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
     rank = np.argsort(-ORDERS[which](values.cpu().numpy()), kind="stable")[:k]
     places = torch.as_tensor(rank.copy(), device=values.device)
     values, vectors = values[places], vectors[:, places]
-    residuals = (matrix.double() @ vectors - vectors * values).norm(dim=0)
-    return values, vectors.to(op.dtype), residuals, torch.ones_like(values, dtype=torch.bool), op.shape[0]
+    residuals = (matrix @ vectors - vectors * values).norm(dim=0)
+    sure = torch.ones_like(values, dtype=torch.bool)
+    return values * op.factor, vectors.to(op.dtype), residuals * op.factor, sure, op.shape[0]
 
 
 def ends(op, tol: float, seed: int, max_products: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
     """What `extreme` returns, for the largest and the smallest eigenvalue, by one sequence."""
-    nothing = torch.zeros(op.shape[0], 0, dtype=op.dtype, device=getattr(op, "device", "cpu"))
+    op = Unit(op)
+    nothing = torch.zeros(op.shape[0], 0, dtype=op.dtype, device=op.device)
     search = _Search(op, 1, "largest", tol, max_products, torch.Generator().manual_seed(seed), nothing)
     run = _Krylov(op, _start(op, search.generator, nothing, nothing), nothing)
     while True:
@@ -272,7 +292,7 @@ def ends(op, tol: float, seed: int, max_products: int) -> tuple[Tensor, Tensor, 
         if (len(run.alpha) > 1 and met.all()) or run.exhausted or search.products >= max_products:
             break
     at = {"dtype": torch.float64, "device": nothing.device}
-    numbers, errors = torch.as_tensor(theta.copy(), **at), torch.as_tensor(residual.copy(), **at)
+    numbers, errors = torch.as_tensor(theta * op.factor, **at), torch.as_tensor(residual * op.factor, **at)
     return numbers, run.vectors(s), errors, torch.as_tensor(met, device=nothing.device), search.products
 
 

@@ -2,7 +2,8 @@
 
 The Lanczos coefficients of a unit vector v give the Gauss rule of sum_i (v'x_i)^2 delta(lambda_i) (Golub &
 Meurant 2010, sec. 6.2). Eigenvalues that every vector has found are settled: taken out of the rules and
-counted.
+counted. Rounding brings a further copy of a repeated eigenvalue into each sequence some steps after the first has
+converged, as a node that passes through the spectrum; what was settled before that stays settled.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.layout import check_finite
+from probes.unit import Unit
 
 APART = 100                 # a settled cluster is this many residuals away from every other node
+STRIDE = 4                  # steps between two looks at what has settled
 FAINT = 0.02                # singular values below this share of the largest are no further direction
 
 
@@ -40,7 +42,7 @@ class Lockstep:
         start = torch.randn(size, probes, generator=generator, dtype=torch.float64).to(device, op.dtype)
         for _ in range(2):
             start = start - locked @ (locked.T @ start)
-        self.op, self.locked, self.taken, self.products = op, locked, 0, 0
+        self.op, self.locked, self.taken, self.products = Unit(op), locked, 0, 0
         self.basis = torch.zeros(probes, steps + 1, size, dtype=op.dtype, device=device)
         self.basis[:, 0] = (start / start.norm(dim=0)).T
         self.alpha, self.beta = np.zeros((probes, steps)), np.zeros((probes, steps))
@@ -59,7 +61,6 @@ class Lockstep:
         q = past[:, j]
         w = (self.op @ q.T.contiguous()).T[..., None]
         self.products += len(going)
-        check_finite(w)
         here = going.cpu().numpy()
         alpha = (q * w[..., 0]).sum(1)
         self.alpha[here, j], self.length[here] = alpha.double().cpu().numpy(), j + 1
@@ -86,11 +87,11 @@ class Lockstep:
             values, s = self._eigh(p, length)
             nodes[p], residuals[p, :length] = values[-1], abs(self.beta[p, length - 1] * s[-1])
             nodes[p, :length], weights[p, :length] = values, s[0] ** 2
-        return Rules(nodes, weights, residuals)
+        return Rules(nodes * self.op.factor, weights, residuals * self.op.factor)
 
-    def vectors(self, p: int, places: np.ndarray) -> Tensor:
-        """The Ritz vectors (D, j) of one sequence at the given places of its rule."""
-        length = int(self.length[p])
+    def vectors(self, p: int, places: np.ndarray, steps: int) -> Tensor:
+        """The Ritz vectors (D, j) of one sequence at the given places of its rule after so many steps."""
+        length = min(int(self.length[p]), steps)
         s = torch.as_tensor(self._eigh(p, length)[1][:, places]).to(self.basis)
         x = self.basis[p, :length].T @ s
         return x / x.norm(dim=0)
@@ -100,9 +101,9 @@ class Lockstep:
         return np.linalg.eigh(np.diag(self.alpha[p, :length]) + np.diag(off, 1) + np.diag(off, -1))
 
 
-def pool(runs: list[Lockstep]) -> Rules:
-    """The rules of all runs below each other, padded with weight 0 to one length."""
-    found = [run.rules() for run in runs]
+def pool(runs: list[Lockstep], steps: int | None = None) -> Rules:
+    """The rules of all runs below each other (after so many steps: default all), padded with weight 0 to one length."""
+    found = [run.rules(steps) for run in runs]
     longest = max(r.nodes.shape[1] for r in found)
 
     def join(name: str, mode: str) -> np.ndarray:
@@ -112,41 +113,92 @@ def pool(runs: list[Lockstep]) -> Rules:
     return Rules(join("nodes", "edge"), join("weights", "constant"), join("residuals", "constant"))
 
 
-def settle(runs: list[Lockstep], rules: Rules, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues known with multiplicity without a further product, and the nodes (probes, steps) they replace.
+@dataclass(frozen=True)
+class _Space:
+    """A settled eigenspace: its eigenvalues (k,), the nodes it takes, low to high, and each probe's mass in it."""
 
-    A cluster of nodes is settled when all of them have residuals below `tolerance`, no other node is within
-    APART times that, every probe has one, and their Ritz vectors span fewer directions than there are probes:
-    m random vectors show all of an eigenspace of dimension below m. Each probe must also have exactly the
-    cluster's weight in that span, so nothing of the eigenspace is left outside.
+    values: np.ndarray
+    low: float
+    high: float
+    inside: np.ndarray
+
+
+def settle(runs: list[Lockstep], rules: Rules, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues known with multiplicity without a further product, and the rules' weights (probes, steps) without them.
+
+    A cluster of nodes is settled once, at any number of steps so far, its eigenvalues are known to `tolerance`, every
+    probe has a node in it, no other node is within APART residuals, and the Ritz vectors span fewer directions than
+    there are probes: m random vectors show all of an eigenspace of dimension below m. Each probe must also have exactly
+    the cluster's weight in that span, so nothing of the eigenspace is left outside.
+    """
+    longest, spaces = max(run.taken for run in runs), []
+    starts = torch.cat([run.basis[:, 0] for run in runs]).double()
+    for steps in [*range(STRIDE, longest, STRIDE), longest]:
+        early = pool(runs, steps)
+        for places in _clusters(early, tolerance):
+            values = early.nodes[places]
+            low, high = values.min() - APART * tolerance, values.max() + APART * tolerance
+            if all(high < space.low or space.high < low for space in spaces):
+                found = _eigenspace(runs, early, places, steps)
+                if found is not None:
+                    inside = ((starts @ found[1]) ** 2).sum(1).cpu().numpy()
+                    weight = np.bincount(places[0], early.weights[places], len(starts))
+                    if (abs(inside - weight) <= 1e-3 * weight + 1e-9).all():
+                        spaces.append(_Space(found[0], low, high, inside))
+    weights = rules.weights.copy()
+    for space in spaces:
+        _take(rules.nodes, weights, space)
+    return np.concatenate([np.zeros(0), *[space.values for space in spaces]]), weights
+
+
+def _clusters(rules: Rules, tolerance: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The clusters of nodes (probe, place) in which every probe has one and eigenvalues are known to the tolerance.
+
+    An eigenvalue lies within the residual r of its node, and within r^2 / gap where no other is closer than the gap
+    (Kato 1949): there the nodes of all probes must agree, since unresolved eigenvalues show each probe another mean.
     """
     held = rules.weights > 0
     values, probe, place = rules.nodes[held], *np.nonzero(held)
     order = np.argsort(values)
     values, probe, place = values[order], probe[order], place[order]
     cuts = np.flatnonzero(np.diff(values) > APART * tolerance) + 1
+    found = []
+    for start, stop in zip([0, *cuts], [*cuts, len(values)], strict=True):
+        at = probe[start:stop], place[start:stop]
+        if stop - start < len(held) or len(set(at[0])) < len(held):
+            continue
+        residual, spread = rules.residuals[at].max(), values[stop - 1] - values[start]
+        gap = min((values[i] - values[i - 1] for i in (start, stop) if 0 < i < len(values)), default=0.0)
+        sharp = APART * residual <= gap and residual**2 <= tolerance * gap and spread <= tolerance
+        if residual <= tolerance or sharp:
+            found.append(at)
+    return found
+
+
+def _eigenspace(runs: list[Lockstep], rules: Rules, places: tuple[np.ndarray, np.ndarray],
+                steps: int) -> tuple[np.ndarray, Tensor] | None:
+    """Eigenvalues (k,) and basis (D, k) of the span of a cluster's Ritz vectors; None where it has as many as probes."""
     owners = [(run, p) for run in runs for p in range(len(run.alpha))]
-    starts = torch.cat([run.basis[:, 0] for run in runs])
-    known, replaced = [], np.zeros(held.shape, dtype=bool)
-    for members in np.split(np.arange(len(values)), cuts):
-        at = (probe[members], place[members])
-        if (rules.residuals[at] > tolerance).any() or len(set(at[0])) < len(owners):
-            continue
-        x = torch.cat([owners[p][0].vectors(owners[p][1], at[1][at[0] == p]) for p in range(len(owners))], 1).double()
-        q, size, turn = torch.linalg.svd(x, full_matrices=False)
-        rank = int((size > FAINT * size[0]).sum())
-        if rank >= len(owners):
-            continue
-        inside = ((starts.double() @ q[:, :rank]) ** 2).sum(1).cpu().numpy()
-        weight = np.bincount(at[0], rules.weights[at], len(owners))
-        if (abs(inside - weight) > 1e-3 * weight + 1e-9).any():
-            continue
-        # A x = theta x for every column, so Q'AQ follows from Q'x by least squares
-        theta = torch.as_tensor(values[members][np.argsort(at[0], kind="stable")]).to(x)
-        square = (size[:rank, None] * turn[:rank] * theta) @ (turn[:rank].T / size[:rank])
-        known.append(torch.linalg.eigvalsh((square + square.T) / 2).cpu().numpy())
-        replaced[at] = True
-    return np.concatenate([np.zeros(0), *known]), replaced
+    parts = [run.vectors(p, places[1][places[0] == i], steps) for i, (run, p) in enumerate(owners)]
+    q, size, turn = torch.linalg.svd(torch.cat(parts, 1).double(), full_matrices=False)
+    rank = int((size > FAINT * size[0]).sum())
+    if rank >= len(owners):
+        return None
+    # A x = theta x for every column, so Q'AQ follows from Q'x by least squares
+    theta = torch.as_tensor(rules.nodes[places][np.argsort(places[0], kind="stable")]).to(q)
+    square = (size[:rank, None] * turn[:rank] * theta) @ (turn[:rank].T / size[:rank])
+    return torch.linalg.eigvalsh((square + square.T) / 2).cpu().numpy(), q[:, :rank]
+
+
+def _take(nodes: np.ndarray, weights: np.ndarray, space: _Space) -> None:
+    """Take an eigenspace's mass out of the weights: its own nodes, then, for what these lack, the nearest."""
+    own = (nodes >= space.low) & (nodes <= space.high)
+    lack = np.maximum(space.inside - np.where(own, weights, 0).sum(1), 0)
+    weights[own] = 0
+    order = np.argsort(abs(nodes - (space.low + space.high) / 2), axis=1)
+    near = np.take_along_axis(weights, order, 1)
+    taken = np.minimum(np.cumsum(near, 1), lack[:, None])
+    np.put_along_axis(weights, order, near - np.diff(taken, axis=1, prepend=0), 1)
 
 
 def known_pairs(op, deflate) -> tuple[np.ndarray, Tensor]:

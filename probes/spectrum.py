@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.autograd import grad
 
 from probes import lanczos
 from probes.density import Density, DensityCurve, density
 from probes.layout import batch_size
+from probes.output_curvature import output_curvature
 from probes.response import BUDGET, CHUNK, Response, response
 from probes.trace import trace
 
@@ -100,8 +100,8 @@ def top_eigenpairs(op, k: int, *, which: str = "magnitude", tol: float = 1e-3, s
 
     Lanczos with full two-pass reorthogonalisation (Parlett 1998, ch. 13), stopped when |A x - theta x| <= tol |theta|.
     One Krylov sequence meets each repeated eigenvalue once, so further sequences run in the complement of what is
-    known until the Schur complement shows, at a risk below 5 %, that no copy was missed (`probes.lanczos`).
-    proof=False leaves that out, 5 to 10 products on a LoRA's Hessian: eigenvalues that differ by more than rounding
+    known until the Schur complement shows, at a risk below 1e-6, that no copy was missed (`probes.lanczos`).
+    proof=False leaves that out, 10 to 15 products on a LoRA's Hessian: eigenvalues that differ by more than rounding
     are all found, exact copies may be missing. which is "magnitude", "largest" or "smallest" (algebraic). max_products
     defaults to 20 k + 200; when it ends the search, what was found is returned as not converged. start: pairs or
     vectors (D, j) near the wanted ones, from a run that was cut short or a point nearby. Raises ValueError unless
@@ -142,11 +142,12 @@ def gauss_newton_spectrum(outputs: Callable, criterion: Callable, params: Mappin
     blocks, start = [], 0
     for batch, weight in zip(batches, items, strict=True):
         y = g.outputs[start:start + batch_size(batch)]
-        blocks.append(_output_curvature(criterion, y, batch).double() * (weight / sum(items)))
+        blocks.append(output_curvature(criterion, y, batch) * (weight / sum(items)))
         start += len(y)
     whole = torch.cat(blocks)
     bend, turn = torch.linalg.eigh(whole)                                   # (N, C), (N, C, C)
-    size, used = g.shape[2], bend.abs() > 1e-12 * bend.abs().max()         # softmax: one zero per example
+    # softmax: one zero per example, whose size against the others' curvature says nothing
+    size, used = g.shape[2], bend.abs() > 1e-12 * bend.abs().amax(1, keepdim=True)
     root, sign = turn * bend.abs().sqrt()[:, None, :], bend.sign()[used]
     gram, eps = _gram(g, root, used), torch.finfo(g.dtype).eps
     status = g.status
@@ -169,7 +170,8 @@ def gauss_newton_spectrum(outputs: Callable, criterion: Callable, params: Mappin
     def lift(k: int) -> Tensor:
         spread = torch.zeros(*bend.shape, k, dtype=root.dtype, device=root.device)
         spread[used] = vectors[:, :k]
-        found = g.rmatvec((root @ spread).to(g.dtype))
+        pushed = root @ spread
+        found = g.rmatvec((pushed / pushed.norm(dim=(0, 1))).to(g.dtype))
         return found / found.norm(dim=0)
 
     def times(v: Tensor) -> Tensor:
@@ -191,25 +193,3 @@ def _gram(g: Response, root: Tensor, used: Tensor) -> Tensor:
         rows = (root.mT @ g.matrix[..., start:start + 4096].double())[used]
         total += rows @ rows.T
     return total
-
-
-def _output_curvature(criterion: Callable, y: Tensor, batch) -> Tensor:
-    """The blocks (B, C, C) of d2 criterion / dy2, by C products; one more checks that this is all."""
-    leaf = y.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        slope, = grad(criterion(leaf, batch).reshape(()), leaf, create_graph=True)
-
-    def product(u: Tensor) -> Tensor:
-        if not slope.requires_grad:
-            return torch.zeros_like(u)
-        second, = grad(slope, leaf, u, retain_graph=True, allow_unused=True)
-        return torch.zeros_like(u) if second is None else second
-
-    unit = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
-    blocks = torch.stack([product(row.expand_as(y).contiguous()) for row in unit], dim=-1)
-    signs = torch.randint(2, y.shape, generator=torch.Generator().manual_seed(0)).to(y) * 2 - 1
-    gap = (product(signs) - torch.einsum("ncd,nd->nc", blocks, signs)).abs().max()
-    if gap > 1e3 * torch.finfo(y.dtype).eps * blocks.abs().max():
-        raise ValueError("the criterion couples the examples of a batch, but the Gram route needs a mean of "
-                         "theirs; use gauss_newton and top_eigenpairs instead")
-    return (blocks + blocks.mT) / 2

@@ -127,7 +127,7 @@ def block_svd(matvec: Callable[[Tensor], Tensor], rmatvec: Callable[[Tensor], Te
         a, s, bt = torch.linalg.svd(T, full_matrices=False)
         a, s, b = a[:, :k], s[:k], bt[:k].T
         scale = max(scale, float(s[0]) if len(s) else 0.0)
-        residuals = torch.linalg.vector_norm(P @ a - Q @ (b * s), dim=0)
+        residuals = torch.linalg.vector_norm(P @ a - Q @ (b * s), dim=0, dtype=torch.float64)
         settled = residuals <= (tol * s).clamp_min(noise * scale)
         spent = fresh.shape[1] == 0                             # the space is invariant: there is nothing to add
         if spent or sweeps >= max_sweeps or (len(s) == k and bool(settled.all())):
@@ -136,10 +136,10 @@ def block_svd(matvec: Callable[[Tensor], Tensor], rmatvec: Callable[[Tensor], Te
     if missing := k - len(s):
         left = torch.cat([left, _extend(left, draw(m, missing), 0.0)], 1)
         right = torch.cat([right, _extend(right, draw(n, missing), 0.0)], 1)
-        zero = torch.linalg.vector_norm(matvec(right[:, -missing:]), dim=0)
+        zero = torch.linalg.vector_norm(matvec(right[:, -missing:]), dim=0, dtype=torch.float64).to(s)
         s, residuals, products = torch.cat([s, torch.zeros_like(zero)]), torch.cat([residuals, zero]), products + missing
         settled = torch.cat([settled, zero <= noise * scale])
-    return SingularTriples(s, left, right, residuals, settled, products, sweeps)
+    return SingularTriples(s, left, right, residuals.to(s), settled, products, sweeps)
 
 
 def _extend(basis: Tensor, block: Tensor, floor: float) -> Tensor:

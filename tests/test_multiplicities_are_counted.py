@@ -54,6 +54,16 @@ def test_every_copy_is_found(name, which, dtype):
         torch.testing.assert_close(measured.double(), found.residuals, rtol=0.1, atol=1e-5)
 
 
+def test_no_start_hides_a_copy():
+    """The proof's random start may hold next to nothing of the copy it looks for; it goes on until that is excluded."""
+    values = SPECTRA["pairs of multiplicity 4"]
+    wanted = np.sort(abs(values))[::-1][:10]
+    for seed in range(4, 20):
+        found = top_eigenpairs(Diagonal(values), 10, seed=seed)
+        assert found.status == "converged"
+        np.testing.assert_allclose(found.values.abs(), wanted, rtol=2e-3)
+
+
 def test_a_distinct_spectrum_costs_few_products_more_than_one_sequence():
     """On a LoRA-like spectrum, eight leading values and a decaying rest, ten pairs and the proof take under 40 products."""
     rest = 3e-4 * np.exp(-np.arange(4000) / 40) * np.resize([1, -1], 4000)

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from probes import by_layer, drawing, gauss_newton, hessian, summaries
 
@@ -74,21 +75,26 @@ def test_dense_and_iterative_agree():
     loss, point = quadratic(spectra)
     groups = {"all": "*", "0.A": "0.A", "0.B": "0.B", "1.zero": "1.zero"}
     exact = summaries(loss, groups, params=point, batches=ONES, dense=1000, ridge=0.5)
-    drawn = summaries(loss, groups, params=point, batches=ONES, dense=0, probes=4, steps=12, tol=1e-6, ridge=0.5)
-    assert {row.route for row in drawn} == {"iterative"} and all(row.products > 0 for row in drawn)
-    for sure, row in zip(exact, drawn, strict=True):
-        for end in ("largest", "smallest"):
-            known, seen = getattr(sure, end), getattr(row, end)
-            assert seen.converged and abs(known.value - seen.value) <= seen.residual + 1e-12
-        # the trace's Hutchinson error and the Gauss rules' error, each against its own reported uncertainty
-        assert abs(row.trace.value - sure.trace.value) <= 6 * row.trace.stderr + 1e-10
-        low, high = row.negative_mass.interval
-        assert low - 1e-12 <= sure.negative_mass.value <= high + 1e-12
-        gap = abs(row.effective_dimension.value - sure.effective_dimension.value)
-        assert gap <= 6 * row.effective_dimension.stderr + 1e-9
-    zero = drawn[-1]
-    assert zero.largest.value == zero.smallest.value == zero.trace.value == zero.effective_dimension.value == 0
-    assert zero.products < 30
+    runs = [summaries(loss, groups, params=point, batches=ONES, dense=0, probes=4, steps=12, tol=1e-6, ridge=0.5, seed=seed)
+            for seed in range(8)]
+    for sure, *rows in zip(exact, *runs, strict=True):
+        for row in rows:
+            assert row.route == "iterative" and row.products > 0
+            for end in ("largest", "smallest"):
+                known, seen = getattr(sure, end), getattr(row, end)
+                assert seen.converged and abs(known.value - seen.value) <= seen.residual + 1e-12
+        # the trace's Hutchinson error and the Gauss rules' error, each against its own reported uncertainty: the mean of
+        # eight runs on 3 degrees of freedom each or more is out by chance once in 10^7
+        for name in ("trace", "effective_dimension"):
+            found, truth = [getattr(row, name) for row in rows], getattr(sure, name).value
+            room = stats.t.ppf(1 - 0.5e-7, 24) * np.sqrt(np.sum([e.stderr**2 for e in found])) / 8
+            assert abs(np.mean([e.value for e in found]) - truth) <= room + 1e-9
+        missed = [not e.interval[0] - 1e-12 <= sure.negative_mass.value <= e.interval[1] + 1e-12
+                  for e in (row.negative_mass for row in rows)]
+        assert sum(missed) <= stats.binom.ppf(1 - 1e-7, 8, 0.05)
+    for zero in (drawn[-1] for drawn in runs):
+        assert zero.largest.value == zero.smallest.value == zero.trace.value == zero.effective_dimension.value == 0
+        assert zero.products < 30
 
 
 def test_linear_regression_in_closed_form():

@@ -35,9 +35,10 @@ class CrossEntropy:
         return p
 
     def hessian(self, y):
-        """The curvatures (N, C, C): diag(p) - p p'."""
+        """The curvatures (N, C, C): diag(p) - p p', with 1 - p_i as the sum of the others, which does not cancel."""
         p = softmax(self._fit(y), axis=-1)
-        return np.eye(p.shape[-1]) * p[:, None, :] - p[:, :, None] * p[:, None, :]
+        between = p[:, :, None] * p[:, None, :] * (1 - np.eye(p.shape[-1]))
+        return np.eye(p.shape[-1]) * between.sum(-1)[:, None, :] - between
 
     def basis(self, outputs):
         """An orthonormal basis (C, C-1) of the contrasts, the directions the softmax can see (Helmert)."""
