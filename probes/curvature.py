@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -24,146 +23,64 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from probes.layout import batch_size, check_batches, check_params, columns, flatten, match, unflatten
+from probes.inputs import (
+    check_repeats,
+    check_values,
+    coarsest,
+    named,
+    nodes,
+    opened,
+    precision,
+    settle,
+    steady,
+)
+from probes.layout import batch_size, check_batches, check_finite, check_params, flatten, unflatten
+from probes.operators import Block, Operator
 from probes.smooth import kept
 
+__all__ = ["Block", "Operator", "empirical_fisher", "fisher", "gauss_newton", "hessian"]
+
 MEMORY = 2 << 30            # bytes of activations that kept graphs may hold; further graphs are rebuilt
-DENSE = 2 << 30             # bytes above which .dense() refuses
 
 Leaves = dict[str, Tensor]
 Product = Callable[[list[Tensor]], Sequence[Tensor | None]]     # one tensor per parameter in and out
-# (active leaves, all parameters, batch, second) -> what must repeat itself, and the product if second is True
-Build = Callable[[Leaves, Leaves, object, bool], tuple[Tensor, Product | None]]
-
-
-@dataclass
-class _Count:
-    """How many products an operator has made."""
-
-    value: int = 0
+Weights = Sequence[float] | Callable[[object], float] | str | None
 
 
 @dataclass(frozen=True)
-class Operator:
-    """A symmetric curvature matrix (D, D) known through its products; D numbers in the named parameters.
+class _Built:
+    """One batch's graph: what must be finite and repeat itself, its product if asked for, items told by its outputs."""
 
-    kind says which matrix; examples is the number of items it averages over; kept and rebuilt count the batches
-    whose graphs are held in memory, in `held` bytes, and those whose graphs are rebuilt for each product. The
-    value is exact: derivatives are by double backward, with rounding as the only error.
-    """
-
-    kind: str
-    shapes: dict[str, tuple[int, ...]]
-    dtype: torch.dtype
-    device: torch.device
-    examples: float
-    kept: int
-    rebuilt: int
-    held: int
-    _apply: Callable[[Tensor], Tensor] = field(repr=False)
-    _narrow: Callable[[tuple[str, ...]], Operator] = field(repr=False)
-    _count: _Count = field(repr=False, default_factory=_Count)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The parameters, in the order of the rows."""
-        return tuple(self.shapes)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(D, D)."""
-        size = sum(math.prod(s) for s in self.shapes.values())
-        return size, size
-
-    @property
-    def products(self) -> int:
-        """Matrix-vector products made so far, one per column."""
-        return self._count.value
-
-    def __matmul__(self, v: Tensor) -> Tensor:
-        """The product with a vector (D,) or with the columns of (D, k); ValueError for another shape."""
-        if v.ndim not in (1, 2) or v.shape[0] != self.shape[0]:
-            d = self.shape[0]
-            raise ValueError(f"the vector must have shape ({d},) or ({d}, k), got {tuple(v.shape)}")
-        matrix = v.to(dtype=self.dtype, device=self.device).reshape(self.shape[0], -1)
-        self._count.value += matrix.shape[1]
-        return self._apply(matrix).reshape(v.shape)
-
-    def dense(self) -> Tensor:
-        """The matrix (D, D) itself, by D products; ValueError, with the size, when it would not fit."""
-        size = self.shape[0] ** 2 * torch.finfo(self.dtype).bits // 8
-        if size > DENSE:
-            raise ValueError(f"the dense matrix {self.shape} needs {size >> 30} GiB; take a .block(names)")
-        return self @ torch.eye(self.shape[0], dtype=self.dtype, device=self.device)
-
-    def block(self, names: str | Sequence[str]) -> Operator:
-        """The diagonal block of some parameters (names or shell globs), the others held fixed.
-
-        Its graphs are built for those parameters alone, so that layers below the lowest of them cost nothing.
-        """
-        return self._narrow(match(self.names, names))
-
-    def between(self, rows: str | Sequence[str], cols: str | Sequence[str]) -> Block:
-        """The block of rows and columns of two sets of parameters, A against B say; they may overlap."""
-        above, beside = match(self.names, rows), match(self.names, cols)
-        both = self._narrow(tuple(n for n in self.names if n in above or n in beside))
-        return Block(both, columns(both.shapes, above), columns(both.shapes, beside))
-
-    def unflatten(self, v: Tensor) -> dict[str, Tensor]:
-        """A vector (D,) as a dict of tensors with the parameters' names and shapes."""
-        return unflatten(v, self.shapes)
+    y: Tensor
+    values: list[Tensor]
+    product: Product | None
+    items: int | None = None
 
 
-@dataclass(frozen=True)
-class Block:
-    """The rows and columns (index vectors) of a curvature operator, as a rectangular operator with its transpose."""
-
-    whole: Operator
-    rows: Tensor = field(repr=False)
-    columns: Tensor = field(repr=False)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(rows, columns)."""
-        return len(self.rows), len(self.columns)
-
-    @property
-    def T(self) -> Block:
-        """The transposed block."""
-        return replace(self, rows=self.columns, columns=self.rows)
-
-    def __matmul__(self, v: Tensor) -> Tensor:
-        """The product with a vector (columns,) or matrix (columns, k); ValueError for another shape."""
-        if v.ndim not in (1, 2) or v.shape[0] != self.shape[1]:
-            d = self.shape[1]
-            raise ValueError(f"the vector must have shape ({d},) or ({d}, k), got {tuple(v.shape)}")
-        spread = torch.zeros(self.whole.shape[0], *v.shape[1:], dtype=self.whole.dtype, device=self.whole.device)
-        spread[self.columns] = v.to(spread)
-        return (self.whole @ spread)[self.rows]
-
-    def dense(self) -> Tensor:
-        """The block itself (rows, columns), by as many products as its shorter side."""
-        if self.shape[0] < self.shape[1]:
-            return self.T.dense().T
-        return self @ torch.eye(self.shape[1], dtype=self.whole.dtype, device=self.whole.device)
+Build = Callable[[Leaves, Leaves, object, bool], _Built]        # (active leaves, all parameters, batch, second)
 
 
 def hessian(loss: Callable[[Leaves, object], Tensor], params: Mapping[str, Tensor], batches: Sequence, *,
-            weights: Sequence[float] | None = None, allow_unused: bool = False, memory: int = MEMORY,
+            weights: Weights = None, allow_unused: bool = False, memory: int = MEMORY,
             group: dist.ProcessGroup | None = None, compiled: bool = False) -> Operator:
     """The Hessian of the mean loss, H = sum_b (n_b / W) d2 L_b / dz2, as an operator.
 
-    loss(params, batch) is the mean over the batch's items; weights are the items per batch n_b (default: the leading
-    length of its tensors). Products are by double backward (Pearlmutter 1994) through kept graphs while they fit
-    `memory` bytes, rebuilt beyond. group: the processes that share the data, each with batches of its own
+    loss(params, batch) is the mean over the batch's items, or a model's output with that as .loss. weights are the
+    items per batch n_b: numbers, a function of the batch, or "rows", the leading length of its tensors. Without them
+    rows count, unless labels (-100, or several a row) could be counted too and would give other shares: then they are
+    asked for. Products are by double backward (Pearlmutter 1994) through kept graphs while they fit `memory` bytes,
+    rebuilt beyond. group: the processes that share the data, each with batches of its own
     (torch.distributed.group.WORLD under torchrun). compiled: trace the product and compile it, a quarter cheaper per
-    product for half a minute at the start. Raises ValueError for a loss that is random (dropout), not finite or not
-    scalar, for batch normalisation in training mode, for attention without a second derivative, for a product that
-    does not compile, and for parameters that the loss does not use, unless allow_unused, which gives them zero rows.
+    product for half a minute at the start. Each batch is checked as its graph is built, or by one gradient where its
+    graph is not kept; the first batch's gradient is taken twice. Raises ValueError, with the batch, for a loss that is
+    random (dropout), not finite or not scalar, for batch normalisation in training mode, for attention without a second
+    derivative, for a product that does not compile, and for parameters that the loss does not use, unless allow_unused,
+    which gives them zero rows. Activation checkpointing is switched off while it runs.
     """
+    function = opened(loss, "loss", "loss")
 
-    def build(active: Leaves, whole: Leaves, batch, second: bool) -> tuple[Tensor, Product | None]:
-        value = loss(whole, batch)
+    def build(active: Leaves, whole: Leaves, batch, second: bool) -> _Built:
+        value = function(whole, batch)
         if value.numel() != 1:
             raise ValueError(f"loss must return a scalar mean over the batch, got shape {tuple(value.shape)}")
         leaves = list(active.values())
@@ -176,14 +93,13 @@ def hessian(loss: Callable[[Leaves, object], Tensor], params: Mapping[str, Tenso
             slopes, vectors = zip(*live, strict=True)
             return grad(slopes, leaves, vectors, retain_graph=True, allow_unused=True)
 
-        found = [value] + [g for g in first if g is not None]
-        return torch.cat([g.detach().reshape(-1) for g in found]), product if second else None
+        return _Built(value, [value, *(g for g in first if g is not None)], product if second else None)
 
     return _operator("hessian", build, params, batches, weights, memory, group, compiled)
 
 
 def gauss_newton(outputs: Callable[[Leaves, object], Tensor], criterion: Callable[[Tensor, object], Tensor],
-                 params: Mapping[str, Tensor], batches: Sequence, *, weights: Sequence[float] | None = None,
+                 params: Mapping[str, Tensor], batches: Sequence, *, weights: Weights = None,
                  allow_unused: bool = False, memory: int = MEMORY,
                  group: dist.ProcessGroup | None = None) -> Operator:
     """The generalised Gauss-Newton matrix, sum_b (n_b / W) J_b' (d2 criterion / dy2) J_b, as an operator.
@@ -193,11 +109,15 @@ def gauss_newton(outputs: Callable[[Leaves, object], Tensor], criterion: Callabl
     in closed form and holds less memory. Options and errors are those of `hessian`.
     """
 
-    def bend(y: Tensor, batch) -> Callable[[Tensor], Tensor]:
+    function = opened(criterion, "loss", "criterion")
+
+    def bend(y: Tensor, batch) -> tuple[list[Tensor], Callable[[Tensor], Tensor]]:
         leaf = y.detach().requires_grad_()
-        value = criterion(leaf, batch)
+        value = function(leaf, batch)
         if value.numel() != 1:
             raise ValueError(f"criterion must return a scalar mean, got shape {tuple(value.shape)}")
+        if not value.requires_grad:
+            raise ValueError("criterion does not use the outputs; compute it from its first argument")
         slope, = grad(value.reshape(()), leaf, create_graph=True)
 
         def curve(u: Tensor) -> Tensor:
@@ -206,13 +126,13 @@ def gauss_newton(outputs: Callable[[Leaves, object], Tensor], criterion: Callabl
             second, = grad(slope, leaf, u, retain_graph=True, allow_unused=True)
             return torch.zeros_like(u) if second is None else second
 
-        return curve
+        return [value, slope], curve
 
     return _operator("gauss-newton", _sandwich(outputs, bend, allow_unused), params, batches, weights, memory, group)
 
 
 def fisher(outputs: Callable[[Leaves, object], Tensor], params: Mapping[str, Tensor], batches: Sequence, *,
-           weights: Sequence[float] | None = None, allow_unused: bool = False, memory: int = MEMORY,
+           weights: Weights = None, allow_unused: bool = False, memory: int = MEMORY,
            group: dist.ProcessGroup | None = None) -> Operator:
     """The Fisher matrix of softmax outputs (B, C), mean_i J_i' (diag p_i - p_i p_i') J_i, as an operator.
 
@@ -220,7 +140,7 @@ def fisher(outputs: Callable[[Leaves, object], Tensor], params: Mapping[str, Ten
     (Martens 2020, sec. 9). Options and errors are those of `hessian`; ValueError when C < 2.
     """
 
-    def bend(y: Tensor, batch) -> Callable[[Tensor], Tensor]:
+    def bend(y: Tensor, batch) -> tuple[list[Tensor], Callable[[Tensor], Tensor]]:
         if y.ndim != 2 or y.shape[1] < 2:
             raise ValueError(f"fisher needs softmax outputs (B, C) with C >= 2, got shape {tuple(y.shape)}")
         p = y.detach().softmax(-1)
@@ -230,13 +150,13 @@ def fisher(outputs: Callable[[Leaves, object], Tensor], params: Mapping[str, Ten
             u = u - u.gather(-1, top)
             return (p * u - p * (p * u).sum(-1, keepdim=True)) / len(p)
 
-        return curve
+        return [], curve
 
     return _operator("fisher", _sandwich(outputs, bend, allow_unused), params, batches, weights, memory, group)
 
 
 def empirical_fisher(losses: Callable[[Leaves, object], Tensor], params: Mapping[str, Tensor], batches: Sequence, *,
-                     weights: Sequence[float] | None = None, allow_unused: bool = False, memory: int = MEMORY,
+                     weights: Weights = None, allow_unused: bool = False, memory: int = MEMORY,
                      group: dist.ProcessGroup | None = None) -> Operator:
     """The empirical Fisher matrix, mean_i g_i g_i' with g_i the gradient of example i's loss, as an operator.
 
@@ -244,23 +164,25 @@ def empirical_fisher(losses: Callable[[Leaves, object], Tensor], params: Mapping
     curvature away from the optimum (Kunstner, Balles & Hennig 2019). Options and errors are those of `hessian`.
     """
 
-    def bend(y: Tensor, batch) -> Callable[[Tensor], Tensor]:
+    def bend(y: Tensor, batch) -> tuple[list[Tensor], Callable[[Tensor], Tensor]]:
         if y.ndim != 1 or len(y) != batch_size(batch):
             raise ValueError(f"losses must return one loss per example ({batch_size(batch)},), got {tuple(y.shape)}")
-        return lambda u: u / len(u)
+        return [], lambda u: u / len(u)
 
-    build = _sandwich(losses, bend, allow_unused)
+    build = _sandwich(losses, bend, allow_unused, "loss")
     return _operator("empirical-fisher", build, params, batches, weights, memory, group)
 
 
-def _sandwich(outputs, bend, allow_unused: bool) -> Build:
-    """The builder of v -> J' curve(J v), with the graphs of y and of J'u kept."""
+def _sandwich(outputs, bend, allow_unused: bool, name: str = "logits") -> Build:
+    """The builder of v -> J' curve(J v), with the graphs of y and of J'u kept; bend gives more values to check."""
+    function = opened(outputs, name, "losses" if name == "loss" else "outputs")
 
-    def build(active: Leaves, whole: Leaves, batch, second: bool) -> tuple[Tensor, Product | None]:
-        y = outputs(whole, batch)
+    def build(active: Leaves, whole: Leaves, batch, second: bool) -> _Built:
+        y = function(whole, batch)
+        more, curve = bend(y, batch)
+        items = math.prod(y.shape[:-1]) if name == "logits" else None
         if not second:
-            return y.detach().reshape(-1), None
-        curve = bend(y, batch)
+            return _Built(y, [y, *more], None, items)
         dual = torch.zeros_like(y, requires_grad=True)
         pulled = _slopes(y, active, allow_unused, True, dual)
         leaves = list(active.values())
@@ -272,7 +194,7 @@ def _sandwich(outputs, bend, allow_unused: bool) -> Build:
             pushed, = grad([g for g, _ in live], dual, [x for _, x in live], retain_graph=True)
             return grad(y, leaves, curve(pushed), retain_graph=True, allow_unused=True)
 
-        return y.detach().reshape(-1), product
+        return _Built(y, [y, *more], product, items)
 
     return build
 
@@ -288,24 +210,14 @@ def _slopes(y: Tensor, active: Leaves, allow_unused: bool, graph: bool,
     unused = [name for name, g in zip(active, found, strict=True) if g is None]
     if unused and not allow_unused:
         listed = ", ".join(unused)
-        raise ValueError(f"the function does not use {listed}; leave these out or set allow_unused=True")
+        raise ValueError(f"the function does not use {listed}; leave these out or set allow_unused=True, and call what uses "
+                         "them outside torch.no_grad and without a checkpointing of its own")
     return found
-
-
-def _nodes(y: Tensor) -> Iterator:
-    """Every node of the graph behind y, once."""
-    seen, waiting = set(), [y.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting += [parent for parent, _ in node.next_functions]
-            yield node
 
 
 def _refuse(y: Tensor) -> None:
     """Refuse what double backward gets wrong (batch statistics) or cannot do (fused attention kernels)."""
-    for node in _nodes(y):
+    for node in nodes(y):
         name = node.name()
         if "BatchNorm" in name and (getattr(node, "_saved_training", False) or getattr(node, "_saved_train", False)):
             raise ValueError("batch normalisation is in training mode, where the loss of an example depends on its "
@@ -329,9 +241,15 @@ class _Mean:
     group: dist.ProcessGroup | None
     compiled: bool
     fixed: frozenset[int] = frozenset()     # addresses of weights and data, which graphs refer to but do not own
+    precision: torch.dtype = torch.float64
 
-    def graph(self, names: Sequence[str], batch, second: bool = True) -> tuple[Tensor, Product | None, dict[int, int]]:
-        """(witness, product, {address: bytes} of what the graph saves) for the named parameters."""
+    @property
+    def what(self) -> str:
+        """What the checks call the function's value."""
+        return "the loss or its gradient" if self.kind == "hessian" else "the function or its criterion"
+
+    def graph(self, names: Sequence[str], batch, second: bool = True) -> tuple[_Built, dict[int, int]]:
+        """The graph for the named parameters, and {address: bytes} of what it saves."""
         active = {k: self.point[k].clone().requires_grad_() for k in names}
         held: dict[int, int] = {}
 
@@ -342,84 +260,102 @@ class _Mean:
             return x.detach()       # a node that saved its own output would keep itself alive
 
         whole = {k: active.get(k, self.point[k]) for k in self.point}
-        smooth = kept() if second else nullcontext()
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), saved_tensors_hooks(note, lambda x: x), smooth:
-            return *self.build(active, whole, batch, second), held
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), saved_tensors_hooks(note, lambda x: x), kept():
+            return self.build(active, whole, batch, second), held
+
+    def checked(self, i: int, second: bool = True) -> tuple[_Built, dict[int, int]]:
+        """The graph of batch i for all parameters; ValueError, with the batch, for chance and for what is not finite."""
+        with named(i):
+            made, held = steady(lambda: self.graph(tuple(self.point), self.batches[i], second), self.what)
+            check_values(made.values, self.what, self.batches[i])
+        return made, held
+
+    def witness(self, made: _Built | None = None) -> Tensor:
+        """The first batch's values in one vector, from its graph or evaluated anew without second derivatives."""
+        found = self.graph(tuple(self.point), self.batches[0], second=False)[0] if made is None else made
+        return torch.cat([x.detach().reshape(-1) for x in found.values])
 
 
 def _operator(kind: str, build: Build, params: Mapping[str, Tensor], batches: Sequence,
-              weights: Sequence[float] | None, memory: int, group: dist.ProcessGroup | None,
+              weights: Weights, memory: int, group: dist.ProcessGroup | None,
               compiled: bool = False) -> Operator:
-    """The weighted sum over batches of the products that `build` makes, after one check of the first batch."""
+    """The weighted sum over batches of the products that `build` makes, after a check of every batch."""
     check_params(params)
     batches = check_batches(batches)
-    items = [float(batch_size(b)) for b in batches] if weights is None else [float(w) for w in weights]
-    if len(items) != len(batches) or not all(0 < w < math.inf for w in items):
-        raise ValueError(f"weights must be {len(batches)} positive numbers, one per batch, got {weights}")
+    items = settle(batches, weights, group=group)
     point = {k: v.detach().clone() for k, v in params.items()}
     total = torch.tensor(sum(items), dtype=torch.float64, device=next(iter(point.values())).device)
     if group is not None:
         dist.all_reduce(total, group=group)
     mean = _Mean(kind, build, point, batches, items, float(total), memory, group, compiled)
-    first = mean.graph(tuple(point), batches[0])
-    again, _, seen = mean.graph(tuple(point), batches[0], second=False)
-    _check_repeats(first[0], again)
+    first, held = mean.checked(0)
+    again, seen = mean.graph(tuple(point), batches[0], second=False)
+    check_repeats(mean.witness(first), mean.witness(again), mean.witness, precision(first.y), mean.what)
     # while the first graph is alive, only what neither graph owns sits at the same address
-    mean = replace(mean, fixed=frozenset(seen) & frozenset(first[2]))
-    held = {place: size for place, size in first[2].items() if place not in mean.fixed}
-    return _assemble(mean, tuple(point), (first[1], sum(held.values())))
+    mean = replace(mean, fixed=frozenset(seen) & frozenset(held))
+    return _assemble(mean, tuple(point), (first, {p: size for p, size in held.items() if p not in mean.fixed}), weights is None)
 
 
-def _check_repeats(first: Tensor, again: Tensor) -> None:
-    """Refuse values that are not finite or that change from one evaluation to the next."""
-    if not bool(torch.isfinite(first).all()):
-        raise ValueError(f"the loss or its gradient is not finite at these parameters ({float(first[0])}); curvature "
-                         "needs a finite point")
-    # the same sums taken otherwise differ by a few eps; dropout changes them by far more
-    gap = float((first - again).norm())
-    if gap > 1e3 * torch.finfo(first.dtype).eps * float(first.norm()):
-        raise ValueError(f"the loss is random ({float(first[0]):.8g}, then {float(again[0]):.8g}; its gradient differs "
-                         f"by {gap:.1e} in norm); switch dropout to eval mode")
-
-
-def _assemble(mean: _Mean, names: tuple[str, ...], first: tuple[Product, int] | None) -> Operator:
-    """The operator of some parameters; first: the first batch's product and its bytes, where they are made already."""
+def _assemble(mean: _Mean, names: tuple[str, ...], first: tuple[_Built, dict[int, int]] | None,
+              counted: bool = False) -> Operator:
+    """The operator of some parameters; first: the first batch's graph, where all batches are still to be checked."""
     shapes = {k: tuple(mean.point[k].shape) for k in names}
     ready: list[Product | None] = []
-    used, rate = 0, 0.0
+    used, rate, new = 0, 0.0, first is not None
+    kinds, ratios = {v.dtype for v in mean.point.values()}, set()
     for i, batch in enumerate(mean.batches):
-        if used + rate * batch_size(batch) > mean.memory:
-            ready.append(None)
-            continue
+        fits = used + rate * batch_size(batch) <= mean.memory
+        made, held = None, {}
         if i == 0 and first is not None:
-            product, size = first
-            first = None
-        else:
-            _, product, held = mean.graph(names, batch)
-            size = sum(held.values())
+            (made, held), first = first, None
+        elif new:
+            made, held = mean.checked(i, second=fits)
+        elif fits:
+            made, held = mean.graph(names, batch)
+        if new:
+            kinds.add(precision(made.y))
+            ratios.add(None if made.items is None else made.items / batch_size(batch))
+        size, product = (sum(held.values()), made.product) if fits else (0, None)
         rate = max(rate, size / batch_size(batch))
-        fits = used + size <= mean.memory
+        fits = fits and used + size <= mean.memory
         used += size * fits
         if fits and mean.compiled:
             product = _compiled(product, [mean.point[k] for k in names])
         ready.append(product if fits else None)
+        del made, product
+    if counted and len(ratios) > 1:
+        raise ValueError("the outputs have other numbers of rows per example from batch to batch, so that a mean over them is "
+                         "none over examples: pass weights, the number of items in each batch's mean")
+    if new:
+        mean = replace(mean, precision=coarsest(kinds))
+
+    def parts(vectors: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        """(batch, column, product) for every batch and column."""
+        for i, (batch, held) in enumerate(zip(mean.batches, ready, strict=True)):
+            product = mean.graph(names, batch)[0].product if held is None else held
+            for j in range(vectors.shape[1]):
+                given = [x.to(mean.point[k].dtype) for k, x in unflatten(vectors[:, j], shapes).items()]
+                rows = zip(product(given), shapes.items(), strict=True)
+                yield i, j, flatten({k: vectors.new_zeros(shape) if row is None else row for row, (k, shape) in rows})
 
     def apply(vectors: Tensor) -> Tensor:
         total = torch.zeros_like(vectors)
-        for batch, held, weight in zip(mean.batches, ready, mean.items, strict=True):
-            product = mean.graph(names, batch)[1] if held is None else held
-            for j in range(vectors.shape[1]):
-                rows = product(list(unflatten(vectors[:, j], shapes).values()))
-                parts = zip(rows, shapes.items(), strict=True)
-                filled = {k: vectors.new_zeros(shape) if row is None else row for row, (k, shape) in parts}
-                total[:, j].add_(flatten(filled), alpha=weight / mean.total)
+        for i, j, part in parts(vectors):
+            total[:, j].add_(part, alpha=mean.items[i] / mean.total)
         if mean.group is not None:
             dist.all_reduce(total, group=mean.group)
+        if not bool(torch.isfinite(total).all()):       # rare: say where, by the same products again
+            check_values([vectors], "the vector of the product")
+            for i, _, part in parts(vectors):
+                with named(i):
+                    check_values([part], "the product with its curvature")
+            check_finite(total)
         return total
 
     like = next(iter(mean.point.values()))
     kept_graphs = sum(p is not None for p in ready)
-    return Operator(mean.kind, shapes, like.dtype, like.device, mean.total, kept_graphs, len(ready) - kept_graphs, used,
+    wide = torch.promote_types(like.dtype, torch.float32)
+    return Operator(mean.kind, shapes, wide, like.device, mean.precision, mean.total, kept_graphs, len(ready) - kept_graphs, used,
                     apply, lambda some: _assemble(mean, some, None))
 
 

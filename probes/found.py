@@ -100,13 +100,14 @@ def principal_directions(points: Sequence[Params], dimension: int | None = None,
 
 
 def gauss_newton_directions(outputs: Callable, criterion: Callable, params: Params, batches: Sequence,
-                            dimension: int | None = None) -> FoundSubspace:
+                            dimension: int | None = None, *,
+                            weights: Sequence[float] | Callable | str | None = None) -> FoundSubspace:
     """The leading eigenvectors of the Gauss-Newton matrix G' H G at params: where the loss bends most.
 
-    outputs, criterion and batches are those of `gauss_newton_spectrum`. dimension defaults to the rank, which is at
+    outputs, criterion, batches and weights are those of `gauss_newton_spectrum`. dimension defaults to the rank, which is at
     most the number of items times (classes - 1). Raises ValueError for a dimension above the rank.
     """
-    found = gauss_newton_spectrum(outputs, criterion, params, batches)
+    found = gauss_newton_spectrum(outputs, criterion, params, batches, weights=weights)
     d = _dimension(dimension, found.rank, "the Gauss-Newton matrix has")
     shapes = {name: tuple(x.shape) for name, x in params.items()}
     return _subspace("gauss-newton", found.vectors(d), found.values[:d], found.trace, shapes, params)

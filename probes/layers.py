@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from probes.inputs import check_values, named, steady
 from probes.layout import check_batches
 from probes.records import Estimate
 from probes.representation import ScaleCurve, gride, local_pca, mle, participation_ratio, two_nn
@@ -42,18 +43,20 @@ def layer_representations(states: Callable[[object], Mapping[str, Tensor]], batc
 
     states maps a batch to {layer: tensor (items, width)}, pooled so that a row is an example, and is called without
     gradients. k neighbours serve `mle` and `neighbourhood` of them `local_pca` (default a quarter of the points, at
-    most 100); both are cut to what the number of points allows. Raises ValueError for no batch and for states that
-    are not matrices or whose layers differ between batches.
+    most 100); both are cut to what the number of points allows. Raises ValueError for no batch and, with the batch, for
+    states that are no matrices, random or not finite, or whose layers differ from the first batch's.
     """
     parts: dict[str, list[Tensor]] = {}
     for i, batch in enumerate(check_batches(batches)):
-        with torch.no_grad():
-            found = states(batch)
+        with named(i), torch.no_grad():
+            found = steady(lambda batch=batch: states(batch), "a layer's state")
         if i and list(found) != list(parts):
             raise ValueError(f"every batch must give the same layers, got {list(found)} after {list(parts)}")
         for name, value in found.items():
             if value.ndim != 2:
                 raise ValueError(f"states of {name} must be (items, width), got shape {tuple(value.shape)}; pool the tokens")
+            with named(i):
+                check_values([value], f"a state of {name}")
             parts.setdefault(name, []).append(value.detach())
     return tuple(_layer(name, torch.cat(some), k, neighbourhood, ranks, seed) for name, some in parts.items())
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import fnmatch
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import SUPPORTED_NODES, tree_flatten, tree_unflatten
 
 Params = Mapping[str, Tensor]
 
@@ -82,29 +84,81 @@ def group_names(names: Sequence[str], groups) -> dict[str, tuple[str, ...]]:
 
 def batch_size(batch) -> int:
     """The common leading length of the batch's tensors; scalars and non-tensors belong to all examples."""
-    sizes = {leaf.shape[0] for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor) and leaf.ndim}
+    sizes = {leaf.shape[0] for leaf in open_batch(batch)[0] if isinstance(leaf, Tensor) and leaf.ndim}
     if len(sizes) != 1:
         found = f"leading lengths {sorted(sizes)}" if sizes else f"no tensor in {type(batch).__name__}"
-        raise ValueError(f"a batch must hold tensors with one leading example axis, got {found}")
+        raise ValueError(f"a batch must hold tensors with one leading example axis in a dict, tuple or dataclass, got {found}")
     return sizes.pop()
+
+
+def open_batch(batch) -> tuple[list, Callable[[Sequence], object]]:
+    """The leaves of a batch in order, and the function that puts as many others in their places.
+
+    Beside tensors, dicts, lists, tuples and named tuples, nested as they may be, a batch may be or hold any other
+    mapping (such as a tokenizer's UserDict) and any dataclass. The container that comes back is of the same type; a
+    mapping that cannot be changed comes back as a dict.
+    """
+    leaves, spec = tree_flatten(batch, is_leaf=lambda x: _fields(x) is not None)
+    parts = [(1, None) if _fields(leaf) is None else _open_fields(leaf) for leaf in leaves]
+    flat = [x for leaf, (_, inner) in zip(leaves, parts, strict=True) for x in ([leaf] if inner is None else inner[0])]
+
+    def rebuild(values: Sequence):
+        values, filled = list(values), []
+        for size, inner in parts:
+            part, values = values[:size], values[size:]
+            filled.append(part[0] if inner is None else inner[1](part))
+        return tree_unflatten(filled, spec)
+
+    return flat, rebuild
+
+
+def _fields(x) -> dict | None:
+    """What a container holds that torch does not open by itself: a mapping's items or a dataclass's fields."""
+    if isinstance(x, Tensor | dict | list | tuple):     # a subclass of dict that torch does not know is opened here
+        return dict(x) if isinstance(x, dict) and type(x) not in SUPPORTED_NODES else None
+    if isinstance(x, Mapping):
+        return dict(x)
+    if dataclasses.is_dataclass(x) and not isinstance(x, type):
+        return {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}
+    return None
+
+
+def _open_fields(x) -> tuple[int, tuple[list, Callable[[Sequence], object]]]:
+    """How many leaves such a container has, and (leaves, rebuild) of it."""
+    leaves, inside = open_batch(_fields(x))
+
+    def rebuild(values: Sequence):
+        if isinstance(x, Mapping) and not isinstance(x, MutableMapping):
+            return inside(values)
+        made = copy.copy(x)
+        for name, value in inside(values).items():
+            if isinstance(x, Mapping):
+                made[name] = value
+            else:
+                object.__setattr__(made, name, value)   # the dataclass may be frozen
+        return made
+
+    return len(leaves), (leaves, rebuild)
 
 
 def split_batch(batch):
     """The batch's per-example tensors, and the function that puts such tensors back in their places."""
-    leaves, spec = tree_flatten(batch)
+    leaves, fill = open_batch(batch)
     places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.ndim]
 
     def rebuild(tensors: Sequence[Tensor]):
         filled = list(leaves)
         for place, tensor in zip(places, tensors, strict=True):
             filled[place] = tensor
-        return tree_unflatten(filled, spec)
+        return fill(filled)
 
     return [leaves[i] for i in places], rebuild
 
 
 def check_batches(batches) -> list:
     """The batches as a non-empty list, each checked to have one leading example axis."""
+    if isinstance(batches, Mapping) or hasattr(batches, "_fields") or dataclasses.is_dataclass(batches):
+        raise ValueError(f"batches must be a list of batches, got one {type(batches).__name__}; pass [batch]")
     found = list(batches)
     if not found:
         raise ValueError("batches must hold at least one batch, got none; pass a list of batches of tensors")

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
-from probes.layout import Params, batch_size, check_batches, check_params, flatten, unflatten
+from probes.inputs import check_repeats, check_values, coarsest, named, opened, precision, settle, steady
+from probes.layout import Params, batch_size, check_batches, check_params, flatten, open_batch, unflatten
 from probes.records import Estimate, student
 
 MIXED = 1.1                 # largest split R-hat of chains that agree
@@ -42,7 +42,8 @@ class LearningCoefficient:
     the chains have reached it and the step is small enough. status is "ok", "not mixed" (rhat above 1.1), "not in
     equilibrium" (equipartition below 0.5 beyond its error), "step too large" (above 1.1 beyond it, or a variance of
     n beta L above 1.5 times its mean, which in a bowl it equals) or a refusal: then value is nan, and chain_values say
-    what the chains gave.
+    what the chains gave. precision names the coarsest dtype in the graph of the loss, whose rounding times n beta is the
+    smallest excess loss that the chains can see.
     """
 
     value: float
@@ -59,30 +60,32 @@ class LearningCoefficient:
     draws: int
     burn: int
     chain_values: tuple[float, ...] = field(repr=False)
+    precision: str
     status: str = "ok"
 
 
 def local_learning_coefficient(loss: Callable[[Params, object], Tensor], params: Params, batches: Sequence, *,
                                step: float, n: int | None = None, beta: float | None = None, gamma: float = 1.0,
                                chains: int = 8, draws: int = 2000, burn: int = 1000, confidence: float = 0.95,
-                               weights: Sequence[float] | None = None, route: str = "vmap",
+                               weights: Sequence[float] | Callable | str | None = None, route: str = "vmap",
                                stationary: bool = False, seed: int = 0) -> LearningCoefficient:
     """The local learning coefficient of loss(params, batch), a mean over items, at params = w*.
 
     Each chain starts at w* and repeats w <- w - step/2 (n beta grad L_b(w) + gamma (w - w*)) + sqrt(step) (x + x') / 2 with
     a batch b of its own, drawn by its number of items, and Gaussian vectors x' that serve as the next step's x: this
     average removes the error of first order in step (Leimkuhler & Matthews 2013). Every draw after the burn-in adds
-    L_b(w) - L_b(w*), so that the start counts with the loss of all batches. n counts items (default those of the batches)
-    and beta defaults to 1 / log n. step must stay below 1 / (n beta times the largest curvature the chains meet).
+    L_b(w) - L_b(w*), so that the start counts with the loss of all batches. n counts items (default those of the batches,
+    as `weights` counts them for `hessian`; where they could be rows or tokens, n or weights must say which) and beta
+    defaults to 1 / log n. step must stay below 1 / (n beta times the largest curvature the chains meet).
     route: "vmap" batches the chains, "leading" passes params with a leading chain axis and expects one loss per
     chain, "loop" takes chains one by one. stationary takes every L_b less its tangent at w*: w* is then stationary even
     where training ended before a minimum, and minibatches add no noise there (at a minimum of the whole loss, the control
-    variate of Baker et al. 2019). Raises ValueError for fewer than 4 chains or 4 draws, and for a step, n, beta
-    or gamma that is not positive.
+    variate of Baker et al. 2019). Raises ValueError for fewer than 4 chains or 4 draws, for a step, n, beta or gamma that
+    is not positive, and, with the batch, for a loss that is random or not finite at w*.
     """
     check_params(params)
     batches = check_batches(batches)
-    items = np.array([batch_size(b) for b in batches] if weights is None else weights, dtype=float)
+    items = np.array(settle(batches, weights, single=n is not None))
     n = int(items.sum()) if n is None else n
     if n < 3:
         raise ValueError(f"n must be at least 3 items, got {n}; give the size of the data set")
@@ -93,10 +96,9 @@ def local_learning_coefficient(loss: Callable[[Params, object], Tensor], params:
         raise ValueError(f"step, gamma and n beta must be positive, got {step}, {gamma} and {nbeta}")
     if route not in ROUTES:
         raise ValueError(f"route must be one of {', '.join(ROUTES)}, got {route!r}")
-    losses = _losses(loss, {name: tuple(p.shape) for name, p in params.items()}, route)
+    losses = _losses(opened(loss, "loss", "loss"), {name: tuple(p.shape) for name, p in params.items()}, route)
     start = flatten(params).detach().expand(chains, -1)
-    with torch.no_grad():
-        first = np.array([float(losses(start[:1], [b])[0]) for b in batches])
+    first, coarse = _at_start(losses, start[:1], batches)
     whole = float(items @ first / items.sum())
     tangents = _slopes(losses, start, batches) if stationary else None
     excess, virial = _chains(losses, start, batches, items / items.sum(), first, tangents, nbeta, gamma, step, draws, burn,
@@ -104,7 +106,24 @@ def local_learning_coefficient(loss: Callable[[Params, object], Tensor], params:
     with np.errstate(over="ignore"):                    # chains that run away are refused below
         scaled = nbeta * excess
     return _summary(scaled, virial, start.shape[1], len(batches) == 1, whole, confidence, nbeta=nbeta, gamma=gamma,
-                    step=step, chains=chains, draws=draws, burn=burn)
+                    step=step, chains=chains, draws=draws, burn=burn, precision=str(coarse).removeprefix("torch."))
+
+
+def _at_start(losses: Callable, start: Tensor, batches: list) -> tuple[np.ndarray, torch.dtype]:
+    """L_b(w*) of every batch, checked, and the coarsest dtype in the first one's graph."""
+    found = []
+    for i, batch in enumerate(batches):
+        with named(i), torch.no_grad():
+            value = steady(lambda batch=batch: losses(start, [batch]), "the loss")
+            if value.shape != (1,):
+                raise ValueError(f"loss must return a scalar, or one per chain for route='leading', got {tuple(value.shape[1:])}")
+            check_values([value], "the loss", batch)
+            found.append(float(value[0]))
+    w = start.clone().requires_grad_(True)
+    value = losses(w, batches[:1])
+    check_repeats(value.detach(), losses(w, batches[:1]).detach(), lambda: losses(w, batches[:1]).detach(), precision(value),
+                  "the loss")
+    return np.array(found), coarsest({precision(value), start.dtype})
 
 
 def _losses(loss: Callable, shapes: Mapping[str, tuple[int, ...]], route: str) -> Callable[[Tensor, list], Tensor]:
@@ -122,11 +141,16 @@ def _losses(loss: Callable, shapes: Mapping[str, tuple[int, ...]], route: str) -
         if route == "leading" and shared:
             return together(rows, chosen[0])
         if route == "vmap" and shared:
-            return torch.func.vmap(single, in_dims=(0, None), randomness="different")(rows, chosen[0])
+            return torch.func.vmap(lambda row: single(row, chosen[0]), randomness="different")(rows)
         if route == "vmap" and len({batch_size(b) for b in chosen}) == 1:
-            stacked = tree_map(lambda *x: torch.stack(x) if isinstance(x[0], Tensor) else x[0], *chosen)
-            axes = tree_map(lambda x: 0 if isinstance(x, Tensor) else None, stacked)
-            return torch.func.vmap(single, in_dims=(0, axes), randomness="different")(rows, stacked)
+            leaves, rebuild = open_batch(chosen[0])
+            columns = zip(*(open_batch(b)[0] for b in chosen), strict=True)
+            stacked = {i: torch.stack(x) for i, x in enumerate(columns) if isinstance(x[0], Tensor)}
+
+            def apart(row: Tensor, tensors: dict[int, Tensor]) -> Tensor:
+                return single(row, rebuild([tensors.get(i, leaf) for i, leaf in enumerate(leaves)]))
+
+            return torch.func.vmap(apart, randomness="different")(rows, stacked)
         alone = together if route == "leading" else lambda row, b: single(row[0], b)[None]
         return torch.cat([alone(row[None], b) for row, b in zip(rows, chosen, strict=True)])
 

@@ -16,6 +16,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from probes.inputs import check_values, opened, steady
 from probes.records import Estimate
 
 Logits = Callable[[Tensor, Tensor], Tensor]
@@ -62,13 +63,15 @@ def prompt_reachability(logits: Logits, pairs: Sequence[tuple[Tensor, int]], voc
     relaxed(weights (B, k, V), context), the same model on one-hot rows, only the `candidates` exchanges per place
     with the steepest gradient are tried (greedy coordinate gradient, Zou et al. 2023); without it all are. Every
     candidate is evaluated exactly, and the search stops as soon as one reaches the target. Raises ValueError for
-    an empty vocabulary or a target outside the logits.
+    an empty vocabulary, a target outside the logits, and logits that are random or NaN.
     """
     vocabulary = torch.as_tensor(vocabulary)
     if vocabulary.ndim != 1 or not len(vocabulary) or longest < 0 or candidates < 1 or rounds < 0 or chunk < 1:
         raise ValueError("vocabulary must be a non-empty vector of token ids, longest and rounds >= 0, candidates and "
                          f"chunk >= 1, got {tuple(vocabulary.shape)}, {longest}, {rounds}, {candidates}, {chunk}")
-    search = _Search(logits, relaxed, vocabulary, candidates, rounds, chunk)
+    plain = opened(logits, "logits", "logits")
+    soft = None if relaxed is None else opened(relaxed, "logits", "relaxed")
+    search = _Search(plain, soft, vocabulary, candidates, rounds, chunk)
     grouped: dict[tuple[int, ...], list[int]] = {}
     contexts = [torch.as_tensor(context) for context, _ in pairs]
     for i, context in enumerate(contexts):
@@ -102,7 +105,7 @@ class _Search:
         """The records of all targets of one context."""
         empty = self.vocabulary.new_zeros(1, 0)
         with torch.no_grad():
-            base = self.logits(empty, context)[0]
+            base = steady(lambda: self.logits(empty, context), "logits")[0]
         outside = [y for y in targets if not 0 <= y < len(base)]
         if outside:
             raise ValueError(f"targets must be token ids between 0 and {len(base) - 1}, got {outside[0]}")
@@ -135,6 +138,8 @@ class _Search:
                 loss.append(-torch.log_softmax(y, -1)[:, wanted])
                 winner.append(y.argmax(-1))
         loss, winner = torch.cat(loss), torch.cat(winner)
+        if bool(loss.isnan().any()):                        # infinity is a token that a mask forbids
+            check_values([loss], "-log p of a target")
         made = []
         for j, target in enumerate(targets):
             hits = (winner == target).nonzero()[:, 0]

@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probes.inputs import check_repeats, check_values, coarsest, named, opened, precision, standing, steady
 from probes.layout import (
     batch_size,
     check_batches,
+    check_finite,
     check_params,
     columns,
     flatten,
@@ -39,8 +41,9 @@ class Response:
     """G = dy/dz at one point, held as a matrix when it fits the budget and as an operator otherwise.
 
     outputs (N, C) are y at the point; matrix (N, C, M) is G or None; names and shapes give the order of the M
-    columns. route is "vmap", or "loop" for one example at a time; `note` says why it was needed. status is
-    "exact" (derivatives by reverse mode, rounding only) or "not finite".
+    columns. route is "vmap", or "loop" for one example at a time; `note` says why it was needed. precision is the
+    coarsest dtype in the graph, and status "exact" (derivatives by reverse mode, rounding of dtype only) or the coarser
+    dtype that rounds: "rounded in bfloat16".
     """
 
     outputs: Tensor
@@ -49,6 +52,7 @@ class Response:
     route: str
     note: str
     status: str
+    precision: torch.dtype
     _function: Outputs = field(repr=False)
     _params: dict[str, Tensor] = field(repr=False)
     _batches: list = field(repr=False)
@@ -67,7 +71,7 @@ class Response:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype in which G is computed: that of the outputs."""
+        """The dtype in which G is held: that of the outputs, float32 at least."""
         return self.outputs.dtype
 
     def matvec(self, dz: Tensor | Mapping[str, Tensor]) -> Tensor:
@@ -95,6 +99,8 @@ class Response:
             pairs = zip(rows, unflatten(dz, self.shapes).values(), strict=True)
             total = sum((torch.sum(row * d) for row, d in pairs if row is not None), dual.sum() * 0)
             parts.append(torch.autograd.grad(total, dual)[0])
+            with named(len(parts) - 1):
+                check_values(parts[-1:], "the product of G")
         return torch.cat(parts)
 
     def rmatvec(self, dy: Tensor) -> Tensor:
@@ -109,8 +115,11 @@ class Response:
         if dy.ndim == 3:
             return torch.stack([self.rmatvec(column) for column in dy.unbind(2)], dim=-1)
         total, start = torch.zeros(m, dtype=self.dtype, device=self.outputs.device), 0
-        for y, z in self._forwards():
-            total += _pull(y, z, dy[start:start + len(y)])
+        for i, (y, z) in enumerate(self._forwards()):
+            pulled = _pull(y, z, dy[start:start + len(y)])
+            with named(i):
+                check_values([pulled], "the product of G'")
+            total += pulled
             start += len(y)
         return total
 
@@ -133,6 +142,7 @@ class Response:
             part, width = self._restricted(block), sum(math.prod(self.shapes[k]) for k in block)
             part._add_kernel(total, None if root is None else root[start:start + width])
             start += width
+        check_finite(total)
         return total
 
     def per_example(self) -> Iterator[Tensor]:
@@ -281,37 +291,59 @@ def response(outputs: Outputs, params: Mapping[str, Tensor], batches: Sequence, 
              budget: int = BUDGET, route: str | None = None) -> Response:
     """The response G = dy/dz of the outputs to all parameters, at params, example by example.
 
-    y = outputs(params, batch) has shape (B, C); a batch is a tuple, named tuple or dict of tensors with a
-    leading example axis, and the examples must not interact. G has shape (N, C, M), N over all batches in
-    order; it is formed when N C M numbers fit `budget` bytes and stays an operator otherwise. `chunk`
-    examples are differentiated at once. route=None uses vmap and, where the function cannot be mapped
-    (control flow that depends on data), one example at a time; "vmap" or "loop" insists. Raises ValueError
-    when an example's outputs depend on its neighbours or on chance.
+    y = outputs(params, batch) has shape (B, C), or is a model's output with that as .logits; a batch is a tuple, named
+    tuple, mapping or dataclass of tensors with a leading example axis, and the examples must not interact. G has shape
+    (N, C, M), N over all batches in order; it is formed when N C M numbers fit `budget` bytes and stays an operator
+    otherwise. `chunk` examples are differentiated at once. route=None uses vmap and, where the function cannot be mapped
+    (control flow that depends on data), one example at a time; "vmap" or "loop" insists. Raises ValueError, with the
+    batch, when outputs or G are not finite, when an example's outputs depend on its neighbours or on chance.
     """
     check_params(params)
     batches = check_batches(batches)
     if chunk < 1 or route not in (None, "vmap", "loop"):
         raise ValueError(f"chunk must be >= 1 and route None, 'vmap' or 'loop', got {chunk} and {route!r}")
-    params = dict(params)
-    with torch.no_grad():
-        parts = [outputs(dict(params), batch) for batch in batches]
-    for y, batch in zip(parts, batches, strict=True):
-        if y.ndim != 2 or len(y) != batch_size(batch):
-            raise ValueError(f"outputs must return (B, C) = ({batch_size(batch)}, C), got {tuple(y.shape)}")
+    params, function, parts = dict(params), opened(outputs, "logits", "outputs"), []
+    for i, batch in enumerate(batches):
+        with named(i), torch.no_grad():
+            y = steady(lambda batch=batch: function(dict(params), batch), "the outputs")
+            if y.ndim != 2 or len(y) != batch_size(batch):
+                raise ValueError(f"outputs must return (B, C) = ({batch_size(batch)}, C), got {tuple(y.shape)}")
+            check_values([y], "an output")
+            parts.append(y)
     y = torch.cat(parts).detach()
     shapes = {k: tuple(v.shape) for k, v in params.items()}
-    status = "exact" if bool(torch.isfinite(y).all()) else "not finite"
-    found = Response(y, None, shapes, route or "vmap", "", status, outputs, params, batches, chunk, budget)
-    found, first = _with_route(found, insist=route is not None)
+    found = Response(y, None, shapes, route or "vmap", "", "exact", y.dtype, function, params, batches, chunk, budget)
+    found, first = _with_route(_graded(found), insist=route is not None)
     if math.prod(found.shape) * y.element_size() > budget:
         return found
     matrix, start = y.new_empty(found.shape), 0
     for value, rows in found._rows(chunk) if len(y) > 1 else [first]:
-        _check_alone(value, y[start:start + len(value)])
+        _check_alone(value, y[start:start + len(value)], found.precision)
         matrix[start:start + len(value)] = rows
         start += len(value)
-    finite = bool(torch.isfinite(matrix).all())
-    return replace(found, matrix=matrix, status="exact" if finite else "not finite")
+    finite = torch.isfinite(matrix).flatten(1).all(1)
+    if not bool(finite.all()):
+        ends = torch.tensor([batch_size(b) for b in batches]).cumsum(0)
+        with named(int((ends <= int((~finite).nonzero()[0])).sum())):
+            check_values([matrix[~finite]], "the derivative of an output")
+    return replace(found, matrix=matrix)
+
+
+def _graded(found: Response) -> Response:
+    """The response with its precision, from the graph of the first example, whose outputs must repeat themselves."""
+    tensors, rebuild = split_batch(found._batches[0])
+    part = rebuild([t[:1] for t in tensors])
+
+    def once() -> Tensor:
+        _, active = found._point(True)
+        with torch.enable_grad():
+            return found._function(active, part)
+
+    y = once()
+    check_repeats(y.detach().reshape(-1), once().detach().reshape(-1), lambda: once().detach().reshape(-1), precision(y),
+                  "an output")
+    coarse = coarsest({precision(y), *(p.dtype for p in found._params.values())})
+    return replace(found, precision=coarse, status=standing(coarse, found.dtype))
 
 
 def _with_route(found: Response, insist: bool) -> tuple[Response, tuple[Tensor, Tensor]]:
@@ -330,14 +362,14 @@ def _with_route(found: Response, insist: bool) -> tuple[Response, tuple[Tensor, 
             found = replace(found, route="loop", note=f"vmap was not possible, {reason}")
     if found.route == "loop":
         made = found._looped(first, rebuild)
-    _check_alone(made[0], found.outputs[:1])
+    _check_alone(made[0], found.outputs[:1], found.precision)
     return found, made
 
 
-def _check_alone(alone: Tensor, together: Tensor) -> None:
+def _check_alone(alone: Tensor, together: Tensor, precision: torch.dtype) -> None:
     """Refuse outputs that change when an example is evaluated alone: G would not be its derivative."""
     # kernels round differently at other batch sizes, by tens of eps; sqrt(eps) is well above that
-    bound = math.sqrt(torch.finfo(alone.dtype).eps) * (1 + together.abs().max())
+    bound = math.sqrt(torch.finfo(precision).eps) * (1 + together.abs().max())
     gap = (alone - together).abs().max()
     if gap > bound:
         raise ValueError(

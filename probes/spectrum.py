@@ -14,7 +14,8 @@ from torch import Tensor
 
 from probes import lanczos
 from probes.density import Density, DensityCurve, density
-from probes.layout import batch_size
+from probes.inputs import check_values, named, opened, settle
+from probes.layout import batch_size, check_batches
 from probes.output_curvature import output_curvature
 from probes.response import BUDGET, CHUNK, Response, response
 from probes.trace import trace
@@ -59,9 +60,9 @@ class Spectrum:
     """Every nonzero eigenvalue of a positive semidefinite matrix (D, D), in decreasing order.
 
     Eigenvalues below `resolution` cannot be told from zero at this precision and are left out; rank counts
-    the rest. examples is the number of items averaged over. status is "exact", "not finite", or "indefinite"
-    when the criterion is not convex in the outputs and negative eigenvalues occur (then values are ordered by
-    magnitude).
+    the rest. examples is the number of items averaged over. status is that of the response, "exact" or the dtype
+    that rounds, with "indefinite" when the criterion is not convex in the outputs and negative eigenvalues occur
+    (then values are ordered by magnitude).
     """
 
     values: Tensor
@@ -127,22 +128,25 @@ def end_eigenpairs(op, *, tol: float = 1e-3, seed: int = 0, max_products: int = 
 
 
 def gauss_newton_spectrum(outputs: Callable, criterion: Callable, params: Mapping[str, Tensor],
-                          batches: Sequence, *, weights: Sequence[float] | None = None, chunk: int = CHUNK,
-                          budget: int = BUDGET, route: str | None = None) -> Spectrum:
+                          batches: Sequence, *, weights: Sequence[float] | Callable | str | None = None,
+                          chunk: int = CHUNK, budget: int = BUDGET, route: str | None = None) -> Spectrum:
     """All nonzero eigenvalues of the Gauss-Newton matrix sum_b (n_b / W) J_b' (d2 criterion / dy2) J_b.
 
     They are those of the Gram matrix S G G' S', where S'S is the criterion's curvature in the outputs; for
     softmax cross entropy it has N (C - 1) rows, so C reverse sweeps give the whole spectrum.
-    criterion(outputs, batch) is a mean over the batch; outputs are (B, C) per example as in `response`, which
-    may raise. Raises ValueError when the criterion couples the examples.
+    criterion(outputs, batch) is a mean over the batch, of as many items as `weights` says (as for `hessian`); outputs
+    are (B, C) per example as in `response`, which may raise. Raises ValueError when the criterion couples the examples
+    or is not finite.
     """
-    batches = list(batches)
+    batches, function = check_batches(batches), opened(criterion, "loss", "criterion")
+    items = settle(batches, weights)
     g = response(outputs, params, batches, chunk=chunk, budget=budget, route=route)
-    items = [batch_size(b) for b in batches] if weights is None else list(weights)
     blocks, start = [], 0
-    for batch, weight in zip(batches, items, strict=True):
+    for i, (batch, weight) in enumerate(zip(batches, items, strict=True)):
         y = g.outputs[start:start + batch_size(batch)]
-        blocks.append(output_curvature(criterion, y, batch) * (weight / sum(items)))
+        with named(i):
+            check_values([function(y, batch)], "the criterion", batch)
+            blocks.append(output_curvature(function, y, batch) * (weight / sum(items)))
         start += len(y)
     whole = torch.cat(blocks)
     bend, turn = torch.linalg.eigh(whole)                                   # (N, C), (N, C, C)
@@ -153,7 +157,7 @@ def gauss_newton_spectrum(outputs: Callable, criterion: Callable, params: Mappin
     status = g.status
     if bool((sign < 0).any()):
         # S G G' S' times signs is similar to a symmetric matrix through the root of the Gram matrix
-        status = "indefinite" if status == "exact" else status
+        status = "indefinite" if status == "exact" else f"indefinite, {status}"
         values, vectors = torch.linalg.eigh(gram)
         half = vectors * values.clamp_min(0).sqrt()
         values, inner = torch.linalg.eigh((half.T * sign) @ half)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from probes.curvature import Operator, hessian
-from probes.layout import columns, group_names
+from probes.layout import check_batches, columns, group_names
 from probes.records import Estimate, student
 from probes.spectrum import Density, Spectrum, density, end_eigenpairs, gauss_newton_spectrum, trace
 
@@ -46,6 +46,7 @@ class BlockSummary:
     standard error 0 where they are exact; negative_mass carries the error of the quadrature in its interval,
     the others that of the random vectors. spectrum says whose eigenvalues the effective dimension sums at ridge:
     "gauss-newton" (exact), or "positive part" of the block's own. gauss_newton_trace is None without outputs.
+    precision names the coarsest dtype in the graph, whose rounding the operator's products carry.
     route is "dense" (diagonalised; every number exact but for rounding), "shared" (the same, cut from a larger
     group's matrix) or "iterative". products counts the operator's products, 0 where another group has paid.
     """
@@ -63,6 +64,7 @@ class BlockSummary:
     gauss_newton_trace: float | None
     route: str
     products: int
+    precision: str
     density: Density = field(repr=False)
 
     @property
@@ -89,7 +91,7 @@ def by_layer(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 def summaries(source: Operator | Callable, groups: Groups | None = None, *,
               params: Mapping[str, Tensor] | None = None, batches: Sequence | None = None,
               outputs: Callable | None = None, criterion: Callable | None = None,
-              weights: Sequence[float] | None = None, ridge: float = 1e-3, probes: int = 10, steps: int = 50,
+              weights: Sequence[float] | Callable | str | None = None, ridge: float = 1e-3, probes: int = 10, steps: int = 50,
               budget: int = 32, dense: int | None = None, tol: float = 1e-3, seed: int = 0,
               allow_unused: bool = False) -> tuple[BlockSummary, ...]:
     """The curvature of each group of parameters, in the order of the groups.
@@ -106,6 +108,7 @@ def summaries(source: Operator | Callable, groups: Groups | None = None, *,
     """
     if not ridge > 0:
         raise ValueError(f"ridge must be positive, in units of the curvature, got {ridge}")
+    batches = None if batches is None else check_batches(batches)
     given = params is not None and batches is not None
     if (outputs is None) != (criterion is None) or (outputs is not None and not given):
         raise ValueError("the Gauss-Newton spectrum takes outputs, criterion, params and batches together")
@@ -146,6 +149,7 @@ def summaries(source: Operator | Callable, groups: Groups | None = None, *,
         found[label] = BlockSummary(
             name=label, names=names, size=size, **measured, negative_mass=measured["density"].negative_mass(),
             effective_dimension=_effective(measured["density"], gauss_newton, ridge),
+            precision=str(op.precision).removeprefix("torch."),
             ridge=ridge, spectrum="positive part" if gauss_newton is None else "gauss-newton",
             gauss_newton_trace=None if gauss_newton is None else gauss_newton.trace)
     return tuple(found[label] for label in wanted)

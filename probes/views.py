@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from probes.inputs import check_values, coarsest, named, opened, precision, steady
 from probes.layout import check_batches, check_params, flatten, unflatten
 from probes.response import Outputs, Response, response
 
@@ -38,20 +39,22 @@ def jacobian_map(function: Callable[[dict[str, Tensor]], Tensor], at: Mapping[st
 
     J'w is one reverse sweep and J v = d <J'w, v> / dw a sweep through that sweep, vmapped over columns, `chunk` at a
     time (None: all): cheaper than forward mode on transformers and possible where a kernel has none. The function
-    returns a tensor of any shape, flattened. Raises TypeError or ValueError for a point that is no dict of floating
-    tensors of one kind.
+    returns a tensor of any shape, flattened, or a model's output with that as .logits. Raises TypeError or ValueError for
+    a point that is no dict of floating tensors of one kind, and for values that are random or not finite.
     """
     check_params(at)
     shapes, point = {k: tuple(v.shape) for k, v in at.items()}, flatten(at).detach()
+    plain = opened(function, "logits", "the function")
     with torch.no_grad():           # parameters that the function closes over may require gradients; J does not
-        value, pull = torch.func.vjp(lambda z: function(unflatten(z, shapes)).reshape(-1), point)
+        value, pull = steady(lambda: torch.func.vjp(lambda z: plain(unflatten(z, shapes)).reshape(-1), point), "the function")
+    check_values([value], "the function")
 
     def rmatvec(w: Tensor) -> Tensor:
         return _by_columns(lambda column: pull(column)[0], w, len(value), chunk)
 
     def matvec(v: Tensor) -> Tensor:
         def push(column: Tensor) -> Tensor:
-            return torch.func.vjp(lambda w: pull(w)[0], torch.zeros_like(value))[1](column)[0]
+            return torch.func.vjp(lambda w: pull(w)[0], torch.zeros_like(value))[1](column.to(point.dtype))[0]
 
         return _by_columns(push, v, len(point), chunk)
 
@@ -181,7 +184,8 @@ class LinearRegime:
 
     shift (N,) is |G_i u|; median (K,), quantiles (K, L) at `levels` and share (K,), of examples with eta <= limit, are
     over the examples. largest is the largest scale up to which the median stays at most `limit`, 0 if none does.
-    rounding (K,) is the median of eps |y_i| / |s G_i u|: an eta of that size is noise. status is "ok" or "not finite".
+    rounding (K,) is the median of eps |y_i| / |s G_i u|, with the eps of `precision`, the coarsest dtype in the graph: an
+    eta of that size is noise. status is "ok", or "not finite" where a step leads out of the function's domain.
     """
 
     scales: Tensor
@@ -194,6 +198,7 @@ class LinearRegime:
     limit: float
     largest: float
     rounding: Tensor
+    precision: torch.dtype
     status: str
 
 
@@ -205,7 +210,8 @@ def linear_regime(outputs: Outputs, params: Mapping[str, Tensor], direction: Map
     G_i u takes two reverse sweeps for all scales. A control per example is a parameter with a leading example axis; it
     takes a single batch. eta grows like s where the remainder is quadratic; it is infinite for an example that u moves
     at second order only and zero for one that it does not move. Raises ValueError for scales that are not positive and
-    increasing, and for a direction that does not fit the parameters.
+    increasing, for a direction that does not fit the parameters, and, with the batch, for outputs that are random or not
+    finite at the point.
     """
     check_params(params)
     batches, s = check_batches(batches), torch.as_tensor(scales, dtype=torch.float64)
@@ -214,19 +220,26 @@ def linear_regime(outputs: Outputs, params: Mapping[str, Tensor], direction: Map
     if {k: v.shape for k, v in direction.items()} != {k: v.shape for k, v in params.items()}:
         raise ValueError(f"direction must have the names and shapes of the parameters {tuple(params)}, got {tuple(direction)}")
     params, u = dict(params), flatten({k: direction[k] for k in params})
+    function = opened(outputs, "logits", "outputs")
     shift, start, moved = [], [], []
-    for batch in batches:
-        at = jacobian_map(lambda z, b=batch: outputs(z, b), params)
+    for i, batch in enumerate(batches):
+        with named(i):
+            at = jacobian_map(lambda z, b=batch: function(z, b), params)
         with torch.no_grad():
-            start.append(outputs(params, batch).double())
-            reached = [outputs({k: v + float(x) * direction[k] for k, v in params.items()}, batch) for x in s]
-        shift.append(at.matvec(u.to(at.dtype)).reshape(start[-1].shape).double())
+            start.append(function(params, batch).double())
+            reached = [function({k: v + float(x) * direction[k] for k, v in params.items()}, batch) for x in s]
+        shift.append(at.matvec(u).reshape(start[-1].shape).double())
+        with named(i):
+            check_values(shift[-1:], "the derivative of the outputs")
         moved.append(torch.stack(reached).double() - start[-1])
     y, linear, moved = torch.cat(start), torch.cat(shift), torch.cat(moved, dim=1)
     s = s.to(y.device)
     size, rest = linear.norm(dim=-1), (moved - s[:, None, None] * linear).norm(dim=-1)
     eta = torch.where(rest == 0, 0.0, rest / (s[:, None] * size))
-    rounding = torch.finfo(u.dtype).eps * y.norm(dim=-1) / (s[:, None] * size)
+    with torch.enable_grad():
+        graph = function({k: v.detach().clone().requires_grad_() for k, v in params.items()}, batches[0])
+    coarse = coarsest({precision(graph), u.dtype})
+    rounding = torch.finfo(coarse).eps * y.norm(dim=-1) / (s[:, None] * size)
     median = _quantiles(eta, [0.5])[:, 0]
     within = int((~(median <= limit)).to(torch.int64).cumsum(0).eq(0).sum())
     return LinearRegime(
@@ -240,7 +253,8 @@ def linear_regime(outputs: Outputs, params: Mapping[str, Tensor], direction: Map
         limit=limit,
         largest=float(s[within - 1]) if within else 0.0,
         rounding=_quantiles(rounding, [0.5])[:, 0],
-        status="ok" if bool(torch.isfinite(moved).all() and torch.isfinite(linear).all()) else "not finite",
+        precision=coarse,
+        status="ok" if bool(torch.isfinite(moved).all()) else "not finite",
     )
 
 

@@ -50,7 +50,14 @@ def _rank(rank, place):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2)
     _, batches = problem()
-    torch.save(measured(batches[:2] if rank == 0 else batches[2:], group=dist.group.WORLD), f"{place}/{rank}.pt")
+    found = measured(batches[:2] if rank == 0 else batches[2:], group=dist.group.WORLD)
+    x, y = batches[rank]                                # one batch each, with labels left out in the second process only
+    labelled = (x, torch.cat([y.new_full((rank,), -100), y[rank:]]))
+    try:
+        hessian(lambda p, b: losses(p, b).mean(), problem()[0], [labelled], group=dist.group.WORLD)
+    except ValueError as error:
+        found["refused"] = str(error)
+    torch.save(found, f"{place}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -60,5 +67,6 @@ def test_two_processes_equal_one(tmp_path):
     for rank in (0, 1):
         found = torch.load(tmp_path / f"{rank}.pt")
         assert float(found["examples"]) == 18
+        assert "weights=" in found["refused"]           # by both: one process alone would leave the other waiting
         for name, value in whole.items():
             torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-10, msg=lambda m, name=name: f"{name}: {m}")
