@@ -227,23 +227,27 @@ def per_example_lq(G, y0, loss, r, *, tolerance=1e-10, max_iterations=200) -> Co
     X = E.T @ G
     K = (X / R) @ np.swapaxes(X, 1, 2)                          # (N, c, c)
     a, y, phi = np.zeros((N, E.shape[1])), y0.copy(), loss.value(y0)
-    first, done, iterations = None, np.zeros(N, bool), 0
+    first, done, stuck, iterations = None, np.zeros(N, bool), np.zeros(N, bool), 0
     for iterations in range(max_iterations + 1):
         rho = a - loss.gradient(y) @ E
         K_rho = np.einsum("nab,nb->na", K, rho)
         norm = np.sqrt(np.maximum(np.sum(rho * K_rho, -1), 0.0))
         first = norm if first is None else first
         done = np.isfinite(norm) & (norm <= tolerance * np.maximum(first, np.finfo(float).tiny))
-        if done.all() or iterations == max_iterations:
+        if (done | stuck).all() or iterations == max_iterations:
             break
         S = roots(E.T @ loss.hessian(y) @ E)
         St = np.swapaxes(S, 1, 2)
-        half = np.linalg.solve(np.eye(S.shape[-1]) + St @ K @ S, St @ K_rho[..., None])
+        X, b = St @ K @ S, St @ K_rho[..., None]
+        try:
+            half = np.linalg.solve(np.eye(S.shape[-1]) + X, b)
+        except LinAlgError:
+            half = np.array([_solve_shifted(x, v[:, 0]) for x, v in zip(X, b, strict=True)])[..., None]
         step = (S @ half)[..., 0] - rho
         K_step = np.einsum("nab,nb->na", K, step)
         slope, shift = np.sum(rho * K_step, -1), -K_step @ E.T
         pull, t, low, high = np.sum(step * K_step, -1), np.ones(N), np.zeros(N), np.ones(N)
-        searching = ~done & ~(np.abs(slope) <= 1e-11 * np.abs(phi))
+        searching = ~done & ~stuck & ~(np.abs(slope) <= 1e-11 * np.abs(phi))
         for last in [False] * 60 + [True]:
             if last:                                            # as far as is known to descend
                 t = np.where(searching, low, t)
@@ -256,9 +260,8 @@ def per_example_lq(G, y0, loss, r, *, tolerance=1e-10, max_iterations=200) -> Co
                 break
             high, low = np.where(searching & over, t, high), np.where(searching & under, t, low)
             t = np.where(searching, 0.5 * (low + high), t)
-        move = ~done & (t > 0.0) & np.isfinite(phi_new)
-        if not move.any():
-            break
+        move = ~done & ~stuck & (t > 0.0) & np.isfinite(phi_new)
+        stuck = ~done & ~move
         a, y, phi = (np.where(move.reshape(-1, *[1] * (new.ndim - 1)), new, old)
                      for new, old in ((a_new, a), (y_new, y), (phi_new, phi)))
     z = -np.einsum("nc,ncm->nm", a @ E.T, G) / R
