@@ -9,6 +9,7 @@ import torch
 from control_problems import residual_network
 
 from theory import CrossEntropy, Quadratic, ensemble_lq, per_example_lq
+from theory.attention import cone_residual
 from theory.convex import budget_law, budget_program, condensed_box, robust_control, worst_disturbance
 from theory.ensemble import _searched
 from theory.game import game
@@ -129,6 +130,7 @@ NAN = [
     (lambda v: robust_control(np.ones((2, 3)), np.ones(2), np.full((2, 2), v), 1.0, 1.0), "must be finite"),
     (lambda v: condensed_box([np.full((2, 2), v)], np.eye(2), np.ones(2), 1.0, 1.0), "G and g must be finite"),
     (lambda v: game([np.full((2, 2), v)], [np.ones((2, 1))], [np.ones((2, 1))], 1.0, 1.0, 1.0), "must be finite"),
+    (lambda v: cone_residual(np.full((2, 3), v), np.ones((1, 3))), "must be finite"),
     (lambda v: steps_to_share([1.0, 2.0], [1.0, v], 0.1, 0.9), "energies"),
     (lambda v: sparse_path(np.full((1, 2, 3), v), np.ones((1, 2)), CrossEntropy(np.zeros(1, int)), 1.0, "abc"), "must be finite"),
 ]
