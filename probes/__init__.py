@@ -2,25 +2,27 @@
 
 from probes.cone import PrefixCone, prefix_cone
 from probes.controllability import (
-    LeastEnergy,
     LinearSystem,
     OutputGramian,
     Reach,
-    Reachability,
     axis_places,
-    departure,
     gramian,
-    least_energy,
     linearize,
-    margin_shift,
     output_gramian,
-    reach_table,
-    reachability,
     reachable,
     token_slots,
 )
 from probes.curvature import Operator, empirical_fisher, fisher, gauss_newton, hessian
 from probes.dimension import Curve, DimensionEstimate, Projection, random_subspace, threshold_dimension
+from probes.energy import (
+    LeastEnergy,
+    Reachability,
+    departure,
+    least_energy,
+    margin_shift,
+    reach_table,
+    reachability,
+)
 from probes.found import FoundSubspace, gauss_newton_directions, principal_directions, reachable_directions
 from probes.layers import LayerRepresentation, layer_representations
 from probes.learning import LearningCoefficient, local_learning_coefficient

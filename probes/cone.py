@@ -65,7 +65,7 @@ def prefix_cone(frozen: Callable[[Tensor], Tensor], tuned: Callable[[Tensor], Te
     bias = output - (1 - gate)[:, None] * base
     rounding = torch.finfo(torch.float64).eps * (l + s) * float(torch.cat([P, V]).norm(dim=1).max())
     sizes = bias.norm(dim=1)
-    residual = [nnls(P.T.cpu().numpy(), b.cpu().numpy())[1] for b in bias / sizes.clamp_min(1e-300)[:, None]]
+    residual = [nnls(P.T.cpu().numpy(), b.cpu().numpy(), maxiter=100 * l)[1] for b in bias / sizes.clamp_min(1e-300)[:, None]]
     seen = (before > 0) & (after[:, l:] > 0)
     moved = torch.where(seen, after[:, l:], 1.0).log() - torch.where(seen, before, 1.0).log()
     spread = moved.masked_fill(~seen, -torch.inf).amax(1) - moved.masked_fill(~seen, torch.inf).amin(1)

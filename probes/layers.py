@@ -21,7 +21,7 @@ class LayerRepresentation:
 
     estimates holds "two_nn", "mle" (pooled), "mle_mean", "gride r" for each rank r, "local_pca",
     "participation_ratio" and "effective_rank". One that a cloud does not allow (repeated or too few points) is nan
-    with the reason as its status. dropped counts the repeated points.
+    with the reason as its status. dropped counts the repeated points and near duplicates.
     """
 
     name: str
@@ -75,7 +75,8 @@ def _layer(name: str, x: Tensor, k: int, neighbourhood: int | None, ranks: Seque
         "local_pca": _allowed("local_pca", lambda: local_pca(cloud, around, seed=seed)),
         "participation_ratio": linear, "effective_rank": linear.parts.get("effective_rank", linear),
     }
-    return LayerRepresentation(name, n, x.shape[1], n - len(torch.unique(x, dim=0)), estimates)
+    dropped = max(n - len(torch.unique(x, dim=0)), *(e.dropped for e in estimates.values()))
+    return LayerRepresentation(name, n, x.shape[1], dropped, estimates)
 
 
 def _allowed(quantity: str, estimate: Callable):

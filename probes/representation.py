@@ -1,6 +1,8 @@
 """Intrinsic dimension of a cloud of representations X (n, D): nearest-neighbour and linear estimators.
 
-Distances come from `probes.neighbours`, in float64 and on centred data. Repeated points are dropped and counted.
+Distances come from `probes.neighbours`, in float64. Equal points and near duplicates are left out, as `probes.copies` says, and
+counted: the rest is a sample of the same cloud, so its dimension is known, and one pair of copies would count more than
+a hundred points. Where distances tie, as on a lattice, no point can be left out for it, and the status says how many.
 """
 
 from __future__ import annotations
@@ -14,8 +16,11 @@ import torch
 from scipy import sparse
 from scipy.optimize import brentq
 
-from probes.neighbours import distances, sets
+from probes.copies import Cloud, matrix, without_copies
+from probes.neighbours import sets, unit_spread
 from probes.records import Estimate, student
+
+TIE = 1e-9                  # relative difference below which two distances are one
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,13 @@ def two_nn(X) -> Estimate:
     The standard error counts the dependence of neighbours' ratios, see `_error`.
     Raises ValueError for fewer than 3 distinct points.
     """
-    points, dropped = _points(X, 3)
-    n = len(points)
-    r, near = distances(points, 2)
-    logs = np.log(r[:, 1] / r[:, 0])
+    cloud = without_copies(X, 3, 2)
+    n, r, near = len(cloud.points), cloud.distances[:, :2], cloud.neighbours[:, :2]
+    logs = _log_ratio(r[:, 1], r[:, 0])
+    if bad := _meaningless(r, logs):
+        return _nothing("two_nn", n, bad, cloud)
     value = (n - 1) / logs.sum()
-    return student("two_nn", float(value), value * _error(logs / logs.mean() - 1, near), n, dropped=dropped)
+    return student("two_nn", float(value), value * _error(logs / logs.mean() - 1, near), n, status=_ties(r), **cloud.account)
 
 
 def mle(X, k: int = 20) -> Estimate:
@@ -62,14 +68,20 @@ def mle(X, k: int = 20) -> Estimate:
     """
     if k < 3:
         raise ValueError(f"k must be at least 3, got {k}; two_nn uses two neighbours")
-    points, dropped = _points(X, k + 1)
-    n = len(points)
-    r, near = distances(points, k)
-    logs = np.log(r[:, -1:] / r[:, :-1]).sum(1)
-    pooled = float(n * (k - 1) / logs.sum())
-    local = (k - 2) / logs
-    mean = student("mle, mean of local", float(local.mean()), _error(local - local.mean(), near), n)
-    return student("mle", pooled, pooled * _error(logs / logs.mean() - 1, near), n, dropped=dropped,
+    cloud = without_copies(X, k + 1, k)
+    n, r, near = len(cloud.points), cloud.distances[:, :k], cloud.neighbours[:, :k]
+    logs = _log_ratio(r[:, -1:], r[:, :-1]).sum(1)
+    if bad := _meaningless(r, logs):
+        return _nothing("mle", n, bad, cloud, parts={"mean": _nothing("mle, mean of local", n, bad, cloud)})
+    status, pooled, level = _ties(r), float(n * (k - 1) / logs.sum()), logs > 0
+    local = (k - 2) / np.where(level, logs, np.nan)
+    flat = "" if level.all() else f"{n - int(level.sum())} of {n} points have all {k} neighbours at one distance"
+    if flat:
+        mean = _nothing("mle, mean of local", n, flat, cloud)
+    else:
+        mean = student("mle, mean of local", float(local.mean()), _error(local - local.mean(), near), n, status=status,
+                       **cloud.account)
+    return student("mle", pooled, pooled * _error(logs / logs.mean() - 1, near), n, status=status, **cloud.account,
                    parts={"mean": mean})
 
 
@@ -81,17 +93,20 @@ def gride(X, ranks: Sequence[int] = (1, 2, 4, 8, 16, 32)) -> ScaleCurve:
     """
     if not ranks or min(ranks) < 1:
         raise ValueError(f"ranks must be neighbour numbers of at least 1, got {tuple(ranks)}")
-    points, dropped = _points(X, 2 * min(ranks) + 1)
-    n = len(points)
+    cloud = without_copies(X, 2 * min(ranks) + 1, 2 * max(ranks))
+    n, r, near = len(cloud.points), cloud.distances, cloud.neighbours
     used = tuple(sorted({int(r) for r in ranks if 2 * r < n}))
-    r, near = distances(points, 2 * max(used))
     estimates, scale = [], []
     for rank in used:
-        logs = np.log(r[:, 2 * rank - 1] / r[:, rank - 1])
-        value, error = _gride(logs, rank, near[:, :2 * rank])
-        estimates.append(student(f"gride {rank}", value, error, n, dropped=dropped))
+        logs = _log_ratio(r[:, 2 * rank - 1], r[:, rank - 1])
+        if bad := _meaningless(r[:, :2 * rank], logs):
+            estimates.append(_nothing(f"gride {rank}", n, bad, cloud))
+        else:
+            value, error = _gride(logs, rank, near[:, :2 * rank])
+            status = _ties(r[:, :2 * rank])
+            estimates.append(student(f"gride {rank}", value, error, n, status=status, **cloud.account))
         scale.append(float(r[:, 2 * rank - 1].mean()))
-    return ScaleCurve(used, tuple(scale), tuple(estimates), n, dropped)
+    return ScaleCurve(used, tuple(scale), tuple(estimates), n, cloud.equal + cloud.near)
 
 
 def local_pca(X, k: int = 100, *, share: float = 0.95, centres: int = 1000, seed: int = 0) -> Estimate:
@@ -100,19 +115,19 @@ def local_pca(X, k: int = 100, *, share: float = 0.95, centres: int = 1000, seed
     The neighbourhood is the k nearest points and the point itself, centred (Fukunaga & Olsen 1971); at most
     `centres` points are used, drawn with the seed. Raises ValueError unless 2 <= k < n and 0 < share <= 1.
     """
-    points, dropped = _points(X, k + 1)
     if k < 2 or not 0 < share <= 1:
         raise ValueError(f"k must be at least 2 and share in (0, 1], got {k} and {share}")
+    cloud = without_copies(X, k + 1, 2)
+    points = _centred(cloud.points)
     n = len(points)
     chosen = np.arange(n) if n <= centres else np.random.default_rng(seed).choice(n, centres, replace=False)
     near = np.concatenate([chosen[:, None], sets(points, chosen, k)], 1)
-    scaled = points / np.abs(points).max()
-    counts = _components(scaled, near, share)
+    counts = _components(points, near, share)
     among = np.tile(np.arange(n)[:, None], (1, k + 1))
     among[chosen] = near
     influence = np.zeros(n)
     influence[chosen] = (counts - counts.mean()) * n / len(chosen)
-    return student("local_pca", float(counts.mean()), _error(influence, among), len(chosen), dropped=dropped)
+    return student("local_pca", float(counts.mean()), _error(influence, among), len(chosen), **cloud.account)
 
 
 def participation_ratio(X) -> Estimate:
@@ -122,10 +137,11 @@ def participation_ratio(X) -> Estimate:
     .parts["effective_rank"] is exp of the entropy of l / sum l (Roy & Vetterli 2007). Duplicates stay: they
     weigh. Raises ValueError for fewer than 20 points or a cloud without spread.
     """
-    points = _matrix(X)
+    points = matrix(X)
     n = len(points)
     if n < 20:
         raise ValueError(f"participation_ratio needs at least 20 points, got {n}")
+    points = _centred(points)
     folds = np.arange(n) % 10
     moments = [(points[folds == f].sum(0), points[folds == f].T @ points[folds == f]) for f in range(10)]
     first, second = sum(m[0] for m in moments), sum(m[1] for m in moments)
@@ -147,25 +163,37 @@ def participation_ratio(X) -> Estimate:
     return student("participation_ratio", whole[0], float(error[0]), n, degrees=9, parts=parts)
 
 
-def _matrix(X) -> np.ndarray:
-    """X as a centred float64 array (n, D)."""
-    if hasattr(X, "detach"):
-        X = X.detach().cpu()
-    x = np.asarray(X, dtype=np.float64)
-    if x.ndim != 2 or not np.isfinite(x).all():
-        raise ValueError(f"X must be a finite array (n, D), got shape {x.shape}; pool or reshape it first")
-    return x - x.mean(0)
+def _centred(points: np.ndarray) -> np.ndarray:
+    """The points about their mean, in a power of two of their units that makes every square a number."""
+    points = unit_spread(points)[0]
+    points = points - points[0]         # what all share is gone without a rounding
+    return points - points.mean(0)
 
 
-def _points(X, least: int) -> tuple[np.ndarray, int]:
-    """The distinct points, centred, and how many repetitions were dropped."""
-    x = _matrix(X) + 0.0                # -0.0 and 0.0 are one number with two bit patterns
-    first: dict[bytes, int] = {}
-    for i, row in enumerate(x):
-        first.setdefault(row.tobytes(), i)
-    if len(first) < least:
-        raise ValueError(f"at least {least} distinct points are needed, got {len(first)} of {len(x)}")
-    return x if len(first) == len(x) else x[list(first.values())], len(x) - len(first)
+def _log_ratio(far: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """log(far / near); not a number, or infinite, where near is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log(far / near)
+
+
+def _meaningless(r: np.ndarray, logs: np.ndarray) -> str:
+    """Why the ratios of distances r (n, k) hold no dimension at all, or nothing."""
+    if not r[:, 0].all():
+        return f"{int((r[:, 0] == 0).sum())} of {len(r)} points lie at distance 0 of another in float64: rescale the columns"
+    return "" if logs.sum() > TIE * len(r) else f"all {len(r)} points have neighbours at one distance, as on a lattice"
+
+
+def _ties(r: np.ndarray) -> str:
+    """"ok", or how many points have neighbours at equal distances, if that moves an estimate by a tenth of its error."""
+    tied = int((np.diff(r, axis=1) <= TIE * r[:, 1:]).any(1).sum())
+    if tied <= 0.1 * math.sqrt(len(r)):
+        return "ok"
+    return f"ties: {tied} of {len(r)} points have neighbours at equal distances, as on a lattice or after rounding"
+
+
+def _nothing(quantity: str, n: int, status: str, cloud: Cloud, **more) -> Estimate:
+    """An estimate without a value, and why."""
+    return Estimate(quantity, math.nan, math.nan, (math.nan, math.nan), n, status=status, **cloud.account, **more)
 
 
 def _components(points: np.ndarray, near: np.ndarray, share: float) -> np.ndarray:
@@ -224,7 +252,7 @@ def _gride(logs: np.ndarray, rank: int, near: np.ndarray) -> tuple[float, float]
         return 1 / d + (rank - 1) * growth - (2 * rank - 1) * logs
 
     top = 1.0
-    while slopes(top).sum() > 0:
+    while slopes(top).sum() > 0:        # it falls to -rank sum log mu < 0
         top *= 2
     value = float(brentq(lambda d: slopes(d).sum(), 1e-6, top))
     step = 1e-4 * value

@@ -182,3 +182,15 @@ def test_loss_derivatives(loss):
     E = cost.basis(3)
     assert relative(E.T @ E, np.eye(E.shape[1])) < 1e-14
     assert np.abs(cost.gradient(y) - cost.gradient(y) @ E @ E.T).max() < 1e-14  # the basis holds every gradient
+
+
+@pytest.mark.parametrize("margin", [1.0, 20.0, 40.0, 300.0])
+def test_confident_examples_keep_their_digits(margin):
+    """Two classes in closed form: log(1 + e^-m), its slope -1/(1 + e^m) and its curvature e^-m/(1 + e^-m)^2."""
+    y, small = np.array([[margin, 0.0], [0.0, margin], [margin, 0.0]]), np.exp(-margin)
+    cost = CrossEntropy(np.array([0, 1, 1]))
+    assert relative(cost.value(y), [np.log1p(small)] * 2 + [margin + np.log1p(small)]) < 1e-14
+    slope = small / (1 + small)
+    np.testing.assert_allclose(cost.gradient(y), [[-slope, slope], [slope, -slope], [1 - slope, slope - 1]], rtol=1e-13)
+    bend = small / (1 + small) ** 2
+    np.testing.assert_allclose(cost.hessian(y), np.tile([[bend, -bend], [-bend, bend]], (3, 1, 1)), rtol=1e-13)

@@ -89,8 +89,10 @@ def cone_residual(bias, prefix_values):
     bias, Pv = np.asarray(bias, float), np.asarray(prefix_values, float)
     if bias.ndim != 2 or Pv.ndim != 2 or bias.shape[1] != Pv.shape[1]:
         raise ValueError(f"bias (T, d_v) and prefix_values (l, d_v) must share d_v, got {bias.shape} and {Pv.shape}")
+    if not (np.all(np.isfinite(bias)) and np.all(np.isfinite(Pv))):
+        raise ValueError("bias and prefix_values must be finite, got NaN or infinity")
     size = np.linalg.norm(bias, axis=1)
-    return np.array([nnls(Pv.T, b / s)[1] if s > 0 else 0.0 for b, s in zip(bias, size, strict=True)])
+    return np.array([nnls(Pv.T, b / s, maxiter=100 * len(Pv))[1] if s > 0 else 0.0 for b, s in zip(bias, size, strict=True)])
 
 
 @dataclass(frozen=True, eq=False)

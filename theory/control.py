@@ -394,6 +394,8 @@ def checked_outputs(G, M, g, R):
     g = np.asarray(g, float)
     if g.shape[-1:] != (C,):
         raise ValueError(f"g must have shape (..., {C}), got {g.shape}")
+    if not all(np.all(np.isfinite(x)) for x in (*G, g)):
+        raise ValueError("G and g must be finite, got NaN or infinity; check the linearisation")
     return G, M, g, R
 
 

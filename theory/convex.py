@@ -26,11 +26,15 @@ def _solve(objective, constraints=()):
     program = cp.Problem(objective, list(constraints))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Solution may be inaccurate")
-        program.solve(solver=cp.CLARABEL, **_TIGHT)
-        if program.status != cp.OPTIMAL:
-            program.solve(solver=cp.CLARABEL)
+        for tightly in (_TIGHT, {}):
+            try:
+                program.solve(solver=cp.CLARABEL, **tightly)
+            except cp.SolverError:
+                continue
+            if program.status == cp.OPTIMAL:
+                break
     if program.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
-        raise ValueError(f"the convex program has no solution (solver says {program.status}); check the bounds")
+        raise ValueError(f"the convex program has no solution (solver says {program.status}); check the bounds and scales")
     return program
 
 
@@ -96,16 +100,23 @@ def budget_law(G, y0, loss, radii, *, metric=1.0) -> BudgetLaw:
 
     Convex and decreasing in rho. Solved through its multiplier: `ensemble_lq` at penalty r R has norm rho(r),
     decreasing in r; r is found by root search on one kernel. Source: derived. G, y0 as in
-    `ensemble_lq`; radii: numbers >= 0. Raises ValueError for negative radii or shapes that do not fit.
+    `ensemble_lq`; radii: numbers >= 0. Raises ValueError for negative radii, shapes that do not fit, or a G whose squares
+    are beyond float64.
     """
     G, y0, R = problem(G, y0, metric)
     radii = np.atleast_1d(np.asarray(radii, float))
-    if radii.ndim != 1 or not np.all(np.isfinite(radii)) or np.any(radii < 0):
-        raise ValueError(f"radii must be finite numbers >= 0, got {radii}")
+    if radii.ndim != 1 or not np.all((radii == 0) | ((radii >= 1e-100) & (radii <= 1e100))):
+        raise ValueError(f"radii must be finite numbers >= 0, positive ones between 1e-100 and 1e100, got {radii}")
+    with np.errstate(over="ignore"):
+        squared = float(np.sum(G**2 / R)) / len(y0)
+    if not (1e-200 < squared < 1e200 or not G.any()):
+        raise ValueError(f"the squares of G over the metric come to {squared:.3g}, beyond float64; measure z in other units")
     K = tangent_kernel(G, R) if y0.size <= 4 * G.shape[2] else None
     start = np.tensordot(loss.gradient(y0) / len(y0), G, 2)
     force = float(np.sqrt(np.sum(start**2 / R)))
-    floor = np.log(1e-12 * max(np.sum(G**2 / R) / len(y0), np.finfo(float).tiny))  # below it rounding rules the control
+    if not np.isfinite(force):
+        raise ValueError("the loss's gradient at y0 is not finite; check y0 and the loss")
+    floor = np.log(1e-12 * max(squared, np.finfo(float).tiny))  # below it rounding rules the control
 
     def solved(log_r):
         r = np.exp(log_r)
@@ -125,7 +136,7 @@ def budget_law(G, y0, loss, radii, *, metric=1.0) -> BudgetLaw:
         while low > floor and excess(low, radius) < 0:
             low = max(low - np.log(10.0), floor)
         slack = excess(low, radius) < 0
-        log_r = low if slack else brentq(excess, low, high, args=(radius,), xtol=1e-13, rtol=1e-14)
+        log_r = low if slack else brentq(excess, low, high, args=(radius,), xtol=1e-13, rtol=1e-14, maxiter=500)
         losses.append(solved(log_r).loss)
         multipliers.append(0.0 if slack else float(np.exp(log_r)))
     return BudgetLaw(radii, np.array(losses), np.array(multipliers))
@@ -211,7 +222,10 @@ def condensed_box(G, M, g, R, bound, *, max_iterations=500) -> BoxControl:
     if not np.all(box > 0):
         raise ValueError(f"bound must be positive, got {bound}")
     G, price = np.hstack(G), np.concatenate([np.diagonal(x) for x in R])
-    u, iterations = _clipped_newton(root(M).T @ G, G.T @ g, price, box, max_iterations)
+    try:
+        u, iterations = _clipped_newton(root(M).T @ G, G.T @ g, price, box, max_iterations)
+    except np.linalg.LinAlgError:
+        raise ValueError("G'MG / R is beyond float64; measure the controls in other units") from None
     z = G @ u
     slope = price * u + G.T @ (g + M @ z)
     size = price * np.abs(u) + np.abs(G).T @ (np.abs(g) + np.abs(M) @ np.abs(z))
@@ -293,26 +307,34 @@ def worst_disturbance(a, D, radius):
     a: (C,), D: (C, d). Source: More and Sorensen 1983.
     """
     a, D = np.asarray(a, float), np.asarray(D, float)
-    if D.ndim != 2 or a.shape != D.shape[:1] or not radius >= 0:
-        raise ValueError(f"a must be (C,), D (C, d) and radius >= 0, got {a.shape}, {D.shape} and {radius}")
-    U, s, Vt = np.linalg.svd(D, full_matrices=False)
-    b = U.T @ a
-    if radius == 0.0 or not s[0] > 0:
+    if D.ndim != 2 or a.shape != D.shape[:1] or not 0 <= radius < np.inf:
+        raise ValueError(f"a must be (C,), D (C, d) and radius finite and >= 0, got {a.shape}, {D.shape} and {radius}")
+    if not (np.all(np.isfinite(a)) and np.all(np.isfinite(D))):
+        raise ValueError("a and D must be finite, got NaN or infinity")
+    if radius == 0.0 or not D.any():
         return np.zeros(D.shape[1]), float(a @ a)
+    parts = np.abs(a).max(), radius * np.abs(D).max()
+    scale = max(parts)                                          # in these units, and those of the radius, squares are numbers
+    if not (1e-150 * scale <= min(parts) and scale < np.inf) and a.any():
+        raise ValueError(f"a and radius D lie too far apart for float64: {parts[0]:.3g} and {parts[1]:.3g}")
+    U, s, Vt = np.linalg.svd(D * (radius / scale), full_matrices=False)
+    b = U.T @ (a / scale)
     pull, gaps = s * b, s[0] ** 2 - s**2                        # mu = s_1^2 + delta, so that nothing cancels near it
 
     def response(delta):
         return pull / np.where(pull == 0.0, 1.0, delta + gaps)
 
-    low, high = np.linalg.norm(pull[gaps == 0.0]) / radius, np.linalg.norm(pull) / radius
-    if low > 0.0 or np.linalg.norm(response(0.0)) > radius:     # |w| falls from at least the radius at low to below it
-        delta = low if low == high else brentq(lambda d: np.linalg.norm(response(d)) - radius, low, high * (1 + 1e-12),
-                                               xtol=1e-300, rtol=8.9e-16, maxiter=2000)
-        w = response(delta)
+    def excess(delta):
+        return np.linalg.norm(response(delta)) - 1.0
+
+    low, high = np.linalg.norm(pull[gaps == 0.0]), np.linalg.norm(pull) * (1 + 1e-12)
+    if low > 0.0 or excess(0.0) > 0.0:                          # |w| falls from at least the radius at low to below it
+        crosses = excess(low) > 0.0 > excess(high)              # else pull is below rounding, and low is the answer
+        w = response(brentq(excess, low, high, xtol=1e-300, rtol=8.9e-16, maxiter=2000) if crosses else low)
     else:                                                       # the hard case: nothing pulls along the leading direction
         w = response(0.0)
-        w[0] = np.sqrt(max(radius**2 - w @ w, 0.0))
-    w = Vt.T @ w
+        w[0] = np.sqrt(max(1.0 - w @ w, 0.0))
+    w = radius * (Vt.T @ w)
     return w, float(np.sum((a + D @ w) ** 2))
 
 
@@ -332,6 +354,8 @@ def robust_control(G, y, D, radius, r) -> RobustControl:
     G = G3[0]
     if D.ndim != 2 or len(D) != len(y) or not (np.isfinite(radius) and radius >= 0):
         raise ValueError(f"D must have shape ({len(y)}, d) and radius be finite and >= 0, got {D.shape} and {radius}")
+    if not np.isfinite(np.sum(D**2)):
+        raise ValueError("D and its squares must be finite; check the linearisation or measure the disturbance in other units")
     U, s, _ = np.linalg.svd(D, full_matrices=False)
     scale = s[0] ** 2 if s.size and s[0] > 0 else 1.0
     u, mu = cp.Variable(G.shape[1]), cp.Variable()

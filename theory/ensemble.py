@@ -6,11 +6,10 @@ z = -R^-1 G' costate, costate = gradient of the mean loss at the optimal outputs
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
-
-_ROUND = np.finfo(float).eps
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +19,8 @@ class Control:
     z: the control (M,) or, one per example, (N, M). outputs: the linear outputs y0 + G z. value = loss + energy / 2,
     loss: the mean loss (or one per example), energy = z' R z. gradient_norm: |G' costate + R z| at the answer,
     recomputed from z. costate: gradient of the loss at the outputs, with z = -R^-1 G' costate at the optimum.
-    iterations: Newton steps. converged: whether the whitened gradient fell below the tolerance.
+    iterations: Newton steps. converged: whether the whitened gradient fell below the tolerance; False where the numbers of
+    float64 end first.
     """
 
     z: np.ndarray
@@ -69,6 +69,8 @@ def ensemble_lq(G, y0, loss, r, *, kernel=None, tolerance=1e-10, max_iterations=
     E = loss.basis(C)
     if kernel is not None and np.shape(kernel) != (N * C, N * C):
         raise ValueError(f"kernel must be G R^-1 G' of shape ({N * C}, {N * C}), got {np.shape(kernel)}")
+    if kernel is not None and not np.all(np.isfinite(kernel)):
+        raise ValueError("kernel must be finite, got NaN or infinity; check G and r")
     if N * E.shape[1] < M:
         if kernel is None:
             X = (np.swapaxes(G, 1, 2) @ E).swapaxes(1, 2).reshape(-1, M)
@@ -135,13 +137,46 @@ def _newton_primal(X, y0, loss, E, tolerance, limit):
 
 
 def _solve_shifted(X, b):
-    """(I + X)^-1 b for positive semi-definite X, by Cholesky."""
+    """(I + X)^-1 b for positive semi-definite X, by Cholesky; NaN where X is not finite."""
     X = 0.5 * (X + X.T)
-    X[np.diag_indices_from(X)] += 1.0
+    if not np.all(np.isfinite(X)):
+        return np.full(len(b), np.nan)
     try:
-        return cho_solve(cho_factor(X, lower=True, overwrite_a=True, check_finite=False), b, check_finite=False)
+        shifted = cho_factor(X + np.eye(len(X)), lower=True, overwrite_a=True, check_finite=False)
     except LinAlgError:
-        raise ValueError("the kernel is not positive semi-definite; pass K = G R^-1 G' of this G and r") from None
+        values, V = np.linalg.eigh(X)                           # rounding of a large X can outweigh the identity
+        if values[0] < -1e-8 * values[-1]:
+            raise ValueError("the kernel is not positive semi-definite; pass K = G R^-1 G' of this G and r") from None
+        return V @ ((V.T @ b) / (1.0 + np.maximum(values, 0.0)))
+    return cho_solve(shifted, b, check_finite=False)
+
+
+def _judged(t, slope, end, phi, new):
+    """Whether a step t along which the slope goes from `slope` < 0 to `end` and phi to `new` is too long, and too short.
+
+    Too long: an overshoot, or a decrease below 1e-4 t slope. Where the slope still falls by 1e-4 of the first, convexity
+    proves that decrease, which rounding may hide in the values. What is not a number is too long.
+    """
+    falls = (end <= 1e-4 * slope) | (new <= phi + 1e-4 * t * slope)
+    good = np.isfinite(new) & (end <= -0.5 * slope) & falls
+    return ~good, good & (end < 0.9 * slope) & (t < 1.0)
+
+
+def _searched(at, slope, phi):
+    """A step t in (0, 1] that is neither too long nor too short, and phi there; at(t) gives phi and the slope.
+
+    Bisection, which ends at the longest step known to descend when no number lies between the bounds, and at t = 0 when
+    nothing above 1e-12 descends.
+    """
+    low, below, high, t = 0.0, phi, 1.0, 1.0
+    while t >= 1e-12 and (low < t < high or t == 1.0):
+        new, end = at(t)
+        long, short = _judged(t, slope, end, phi, new)
+        if not (long or short):
+            return t, new
+        low, below, high = (low, below, t) if long else (t, new, high)
+        t = 0.5 * (low + high)
+    return low, below
 
 
 def _newton(w, y0, loss, direction, quadratic, tolerance, limit):
@@ -150,33 +185,32 @@ def _newton(w, y0, loss, direction, quadratic, tolerance, limit):
     `direction(y, w)` gives the step, its shift of the outputs, the slope along it, the curvature of the quadratic
     along it and the squared whitened gradient. Returns the coordinates, the steps taken and whether it converged.
     """
+    def value(y, w):
+        return float(loss.value(y).mean()) + quadratic(w, y)
+
+    def along(y, w, step, shift, slope, pull, t):
+        rise = np.sum((loss.gradient(y + t * shift) - loss.gradient(y)) * shift)
+        return value(y + t * shift, w + t * step), slope + t * pull + float(rise) / len(y)
+
     y, phi = y0, float(loss.value(y0).mean())
     first, best = None, np.inf
     for iteration in range(limit):
         step, shift, slope, pull, squared = direction(y, w)
         norm = np.sqrt(squared)
         first = norm if first is None else first
+        if not np.isfinite(slope + norm):
+            return w, iteration, False
         # past the tolerance, go on while steps still help: Newton is quadratic here and they cost little
         if norm <= tolerance * first and (norm >= 0.5 * best or norm <= 1e-14 * first):
             return w, iteration, True
         best = min(best, norm)
-        t, low, high = 1.0, 0.0, 1.0
-        while True:
-            w_new, y_new = w + t * step, y + t * shift
-            phi_new = float(loss.value(y_new).mean()) + quadratic(w_new, y_new)
-            if -slope <= 1e-11 * abs(phi):                      # below rounding of phi: trust the Newton step
-                break
-            end = slope + t * pull + float(np.sum((loss.gradient(y_new) - loss.gradient(y)) * shift)) / len(y0)
-            if phi_new > phi + 1e-4 * t * slope or end > -0.5 * slope:
-                high = t
-            elif end < 0.9 * slope and t < 1.0:
-                low = t
-            else:
-                break
-            t = 0.5 * (low + high)
-            if t < 1e-12:
-                return w, iteration, bool(norm <= tolerance * first)
-        w, y, phi = w_new, y_new, phi_new
+        if abs(slope) <= 1e-11 * abs(phi):                      # below rounding of phi: trust the Newton step
+            t, new = 1.0, value(y + shift, w + step)
+        else:
+            t, new = _searched(partial(along, y, w, step, shift, slope, pull), slope, phi)
+        if t == 0.0 or not np.isfinite(new):
+            return w, iteration, bool(norm <= tolerance * first)
+        w, y, phi = w + t * step, y + t * shift, new
     return w, limit, False
 
 
@@ -193,37 +227,41 @@ def per_example_lq(G, y0, loss, r, *, tolerance=1e-10, max_iterations=200) -> Co
     X = E.T @ G
     K = (X / R) @ np.swapaxes(X, 1, 2)                          # (N, c, c)
     a, y, phi = np.zeros((N, E.shape[1])), y0.copy(), loss.value(y0)
-    first, done, iterations = None, np.zeros(N, bool), 0
+    first, done, stuck, iterations = None, np.zeros(N, bool), np.zeros(N, bool), 0
     for iterations in range(max_iterations + 1):
         rho = a - loss.gradient(y) @ E
         K_rho = np.einsum("nab,nb->na", K, rho)
         norm = np.sqrt(np.maximum(np.sum(rho * K_rho, -1), 0.0))
         first = norm if first is None else first
-        done = norm <= tolerance * np.maximum(first, np.finfo(float).tiny)
-        if done.all() or iterations == max_iterations:
+        done = np.isfinite(norm) & (norm <= tolerance * np.maximum(first, np.finfo(float).tiny))
+        if (done | stuck).all() or iterations == max_iterations:
             break
         S = roots(E.T @ loss.hessian(y) @ E)
         St = np.swapaxes(S, 1, 2)
-        half = np.linalg.solve(np.eye(S.shape[-1]) + St @ K @ S, St @ K_rho[..., None])
+        X, b = St @ K @ S, St @ K_rho[..., None]
+        try:
+            half = np.linalg.solve(np.eye(S.shape[-1]) + X, b)
+        except LinAlgError:
+            half = np.array([_solve_shifted(x, v[:, 0]) for x, v in zip(X, b, strict=True)])[..., None]
         step = (S @ half)[..., 0] - rho
         K_step = np.einsum("nab,nb->na", K, step)
         slope, shift = np.sum(rho * K_step, -1), -K_step @ E.T
         pull, t, low, high = np.sum(step * K_step, -1), np.ones(N), np.zeros(N), np.ones(N)
-        searching = ~done & (-slope > 1e-11 * np.abs(phi))
-        for _ in range(60):
+        searching = ~done & ~stuck & ~(np.abs(slope) <= 1e-11 * np.abs(phi))
+        for last in [False] * 60 + [True]:
+            if last:                                            # as far as is known to descend
+                t = np.where(searching, low, t)
             a_new, y_new = a + t[:, None] * step, y + t[:, None] * shift
             phi_new = loss.value(y_new) - 0.5 * np.sum(a_new * ((y_new - y0) @ E), -1)
             end = slope + t * pull + np.sum((loss.gradient(y_new) - loss.gradient(y)) * shift, -1)
-            over = (phi_new > phi + 1e-4 * t * slope) | (end > -0.5 * slope)
-            under = ~over & (end < 0.9 * slope) & (t < 1.0)
+            over, under = _judged(t, slope, end, phi, phi_new)
             searching &= over | under
-            if not searching.any():
+            if last or not searching.any():
                 break
             high, low = np.where(searching & over, t, high), np.where(searching & under, t, low)
             t = np.where(searching, 0.5 * (low + high), t)
-        move = ~done & ~searching
-        if not move.any():
-            break
+        move = ~done & ~stuck & (t > 0.0) & np.isfinite(phi_new)
+        stuck = ~done & ~move
         a, y, phi = (np.where(move.reshape(-1, *[1] * (new.ndim - 1)), new, old)
                      for new, old in ((a_new, a), (y_new, y), (phi_new, phi)))
     z = -np.einsum("nc,ncm->nm", a @ E.T, G) / R

@@ -38,6 +38,8 @@ def game(A, B, D, Q, R, Qf, *, gamma=None) -> Game:
     high = 1.0
     while (best := _gains(A, B, D, Q, R, Qf, high)) is None:
         high *= 2.0
+        if high > 1e150:
+            raise ValueError("no feedback achieves a gamma below 1e150; measure the state in other units")
     low = 0.0
     while high - low > 4 * np.finfo(float).eps * high and high > 1e-150:
         middle = 0.5 * (low + high)
@@ -62,7 +64,7 @@ def _gains(A, B, D, Q, R, Qf, gamma):
     P, K = Qf, []
     for t in reversed(range(len(A))):
         margin = gamma**2 * np.eye(D[t].shape[1]) - D[t].T @ P @ D[t]
-        if np.linalg.eigvalsh(margin)[0] <= 0:
+        if not np.all(np.isfinite(margin)) or np.linalg.eigvalsh(margin)[0] <= 0:
             return None
         m, both = B[t].shape[1], np.hstack([B[t], D[t]])
         S = both.T @ P @ both

@@ -86,6 +86,14 @@ def adjoint(process: Process, x0, u) -> Adjoint:
     return Adjoint(np.array(states), np.array(costates[::-1]), np.array(gradient[::-1]), float(cost + end))
 
 
+def started(process: Process, x0, u) -> Adjoint:
+    """The `adjoint` of a first control sequence; raises ValueError where its cost or a slope is not finite."""
+    now = adjoint(process, x0, u)
+    if not (np.isfinite(now.cost) and np.all(np.isfinite(now.gradient))):
+        raise ValueError(f"the cost and its slopes must be finite at the start, got cost {now.cost}; check x0 and u")
+    return now
+
+
 @dataclass(frozen=True, eq=False)
 class Extremal:
     """Controls u (T, m) at which the maximum principle holds, their adjoint, and how sure that is.
@@ -106,24 +114,28 @@ def shoot(process: Process, x0, u, *, tolerance=1e-11, max_iterations=200) -> Ex
     Newton on dJ/du = 0: exact adjoint gradient, its central differences as Hessian, eigenvalues made positive,
     backtracking. Stops when |dJ/du| <= tolerance (1 + |R u|). For short horizons and few controls: one Hessian costs
     2 T m adjoints. A non-convex process may hold several extremals; start from several u. Raises ValueError for a u
-    that does not fit the horizon.
+    that does not fit the horizon or from which the cost is not finite.
     """
     u = checked_controls(process, u)
     R = process.metric(u.shape[1])
-    now = adjoint(process, x0, u)
+    now = started(process, x0, u)
     iteration, stuck = 0, False
     while True:
-        values, V = np.linalg.eigh(curvature(process, x0, u))
+        bend = curvature(process, x0, u)
+        if not np.all(np.isfinite(bend)):
+            return Extremal(u, now, np.nan, iteration, False)
+        values, V = np.linalg.eigh(bend)
         small = bool(np.linalg.norm(now.gradient) <= tolerance * (1.0 + np.linalg.norm(u @ R)))
         if small or stuck or iteration == max_iterations:
             return Extremal(u, now, float(values[0]), iteration, small)
-        floor = 1e-8 * np.abs(values).max()
+        floor = max(1e-8 * np.abs(values).max(), np.finfo(float).tiny)
         step = -(V / np.maximum(np.abs(values), floor)) @ (V.T @ now.gradient.ravel())
         slope, size = float(step @ now.gradient.ravel()), 1.0
         while True:
             trial = u + size * step.reshape(u.shape)
             new = adjoint(process, x0, trial)
-            if new.cost <= now.cost + 1e-4 * size * slope + 8 * np.finfo(float).eps * abs(now.cost):
+            falls = new.cost <= now.cost + 1e-4 * size * slope + 8 * np.finfo(float).eps * abs(now.cost)
+            if falls and np.all(np.isfinite(new.gradient)):
                 break
             size *= 0.5
             if size < 1e-12:

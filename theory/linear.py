@@ -28,7 +28,7 @@ def apply(X, v):
 
 
 def steps(A, B):
-    """The sequences A and B as tuples of float64 arrays, after checking that their shapes fit together."""
+    """The sequences A and B as tuples of float64 arrays, after checking that they are finite and their shapes fit."""
     A = tuple(np.asarray(a, float) for a in A)
     B = tuple(np.asarray(b, float) for b in B)
     if not A or len(A) != len(B):
@@ -39,6 +39,8 @@ def steps(A, B):
             raise ValueError(f"A[{t}] must have shape (..., {n}, {n}) like A[0], got {a.shape}")
         if b.ndim < 2 or b.shape[-2] != n:
             raise ValueError(f"B[{t}] must have shape (..., {n}, m) to match A[{t}], got {b.shape}")
+        if not (np.all(np.isfinite(a)) and np.all(np.isfinite(b))):
+            raise ValueError(f"the matrices of step {t} must be finite, got NaN or infinity; check the linearisation")
     return A, B
 
 

@@ -26,19 +26,20 @@ class CrossEntropy:
 
     def value(self, y):
         """The losses (N,) at outputs y (N, C)."""
-        return logsumexp(self._fit(y), axis=-1) - np.take_along_axis(y, self.labels[:, None], -1)[:, 0]
+        return logsumexp(self._fit(y) - np.take_along_axis(y, self.labels[:, None], -1), axis=-1)
 
     def gradient(self, y):
         """The gradients (N, C): softmax(y) - onehot(labels)."""
-        p = softmax(self._fit(y), axis=-1)
-        p[np.arange(len(p)), self.labels] -= 1.0
+        p, rows = softmax(self._fit(y), axis=-1), np.arange(len(y))
+        p[rows, self.labels] = 0.0
+        p[rows, self.labels] = -p.sum(-1)                       # p - 1 would lose the digits of a confident example
         return p
 
     def hessian(self, y):
-        """The curvatures (N, C, C): diag(p) - p p', with 1 - p_i as the sum of the others, which does not cancel."""
+        """The curvatures (N, C, C): diag(p) - p p', its diagonal p_c (1 - p_c) summed from the other p."""
         p = softmax(self._fit(y), axis=-1)
-        between = p[:, :, None] * p[:, None, :] * (1 - np.eye(p.shape[-1]))
-        return np.eye(p.shape[-1]) * between.sum(-1)[:, None, :] - between
+        others = p[:, :, None] * p[:, None, :] * (1.0 - np.eye(p.shape[-1]))
+        return np.eye(p.shape[-1]) * others.sum(-1)[:, None, :] - others
 
     def basis(self, outputs):
         """An orthonormal basis (C, C-1) of the contrasts, the directions the softmax can see (Helmert)."""
@@ -71,14 +72,16 @@ class Quadratic:
 
     def __post_init__(self):
         target = np.asarray(self.target, float)
-        if target.ndim != 2:
-            raise ValueError(f"target must have shape (N, C), got {target.shape}")
+        if target.ndim != 2 or not np.all(np.isfinite(target)):
+            raise ValueError(f"target must be finite and have shape (N, C), got shape {target.shape}")
         N, C = target.shape
         weight = np.asarray(self.weight, float)
         if weight.ndim == 0:
             weight = weight * np.eye(C)
         if weight.shape not in ((C, C), (N, C, C)):
             raise ValueError(f"weight must be a number, ({C}, {C}) or ({N}, {C}, {C}), got shape {weight.shape}")
+        if not np.all(np.isfinite(weight)):
+            raise ValueError("weight must be finite, got NaN or infinity")
         spectrum = np.linalg.eigvalsh(weight)
         if not np.allclose(weight, np.swapaxes(weight, -1, -2)) or spectrum.min() < -1e-12 * abs(spectrum).max():
             raise ValueError("weight must be symmetric positive semi-definite, got one that is not")

@@ -46,6 +46,8 @@ def sparse_path(G, y0, loss, r, blocks: Sequence, *, ratio=0.9, least=1e-2, tole
     N, C, M = G.shape
     E = loss.basis(C)
     X = (E.T @ G).reshape(-1, M)
+    if not np.isfinite(np.sum(X**2)):
+        raise ValueError("the squares of G are beyond float64; measure the control in other units")
     steepest = 0.5 if isinstance(loss, CrossEntropy) else np.linalg.eigvalsh(loss.hessian(y0)).max()
     curvature = steepest * np.linalg.eigvalsh(X @ X.T if len(X) < M else X.T @ X)[-1] / N + R.max()
 

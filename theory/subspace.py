@@ -158,7 +158,7 @@ def tail_exponent(eigenvalues, first: int, last: int) -> float:
 
 def _descent(curvatures, energies, rate):
     mu, e = np.asarray(curvatures, float), np.asarray(energies, float)
-    if mu.ndim != 1 or mu.shape != e.shape or not (np.all(mu > 0) and np.all(e >= 0) and e.sum() > 0):
+    if mu.ndim != 1 or mu.shape != e.shape or not (np.all(mu > 0) and np.all(e >= 0) and 0 < e.sum() < np.inf):
         raise ValueError("curvatures must be positive and energies not negative (not all zero), two vectors of one length")
     if not 0 < rate < 2.0 / mu.max():
         raise ValueError(f"rate must lie between 0 and 2 / largest curvature = {2.0 / mu.max():.6g}, got {rate}")
@@ -191,7 +191,7 @@ def steps_to_share(curvatures, energies, rate, share) -> int:
     while not reached(high):
         high *= 2
         if high > 2**62:
-            raise ValueError(f"share {share} is beyond rounding: 1 - share must exceed about 1e-16")
+            raise ValueError(f"share {share} is not reached in 2^62 steps: raise the rate, or ask for less than 1 - 1e-16")
     low = 0 if reached(0) else high // 2
     if low == 0 and reached(0):
         return 0

@@ -12,7 +12,7 @@ import scipy.linalg
 import scipy.optimize
 
 from theory.control import riccati
-from theory.hamiltonian import Adjoint, Process, adjoint, checked_controls, curvature, hamiltonian
+from theory.hamiltonian import Adjoint, Process, adjoint, checked_controls, curvature, hamiltonian, started
 from theory.linear import apply
 
 
@@ -42,7 +42,7 @@ def ilqr(process: Process, x0, u, *, terminal, stage=0.0, tolerance=1e-9, max_it
     """
     u = checked_controls(process, u)
     R, T = process.metric(u.shape[1]), process.horizon
-    now = adjoint(process, x0, u)
+    now = started(process, x0, u)
     costs = [now.cost]
     for _ in range(max_iterations):
         if _stationary(now.gradient, u, R, tolerance):
@@ -59,7 +59,8 @@ def ilqr(process: Process, x0, u, *, terminal, stage=0.0, tolerance=1e-9, max_it
         while True:
             trial = _follow(process, x, u, size * forward, law.K)
             new = adjoint(process, x0, trial)
-            if new.cost <= now.cost + 1e-4 * size * slope + 8 * np.finfo(float).eps * abs(now.cost):
+            falls = new.cost <= now.cost + 1e-4 * size * slope + 8 * np.finfo(float).eps * abs(now.cost)
+            if falls and np.all(np.isfinite(new.gradient)):
                 break
             size *= 0.5
             if size < 1e-12:
@@ -109,7 +110,7 @@ def msa(process: Process, x0, u, *, rho=0.0, tolerance=1e-9, max_iterations=100)
     if not rho >= 0:
         raise ValueError(f"rho must be at least 0, got {rho}")
     R = process.metric(u.shape[1])
-    now = adjoint(process, x0, u)
+    now = started(process, x0, u)
     costs, mu, constants = [now.cost], [], []
     with np.errstate(over="ignore", invalid="ignore"):          # a diverging run ends at the largest numbers there are
         while len(mu) < max_iterations and not _stationary(now.gradient, u, R, tolerance):
@@ -201,7 +202,7 @@ def msa_radius(process: Process, x0, u, *, rho=0.0) -> float:
     """
     u = checked_controls(process, u)
     R = process.metric(u.shape[1])
-    now = adjoint(process, x0, u)
+    now = started(process, x0, u)
     blocks = []
     for t in range(process.horizon):
         x, costate = now.states[t], now.costates[t + 1]

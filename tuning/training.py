@@ -92,10 +92,12 @@ def fit(
     slopes where values no longer tell steps apart, which is why it gets further than one that needs the
     values to fall. "gd": theta <- theta - s g with backtracking. Deterministic. `converged` says whether the
     tolerance was met; a run that ends for another reason is returned with False. Raises ValueError for a loss
-    that is not finite.
+    or a number of evaluations that is not finite.
     """
     if method not in ("lbfgs", "gd"):
         raise ValueError(f"expected method 'lbfgs' or 'gd', got {method!r}")
+    if not max_evaluations < math.inf:
+        raise ValueError(f"expected a finite number of evaluations, got {max_evaluations}")
     cpu, wall = time.process_time(), time.perf_counter()
     counted, start = _Counted(objective, initial), flatten(initial)
     value, gradient = counted(start)
@@ -170,7 +172,8 @@ def _wolfe(
 ) -> tuple | None:
     """The point where the value has fallen enough and the slope is below 0.9 of itself, or None."""
     low, high, low_slope, high_slope = 0.0, math.inf, slope, None
-    while counted.evaluations < budget and size > 1e-14:
+    # the bracket ends where no number lies inside it
+    while counted.evaluations < budget and size > 1e-14 and low < size < high:
         value, gradient = counted(best[0] + size * direction)
         after, new_slope = counted.seen, float(gradient @ direction)
         if not _descends(best, after, slope, new_slope, size, counted.noise * abs(best[1])):
@@ -194,7 +197,10 @@ def _gradient_steps(counted: _Counted, best: tuple, goal: float, budget: int, hi
     """Steepest descent; the step doubles after a success and halves until the step descends enough."""
     size = 1.0 / max(1.0, float(np.linalg.norm(best[2])))
     while counted.evaluations < budget and (square := float(best[2] @ best[2])) > goal**2 and size > 1e-20:
-        counted(best[0] - size * best[2])
+        trial = best[0] - size * best[2]
+        if np.array_equal(trial, best[0]):
+            break  # no number lies between
+        counted(trial)
         after = counted.seen
         if _descends(best, after, -square, -float(after[2] @ best[2]), size, counted.noise * abs(best[1])):
             best, size = after, 2 * size

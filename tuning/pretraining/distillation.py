@@ -184,6 +184,8 @@ class Stream:
         """Endless: passes over all shards there are, each cut into batches of similar length and shuffled."""
         while True:
             names = sorted(p.stem for p in (self.work / "teacher").glob("[0-9]*.npy"))
+            if not any(len(self._shard(name)[0]) >= self.batch for name in names):
+                raise ValueError(f"expected a teacher's shard of at least {self.batch} lines in {self.work / 'teacher'}")
             self.generator.shuffle(names)
             for name in names:
                 tokens, rows = self._shard(name)

@@ -314,13 +314,15 @@ def _coefficient(setting: Setting, subject, params: Params) -> dict:
 
 
 def _features(setting: Setting, subject, params: Params) -> dict | None:
-    """Return the TwoNN dimension of the trained features of all texts, a plant having none."""
+    """Return the TwoNN dimension of the trained features of all texts, None for a plant and where no number is found."""
     if not isinstance(subject, Subject):
         return None
     edits = subject.edits(params)
     with torch.no_grad():
         states = torch.cat([features(subject.backbone, batch, edits) for batch in (setting.train, setting.test)])
     found = two_nn(states.double().cpu().numpy())
+    if not np.isfinite(found.value):
+        return None
     return {"value": float(found.value), "stderr": float(found.stderr), "status": found.status}
 
 
