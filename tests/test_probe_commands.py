@@ -64,7 +64,7 @@ def test_curvature_of_a_checkpoint_by_layer_and_block(capsys, tmp_path):
     (["--out", "{}/a.txt"], "--out must end in .json"),
     (["--figure", "{}/a.gif"], "--figure must end in .svg or .pdf or .png"),
     (["--figure", "{}/none/a.svg"], "existing folder"),
-    (["--ridge", "0", "--out", "{}/a.json", "--delta", "bitfit"], "--ridge must be positive"),
+    (["--ridge", "0", "--out", "{}/a.json", "--delta", "bitfit"], "--ridge must be a number above 0"),
     (["--by", "delta", "--out", "{}/a.json"], "--by delta needs a combination"),
     (["--checkpoint", "{}/none", "--figure", "{}/a.svg"], "expected a checkpoint file"),
 ])

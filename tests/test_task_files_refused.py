@@ -100,7 +100,7 @@ def test_one_file_is_split_by_its_texts(tmp_path):
 
 LABELLED = records(TRAIN)
 WRONG = {
-    "unknown column 'idx'.*columns=": {"train": [{**row, "idx": 1} for row in LABELLED]},
+    "unknown column 'mood'.*--text.*columns=": {"train": [{**row, "mood": 1} for row in LABELLED]},
     "no column 'label' for label": {"train": [{"text_a": "x"}]},
     "no column 'text_a' for text_a": {"train": [{"label": 1}]},
     "row 2 of films/train is missing": {"train": [LABELLED[0], {"text_a": "x", "label": None}]},

@@ -17,13 +17,12 @@ import torch
 from tuning import deltas as delta_kinds
 from tuning import tasks
 from tuning.backbones import Backbone, encode, load
-from tuning.subject import Readout, Subject, fit_readout, subject
+from tuning.subject import Readout, Subject, fit_head, subject
 
 from .advice import PALETTE
 from .claims import CLAIMS, Cell, Claim, named
 from .engine import Job, run
 from .experiments import KINDS, Setting
-from .experiments.origins import READOUT
 from .sources import digest
 from .store import Measured, Store, canonical, content_key, write_json
 from .study import Part, Study
@@ -50,8 +49,7 @@ def parts(task_name: str, cache: str, train: int, readout: int, test: int, seed:
 
 @functools.lru_cache(maxsize=32)
 def _readout(name: str, task_name: str, cache: str, length: int, *drawn: Any) -> Readout:
-    frozen, kept = backbone(name), parts(task_name, cache, *drawn).readout
-    return fit_readout(frozen, encode(frozen, kept, length=length), len(task(task_name, cache).classes), C=READOUT)
+    return fit_head(backbone(name), parts(task_name, cache, *drawn).readout, len(task(task_name, cache).classes), length=length)
 
 
 def delta(spec: Mapping[str, Any], frozen: Backbone):
