@@ -14,8 +14,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import probes
-from probes import drawing, drawing_dimension, printing
-from probes.layers import LayerRepresentation, layer_representations
+from probes import drawing, drawing_dimension, printing, tables
+from probes.layers import layer_representations
 from tuning import backbones, checkpoints
 from tuning.deltas import parse, place_of
 from tuning.options import add_task, bounded, load_task, parted, same_classes
@@ -151,19 +151,6 @@ def _parts(batch: backbones.Batch, size: int = 64) -> list[backbones.Batch]:
     return [backbones.Batch(*(x[i:i + size] for x in batch)) for i in range(0, len(batch.labels), size)]
 
 
-def _spectral(g: probes.Response, groups: Mapping[str, Sequence[str]], top: int) -> dict:
-    """The leading singular values of G, how many matter, and the share of tr K that each group carries."""
-    kernel = g.kernel().double()
-    values = torch.linalg.eigvalsh(kernel).flip(0).clamp_min(0)
-    parts = g.by_group(groups)
-    shares = {k: float(part.kernel().double().trace() / kernel.trace()) for k, part in parts.items()}
-    return {
-        "shape": list(g.shape), "route": g.route, "status": g.status,
-        "singular_values": values[:top].sqrt().tolist(),
-        "participation_ratio": float(values.sum() ** 2 / (values**2).sum()), "share": shares,
-    }
-
-
 def _places(names: Sequence[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in names:
@@ -174,7 +161,7 @@ def _places(names: Sequence[str]) -> dict[str, list[str]]:
 def _response(options: argparse.Namespace) -> dict:
     s = _setting(options)
     g = probes.response(s.subject.outputs, s.point, s.batches)
-    return s.header() | _spectral(g, _places(g.names), options.top)
+    return s.header() | tables.spectral(g, _places(g.names), options.top)
 
 
 def _controllability(options: argparse.Namespace) -> dict:
@@ -280,7 +267,7 @@ def _curvature(options: argparse.Namespace) -> dict:
     def criterion(y: torch.Tensor, batch: backbones.Batch) -> torch.Tensor:
         return cross_entropy(y, batch.labels)
 
-    groups = _levels(list(s.point), options.by)
+    groups = tables.levels(list(s.point), options.by)
     op = probes.hessian(s.subject.loss, s.point, s.batches, allow_unused=True)
     top = probes.top_eigenpairs(op, min(options.top, op.shape[0]), seed=options.seed)
     flat = probes.gauss_newton_spectrum(s.subject.outputs, criterion, s.point, s.batches)
@@ -296,7 +283,7 @@ def _curvature(options: argparse.Namespace) -> dict:
         "units": UNITS, "hessian": top.values.tolist(), "residuals": top.residuals.tolist(), "status": top.status,
         "gauss_newton": flat.values[:options.top].tolist(), "gauss_newton_rank": flat.rank,
         "products": top.products + sum(row.products for row in found),
-        "blocks": [_row(groups[row.name][0], row) for row in found],
+        "blocks": [tables.block_row(groups[row.name][0], row) for row in found],
     }
     if picture:
         figure = drawing.curvature_figure(whole, of["layer"] or found, of["block"] or found, unit=EIGENVALUE)
@@ -307,37 +294,6 @@ def _curvature(options: argparse.Namespace) -> dict:
         text = json.dumps(printing.finite(result | {"density": whole_density}), sort_keys=True, indent=1)
         printing.write(out, (text + "\n").encode())
     return result
-
-
-def _levels(names: Sequence[str], wanted: Sequence[str]) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """The rows of a curvature table: label -> (level, parameters), from the whole delta down to its tensors."""
-    found = {"all": ("all", tuple(names))} if "all" in wanted else {}
-    parts = {name.partition("/")[0] for name in names if "/" in name}
-    for part in sorted(parts) if "delta" in wanted else ():
-        found[part] = ("delta", tuple(name for name in names if name.startswith(f"{part}/")))
-    for layer, some in probes.by_layer(names).items() if "layer" in wanted else ():
-        found[f"layer {layer}" if layer.isdigit() else layer] = ("layer", some)
-    for name in names if "block" in wanted else ():
-        found.setdefault(name, ("block", (name,)))
-    if not found:
-        raise ValueError("--by delta needs a combination of deltas, such as 'lora:rank=4 & port-bias'")
-    return found
-
-
-def _row(level: str, row: probes.BlockSummary) -> dict:
-    """A block's summary as plain JSON."""
-
-    def estimate(e: probes.Estimate) -> dict:
-        return {"value": e.value, "stderr": e.stderr, "interval": list(e.interval)}
-
-    mass = row.negative_mass
-    return {
-        "place": row.name, "level": level, "size": row.size, "largest": dataclasses.asdict(row.largest),
-        "smallest": dataclasses.asdict(row.smallest), "trace": estimate(row.trace),
-        "gauss_newton_trace": row.gauss_newton_trace, "effective_dimension": estimate(row.effective_dimension),
-        "negative_mass": {"value": mass.value, "interval": list(mass.interval)}, "route": row.route,
-        "products": row.products,
-    }
 
 
 def _representation(options: argparse.Namespace) -> dict:
@@ -354,7 +310,7 @@ def _representation(options: argparse.Namespace) -> dict:
         at: layer_representations(_layer_states(s.subject, point), s.batches, k=options.neighbours, seed=options.seed)
         for at, point in wanted.items()
     }
-    rows = [_layer_row(at, row) for at, layers in found.items() for row in layers]
+    rows = [tables.layer_row(at, row) for at, layers in found.items() for row in layers]
     result = s.header() | {"units": {"a ± b": "b is a standard error"}, "layers": rows}
     if picture:
         series = {at: {q: [r.estimates[q] for r in layers] for q in SHOWN} for at, layers in found.items()}
@@ -381,15 +337,9 @@ def _layer_states(made, point: Mapping):
     return states
 
 
-def _layer_row(at: str, row: LayerRepresentation) -> dict:
-    """A layer's dimensions as plain JSON."""
-    values = {q: {"value": e.value, "stderr": e.stderr, "status": e.status} for q, e in row.estimates.items()}
-    return {"at": at, "layer": row.name, "n": row.n, "dropped": row.dropped, "status": row.status, **values}
-
-
 def _dimension(options: argparse.Namespace) -> dict:
     picture = printing.checked(options.figure, "--figure", drawing.FORMATS)
-    wanted = _dimensions(options.dimensions)
+    wanted = tables.dimension_list(options.dimensions)
     s = _setting(options)
     shapes = {k: v.shape for k, v in s.point.items()}
     for d in wanted[:1] + wanted[-1:]:                  # refused before anything is trained
@@ -438,17 +388,6 @@ def _dimension(options: argparse.Namespace) -> dict:
         "interval": list(found.interval), "isotonic": found.isotonic, "not_reached": found.not_reached,
         "status": found.status, "warning": found.warning,
     }
-
-
-def _dimensions(text: str) -> list[int]:
-    """The dimensions of --dimensions in order; ValueError unless they are three different whole numbers or more."""
-    try:
-        wanted = sorted({int(word) for word in text.split(",")})
-    except ValueError:
-        raise ValueError(f"--dimensions must be whole numbers between commas, such as 4,16,64, got {text!r}") from None
-    if len(wanted) < 3:
-        raise ValueError(f"a curve takes at least 3 different --dimensions, got {text!r}: name more")
-    return wanted
 
 
 def _list(_: argparse.Namespace) -> dict:

@@ -62,10 +62,15 @@ def target(path: str | None, option: str = "--out") -> Path | None:
     if path is None:
         return None
     found = Path(path)
-    folder = next(parent for parent in (found.parent, *found.parent.absolute().parents) if parent.exists())
-    if not path or found.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    if not path or found.is_dir() or not writable(found.parent):
         raise ValueError(f"{option} must be a file in a folder that can be written, got {path!r}: choose another path")
     return found
+
+
+def writable(folder: Path) -> bool:
+    """Whether the folder can be written, or made where it does not exist."""
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return nearest.is_dir() and os.access(nearest, os.W_OK)
 
 
 def same_classes(task: tasks.Task, readout: Readout, file: str) -> None:

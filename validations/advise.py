@@ -10,6 +10,7 @@ import torch
 
 from tuning import tasks
 from tuning.backbones import encode
+from tuning.options import columns, warn
 from tuning.subject import fit_head, subject
 
 from . import advice
@@ -27,8 +28,10 @@ def advise(options: argparse.Namespace) -> dict:
     """
     begun, cpu = time.perf_counter(), time.process_time()
     torch.set_num_threads(options.threads)
-    frozen, data = backbone(options.backbone), task(options.data, str(pathlib.Path(options.results) / "tasks"))
+    data = task(options.data, str(pathlib.Path(options.results) / "tasks"), tuple((columns(options) or {}).items()))
+    warn(data)
     parts = tasks.disjoint(data, {"train": options.examples, "readout": options.readout}, options.seed)
+    frozen = backbone(options.backbone)
     readout = fit_head(frozen, parts.readout, len(data.classes), length=options.length)
     deltas = {"palette": advice.PALETTE, **dict(advice.PREFIXES)}
     subjects = {role: subject(frozen, delta, readout, options.seed) for role, delta in deltas.items()}

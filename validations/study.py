@@ -1,6 +1,7 @@
 """What is run: a TOML file of backbone, tasks, deltas, seeds and claims; unknown keys are refused."""
 
 import dataclasses
+import os
 import pathlib
 import tomllib
 from collections.abc import Mapping
@@ -45,7 +46,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Study:
-    """A whole study: every cell follows from it and from nothing else."""
+    """A whole study: every cell follows from it and from nothing else. `columns` says which column of tasks from files
+    and from the hub holds text_a, text_b and label, where their names do not."""
 
     name: str
     title: str
@@ -58,6 +60,7 @@ class Study:
     sizes: Sizes = Sizes()
     solver: Solver = Solver()
     parts: Mapping[str, Part] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 def _record(kind: type, table: Any, where: str) -> Any:
@@ -79,6 +82,8 @@ def _record(kind: type, table: Any, where: str) -> Any:
         default = known[name].default
         if isinstance(default, int | float) and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
             raise ValueError(f"expected a positive number for {name!r} in {where}, got {value!r}")
+        if isinstance(default, int) and not isinstance(value, int):
+            raise ValueError(f"expected a whole number for {name!r} in {where}, got {value!r}")
     return kind(**values)
 
 
@@ -94,14 +99,15 @@ def read(name_or_path: str) -> Study:
         shipped = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
         raise ValueError(f"expected a study file or one of {shipped}, got {name_or_path!r}")
     try:
-        table = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
     table["sizes"] = _record(Sizes, table.get("sizes", {}), "sizes")
     table["solver"] = _record(Solver, table.get("solver", {}), "solver")
     parts = table.get("parts", {})
     table["parts"] = {kind: _record(Part, part, f"parts.{kind}") for kind, part in parts.items()}
     study = _record(Study, table, path.name)
+    _lists(study)
     for kind, part in study.parts.items():
         for delta in part.deltas:
             if delta not in study.deltas:
@@ -113,12 +119,32 @@ def read(name_or_path: str) -> Study:
     return study
 
 
-def with_data(study: Study, folders: tuple[str, ...]) -> Study:
-    """Return the study with its tasks taken from folders or files given on the command line."""
+def _lists(study: Study) -> None:
+    """Raise ValueError unless tasks and seeds are lists of different names and of different whole numbers from 0 on."""
+    records = {"the study": study} | {f"parts.{kind}": part for kind, part in study.parts.items()}
+    for where, record in records.items():
+        for key, kind in (("tasks", str), ("seeds", int)):
+            found = getattr(record, key)
+            right = isinstance(found, tuple) and all(isinstance(x, kind) and not isinstance(x, bool) for x in found)
+            if not right or len(set(found)) < len(found) or (kind is int and min(found, default=0) < 0):
+                what = "names of tasks" if kind is str else "whole numbers of at least 0"
+                raise ValueError(f"expected a list of different {what} as {key} of {where}, got {found!r}: correct it")
+        if record is study and not (study.tasks and study.seeds):
+            raise ValueError("expected at least one task and one seed in the study, got none: name them")
+
+
+def with_data(study: Study, folders: tuple[str, ...], columns: Mapping[str, str] | None = None) -> Study:
+    """Return the study with its tasks taken from folders or files given on the command line, and their columns.
+
+    A folder is a folder even where an embedded task is called like it. Raises ValueError for one that does not exist.
+    """
+    if columns:
+        study = dataclasses.replace(study, columns=dict(columns))
     if not folders:
         return study
     for folder in folders:
         if not pathlib.Path(folder).exists():
             raise ValueError(f"expected a folder or file of task data, got {folder!r}, which does not exist")
-    tasks = tuple(str(pathlib.Path(f)) for f in folders)
+    paths = [str(pathlib.Path(f)) for f in folders]
+    tasks = tuple(path if os.sep in path else os.path.join(os.curdir, path) for path in paths)
     return dataclasses.replace(study, tasks=tasks, parts={k: dataclasses.replace(p, tasks=()) for k, p in study.parts.items()})

@@ -11,9 +11,9 @@ import difflib
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from tuning.tasks import embedded, files, grammar, hub, prose
+from tuning.tasks import embedded, files, grammar, hub, naming, prose
 from tuning.tasks.parts import Parts, disjoint, overlaps
 from tuning.tasks.task import Split, Task, describe, leak_warning, leaks, make_task, relabel, restore, save
 
@@ -23,6 +23,7 @@ __all__ = [
     "Task",
     "describe",
     "disjoint",
+    "distinct_names",
     "leak_warning",
     "leaks",
     "load",
@@ -40,6 +41,11 @@ SPLITS = ("train", "dev", "test")
 def names() -> tuple[str, ...]:
     """Return the names of the embedded tasks: real text first, then generated grammar."""
     return embedded.names() + grammar.names()
+
+
+def distinct_names(specs: Sequence[str]) -> dict[str, str]:
+    """Return a name for each task by what `load` is asked for, no two alike; raises ValueError for one asked twice."""
+    return naming.distinct_names(specs, names())
 
 
 def load(
