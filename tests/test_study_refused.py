@@ -10,7 +10,7 @@ from validations.claims import named
 from validations.experiments import KINDS
 from validations.study import FOLDER, read, with_data
 
-QUICK = (FOLDER / "quick.toml").read_text()
+QUICK = (FOLDER / "quick.toml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ QUICK = (FOLDER / "quick.toml").read_text()
 def test_mistakes_are_named(tmp_path, change, says):
     assert change[0] in QUICK
     path = tmp_path / "s.toml"
-    path.write_text(QUICK.replace(*change, 1))
+    path.write_text(QUICK.replace(*change, 1), encoding="utf-8")
     with pytest.raises(ValueError, match=says):
         read(str(path))
 
@@ -57,7 +57,7 @@ def test_the_command_line_says_one_sentence(tmp_path, words):
     out = tmp_path / "out"
     done = subprocess.run(
         [sys.executable, "-m", "validations", "run", *words, "--out", str(out)],
-        capture_output=True, text=True, cwd=pathlib.Path(__file__).parents[1],
+        capture_output=True, text=True, encoding="utf-8", cwd=pathlib.Path(__file__).parents[1],
     )
     assert done.returncode == 2 and not out.exists()
     assert "Traceback" not in done.stderr and done.stderr.strip().splitlines()[-1].startswith("error: ")

@@ -49,7 +49,7 @@ def export_peft(
         "task_type": "FEATURE_EXTRACTION",
         "inference_mode": True,
     }
-    (folder / "adapter_config.json").write_text(json.dumps(common | config, indent=2, sort_keys=True) + "\n")
+    (folder / "adapter_config.json").write_text(json.dumps(common | config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     save_file(
         {name: value.cpu().contiguous() for name, value in tensors.items()},
         folder / "adapter_model.safetensors",
@@ -66,7 +66,7 @@ def import_peft(folder: str | Path, backbone: Backbone) -> tuple[object, Params]
     """
     folder = Path(folder)
     try:
-        config = json.loads((folder / "adapter_config.json").read_text())
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "adapter_model.safetensors", device=str(backbone.device))
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(
