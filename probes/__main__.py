@@ -129,9 +129,11 @@ class _Setting:
         }
 
 
-def _setting(options: argparse.Namespace) -> _Setting:
+def _setting(options: argparse.Namespace, least: int = 1) -> _Setting:
     delta, task = parse(options.delta), load_task(options)
     parts = parted(task, options.examples, options.readout, options.seed, most=options.most)
+    if len(parts.train) < least:
+        raise ValueError(f"{options.verb} takes at least {least} examples, got {len(parts.train)}: give more --examples")
     backbone = backbones.load(options.backbone, dtype=torch.float64 if options.double else torch.float32)
     train = backbones.encode(backbone, parts.train, length=options.length)
     test = backbones.encode(backbone, task.splits["test"], length=options.length)
@@ -168,6 +170,7 @@ def _controllability(options: argparse.Namespace) -> dict:
     printing.checked(options.figure, "--figure", ("svg", "png"))
     if options.by == "token" and (options.against or options.checkpoint):
         raise ValueError("--by token measures signals of the frozen model; leave out --against and --checkpoint")
+    against = {text: parse(text) for text in options.against}
     s = _setting(options)
     outputs, point = (_token_signals(s) if options.by == "token" else (s.subject.outputs, s.point))
     g = probes.response(outputs, point, s.batches)
@@ -191,8 +194,8 @@ def _controllability(options: argparse.Namespace) -> dict:
         "ridge": options.ridge, "places": rows,
     }
     responses = {found["delta"] if options.by == "token" or options.checkpoint else options.delta: g}
-    for text in options.against:
-        other = subject(s.subject.backbone, parse(text), s.subject.readout, options.seed)
+    for text, delta in against.items():
+        other = subject(s.subject.backbone, delta, s.subject.readout, options.seed)
         responses[text] = probes.response(other.outputs, other.initial, s.batches)
     if options.against:
         table = probes.reach_table(
@@ -301,9 +304,7 @@ def _representation(options: argparse.Namespace) -> dict:
     picture = printing.checked(options.figure, "--figure", drawing.FORMATS)
     if options.at == "checkpoint" and not options.checkpoint:
         raise ValueError("--at checkpoint needs --checkpoint FILE, as python -m tuning train --out saves it")
-    s = _setting(options)
-    if (n := sum(len(batch.labels) for batch in s.batches)) < POINTS:
-        raise ValueError(f"the dimension of states takes at least {POINTS} examples, got {n}: give more --examples")
+    s = _setting(options, least=POINTS)
     points = {"initial": s.subject.initial, "checkpoint": s.point} if options.checkpoint else {"initial": s.point}
     wanted = {at: point for at, point in points.items() if options.at in (None, at)}
     found = {

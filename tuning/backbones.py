@@ -236,6 +236,8 @@ def load(name_or_path: str, *, dtype: torch.dtype = torch.float32, device: str =
     """
     source = str(name_or_path)
     folder: str | Path = source
+    if source in ("nano", "minilm") and (Path(source) / "config.json").is_file():
+        raise ValueError(f"{source!r} is a shipped backbone and also a model folder here: write ./{source} or rename the folder")
     if source == "nano":
         folder = Path(__file__).parent / "nano"
     elif source == "minilm":

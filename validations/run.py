@@ -348,6 +348,7 @@ def costs(store: Store, found: Sequence[tuple[str, Job]]) -> list[dict]:
 
 def _look(study: Study, cache: pathlib.Path) -> None:
     """Warn of held-out texts that stand in train; raise ValueError where two tasks hold the same data."""
+    backbone(study.backbone)  # a wrong name is seen before texts are read
     seen: dict[str, str] = {}
     for spec, name in tasks.distinct_names(study.tasks).items():
         data = task(spec, str(cache), tuple(study.columns.items()))
