@@ -22,6 +22,13 @@ QUICK = (FOLDER / "quick.toml").read_text(encoding="utf-8")
         (('deltas = ["port-bias", "prefix", "lora", "adapter"]', 'deltas = ["perfix"]'), "names the delta 'perfix'"),
         (("evaluations = 120", "evaluations = -1"), "positive number"),
         (("[sizes]", "[sizes"), "not valid TOML"),
+        (("seeds = [0, 1, 2]", "seeds = [0, 1, 1]"), "different whole numbers of at least 0 as seeds"),
+        (("seeds = [0, 1, 2]", "seeds = [-1]"), "different whole numbers of at least 0 as seeds"),
+        (("seeds = [0, 1, 2]", "seeds = 2"), "expected a list for 'seeds'"),
+        (("seeds = [0, 1, 2]", "seeds = []"), "at least one task and one seed"),
+        (('backbone = "nano"', "backbone = 3"), "expected a text in quotes for 'backbone'"),
+        (("evaluations = 120", "evaluations = 12.5"), "expected a whole number for 'evaluations'"),
+        (("[deltas]", "[deltas]\nodd = 3"), "expected tables under deltas"),
     ],
 )
 def test_mistakes_are_named(tmp_path, change, says):

@@ -115,6 +115,7 @@ def _task_cells(study: Study, kind: str, cache: pathlib.Path) -> Iterator[tuple[
         seeds = part.seeds or study.seeds
         for seed in seeds:
             for group in [(name,) for name in names] if experiment.each else [names]:
+                experiment.named(group)  # a wrong number of deltas is refused before the first cell
                 settings = {
                     "kind": kind,
                     "backbone": frozen.fingerprint,
@@ -348,7 +349,11 @@ def costs(store: Store, found: Sequence[tuple[str, Job]]) -> list[dict]:
 
 def _look(study: Study, cache: pathlib.Path) -> None:
     """Warn of held-out texts that stand in train; raise ValueError where two tasks hold the same data."""
-    backbone(study.backbone)  # a wrong name is seen before texts are read
+    frozen = backbone(study.backbone)  # a wrong name is seen before texts are read
+    if unknown := sorted(set(study.parts) - set(KINDS)):
+        raise ValueError(f"unknown key {unknown[0]!r} under parts: expected one of {', '.join(KINDS)}")
+    for spec in study.deltas.values():
+        delta(spec, frozen).initial(frozen, 0)
     seen: dict[str, str] = {}
     for spec, name in tasks.distinct_names(study.tasks).items():
         data = task(spec, str(cache), tuple(study.columns.items()))

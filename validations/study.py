@@ -4,10 +4,12 @@ import dataclasses
 import os
 import pathlib
 import tomllib
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+SHAPES = {str: "a text in quotes", tuple: "a list", Mapping: "a table"}  # of what a study's key may hold, in TOML's words
 FOLDER = pathlib.Path(__file__).with_name("studies")
 
 
@@ -79,7 +81,9 @@ def _record(kind: type, table: Any, where: str) -> Any:
         raise ValueError(f"missing key {missing[0]!r} in {where}: add it")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
     for name, value in values.items():
-        default = known[name].default
+        default, shape = known[name].default, typing.get_origin(known[name].type) or known[name].type
+        if shape in SHAPES and not isinstance(value, shape):
+            raise ValueError(f"expected {SHAPES[shape]} for {name!r} in {where}, got {value!r}: correct it")
         if isinstance(default, int | float) and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
             raise ValueError(f"expected a positive number for {name!r} in {where}, got {value!r}")
         if isinstance(default, int) and not isinstance(value, int):
@@ -105,6 +109,10 @@ def read(name_or_path: str) -> Study:
     table["sizes"] = _record(Sizes, table.get("sizes", {}), "sizes")
     table["solver"] = _record(Solver, table.get("solver", {}), "solver")
     parts = table.get("parts", {})
+    for name in ("parts", "deltas"):
+        entries = table.get(name, {})
+        if not isinstance(entries, Mapping) or not all(isinstance(entry, Mapping) for entry in entries.values()):
+            raise ValueError(f"expected tables under {name} in {path.name}, such as [{name}.NAME], got {entries!r}: correct it")
     table["parts"] = {kind: _record(Part, part, f"parts.{kind}") for kind, part in parts.items()}
     study = _record(Study, table, path.name)
     _lists(study)
