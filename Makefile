@@ -1,4 +1,5 @@
-# Every target sets up what it needs. Settings: STUDY, DATA, BACKBONE, CLAIM, OUT, PROCESSES, PROBE, TASK, DELTA, CHECKPOINT, FIGURE, JSON, BENCH, CASE.
+# Every target sets up what it needs. Settings: STUDY, DATA, BACKBONE, CLAIM, OUT, PROCESSES, PROBE, TASK, DELTA, CHECKPOINT, FIGURE, JSON, BENCH, CASE,
+# TEXT, TEXT_B, LABEL (columns of your data, where their names do not say it).
 PYTHON ?= python3.11
 VENV ?= .venv
 STUDY ?= quick
@@ -7,6 +8,7 @@ BENCH ?= control
 OUT ?= build/$(notdir $(basename $(STUDY)))
 PDF ?= build/report.pdf
 BIN := $(VENV)/bin
+COLUMNS = $(if $(TEXT),--text '$(TEXT)') $(if $(TEXT_B),--text-b '$(TEXT_B)') $(if $(LABEL),--label '$(LABEL)')
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -30,9 +32,9 @@ report: setup ## run the quick study (resumes) and write build/report.pdf
 	@$(BIN)/python -m validations run --study $(STUDY) --out $(OUT) --processes $(PROCESSES)
 	@$(BIN)/python -m reports build $(OUT) --out $(PDF)
 
-validate: setup ## run a study: STUDY=quick|control|curvature|dimension|symbolic|minilm|files|FILE.toml [DATA=folder] [BACKBONE=name] [CLAIM=id] [OUT=folder]
+validate: setup ## run a study: STUDY=quick|control|curvature|dimension|symbolic|minilm|files|FILE.toml [DATA=folder] [BACKBONE=name] [CLAIM=id] [OUT=folder] [TEXT=column LABEL=column]
 	@$(BIN)/python -m validations run --study $(STUDY) --out $(OUT) --processes $(PROCESSES) \
-	  $(foreach d,$(DATA),--data $(d)) $(if $(BACKBONE),--backbone $(BACKBONE)) $(foreach c,$(CLAIM),--claim $(c))
+	  $(foreach d,$(DATA),--data $(d)) $(if $(BACKBONE),--backbone $(BACKBONE)) $(foreach c,$(CLAIM),--claim $(c)) $(COLUMNS)
 	@$(BIN)/python -m reports build $(OUT) --out $(OUT)/report.pdf
 
 test: setup ## run the tests
@@ -43,7 +45,7 @@ check: setup ## lint and import directions
 	@$(BIN)/lint-imports
 
 advise: setup ## rank deltas, layers and ranks by forecast loss, without training: DATA=folder|task [BACKBONE=nano|minilm|...]
-	@$(BIN)/python -m validations advise --data $(DATA) $(if $(BACKBONE),--backbone $(BACKBONE))
+	@$(BIN)/python -m validations advise --data $(DATA) $(if $(BACKBONE),--backbone $(BACKBONE)) $(COLUMNS)
 
 calibrate: setup ## count how often verdicts are wrong on planted worlds; the report shows it (3 minutes)
 	@$(BIN)/python -m validations calibrate --processes $(PROCESSES)
@@ -53,7 +55,7 @@ bench: setup ## measure our solvers beside others, ratios of CPU time: BENCH=con
 
 probe: setup ## measure one thing on one subject: PROBE=curvature|dimension|representation|controllability|response [BACKBONE TASK DELTA CHECKPOINT FIGURE=FILE.svg JSON=FILE.json]
 	@$(BIN)/python -m probes $(PROBE) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(TASK),--task $(TASK)) $(if $(DELTA),--delta '$(DELTA)') \
-	  $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(FIGURE),--figure $(FIGURE)) $(if $(JSON),--out $(JSON))
+	  $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(FIGURE),--figure $(FIGURE)) $(if $(JSON),--out $(JSON)) $(COLUMNS)
 
 list: setup ## list claims, studies, tasks, deltas and backbones
 	@$(BIN)/python -m validations list

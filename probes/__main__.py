@@ -5,20 +5,21 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
 import probes
-from probes import drawing, drawing_dimension, printing
-from probes.layers import LayerRepresentation, layer_representations
-from tuning import backbones, checkpoints, tasks
+from probes import drawing, drawing_dimension, printing, tables
+from probes.layers import layer_representations
+from tuning import backbones, checkpoints
 from tuning.deltas import parse, place_of
-from tuning.subject import fit_readout, subject
+from tuning.options import add_task, bounded, load_task, parted, same_classes
+from tuning.subject import fit_head, subject
 from tuning.training import fit, penalized
 
 INSTRUMENTS = {
@@ -42,6 +43,11 @@ HEADS = {                                       # the printed columns of a curva
 }
 SHOWN = ("two_nn", "mle", "gride 8", "local_pca", "participation_ratio", "effective_rank")  # of a layer, in the table
 LEVELS = ("all", "delta", "layer", "block")     # the rows of a curvature table; delta: parts of a combination
+LEAST = {                                       # what the numbers of a request must be at least
+    "examples": 1, "readout": 1, "length": 1, "seed": 0, "threads": 1, "top": 1, "probes": 1, "steps": 1, "budget": 1,
+    "dense": 0, "neighbours": 3, "runs": 2, "penalty": 0,
+}
+POINTS = 20                                     # examples that the dimensions of a representation need
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,12 +58,15 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in INSTRUMENTS.items():
         verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         verb.add_argument("--backbone", default="nano", help="nano (default), minilm, a folder or a hub name")
-        verb.add_argument("--task", required=True, help="an embedded task's name or a file")
+        add_task(verb)
         usual = "port-bias" if name == "controllability" else "lora:rank=4"
         verb.add_argument("--delta", default=usual, help=f'for example "lora:rank=4" (default {usual})')
         verb.add_argument("--checkpoint", help="measure at what tuning train --out saved, or a PEFT folder with its classifier")
         count = 32 if name == "curvature" else 128
-        verb.add_argument("--examples", type=int, default=count, help=f"training examples (default {count})")
+        verb.add_argument("--examples", type=int, help=f"training examples (default {count}, or what the head leaves)")
+        verb.add_argument("--readout", type=int, default=600,
+                          help="other training examples, which fit the frozen head (default 600, at most half)")
+        verb.set_defaults(most=count)
         verb.add_argument("--length", type=int, default=64, help="longest text, in tokens (default 64)")
         verb.add_argument("--seed", type=int, default=0)
         verb.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
@@ -120,38 +129,28 @@ class _Setting:
         }
 
 
-def _setting(options: argparse.Namespace) -> _Setting:
-    task = tasks.load(options.task)
+def _setting(options: argparse.Namespace, least: int = 1) -> _Setting:
+    delta, task = parse(options.delta), load_task(options)
+    parts = parted(task, options.examples, options.readout, options.seed, most=options.most)
+    if len(parts.train) < least:
+        raise ValueError(f"{options.verb} takes at least {least} examples, got {len(parts.train)}: give more --examples")
     backbone = backbones.load(options.backbone, dtype=torch.float64 if options.double else torch.float32)
-    count = min(options.examples, len(task.splits["train"]))
-    train = backbones.encode(backbone, task.take("train", count, options.seed), length=options.length)
+    train = backbones.encode(backbone, parts.train, length=options.length)
     test = backbones.encode(backbone, task.splits["test"], length=options.length)
     if options.checkpoint:
         found = checkpoints.load(options.checkpoint, backbone)
         made = found.subject
+        same_classes(task, made.readout, options.checkpoint)
         point = made.initial if getattr(options, "at", None) == "initial" else found.params
     else:
-        readout = fit_readout(backbone, train, len(task.classes))
-        made = subject(backbone, parse(options.delta), readout, options.seed)
+        readout = fit_head(backbone, parts.readout, len(task.classes), length=options.length)
+        made = subject(backbone, delta, readout, options.seed)
         point = made.initial
     return _Setting(made, point, _parts(train), test)
 
 
 def _parts(batch: backbones.Batch, size: int = 64) -> list[backbones.Batch]:
     return [backbones.Batch(*(x[i:i + size] for x in batch)) for i in range(0, len(batch.labels), size)]
-
-
-def _spectral(g: probes.Response, groups: Mapping[str, Sequence[str]], top: int) -> dict:
-    """The leading singular values of G, how many matter, and the share of tr K that each group carries."""
-    kernel = g.kernel().double()
-    values = torch.linalg.eigvalsh(kernel).flip(0).clamp_min(0)
-    parts = g.by_group(groups)
-    shares = {k: float(part.kernel().double().trace() / kernel.trace()) for k, part in parts.items()}
-    return {
-        "shape": list(g.shape), "route": g.route, "status": g.status,
-        "singular_values": values[:top].sqrt().tolist(),
-        "participation_ratio": float(values.sum() ** 2 / (values**2).sum()), "share": shares,
-    }
 
 
 def _places(names: Sequence[str]) -> dict[str, list[str]]:
@@ -164,14 +163,14 @@ def _places(names: Sequence[str]) -> dict[str, list[str]]:
 def _response(options: argparse.Namespace) -> dict:
     s = _setting(options)
     g = probes.response(s.subject.outputs, s.point, s.batches)
-    return s.header() | _spectral(g, _places(g.names), options.top)
+    return s.header() | tables.spectral(g, _places(g.names), options.top)
 
 
 def _controllability(options: argparse.Namespace) -> dict:
-    if options.figure and Path(options.figure).suffix not in (".svg", ".png"):
-        raise ValueError(f"--figure must end in .svg or .png, got {options.figure!r}")
+    printing.checked(options.figure, "--figure", ("svg", "png"))
     if options.by == "token" and (options.against or options.checkpoint):
         raise ValueError("--by token measures signals of the frozen model; leave out --against and --checkpoint")
+    against = {text: parse(text) for text in options.against}
     s = _setting(options)
     outputs, point = (_token_signals(s) if options.by == "token" else (s.subject.outputs, s.point))
     g = probes.response(outputs, point, s.batches)
@@ -195,8 +194,8 @@ def _controllability(options: argparse.Namespace) -> dict:
         "ridge": options.ridge, "places": rows,
     }
     responses = {found["delta"] if options.by == "token" or options.checkpoint else options.delta: g}
-    for text in options.against:
-        other = subject(s.subject.backbone, parse(text), s.subject.readout, options.seed)
+    for text, delta in against.items():
+        other = subject(s.subject.backbone, delta, s.subject.readout, options.seed)
         responses[text] = probes.response(other.outputs, other.initial, s.batches)
     if options.against:
         table = probes.reach_table(
@@ -266,14 +265,12 @@ def _curvature(options: argparse.Namespace) -> dict:
     picture = printing.checked(options.figure, "--figure", drawing.FORMATS)
     if options.at == "checkpoint" and not options.checkpoint:
         raise ValueError("--at checkpoint needs --checkpoint FILE, as python -m tuning train --out saves it")
-    if not options.ridge > 0:
-        raise ValueError(f"--ridge must be positive, got {options.ridge}")
     s = _setting(options)
 
     def criterion(y: torch.Tensor, batch: backbones.Batch) -> torch.Tensor:
         return cross_entropy(y, batch.labels)
 
-    groups = _levels(list(s.point), options.by)
+    groups = tables.levels(list(s.point), options.by)
     op = probes.hessian(s.subject.loss, s.point, s.batches, allow_unused=True)
     top = probes.top_eigenpairs(op, min(options.top, op.shape[0]), seed=options.seed)
     flat = probes.gauss_newton_spectrum(s.subject.outputs, criterion, s.point, s.batches)
@@ -289,7 +286,7 @@ def _curvature(options: argparse.Namespace) -> dict:
         "units": UNITS, "hessian": top.values.tolist(), "residuals": top.residuals.tolist(), "status": top.status,
         "gauss_newton": flat.values[:options.top].tolist(), "gauss_newton_rank": flat.rank,
         "products": top.products + sum(row.products for row in found),
-        "blocks": [_row(groups[row.name][0], row) for row in found],
+        "blocks": [tables.block_row(groups[row.name][0], row) for row in found],
     }
     if picture:
         figure = drawing.curvature_figure(whole, of["layer"] or found, of["block"] or found, unit=EIGENVALUE)
@@ -302,50 +299,19 @@ def _curvature(options: argparse.Namespace) -> dict:
     return result
 
 
-def _levels(names: Sequence[str], wanted: Sequence[str]) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """The rows of a curvature table: label -> (level, parameters), from the whole delta down to its tensors."""
-    found = {"all": ("all", tuple(names))} if "all" in wanted else {}
-    parts = {name.partition("/")[0] for name in names if "/" in name}
-    for part in sorted(parts) if "delta" in wanted else ():
-        found[part] = ("delta", tuple(name for name in names if name.startswith(f"{part}/")))
-    for layer, some in probes.by_layer(names).items() if "layer" in wanted else ():
-        found[f"layer {layer}" if layer.isdigit() else layer] = ("layer", some)
-    for name in names if "block" in wanted else ():
-        found.setdefault(name, ("block", (name,)))
-    if not found:
-        raise ValueError("--by delta needs a combination of deltas, such as 'lora:rank=4 & port-bias'")
-    return found
-
-
-def _row(level: str, row: probes.BlockSummary) -> dict:
-    """A block's summary as plain JSON."""
-
-    def estimate(e: probes.Estimate) -> dict:
-        return {"value": e.value, "stderr": e.stderr, "interval": list(e.interval)}
-
-    mass = row.negative_mass
-    return {
-        "place": row.name, "level": level, "size": row.size, "largest": dataclasses.asdict(row.largest),
-        "smallest": dataclasses.asdict(row.smallest), "trace": estimate(row.trace),
-        "gauss_newton_trace": row.gauss_newton_trace, "effective_dimension": estimate(row.effective_dimension),
-        "negative_mass": {"value": mass.value, "interval": list(mass.interval)}, "route": row.route,
-        "products": row.products,
-    }
-
-
 def _representation(options: argparse.Namespace) -> dict:
     out = printing.checked(options.out, "--out", ("json",))
     picture = printing.checked(options.figure, "--figure", drawing.FORMATS)
     if options.at == "checkpoint" and not options.checkpoint:
         raise ValueError("--at checkpoint needs --checkpoint FILE, as python -m tuning train --out saves it")
-    s = _setting(options)
+    s = _setting(options, least=POINTS)
     points = {"initial": s.subject.initial, "checkpoint": s.point} if options.checkpoint else {"initial": s.point}
     wanted = {at: point for at, point in points.items() if options.at in (None, at)}
     found = {
         at: layer_representations(_layer_states(s.subject, point), s.batches, k=options.neighbours, seed=options.seed)
         for at, point in wanted.items()
     }
-    rows = [_layer_row(at, row) for at, layers in found.items() for row in layers]
+    rows = [tables.layer_row(at, row) for at, layers in found.items() for row in layers]
     result = s.header() | {"units": {"a ± b": "b is a standard error"}, "layers": rows}
     if picture:
         series = {at: {q: [r.estimates[q] for r in layers] for q in SHOWN} for at, layers in found.items()}
@@ -372,16 +338,15 @@ def _layer_states(made, point: Mapping):
     return states
 
 
-def _layer_row(at: str, row: LayerRepresentation) -> dict:
-    """A layer's dimensions as plain JSON."""
-    values = {q: {"value": e.value, "stderr": e.stderr, "status": e.status} for q, e in row.estimates.items()}
-    return {"at": at, "layer": row.name, "n": row.n, "dropped": row.dropped, "status": row.status, **values}
-
-
 def _dimension(options: argparse.Namespace) -> dict:
     picture = printing.checked(options.figure, "--figure", drawing.FORMATS)
+    wanted = tables.dimension_list(options.dimensions)
     s = _setting(options)
     shapes = {k: v.shape for k, v in s.point.items()}
+    for d in wanted[:1] + wanted[-1:]:                  # refused before anything is trained
+        if not 1 <= d <= s.subject.size:
+            raise ValueError(f"dimension must lie between 1 and the delta's {s.subject.size} numbers, got {d}")
+    probes.random_subspace(shapes, wanted[0], kind=options.kind, seed=options.seed, dtype=s.subject.dtype)
     objective = penalized(s.subject, s.batches, options.penalty)
     budget = {"tolerance": 1e-4, "max_evaluations": options.steps}
 
@@ -389,10 +354,17 @@ def _dimension(options: argparse.Namespace) -> dict:
         hits = [s.subject.accuracy(params, b) * len(b.labels) for b in _parts(s.test)]
         return sum(hits) / len(s.test.labels)
 
-    wanted = sorted({int(text) for text in options.dimensions.split(",")})
-    for d in wanted[:1] + wanted[-1:]:                  # refused before anything is trained
-        if not 1 <= d <= s.subject.size:
-            raise ValueError(f"dimension must lie between 1 and the delta's {s.subject.size} numbers, got {d}")
+    full, floor = [], score(s.point)
+    for run in range(options.runs):                     # first: without a gain there is no share of it to reach
+        fresh = s.subject.delta.initial(s.subject.backbone, options.seed + 1 + run)
+        full.append(score(fit(objective, {**s.point, **fresh}, **budget).params))
+    result = s.header() | {"full": full, "floor": floor}
+    if np.mean(full) <= floor:
+        said = f"all {s.subject.size} numbers reach a mean test accuracy of {np.mean(full):.4g}, the frozen model has {floor:.4g}"
+        return result | {
+            "dimensions": [], "scores": [], "value": math.nan, "interval": [0.0, math.inf], "status": "no gain",
+            "warning": f"{said}: no gain, of which a dimension could reach a share; give more --examples or --steps",
+        }
     tried, scores = [], []
     for d in wanted:
         for run in range(options.runs):
@@ -406,19 +378,14 @@ def _dimension(options: argparse.Namespace) -> dict:
             found = fit(lambda theta, moved=moved: objective(moved(theta)), start, **budget)
             tried.append(d)
             scores.append(score(moved(found.params)))
-    full = []
-    for run in range(options.runs):
-        fresh = s.subject.delta.initial(s.subject.backbone, options.seed + 1 + run)
-        full.append(score(fit(objective, {**s.point, **fresh}, **budget).params))
-    floor = score(s.point)
     found = probes.threshold_dimension(tried, scores, baseline=full, chance=floor, seed=options.seed)
     if picture:
         seeds = list(range(options.runs)) * (len(tried) // options.runs)
         figure = drawing_dimension.dimension_figure(
             found, tried, scores, seeds=seeds, baseline=full, chance=floor, score="test accuracy")
         printing.write(picture, drawing.file_bytes(figure, picture.suffix[1:]))
-    return s.header() | {
-        "dimensions": tried, "scores": scores, "full": full, "floor": floor, "value": found.value,
+    return result | {
+        "dimensions": tried, "scores": scores, "value": found.value,
         "interval": list(found.interval), "isotonic": found.isotonic, "not_reached": found.not_reached,
         "status": found.status, "warning": found.warning,
     }
@@ -431,12 +398,13 @@ def _list(_: argparse.Namespace) -> dict:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0 on success, 2 with one sentence on standard error for a bad request."""
     options = _parser().parse_args(arguments)
-    torch.set_num_threads(getattr(options, "threads", 1))
     verbs = {
         "list": _list, "response": _response, "curvature": _curvature, "controllability": _controllability,
         "representation": _representation, "dimension": _dimension,
     }
     try:
+        bounded(options, LEAST, above={"ridge": 0, "margin": 0})
+        torch.set_num_threads(getattr(options, "threads", 1))
         result = verbs[options.verb](options)
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -67,11 +67,15 @@ def _layer(name: str, x: Tensor, k: int, neighbourhood: int | None, ranks: Seque
     curve = _allowed("gride", lambda: gride(cloud, ranks))
     local = _allowed("mle", lambda: mle(cloud, min(k, n - 1)))
     linear = _allowed("participation_ratio", lambda: participation_ratio(cloud))
-    scales = zip(curve.ranks, curve.estimates, strict=True) if isinstance(curve, ScaleCurve) else ((r, curve) for r in ranks)
+    if isinstance(curve, ScaleCurve):
+        held = dict(zip(curve.ranks, curve.estimates, strict=True))
+        scales = {r: held.get(r) or _missing("gride", f"rank {r} needs more than {2 * r} distinct points") for r in ranks}
+    else:
+        scales = dict.fromkeys(ranks, curve)
     estimates = {
         "two_nn": _allowed("two_nn", lambda: two_nn(cloud)),
         "mle": local, "mle_mean": local.parts.get("mean", local),
-        **{f"gride {rank}": e for rank, e in scales},
+        **{f"gride {rank}": e for rank, e in scales.items()},
         "local_pca": _allowed("local_pca", lambda: local_pca(cloud, around, seed=seed)),
         "participation_ratio": linear, "effective_rank": linear.parts.get("effective_rank", linear),
     }
@@ -84,4 +88,8 @@ def _allowed(quantity: str, estimate: Callable):
     try:
         return estimate()
     except ValueError as error:
-        return Estimate(quantity, math.nan, math.inf, (-math.inf, math.inf), 0, status=str(error))
+        return _missing(quantity, str(error))
+
+
+def _missing(quantity: str, reason: str) -> Estimate:
+    return Estimate(quantity, math.nan, math.inf, (-math.inf, math.inf), 0, status=reason)

@@ -16,8 +16,8 @@ def checked(path: str | None, option: str, kinds: Sequence[str]) -> Path | None:
     found = Path(path)
     if found.suffix[1:] not in kinds:
         raise ValueError(f"{option} must end in {' or '.join('.' + kind for kind in kinds)}, got {path!r}")
-    if not found.parent.is_dir() or found.is_dir():
-        raise ValueError(f"{option} needs a file in an existing folder, got {path!r}")
+    if not found.parent.is_dir() or found.is_dir() or not os.access(found.parent, os.W_OK):
+        raise ValueError(f"{option} needs a file in an existing folder that can be written, got {path!r}")
     return found
 
 

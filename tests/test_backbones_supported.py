@@ -143,7 +143,7 @@ def test_weights_that_are_not_finite_are_refused(value):
 @pytest.fixture
 def folder(tmp_path):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(45))]
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
     BertTokenizer(vocab=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
     zoo.model_of("bert", dtype=torch.float32).save_pretrained(tmp_path)
     return tmp_path
@@ -198,8 +198,8 @@ def test_damaged_folders_are_refused_in_one_sentence(folder, tmp_path):
     save_file(kept, weights, metadata={"format": "pt"})
     with pytest.raises(ValueError, match="2 are missing"):
         load(str(folder))
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "t5"}))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "t5"}), encoding="utf-8")
     with pytest.raises(ValueError, match="got 't5'"):
         load(str(folder))
 

@@ -22,13 +22,13 @@ def test_representation_before_and_after_tuning(capsys, tmp_path):
     options = ["representation", *TEXT, "--examples", "80", "--checkpoint", str(saved)]
     assert main([*options, "--out", str(out), "--figure", str(figure)]) == 0
     table = capsys.readouterr().out
-    rows = json.loads(out.read_text())["layers"]
+    rows = json.loads(out.read_text(encoding="utf-8"))["layers"]
     layers = ["embedding", *(f"block {i}" for i in range(4))]
     assert [(r["at"], r["layer"]) for r in rows] == [(at, x) for at in ("initial", "checkpoint") for x in layers]
     before, after = rows[:5], rows[5:]
     assert before[0]["mle"] == after[0]["mle"] and before[4]["mle"]["value"] != after[4]["mle"]["value"]
     assert all(r["n"] == 80 and r["status"] == "ok" and r["mle"]["stderr"] > 0 for r in rows)
-    assert "participation ratio" in table and "±" in table and figure.read_text().startswith("<?xml")
+    assert "participation ratio" in table and "±" in table and figure.read_text(encoding="utf-8").startswith("<?xml")
     assert main([*options, "--at", "checkpoint", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["layers"] == after
 

@@ -37,7 +37,7 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
 
 def _command(tmp_path: pathlib.Path, out: str, processes: int) -> list[str]:
     study = tmp_path / "tiny.toml"
-    study.write_text(STUDY)
+    study.write_text(STUDY, encoding="utf-8")
     words = ["--study", str(study), "--out", str(tmp_path / out), "--processes", str(processes)]
     return [sys.executable, "-m", "validations", "run", *words]
 
@@ -53,7 +53,7 @@ def test_serial_pooled_and_killed_runs_agree(tmp_path):
         time.sleep(0.02)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
-    (cells / ".writing-left-behind").write_text("half a cell")
+    (cells / ".writing-left-behind").write_text("half a cell", encoding="utf-8")
     subprocess.run(_command(tmp_path, "killed", 2), cwd=ROOT, check=True, capture_output=True)
     assert _digests(tmp_path / "serial") == _digests(tmp_path / "killed")
     assert not list((tmp_path / "killed").rglob(".writing-*"))

@@ -138,7 +138,7 @@ def test_value_of_feedback(form):
 
 
 def test_the_stored_golden_numbers_are_these(shared):
-    stored = json.loads((shared / "golden" / "control.json").read_text())
+    stored = json.loads((shared / "golden" / "control.json").read_text(encoding="utf-8"))
     law = riccati(case.A, case.B, case.Q, case.R, case.QF)
     assert relative(law.cost(case.X0), stored["G2"]["J"]) < TIGHT
     assert relative(minimum_energy(case.A, case.B, [2.0, 1.0], case.X0).energy, stored["G1"]["E"]) < TIGHT

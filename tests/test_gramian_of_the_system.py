@@ -23,7 +23,7 @@ def simulate(A, B, x, u):
 
 def test_golden_system(shared):
     """System S of the golden problems: reach map and Gramian by two independent solvers."""
-    golden = json.loads((shared / "golden" / "control.json").read_text())["G1"]
+    golden = json.loads((shared / "golden" / "control.json").read_text(encoding="utf-8"))["G1"]
     A = [[[1, 1], [0, 1]], [[1, 0.5], [-0.5, 1]], [[0.8, 0], [0.3, 1.1]]]
     A = [torch.tensor(a, dtype=torch.float64) for a in A]
     B = [torch.tensor(b, dtype=torch.float64)[:, None] for b in ([0, 1], [1, 0], [.5, 1])]

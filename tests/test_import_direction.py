@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 def _lint(folder: pathlib.Path) -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache"]
     paths = {"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin"}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=paths)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=paths, encoding="utf-8")
 
 
 @pytest.fixture()
@@ -40,7 +40,7 @@ def test_the_contracts_hold(copy):
     ],
 )
 def test_a_planted_violation_fails(copy, path, line):
-    with open(copy / path, "a") as file:
+    with open(copy / path, "a", encoding="utf-8") as file:
         file.write(f"\n{line}\n")
     done = _lint(copy)
     assert done.returncode == 1 and "BROKEN" in done.stdout, done.stdout + done.stderr

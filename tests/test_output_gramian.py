@@ -308,7 +308,7 @@ def test_the_command_prints_a_table_and_draws(capsys, tmp_path):
     assert all(row["eta"] >= 0 and 0 <= row["miss"] <= 1 for row in found["places"])
     assert sum(found["share"].values()) == pytest.approx(1, rel=1e-5)
     assert found["places"][0]["largest"] == pytest.approx(found["singular_values"][0])
-    assert figure.read_text().count("<svg") == 1
+    assert figure.read_text(encoding="utf-8").count("<svg") == 1
     for by, first in (("port", "0.attention"), ("layer", "0"), ("token", "first")):
         assert main([*chosen, "--by", by]) == 0
         out = capsys.readouterr().out

@@ -38,7 +38,7 @@ def test_curvature_of_a_checkpoint_by_layer_and_block(capsys, tmp_path):
     options = [*SMALL, "--checkpoint", str(saved), "--dense", "600", "--top", "2", "--double"]
     assert main([*options, "--out", str(out), "--figure", str(figure)]) == 0
     table = capsys.readouterr().out.splitlines()
-    found = json.loads(out.read_text())
+    found = json.loads(out.read_text(encoding="utf-8"))
     assert set(found) >= {"at", "ridge", "units", "blocks", "density", "hessian", "gauss_newton", "products"}
     rows = {row["place"]: row for row in found["blocks"]}
     assert list(rows) == ["all", "layer 2", "layer 3", "2.mlp.bias", "3.attention.bias", "3.mlp.bias"]
@@ -56,7 +56,8 @@ def test_curvature_of_a_checkpoint_by_layer_and_block(capsys, tmp_path):
     assert found["density"]["status"] == "exact" and area == pytest.approx(1, abs=0.01)
     heads = next(line for line in table if "negative mass" in line and "eff. dim." in line)
     assert heads.split()[:2] == ["place", "D"] and sum("bias" in line for line in table) >= 3
-    assert figure.read_text().startswith("<?xml") and {p.name for p in tmp_path.iterdir()} == {"a.safetensors", "a.json", "a.svg"}
+    assert figure.read_text(encoding="utf-8").startswith("<?xml")
+    assert {p.name for p in tmp_path.iterdir()} == {"a.safetensors", "a.json", "a.svg"}
 
 
 @pytest.mark.parametrize(("options", "words"), [
@@ -64,7 +65,7 @@ def test_curvature_of_a_checkpoint_by_layer_and_block(capsys, tmp_path):
     (["--out", "{}/a.txt"], "--out must end in .json"),
     (["--figure", "{}/a.gif"], "--figure must end in .svg or .pdf or .png"),
     (["--figure", "{}/none/a.svg"], "existing folder"),
-    (["--ridge", "0", "--out", "{}/a.json", "--delta", "bitfit"], "--ridge must be positive"),
+    (["--ridge", "0", "--out", "{}/a.json", "--delta", "bitfit"], "--ridge must be a number above 0"),
     (["--by", "delta", "--out", "{}/a.json"], "--by delta needs a combination"),
     (["--checkpoint", "{}/none", "--figure", "{}/a.svg"], "expected a checkpoint file"),
 ])
@@ -82,7 +83,7 @@ def test_bad_request_is_a_sentence(capsys):
 
 def test_instruments_know_no_theory_and_no_model():
     for path in pathlib.Path(probes.__file__).parent.glob("*.py"):
-        tree = ast.parse(path.read_text())
+        tree = ast.parse(path.read_text(encoding="utf-8"))
         roots = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
         roots |= {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
         forbidden = {"theory", "validations", "reports", "transformers"}

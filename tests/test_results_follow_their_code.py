@@ -46,10 +46,10 @@ def test_another_experiment_changes_nothing_and_what_is_imported_changes_the_dig
             assert judged_by("ablation-frozen") != own and judged_by("energy-profile") == other and now() == first
             own = judged_by("ablation-frozen")
         for other in ("validations/experiments/loop.py", "validations/claims/energy_profile.py", "reports/style.py"):
-            (tmp_path / other).write_text("x = 1\n")
+            (tmp_path / other).write_text("x = 1\n", encoding="utf-8")
         assert now() == first
         path = tmp_path / "theory" / "ensemble.py"
-        path.write_text(path.read_text() + "\n")
+        path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
         assert now() != first
     finally:
         sources.reached.cache_clear()

@@ -38,9 +38,9 @@ class C:
 def package(tmp_path, monkeypatch):
     folder = tmp_path / "costate_sample"
     (folder / "tests").mkdir(parents=True)
-    (folder / "__init__.py").write_text(SOURCE)
-    (folder / "broken.py").write_text("def (")
-    (folder / "tests" / "test_f.py").write_text('"""A sentence of a test suite is not wanted."""')
+    (folder / "__init__.py").write_text(SOURCE, encoding="utf-8")
+    (folder / "broken.py").write_text("def (", encoding="utf-8")
+    (folder / "tests" / "test_f.py").write_text('"""A sentence of a test suite is not wanted."""', encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     return folder.name
 

@@ -10,7 +10,7 @@ from validations.claims import named
 from validations.experiments import KINDS
 from validations.study import FOLDER, read, with_data
 
-QUICK = (FOLDER / "quick.toml").read_text()
+QUICK = (FOLDER / "quick.toml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -22,12 +22,19 @@ QUICK = (FOLDER / "quick.toml").read_text()
         (('deltas = ["port-bias", "prefix", "lora", "adapter"]', 'deltas = ["perfix"]'), "names the delta 'perfix'"),
         (("evaluations = 120", "evaluations = -1"), "positive number"),
         (("[sizes]", "[sizes"), "not valid TOML"),
+        (("seeds = [0, 1, 2]", "seeds = [0, 1, 1]"), "different whole numbers of at least 0 as seeds"),
+        (("seeds = [0, 1, 2]", "seeds = [-1]"), "different whole numbers of at least 0 as seeds"),
+        (("seeds = [0, 1, 2]", "seeds = 2"), "expected a list for 'seeds'"),
+        (("seeds = [0, 1, 2]", "seeds = []"), "at least one task and one seed"),
+        (('backbone = "nano"', "backbone = 3"), "expected a text in quotes for 'backbone'"),
+        (("evaluations = 120", "evaluations = 12.5"), "expected a whole number for 'evaluations'"),
+        (("[deltas]", "[deltas]\nodd = 3"), "expected tables under deltas"),
     ],
 )
 def test_mistakes_are_named(tmp_path, change, says):
     assert change[0] in QUICK
     path = tmp_path / "s.toml"
-    path.write_text(QUICK.replace(*change, 1))
+    path.write_text(QUICK.replace(*change, 1), encoding="utf-8")
     with pytest.raises(ValueError, match=says):
         read(str(path))
 
@@ -57,7 +64,7 @@ def test_the_command_line_says_one_sentence(tmp_path, words):
     out = tmp_path / "out"
     done = subprocess.run(
         [sys.executable, "-m", "validations", "run", *words, "--out", str(out)],
-        capture_output=True, text=True, cwd=pathlib.Path(__file__).parents[1],
+        capture_output=True, text=True, encoding="utf-8", cwd=pathlib.Path(__file__).parents[1],
     )
     assert done.returncode == 2 and not out.exists()
     assert "Traceback" not in done.stderr and done.stderr.strip().splitlines()[-1].startswith("error: ")

@@ -161,7 +161,7 @@ def test_a_bad_request_is_a_sentence(change, words):
 
 
 def test_the_readme_runs_on_a_model_of_ones_own(capsys):
-    text = (ROOT / "README.md").read_text().partition("## On your own model")[2]
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## On your own model")[2]
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     assert not re.search(r"\b(tuning|theory|validations|reports)\b", code)
     torch.manual_seed(0)

@@ -99,7 +99,7 @@ def test_save_and_restore(skewed, tmp_path):
     tasks.save(skewed, path)
     assert [p.name for p in path.parent.iterdir()] == ["task.json"]
     assert tasks.restore(path).digest == skewed.digest
-    path.write_text(path.read_text().replace("text 1", "text x", 1))
+    path.write_text(path.read_text(encoding="utf-8").replace("text 1", "text x", 1), encoding="utf-8")
     with pytest.raises(ValueError, match="says digest .* but holds"):
         tasks.restore(path)
 
@@ -111,7 +111,7 @@ def test_cache_is_used_and_repaired(tmp_path, monkeypatch):
     monkeypatch.setattr(embedded, "build", lambda *_: pytest.fail("the cache was not used"))
     assert tasks.load("stdlib-topic", sizes=sizes, cache=tmp_path).digest == first.digest
     monkeypatch.undo()
-    path.write_text(path.read_text()[:100])
+    path.write_text(path.read_text(encoding="utf-8")[:100], encoding="utf-8")
     assert tasks.load("stdlib-topic", sizes=sizes, cache=tmp_path).digest == first.digest
     assert tasks.restore(path).digest == first.digest
 

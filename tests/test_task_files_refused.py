@@ -44,7 +44,7 @@ def folder(tmp_path, train=None, test=None, meta=None, end=".jsonl"):
     FORMATS[end](base / f"train{end}", records(TRAIN) if train is None else train)
     FORMATS[end](base / f"test{end}", records(TEST) if test is None else test)
     if meta is not None:
-        (base / "meta.json").write_text(meta)
+        (base / "meta.json").write_text(meta, encoding="utf-8")
     return base
 
 
@@ -100,7 +100,7 @@ def test_one_file_is_split_by_its_texts(tmp_path):
 
 LABELLED = records(TRAIN)
 WRONG = {
-    "unknown column 'idx'.*columns=": {"train": [{**row, "idx": 1} for row in LABELLED]},
+    "unknown column 'mood'.*--text.*columns=": {"train": [{**row, "mood": 1} for row in LABELLED]},
     "no column 'label' for label": {"train": [{"text_a": "x"}]},
     "no column 'text_a' for text_a": {"train": [{"label": 1}]},
     "row 2 of films/train is missing": {"train": [LABELLED[0], {"text_a": "x", "label": None}]},
@@ -159,20 +159,20 @@ def not_utf8(base):
 
 
 def not_json(base):
-    (base / "train.jsonl").write_text('{"text_a": "x", "label": 1}\n{"text_a"\n')
+    (base / "train.jsonl").write_text('{"text_a": "x", "label": 1}\n{"text_a"\n', encoding="utf-8")
 
 
 def no_object(base):
-    (base / "train.jsonl").write_text("[1, 2]\n")
+    (base / "train.jsonl").write_text("[1, 2]\n", encoding="utf-8")
 
 
 def two_files(base):
-    (base / "train.csv").write_text("text_a,label\nx,1\n")
+    (base / "train.csv").write_text("text_a,label\nx,1\n", encoding="utf-8")
 
 
 def ragged(base):
     (base / "train.jsonl").unlink()
-    (base / "train.csv").write_text("text_a,label\nx,1,2\n")
+    (base / "train.csv").write_text("text_a,label\nx,1,2\n", encoding="utf-8")
 
 
 def no_train(base):
@@ -236,6 +236,6 @@ def test_development_data_loads(shared):
     index = [path for path in sorted((shared / "data").iterdir()) if path.is_dir()]
     for path in index[:6]:
         task = tasks.load(path)
-        assert json.loads((path / "meta.json").read_text())["n"] == {
+        assert json.loads((path / "meta.json").read_text(encoding="utf-8"))["n"] == {
             k: len(s) for k, s in task.splits.items()
         }

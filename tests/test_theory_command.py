@@ -29,5 +29,5 @@ def test_help_and_no_command(capsys):
 
 def test_the_room_needs_neither_torch_nor_the_heavy_solvers():
     code = "import sys, theory, theory.__main__; print([m for m in ('torch', 'transformers', 'cvxpy') if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8")
     assert found.stdout.strip() == "[]"

@@ -36,7 +36,7 @@ def test_train_then_evaluate_agree(capsys, tmp_path, arm):
         "--examples",
         "40",
         "--steps",
-        "3",
+        "12",
         "--arm",
         arm,
         "--out",

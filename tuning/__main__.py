@@ -11,8 +11,22 @@ import torch
 
 from tuning import backbones, checkpoints, tasks
 from tuning.deltas import KINDS, parse
-from tuning.subject import fit_readout, subject
+from tuning.options import add_task, bounded, load_task, parted, same_classes, target
+from tuning.subject import fit_head, subject
 from tuning.training import fit, minibatch, penalized
+
+LEAST = {
+    "length": 1,
+    "threads": 1,
+    "examples": 1,
+    "readout": 1,
+    "steps": 1,
+    "batch_size": 1,
+    "weight_decay": 0,
+    "penalty": 0,
+    "tolerance": 0,
+    "seed": 0,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument(
             "--backbone", default="nano", help="nano, minilm, a folder or a hub name (default nano)"
         )
-        verb.add_argument("--task", required=True, help="an embedded task's name or a file")
+        add_task(verb)
         verb.add_argument("--split", default="test", help="the split to score (default test)")
         verb.add_argument("--length", type=int, default=64, help="longest text in tokens (default 64)")
         verb.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
@@ -37,7 +51,13 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--arm", choices=("minibatch", "full"), default="minibatch", help="AdamW or full-batch L-BFGS"
     )
-    train.add_argument("--examples", type=int, help="training examples (default all)")
+    train.add_argument("--examples", type=int, help="training examples (default all that the head leaves)")
+    train.add_argument(
+        "--readout",
+        type=int,
+        default=600,
+        help="other training examples, which fit the frozen head (default 600, at most half)",
+    )
     train.add_argument(
         "--steps", type=int, default=300, help="minibatch steps or full-batch evaluations (default 300)"
     )
@@ -73,17 +93,14 @@ def _split(task, name: str):
 
 
 def _train(options: argparse.Namespace) -> dict:
-    delta = parse(options.delta)
-    task = tasks.load(options.task)
+    delta, out = parse(options.delta), target(options.out)
+    task = load_task(options)
+    scored, parts = _split(task, options.split), parted(task, options.examples, options.readout, options.seed)
     backbone = backbones.load(options.backbone)
-    chosen = _split(task, "train")
-    if options.examples is not None:
-        chosen = task.take("train", min(options.examples, len(chosen)), options.seed)
     train, test = (
-        backbones.encode(backbone, split, length=options.length)
-        for split in (chosen, _split(task, options.split))
+        backbones.encode(backbone, split, length=options.length) for split in (parts.train, scored)
     )
-    readout = fit_readout(backbone, train, len(task.classes))
+    readout = fit_head(backbone, parts.readout, len(task.classes), length=options.length)
     made = subject(backbone, delta, readout, options.seed, options.train_readout)
     frozen = _score(made, None, test)
     if options.arm == "minibatch":
@@ -105,6 +122,7 @@ def _train(options: argparse.Namespace) -> dict:
         "delta": delta.name,
         "size": made.size,
         "examples": len(train.labels),
+        "readout": len(parts.readout),
         "seed": options.seed,
         "frozen": frozen,
         "tuned": _score(made, run.params, test),
@@ -113,23 +131,18 @@ def _train(options: argparse.Namespace) -> dict:
         "evaluations": run.evaluations,
         "cpu_seconds": round(run.cpu_seconds, 3),
     }
-    if options.out:
-        result["checkpoint"] = str(
-            checkpoints.save(options.out, made, run.params, {"command": "train", **result})
-        )
+    if out:
+        result["checkpoint"] = str(checkpoints.save(out, made, run.params, {"command": "train", **result}))
     return result
 
 
 def _evaluate(options: argparse.Namespace) -> dict:
-    task = tasks.load(options.task)
+    task = load_task(options)
+    scored = _split(task, options.split)
     backbone = backbones.load(options.backbone)
     found = checkpoints.load(options.checkpoint, backbone)
-    if len(task.classes) != found.subject.readout.classes:
-        raise ValueError(
-            f"expected a task with {found.subject.readout.classes} classes for {options.checkpoint}, "
-            f"{task.name} has {len(task.classes)}"
-        )
-    batch = backbones.encode(backbone, _split(task, options.split), length=options.length)
+    same_classes(task, found.subject.readout, options.checkpoint)
+    batch = backbones.encode(backbone, scored, length=options.length)
     return {
         "backbone": backbone.name,
         "task": task.name,
@@ -171,8 +184,9 @@ def _show(value: dict, indent: str = "") -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0 on success, 2 with one sentence on standard error for a bad request."""
     options = _parser().parse_args(arguments)
-    torch.set_num_threads(getattr(options, "threads", 1))
     try:
+        bounded(options, LEAST, above={"lr": 0})
+        torch.set_num_threads(getattr(options, "threads", 1))
         result = {"list": _list, "train": _train, "evaluate": _evaluate}[options.verb](options)
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -243,6 +243,8 @@ def load(name_or_path: str, *, dtype: torch.dtype = torch.float32, device: str =
     """
     source = str(name_or_path)
     folder: str | Path = source
+    if source in ("nano", "minilm") and (Path(source) / "config.json").is_file():
+        raise ValueError(f"{source!r} is a shipped backbone and also a model folder here: write ./{source} or rename the folder")
     if source == "nano":
         folder = Path(__file__).parent / "nano"
     elif source == "minilm":
@@ -335,7 +337,7 @@ def encode(
 
     `texts` may be a split with `text_a`, `text_b`, `labels`. Encoders get a pair as the tokenizer's sequence
     pair, decoders as one text over two lines. Labels default to zeros. Raises ValueError for no texts,
-    columns of different length, and a length beyond the model's positions.
+    columns of different length, and a length that leaves no room for text beside the tokenizer's marks.
     """
     if hasattr(texts, "text_a"):
         texts, pairs, labels = texts.text_a, texts.text_b, texts.labels
@@ -353,6 +355,12 @@ def encode(
     if backbone.tokenizer is None:
         raise ValueError(
             f"expected a tokenizer to encode text, {backbone.name} has none; load it from a folder"
+        )
+    marks = backbone.tokenizer.num_special_tokens_to_add(pair=pairs is not None)
+    if length <= marks:
+        raise ValueError(
+            f"expected texts of at least {marks + 1} tokens, {marks} of them marks of the tokenizer, got a length of "
+            f"{length}: allow longer texts"
         )
     length = min(length, positions_left(backbone))
     if pairs is not None and backbone.kind == "decoder":

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tuning.backbones import Backbone, Batch, features, frame, hidden, pool, wrap
+from tuning.backbones import Backbone, Batch, encode, features, frame, hidden, pool, wrap
 from tuning.edits import Edits, Frame, merge, spread
 
 Params = dict[str, Tensor]
 READOUT = ("readout.weight", "readout.bias")
+HEAD = 0.03  # scikit-learn's inverse penalty of every frozen head of the lab, on standardised features
 
 
 @dataclass(frozen=True)
@@ -316,6 +317,14 @@ def fit_readout(
     weight = weight / deviation
     bias = bias - weight @ mean
     return Readout(*(torch.tensor(v, dtype=backbone.dtype, device=backbone.device) for v in (weight, bias)))
+
+
+def fit_head(backbone: Backbone, texts: object, classes: int, *, length: int) -> Readout:
+    """The frozen head of every study and command: `fit_readout` with C = HEAD on a split's texts.
+
+    The split is the readout of `tuning.tasks.disjoint`: a head fitted on texts leaves no loss on them.
+    """
+    return fit_readout(backbone, encode(backbone, texts, length=length), classes, C=HEAD)
 
 
 def subject(

@@ -11,6 +11,8 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not take a shared core from those that work
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
+LEAST = {"processes": 1, "rounds": 2, "examples": 1, "readout": 1, "length": 1, "budget": 1, "threads": 1, "seed": 0, "top": 1}
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -29,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a folder or file of task data; may be repeated; replaces the study's tasks",
     )
     run.add_argument("--seeds", type=int, help="how many seeds; replaces the study's (with one --data: 6, each its own split)")
+    _add_columns(run)
     run.add_argument("--backbone", help="a folder, a hub name, nano or minilm; replaces the study's backbone")
     run.add_argument("--out", help="the results folder (default: build/<study>)")
     run.add_argument(
@@ -56,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     told.add_argument("--backbone", default="nano", help="a folder, a hub name, nano or minilm (default: nano)")
     told.add_argument("--data", required=True, help="a folder or file of task data, or an embedded task's name")
+    _add_columns(told)
     told.add_argument("--examples", type=int, default=128, help="labelled examples that the forecast uses (default: 128)")
     told.add_argument("--readout", type=int, default=256, help="further examples that fit the frozen head (default: 256)")
     told.add_argument("--length", type=int, default=48, help="longest text, in tokens (default: 48)")
@@ -78,6 +82,20 @@ def _written(criterion: dict) -> str:
     return "{:+.2f} [{:+.2f}, {:+.2f}]  ".format(*ends) + criterion["label"]
 
 
+def _add_columns(command: argparse.ArgumentParser) -> None:
+    for option, what in {"--text": "text", "--text-b": "second text, for pairs", "--label": "label"}.items():
+        command.add_argument(option, metavar="COLUMN", help=f"the data's column of the {what} (default: by its usual names)")
+
+
+def _bounded(options: argparse.Namespace) -> None:
+    """Raise ValueError for a number that no command can use."""
+    for name, least in LEAST.items():
+        given = getattr(options, name, least)
+        for value in given if isinstance(given, list) else [given]:
+            if value < least:
+                raise ValueError(f"--{name} must be a whole number of at least {least}, got {value}: correct it")
+
+
 def _table(record: dict) -> str:
     lines = []
     for claim in record["claims"]:
@@ -92,6 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, or 2 after one sentence about bad input."""
     options = _parser().parse_args(arguments)
     try:
+        _bounded(options)
         return _run(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -107,9 +126,9 @@ def _bench(options: argparse.Namespace) -> int:
     from . import bench
 
     rows = []
-    if not options.json:
-        print(bench.HEADER, flush=True)
     for row in bench.run(options.name, options.case, rounds=options.rounds):
+        if not rows and not options.json:
+            print(bench.HEADER, flush=True)
         rows.append(dataclasses.asdict(row) | {"met": row.met})
         if not options.json:
             print(bench.line(row), flush=True)
@@ -169,19 +188,21 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     import dataclasses
 
+    from tuning.options import columns, writable
+
     from .plan import announced
     from .publish import publish
     from .run import measure
 
-    study = studies.with_data(studies.read(options.study), tuple(options.data))
+    study = studies.with_data(studies.read(options.study), tuple(options.data), columns(options))
     if options.seeds is not None or (options.data and len(study.tasks) == 1):
         study = studies.resampled(study, studies.SPLITS if options.seeds is None else options.seeds)
     if options.backbone:
         study = dataclasses.replace(study, backbone=options.backbone)
-    if options.processes < 1:
-        raise ValueError(f"expected at least one process, got {options.processes}")
     chosen = [named(c) for c in (options.claim or study.claims)]
     folder = pathlib.Path(options.out or f"build/{study.name}")
+    if not writable(folder):
+        raise ValueError(f"--out must be a folder that can be made and written, got {str(folder)!r}: choose another path")
     say = (lambda line: print(line, file=sys.stderr, flush=True)) if options.json else (lambda line: print(line, flush=True))
     for line in announced(study, chosen):
         say(line)

@@ -11,11 +11,12 @@ import torch
 from tuning import tasks
 from tuning.backbones import encode
 from tuning.deltas import text_of
+from tuning.options import columns, warn
 from tuning.peft_format import peft_line
-from tuning.subject import fit_readout, subject
+from tuning.subject import fit_head, subject
 
 from . import advice
-from .run import READOUT, backbone, task
+from .run import backbone, task
 from .store import rows
 
 BUDGETS = (1000, 5000, 20000)
@@ -29,9 +30,11 @@ def advise(options: argparse.Namespace) -> dict:
     """
     begun, cpu = time.perf_counter(), time.process_time()
     torch.set_num_threads(options.threads)
-    frozen, data = backbone(options.backbone), task(options.data, str(pathlib.Path(options.results) / "tasks"))
+    data = task(options.data, str(pathlib.Path(options.results) / "tasks"), tuple((columns(options) or {}).items()))
+    warn(data)
     parts = tasks.disjoint(data, {"train": options.examples, "readout": options.readout}, options.seed)
-    readout = fit_readout(frozen, encode(frozen, parts.readout, length=options.length), len(data.classes), C=READOUT)
+    frozen = backbone(options.backbone)
+    readout = fit_head(frozen, parts.readout, len(data.classes), length=options.length)
     deltas = {"palette": advice.PALETTE, **dict(advice.PREFIXES)}
     subjects = {role: subject(frozen, delta, readout, options.seed) for role, delta in deltas.items()}
     made, base = advice.survey(subjects, ("palette",), encode(frozen, parts.train, length=options.length), options.seed)

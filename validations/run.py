@@ -17,13 +17,13 @@ import torch
 from tuning import deltas as delta_kinds
 from tuning import tasks
 from tuning.backbones import Backbone, encode, load
-from tuning.subject import Readout, Subject, fit_readout, subject
+from tuning.options import warn
+from tuning.subject import Readout, Subject, fit_head, subject
 
 from .advice import PALETTE
 from .claims import CLAIMS, Cell, Claim, named
 from .engine import Job, run
 from .experiments import KINDS, Setting
-from .experiments.origins import READOUT
 from .sources import digest
 from .store import Measured, Store, canonical, content_key, write_json
 from .study import Part, Study
@@ -36,22 +36,28 @@ def backbone(name: str) -> Backbone:
 
 
 @functools.lru_cache(maxsize=32)
-def task(name: str, cache: str) -> tasks.Task:
-    """Return a task, built once and kept under `cache`."""
-    return tasks.load(name, cache=pathlib.Path(cache))
+def task(name: str, cache: str, columns: tuple[tuple[str, str], ...] = ()) -> tasks.Task:
+    """Return a task, built once and kept under `cache`; `columns` are those of tasks that are not embedded."""
+    named = dict(columns) if columns and name not in tasks.names() else None
+    return tasks.load(name, cache=pathlib.Path(cache), columns=named)
 
 
 @functools.lru_cache(maxsize=32)
-def parts(task_name: str, cache: str, train: int, readout: int, test: int, seed: int, seeds: tuple[int, ...]) -> tasks.Parts:
-    """Return a cell's examples: a head fitted on the text that it is then tuned on would leave no loss."""
-    sizes = {"train": train, "readout": readout, "test": test}
-    return tasks.disjoint(task(task_name, cache), sizes, seed, seeds=seeds)
+def parts(of: tuple, train: int, readout: int, test: int, seed: int, seeds: tuple[int, ...]) -> tasks.Parts:
+    """Return a cell's examples, `of` the arguments of `task`: a head fitted on the text that it is tuned on leaves no loss."""
+    return tasks.disjoint(task(*of), {"train": train, "readout": readout, "test": test}, seed, seeds=seeds)
+
+
+def _drawn(settings: Mapping[str, Any], cache: str) -> tuple:
+    """Return the arguments of `parts` for a cell."""
+    sizes = [settings["options"].get(part, settings["sizes"][part]) for part in ("train", "readout", "test")]
+    of = settings["task"], cache, tuple(map(tuple, settings["columns"]))
+    return of, *sizes, settings["seed"], tuple(settings["seeds"])
 
 
 @functools.lru_cache(maxsize=32)
-def _readout(name: str, task_name: str, cache: str, length: int, *drawn: Any) -> Readout:
-    frozen, kept = backbone(name), parts(task_name, cache, *drawn).readout
-    return fit_readout(frozen, encode(frozen, kept, length=length), len(task(task_name, cache).classes), C=READOUT)
+def _readout(name: str, length: int, *drawn: Any) -> Readout:
+    return fit_head(backbone(name), parts(*drawn).readout, len(task(*drawn[0]).classes), length=length)
 
 
 def delta(spec: Mapping[str, Any], frozen: Backbone):
@@ -81,7 +87,7 @@ def jobs(study: Study, claims: Sequence[Claim], cache: pathlib.Path) -> list[tup
         made = _protocol_cells(study, kind) if KINDS[kind].make else _task_cells(study, kind, cache)
         for settings, name, deltas in made:
             settings = json.loads(canonical(settings))
-            keyed = {k: v for k, v in settings.items() if k not in ("backbone_name", "task", "others")}
+            keyed = {k: v for k, v in settings.items() if k not in ("backbone_name", "task", "name", "columns", "others")}
             label = f"{kind:<9} {name:<18} {deltas:<22} seed {settings['seed']}"
             found.append((kind, Job(content_key(keyed), label, KINDS[kind].weight, settings)))
     return found + _control_jobs(claims)
@@ -102,16 +108,21 @@ def _task_cells(study: Study, kind: str, cache: pathlib.Path) -> Iterator[tuple[
     names, chosen = part.deltas or tuple(study.deltas), part.tasks or study.tasks
     if experiment.others and len(chosen) < 2:
         return  # no other task to learn from: the claim is then not applicable
+    columns, labels = tuple(study.columns.items()), tasks.distinct_names(study.tasks)
     for task_name in chosen:
-        data = task(task_name, str(cache))
+        data = task(task_name, str(cache), columns)
+        encode(frozen, data.splits["test"].rows([0]), length=study.sizes.length)  # refused before the first cell
         seeds = part.seeds or study.seeds
         for seed in seeds:
             for group in [(name,) for name in names] if experiment.each else [names]:
+                experiment.named(group)  # a wrong number of deltas is refused before the first cell
                 settings = {
                     "kind": kind,
                     "backbone": frozen.fingerprint,
                     "backbone_name": study.backbone,
                     "task": task_name,
+                    "name": labels[task_name],
+                    "columns": list(columns),
                     "digest": data.digest,
                     "deltas": [[name, {k: v for k, v in study.deltas[name].items() if k != "label"}] for name in group],
                     "seed": seed,
@@ -123,8 +134,9 @@ def _task_cells(study: Study, kind: str, cache: pathlib.Path) -> Iterator[tuple[
                 }
                 if experiment.others:
                     rest = [name for name in chosen if name != task_name]
-                    settings |= {"others": rest, "other_digests": [task(name, str(cache)).digest for name in rest]}
-                yield settings, data.name, "+".join(group)
+                    settings |= {"others": rest, "other_digests": [task(name, str(cache), columns).digest for name in rest]}
+                parts(*_drawn(settings, str(cache)))  # refused before the first cell
+                yield settings, labels[task_name], "+".join(group)
 
 
 def _options(study: Study, part: Part, delta: str) -> dict:
@@ -161,9 +173,8 @@ def setting(settings: Mapping[str, Any], cache: str) -> Setting:
         return make(settings["task"], settings["seed"])
     name, seed = settings["backbone_name"], settings["seed"]
     sizes, solver = ({k: settings["options"].get(k, v) for k, v in settings[t].items()} for t in ("sizes", "solver"))
-    frozen, drawn = backbone(name), (sizes["train"], sizes["readout"], sizes["test"], seed, tuple(settings["seeds"]))
-    readout = _readout(name, settings["task"], cache, sizes["length"], *drawn)
-    made_of = parts(settings["task"], cache, *drawn)
+    frozen, drawn = backbone(name), _drawn(settings, cache)
+    readout, made_of = _readout(name, sizes["length"], *drawn), parts(*drawn)
 
     def made(spec: Mapping[str, Any]) -> Subject:
         return subject(frozen, delta(spec, frozen), readout, seed)
@@ -224,13 +235,13 @@ def provenance() -> dict:
     root = pathlib.Path(__file__).resolve().parents[1]
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False, encoding="utf-8")
         return done.stdout.strip() if done.returncode == 0 else ""
 
     names = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "cvxpy", "sympy", "pandas")
     cpu = pathlib.Path("/proc/cpuinfo")
     models = (
-        [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
+        [line.split(":")[1].strip() for line in cpu.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
         if cpu.is_file()
         else []
     )
@@ -256,7 +267,7 @@ def cells(store: Store, found: Sequence[tuple[str, Job]], claim: Claim) -> list[
         if not claim.deltas or own in claim.deltas:
             made.append(
                 Cell(
-                    pathlib.Path(job.settings["task"]).name,
+                    job.settings.get("name", job.settings["task"]),
                     own,
                     job.settings["seed"],
                     store.read("predicted", job.key),
@@ -270,20 +281,22 @@ def describe(study: Study, folder: pathlib.Path, frozen_accuracy: Mapping[str, f
     """Return what a reader must know of a study: backbone, tasks with their frozen head's accuracy, deltas, seeds, settings."""
     frozen = backbone(study.backbone)
     weights = sum(p.numel() for p in frozen.model.parameters())
-    shown = []
-    for name in study.tasks:
-        data = task(name, str(folder.parent / "tasks"))
+    shown, columns, labels = [], tuple(study.columns.items()), tasks.distinct_names(study.tasks)
+    for spec, name in labels.items():
+        data = task(spec, str(folder.parent / "tasks"), columns)
         about = tasks.describe(data)
         shown.append(
             {
-                "name": data.name,
-                "label": data.name.replace("-", " ").replace("_", " "),
+                "name": name,
+                "label": name.replace("-", " ").replace("_", " "),
                 "family": data.family,
                 "classes": len(data.classes),
                 "train": study.sizes.train,
                 "test": study.sizes.test,
                 "majority": about["majority"]["test"],
-                "frozen": frozen_accuracy.get(data.name),
+                "frozen": frozen_accuracy.get(name),
+                "overlap": about["leaks"],
+                "shared": tasks.overlaps(data, dataclasses.asdict(study.sizes), study.seeds),
                 "digest": data.digest,
                 "source": data.source,
             }
@@ -334,6 +347,22 @@ def costs(store: Store, found: Sequence[tuple[str, Job]]) -> list[dict]:
     return made
 
 
+def _look(study: Study, cache: pathlib.Path) -> None:
+    """Warn of held-out texts that stand in train; raise ValueError where two tasks hold the same data."""
+    frozen = backbone(study.backbone)  # a wrong name is seen before texts are read
+    if unknown := sorted(set(study.parts) - set(KINDS)):
+        raise ValueError(f"unknown key {unknown[0]!r} under parts: expected one of {', '.join(KINDS)}")
+    for spec in study.deltas.values():
+        delta(spec, frozen).initial(frozen, 0)
+    seen: dict[str, str] = {}
+    for spec, name in tasks.distinct_names(study.tasks).items():
+        data = task(spec, str(cache), tuple(study.columns.items()))
+        if data.digest in seen:
+            raise ValueError(f"{seen[data.digest]} and {name} hold the same texts and labels, one task named twice: name one")
+        seen[data.digest] = name
+        warn(data)
+
+
 def measure(
     study: Study,
     folder: pathlib.Path,
@@ -346,6 +375,7 @@ def measure(
     for stale in folder.rglob(".writing-*"):
         stale.unlink(missing_ok=True)
     cache = folder.parent / "tasks"
+    _look(study, cache)
     found = jobs(study, claims, cache)
     store = Store(folder)
     missing = [job for _, job in found if not store.has("cells", job.key)]

@@ -23,7 +23,7 @@ def _file(module: str) -> pathlib.Path | None:
 def _imported(module: str, path: pathlib.Path) -> Iterator[str]:
     """Yield the modules that a source file names in its imports, wherever they stand in it."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

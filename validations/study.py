@@ -1,14 +1,17 @@
 """What is run: a TOML file of backbone, tasks, deltas, seeds and claims; unknown keys are refused."""
 
 import dataclasses
+import os
 import pathlib
 import tomllib
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 UNITS = ("task", "seed")
 SPLITS = 6  # of one data set
+SHAPES = {str: "a text in quotes", tuple: "a list", Mapping: "a table"}  # of what a study's key may hold, in TOML's words
 FOLDER = pathlib.Path(__file__).with_name("studies")
 
 
@@ -50,7 +53,8 @@ class Study:
     """A whole study: every cell follows from it and from nothing else.
 
     unit: what replicates, "task" with seeds nested in it, or "seed" where the verdict is about the given tasks alone: splits of
-    one data set, or networks that each seed trains anew.
+    one data set, or networks that each seed trains anew. columns: which column of tasks from files and from the hub holds
+    text_a, text_b and label, where their names do not.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Study:
     solver: Solver = Solver()
     parts: Mapping[str, Part] = field(default_factory=dict)
     unit: str = "task"
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 def _record(kind: type, table: Any, where: str) -> Any:
@@ -83,9 +88,13 @@ def _record(kind: type, table: Any, where: str) -> Any:
         raise ValueError(f"missing key {missing[0]!r} in {where}: add it")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
     for name, value in values.items():
-        default = known[name].default
+        default, shape = known[name].default, typing.get_origin(known[name].type) or known[name].type
+        if shape in SHAPES and not isinstance(value, shape):
+            raise ValueError(f"expected {SHAPES[shape]} for {name!r} in {where}, got {value!r}: correct it")
         if isinstance(default, int | float) and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
             raise ValueError(f"expected a positive number for {name!r} in {where}, got {value!r}")
+        if isinstance(default, int) and not isinstance(value, int):
+            raise ValueError(f"expected a whole number for {name!r} in {where}, got {value!r}")
     return kind(**values)
 
 
@@ -101,16 +110,21 @@ def read(name_or_path: str) -> Study:
         shipped = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
         raise ValueError(f"expected a study file or one of {shipped}, got {name_or_path!r}")
     try:
-        table = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
     table["sizes"] = _record(Sizes, table.get("sizes", {}), "sizes")
     table["solver"] = _record(Solver, table.get("solver", {}), "solver")
     parts = table.get("parts", {})
+    for name in ("parts", "deltas"):
+        entries = table.get(name, {})
+        if not isinstance(entries, Mapping) or not all(isinstance(entry, Mapping) for entry in entries.values()):
+            raise ValueError(f"expected tables under {name} in {path.name}, such as [{name}.NAME], got {entries!r}: correct it")
     table["parts"] = {kind: _record(Part, part, f"parts.{kind}") for kind, part in parts.items()}
     study = _record(Study, table, path.name)
     if study.unit not in UNITS:
         raise ValueError(f"expected unit to be one of {', '.join(UNITS)} in {path.name}, got {study.unit!r}")
+    _lists(study)
     for kind, part in study.parts.items():
         for delta in part.deltas:
             if delta not in study.deltas:
@@ -122,14 +136,34 @@ def read(name_or_path: str) -> Study:
     return study
 
 
-def with_data(study: Study, folders: tuple[str, ...]) -> Study:
-    """Return the study with its tasks taken from folders or files given on the command line."""
+def _lists(study: Study) -> None:
+    """Raise ValueError unless tasks and seeds are lists of different names and of different whole numbers from 0 on."""
+    records = {"the study": study} | {f"parts.{kind}": part for kind, part in study.parts.items()}
+    for where, record in records.items():
+        for key, kind in (("tasks", str), ("seeds", int)):
+            found = getattr(record, key)
+            right = isinstance(found, tuple) and all(isinstance(x, kind) and not isinstance(x, bool) for x in found)
+            if not right or len(set(found)) < len(found) or (kind is int and min(found, default=0) < 0):
+                what = "names of tasks" if kind is str else "whole numbers of at least 0"
+                raise ValueError(f"expected a list of different {what} as {key} of {where}, got {found!r}: correct it")
+        if record is study and not (study.tasks and study.seeds):
+            raise ValueError("expected at least one task and one seed in the study, got none: name them")
+
+
+def with_data(study: Study, folders: tuple[str, ...], columns: Mapping[str, str] | None = None) -> Study:
+    """Return the study with its tasks taken from folders or files given on the command line, and their columns.
+
+    A folder is a folder even where an embedded task is called like it. Raises ValueError for one that does not exist.
+    """
+    if columns:
+        study = dataclasses.replace(study, columns=dict(columns))
     if not folders:
         return study
     for folder in folders:
         if not pathlib.Path(folder).exists():
             raise ValueError(f"expected a folder or file of task data, got {folder!r}, which does not exist")
-    tasks = tuple(str(pathlib.Path(f)) for f in folders)
+    paths = [str(pathlib.Path(f)) for f in folders]
+    tasks = tuple(path if os.sep in path else os.path.join(os.curdir, path) for path in paths)
     return dataclasses.replace(study, tasks=tasks, parts={k: dataclasses.replace(p, tasks=()) for k, p in study.parts.items()})
 
 

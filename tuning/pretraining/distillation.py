@@ -107,7 +107,7 @@ def teacher(work: pathlib.Path) -> None:
     student_tokens = AutoTokenizer.from_pretrained(work / "tokenizer", local_files_only=True)
     entries = student_tokens.convert_ids_to_tokens(range(len(student_tokens)))
     shard("tokens", [entry.removeprefix("##") for entry in entries])
-    lines = (work / "sentences.txt").read_text().split("\n")
+    lines = (work / "sentences.txt").read_text(encoding="utf-8").split("\n")
     for n in range(math.ceil(len(lines) / SHARD)):
         shard(f"{n:05d}", lines[n * SHARD : (n + 1) * SHARD])
 
@@ -162,7 +162,7 @@ class Stream:
 
     def __init__(self, work: pathlib.Path, generator: random.Random, batch: int, longest: int):
         self.work, self.generator, self.batch, self.longest = work, generator, batch, longest
-        self.lines = (work / "sentences.txt").read_text().split("\n")
+        self.lines = (work / "sentences.txt").read_text(encoding="utf-8").split("\n")
         from transformers import AutoTokenizer
 
         self.tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer", local_files_only=True)
@@ -256,7 +256,7 @@ def student(
     seen = min(len(stream.lines), SHARD * len(list((work / "teacher").glob("[0-9]*.npy"))))
     record = {"steps": step, "batch": batch, "examples": step * batch, "sentences": seen}
     record |= {"peak": peak, "seed": seed, "seconds": round(time.time() - began)}
-    (work / "student.json").write_text(json.dumps(record))
+    (work / "student.json").write_text(json.dumps(record), encoding="utf-8")
 
 
 def _save(

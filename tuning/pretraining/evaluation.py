@@ -16,7 +16,7 @@ TASKS = ("trec", "subj", "sst2", "emotion", "clinc10", "mpqa", "sick_e", "agnews
 
 def rows_of(path: pathlib.Path, limit: int) -> tuple[list[str], list[str] | None, np.ndarray]:
     """First texts, second texts (None where there are none) and labels of a .jsonl.gz file's first rows."""
-    with gzip.open(path, "rt") as file:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for _, line in zip(range(limit), file, strict=False)]
     second = [r["text_b"] for r in rows] if rows[0].get("text_b") else None
     return [r["text_a"] for r in rows], second, np.array([r["label"] for r in rows])
@@ -121,7 +121,7 @@ def coincidences(work: pathlib.Path, tasks: pathlib.Path) -> dict:
         """Words only."""
         return " ".join(re.findall(r"[a-z0-9']+", line.lower()))
 
-    seen = {bare(line) for line in (work / "sentences.txt").read_text().split("\n")}
+    seen = {bare(line) for line in (work / "sentences.txt").read_text(encoding="utf-8").split("\n")}
     texts = [rows_of(tasks / name / "test.jsonl.gz", 10**6)[:2] for name in TASKS]
     tested = {bare(line) for first, second in texts for line in first + (second or [])}
     return {"coincidences": len(tested & seen), "tested": len(tested)}
@@ -130,12 +130,12 @@ def coincidences(work: pathlib.Path, tasks: pathlib.Path) -> dict:
 def evaluate(work: pathlib.Path, tasks: pathlib.Path, seed: int) -> dict:
     """Write evaluation.json and nano/CARD.md: each task's accuracies and share; tuning on trec."""
     cache = work / "reference.json"
-    reference = json.loads(cache.read_text()) if cache.exists() else {}
+    reference = json.loads(cache.read_text(encoding="utf-8")) if cache.exists() else {}
     model, tokenizer = loaded(teacher_folder())
     for name in TASKS:
         if name not in reference:
             reference[name] = frozen_accuracy(model, tokenizer, tasks / name)
-            cache.write_text(json.dumps(reference, indent=1))
+            cache.write_text(json.dumps(reference, indent=1), encoding="utf-8")
     model, tokenizer = loaded(work / "nano")
     nano = {name: frozen_accuracy(model, tokenizer, tasks / name) for name in TASKS}
     shares = {name: worth(nano[name], reference[name]) for name in TASKS}
@@ -149,13 +149,13 @@ def evaluate(work: pathlib.Path, tasks: pathlib.Path, seed: int) -> dict:
         k: [tuned_accuracy(work / "nano", tasks / "trec", s, rank=r) for s in runs] for k, r in ranks.items()
     }
     print(f"trec head {tuned['head']} LoRA r=4 {tuned['lora']}", flush=True)
-    counts = json.loads((work / "text.json").read_text())
-    log = json.loads((work / "student.json").read_text())
+    counts = json.loads((work / "text.json").read_text(encoding="utf-8"))
+    log = json.loads((work / "student.json").read_text(encoding="utf-8"))
     mean = float(np.mean(list(shares.values())))
     result = {"reference": reference, "nano": nano, "share": shares, "mean_share": mean}
     result |= {"trec_tuned": tuned, "text": counts, "student": log, **coincidences(work, tasks)}
-    (work / "evaluation.json").write_text(json.dumps(result, indent=1))
-    (work / "nano" / "CARD.md").write_text(card(result))
+    (work / "evaluation.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    (work / "nano" / "CARD.md").write_text(card(result), encoding="utf-8")
     return result
 
 

@@ -190,8 +190,8 @@ def _lexicon(work: pathlib.Path) -> dict[str, list[str]]:
     files, words = names.split(), {}
     folder = work / "packages" / "wordnet-base" / "usr" / "share" / "wordnet"
     for part in ("noun", "verb", "adj", "adv"):
-        place = dict(line.split()[:2] for line in (folder / f"data.{part}").open() if line[0].isdigit())
-        for line in (folder / f"index.{part}").open():
+        place = dict(line.split()[:2] for line in (folder / f"data.{part}").open(encoding="utf-8") if line[0].isdigit())
+        for line in (folder / f"index.{part}").open(encoding="utf-8"):
             fields = line.split()
             if line[0] == " " or not re.fullmatch(r"[a-z]{3,12}(?:_[a-z]{3,10})?", fields[0]):
                 continue
@@ -317,6 +317,6 @@ def text(
     keep("paragraphs", generator.sample(together, min(joined, len(together))))
     keep("templates", _templates(_lexicon(work), templates, generator))
     generator.shuffle(pool)
-    (work / "text.json").write_text(json.dumps(counts, indent=1))
-    target.write_text("\n".join(pool))
+    (work / "text.json").write_text(json.dumps(counts, indent=1), encoding="utf-8")
+    target.write_text("\n".join(pool), encoding="utf-8")
     print(f"text: {len(pool)} lines, {sum(s.count(' ') + 1 for s in pool) / 1e6:.1f}M words", flush=True)

@@ -11,11 +11,11 @@ import difflib
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from tuning.tasks import embedded, files, grammar, hub, prose
+from tuning.tasks import embedded, files, grammar, hub, naming, prose
 from tuning.tasks.parts import Parts, disjoint, overlaps
-from tuning.tasks.task import Split, Task, describe, make_task, relabel, restore, save
+from tuning.tasks.task import Split, Task, describe, leak_warning, leaks, make_task, relabel, restore, save
 
 __all__ = [
     "Parts",
@@ -23,6 +23,9 @@ __all__ = [
     "Task",
     "describe",
     "disjoint",
+    "distinct_names",
+    "leak_warning",
+    "leaks",
     "load",
     "make_task",
     "names",
@@ -40,6 +43,11 @@ def names() -> tuple[str, ...]:
     return embedded.names() + grammar.names()
 
 
+def distinct_names(specs: Sequence[str]) -> dict[str, str]:
+    """Return a name for each task by what `load` is asked for, no two alike; raises ValueError for one asked twice."""
+    return naming.distinct_names(specs, names())
+
+
 def load(
     name: str | pathlib.Path,
     *,
@@ -52,16 +60,21 @@ def load(
 
     ``sizes`` names the splits wanted and how many examples each gets, as balanced as the data allow; without
     it an embedded task has 1200/300/600 or what the installed text gives, and files are taken whole. ``seed``
-    fixes every draw. ``columns`` maps text_a, text_b, label to the columns of a file or hub data set.
-    ``cache`` is a folder that keeps embedded tasks built from installed packages as JSON, under a key of
-    name, sizes, seed, package versions and this package's code. Raises ValueError in one sentence for an
-    unknown name and for whatever cannot be met.
+    fixes every draw. ``columns`` maps text_a, text_b, label to the columns of a file or hub data set, whose usual
+    names need none. A Path is a file or folder, whatever its name. ``cache`` is a folder that keeps embedded
+    tasks built from installed packages as JSON, under a key of name, sizes, seed, package versions and this
+    package's code. Raises ValueError in one sentence for an unknown name and for whatever cannot be met.
     """
     check_sizes(sizes)
-    if str(name) in names():
+    if isinstance(name, str) and name in names():
         if columns is not None:
             raise ValueError(
                 f"the embedded task {name!r} takes no columns, which are for files and hub data: drop them"
+            )
+        if pathlib.Path(name).is_dir() and files.split_files(pathlib.Path(name)):
+            raise ValueError(
+                f"{name!r} is an embedded task and also a folder of data here: write ./{name} for the folder, "
+                "or rename it"
             )
         return built(str(name), sizes, seed, cache)
     if str(name).startswith("hub:"):

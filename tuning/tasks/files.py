@@ -1,7 +1,8 @@
 """Tasks from files: a folder of splits, or one file that is split here; every refusal is one sentence.
 
-Columns: ``text_a``, ``text_b`` (optional), ``label`` (an integer or a string). Formats: .jsonl, .csv (either
-also .gz) and .parquet. A folder may hold ``meta.json`` with the class names under ``labels`` or ``classes``.
+Columns: ``text_a``, ``text_b`` (optional), ``label`` (an integer or a string), or other usual names.
+Formats: .jsonl, .csv (either also .gz) and .parquet. A folder may hold ``meta.json`` with the class names
+under ``labels`` or ``classes``.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 
+from tuning.tasks.columns import chosen
 from tuning.tasks.prose import hashed
-from tuning.tasks.task import Split, Task, make_task, require_splits
+from tuning.tasks.task import Split, Task, fold, make_task, require_splits
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
-COLUMNS = ("text_a", "text_b", "label")
 DEV_NAMES = ("dev", "validation", "valid", "val")
 SHARES = (("test", 0.2), ("dev", 0.1), ("train", 0.7))  # of a single file
 WHOLE = re.compile(r"-?[0-9]+")
@@ -106,7 +107,7 @@ def read_rows(path: pathlib.Path, columns: Mapping[str, str] | None) -> list[Row
     """Return the rows of a file under the names text_a, text_b, label.
 
     ``columns`` says which column of the file plays which part, and then other columns are ignored; without it
-    a column of another name is refused.
+    the usual names are known and a column of another name is refused.
     """
     end = suffix(path)
     if end is None:
@@ -122,30 +123,10 @@ def read_rows(path: pathlib.Path, columns: Mapping[str, str] | None) -> list[Row
     return rows
 
 
-def named(rows: Sequence[Row], columns: Mapping[str, str] | None, where: str) -> list[Row]:
-    """Return the rows with their columns checked and renamed to text_a, text_b and label."""
-    present = dict.fromkeys(key for row in rows for key in row)
-    if columns is None:
-        unknown = [key for key in present if key not in COLUMNS]
-        if unknown:
-            raise ValueError(
-                f"{where} has the unknown column {unknown[0]!r}, expected only {', '.join(COLUMNS)}: "
-                "drop it, or say "
-                'which columns to use with columns={"text_a": ..., "label": ...}'
-            )
-        columns = {key: key for key in COLUMNS if key in present}
-    strange = set(columns) - set(COLUMNS)
-    if strange:
-        raise ValueError(
-            f"columns names the part {sorted(strange)[0]!r}, expected text_a, text_b or label: correct it"
-        )
-    for part in dict.fromkeys(("text_a", "label", *columns)):
-        if columns.get(part) not in present:
-            raise ValueError(
-                f"{where} has no column {columns.get(part, part)!r} for {part}, only {', '.join(present)}: "
-                'rename it, or say which columns to use with columns={"text_a": ..., "label": ...}'
-            )
-    return [{part: row.get(column) for part, column in columns.items()} for row in rows]
+def named(rows: Sequence[Row], columns: Mapping[str, str] | None, where: str, *, strict: bool = True) -> list[Row]:
+    """Return the rows with their columns checked and renamed to text_a, text_b and label (`tuning.tasks.columns`)."""
+    parts = chosen(list(dict.fromkeys(key for row in rows for key in row)), columns, where, strict=strict)
+    return [{part: row.get(column) for part, column in parts.items()} for row in rows]
 
 
 def text(row: Row, part: str, where: str) -> str:
@@ -269,7 +250,8 @@ def load(path: pathlib.Path, columns: Mapping[str, str] | None, seed: int) -> Ta
     if path.is_file():
         parts: dict[str, list[Row]] = {"train": [], "dev": [], "test": []}
         for row in read_rows(path, columns):
-            parts[drawn_split(f"{seed}:{row['text_a']}\n{row.get('text_b')}")].append(row)
+            key = [fold(str(row.get(part))) for part in ("text_a", "text_b")]
+            parts[drawn_split("\n".join([f"{seed}:{key[0]}", key[1]]))].append(row)
         rows = {key: part for key, part in parts.items() if part or key != "dev"}
         return task_from_rows(
             path.name.removesuffix(str(suffix(path))), "files", rows, None, f"file {path.name}"
@@ -286,7 +268,7 @@ def load(path: pathlib.Path, columns: Mapping[str, str] | None, seed: int) -> Ta
 
 
 def drawn_split(key: str) -> str:
-    """Return train, dev or test by a hash of the key, so that equal texts never part."""
+    """Return train, dev or test by a hash of the key, so that texts that are equal without case and spacing never part."""
     place = hashed(key) / 2**64
     for name, share in SHARES[:-1]:
         if place < share:

@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tuning.tasks.columns import chosen
 from tuning.tasks.files import DEV_NAMES, Row, named, task_from_rows
 from tuning.tasks.task import Task
-
-# Usual column names, tried in order where the caller names none.
-USUAL = {
-    "text_a": ("text_a", "text", "sentence", "sentence1", "premise", "question1", "question"),
-    "text_b": ("text_b", "sentence2", "hypothesis", "question2"),
-    "label": ("label", "labels", "coarse_label"),
-}
-
-
-def usual_columns(present: list[str]) -> dict[str, str]:
-    """Return which of the usual names plays which part."""
-    found = {part: next((name for name in usual if name in present), None) for part, usual in USUAL.items()}
-    return {part: name for part, name in found.items() if name is not None}
 
 
 def load(name: str, columns: Mapping[str, str] | None) -> Task:
@@ -53,7 +41,7 @@ def load(name: str, columns: Mapping[str, str] | None) -> Task:
         raise ValueError(
             f"the hub data set {name!r} has the splits {', '.join(found)}, expected train: choose another"
         )
-    parts = dict(columns) if columns is not None else usual_columns(list(splits["train"].column_names))
+    parts = chosen(list(splits["train"].column_names), columns, f"{name}/train", strict=False)
     rows: dict[str, list[Row]] = {
         key: named(list(table), parts, f"{name}/{key}") for key, table in splits.items()
     }

@@ -27,7 +27,8 @@ def disjoint(
 ) -> Parts:
     """Return one seed's examples of a task: train, readout (for the frozen head) and test, of the sizes asked for.
 
-    Train and readout come from the task's train split, test from its test split (all of it without a size). Texts
+    Train and readout come from the task's train split (train gets what readout leaves, at least half, without a
+    size), test from its test split (all of it without a size). Texts
     are compared without case and spacing; one that stands twice counts once, and a training text that stands in
     another split is left out, so no text is in two parts. Classes are as equal in train and test as ``Task.take``
     makes them, and train shares with readout what is scarce. readout and test get fewer where the data give no
@@ -70,12 +71,14 @@ def overlaps(task: Task, sizes: Mapping[str, int], seeds: Sequence[int]) -> dict
 
 def _rows(task: Task, sizes: Mapping[str, int], rank: int, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Return the row numbers of train and readout (in the train split) and of every split test*, by name."""
-    sizes = {"test": len(task.splits["test"]), **sizes}
+    circles = _circles(task, "train", seeds)
+    total = sum(map(len, circles))
+    rest = max(total - sizes["readout"], total // 2) if isinstance(sizes.get("readout"), int) else 1
+    sizes = {"train": rest, "test": len(task.splits["test"]), **sizes}
     for part in PARTS:
         size = sizes.get(part)
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"expected a whole number of at least 1 as the size of {part}, got {size!r}: correct it")
-    circles = _circles(task, "train", seeds)
     wanted = _shares(task, sizes, np.array([len(circle) for circle in circles]), seeds)
     found = dict(zip(("train", "readout"), _arcs(circles, wanted, rank, seeds), strict=True))
     for name in (key for key in task.splits if key.startswith("test")):

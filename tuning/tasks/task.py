@@ -191,21 +191,55 @@ def examples(split: Split) -> list[tuple[str, ...]]:
     return list(zip(*columns, strict=True))
 
 
+def fold(text: str) -> str:
+    """Return a text without differences of case and spacing."""
+    return " ".join(text.casefold().split())
+
+
 def keys(split: Split) -> list[tuple[str, ...]]:
-    """Return the texts of each example without case and spacing: equal keys mean texts that are the same to a reader."""
-    return [tuple(" ".join(text.casefold().split()) for text in texts) for texts in examples(split)]
+    """Return the folded texts of each example: equal keys mean texts that are the same to a reader."""
+    return [tuple(map(fold, texts)) for texts in examples(split)]
+
+
+def leaks(task: Task) -> dict[str, dict]:
+    """Return, for every split but train: how many texts it has, and how many and what share also stand in train.
+
+    ``exact`` counts equal texts, ``folded`` those that are equal without case and spacing; ``share`` is folded / texts.
+    """
+    exact, folded = set(examples(task.splits["train"])), set(keys(task.splits["train"]))
+    found = {}
+    for name, split in task.splits.items():
+        if name != "train":
+            near = sum(key in folded for key in keys(split))
+            equal = sum(texts in exact for texts in examples(split))
+            found[name] = {"texts": len(split), "exact": equal, "folded": near, "share": near / len(split)}
+    return found
+
+
+def leak_warning(task: Task) -> str | None:
+    """Return one sentence on the held-out texts that also stand in train, or None where there are none."""
+    counts = [
+        f"{of['folded']} of {of['texts']} {name} texts ({100 * of['share']:.3g} %)"
+        for name, of in leaks(task).items()
+        if of["folded"]
+    ]
+    if not counts:
+        return None
+    return (
+        f"{', '.join(counts)} of {task.name} also stand in train (case and spacing aside): "
+        "training here leaves them out of train, but whatever else has seen them scores too well on them"
+    )
 
 
 def describe(task: Task) -> dict:
-    """Return name, family, source, digest, classes, sizes, majority, overlap and words, ready for JSON.
+    """Return name, family, source, digest, classes, sizes, majority, overlap, leaks and words, ready for JSON.
 
     Per split: ``majority`` is the accuracy of always answering the most common class of train, ``overlap``
-    the number of examples whose texts also stand in train. ``median_words`` counts both texts of a pair.
+    the number of examples whose texts also stand in train, ``leaks`` the same with shares and near-identical
+    texts. ``median_words`` counts both texts of a pair.
     """
-    train = task.splits["train"]
+    train, found = task.splits["train"], leaks(task)
     common = int(np.bincount(train.labels, minlength=len(task.classes)).argmax())
-    texts = {key: examples(split) for key, split in task.splits.items()}
-    trained = set(texts["train"])
     return {
         "name": task.name,
         "family": task.family,
@@ -214,8 +248,9 @@ def describe(task: Task) -> dict:
         "classes": list(task.classes),
         "sizes": {key: len(split) for key, split in task.splits.items()},
         "majority": {key: float((split.labels == common).mean()) for key, split in task.splits.items()},
-        "overlap": {key: sum(t in trained for t in own) for key, own in texts.items() if key != "train"},
-        "median_words": float(statistics.median(len(" ".join(pair).split()) for pair in texts["train"])),
+        "overlap": {key: of["exact"] for key, of in found.items()},
+        "leaks": found,
+        "median_words": float(statistics.median(len(" ".join(texts).split()) for texts in examples(train))),
         "pair": train.text_b is not None,
     }
 

@@ -31,7 +31,7 @@ def resident(calls: Sequence[dict], names: Sequence[str], size: Size) -> list[in
     """
     spec = json.dumps({"calls": list(calls), "names": list(names), "size": dataclasses.astuple(size)})
     done = subprocess.run([sys.executable, "-m", __name__, spec], capture_output=True, text=True,
-                          cwd=Path(__file__).parents[2], check=False)
+                          cwd=Path(__file__).parents[2], check=False, encoding="utf-8")
     if done.returncode:
         raise RuntimeError(f"measuring memory failed: {' '.join(done.stderr.strip().splitlines()[-1:])}")
     return [int(x) for x in done.stdout.split()]
@@ -39,7 +39,7 @@ def resident(calls: Sequence[dict], names: Sequence[str], size: Size) -> list[in
 
 def _status(key: str) -> int:
     """A field of this process's status, in bytes: VmRSS is what is resident, VmHWM its peak."""
-    rows = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    rows = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     return int(rows[key].split()[0]) << 10
 
 
@@ -47,7 +47,7 @@ def _settle() -> None:
     """Give freed memory back to the system and start a new peak."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def _call(way: str, subject: Subject, memory: int | None) -> Callable[[], object]:

@@ -10,7 +10,7 @@ import torch
 from probes.dimension import random_subspace
 from theory.subspace import effective_dimension, participation_ratio
 from tuning.backbones import Backbone, wrap
-from tuning.subject import Subject, fit_readout, subject
+from tuning.subject import HEAD, Subject, fit_readout, subject
 
 from ..store import Measured
 from .setting import (
@@ -31,7 +31,6 @@ from .setting import (
 from .within import at_ends, crossing, estimate, shapes, solved_within, trained_within
 
 PENALTY = 3e-5  # share of the largest curvature, that of a shift common to all texts, which says little of what fitting needs
-READOUT = 0.03  # scikit-learn's inverse penalty of every frozen head of the lab, on standardised features
 SMALLEST, LEVELS, DRAWS = 2, 7, 3
 DENSE = 4096  # numbers up to which subspaces are drawn from all of them alike
 LABELS = ("permuted", "again")  # the arms whose labels are permuted, by two permutations
@@ -84,7 +83,7 @@ def fresh(backbone: Backbone, seed: int) -> Backbone:
 
 
 def _headed(of: Subject, held: Any) -> Subject:
-    return subject(of.backbone, of.delta, fit_readout(of.backbone, held, of.readout.classes, C=READOUT), of.seed)
+    return subject(of.backbone, of.delta, fit_readout(of.backbone, held, of.readout.classes, C=HEAD), of.seed)
 
 
 def _permuted(batch: Any, name: str, seed: int) -> Any:

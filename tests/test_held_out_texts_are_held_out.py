@@ -1,0 +1,101 @@
+"""Heads are fitted on texts of their own, training leaves out what is tested on, and leaks are said on standard error."""
+
+import json
+
+import numpy as np
+import pytest
+
+from probes.__main__ import main as probes
+from tuning import options, tasks
+from tuning.__main__ import main as tuning
+from tuning.tasks.task import Split, keys, make_task
+
+TEXTS = [f"film {i} is {'good' if i % 2 else 'bad'}" for i in range(120)]
+
+
+def made(leaked=0, loud=0):
+    """120 training texts; 40 test texts, of which the first `leaked` stand in train and the next `loud` but for case."""
+    seen = TEXTS[:leaked] + [f"  {text.upper()} " for text in TEXTS[leaked : leaked + loud]]
+    held = seen + [f"new {text}" for text in TEXTS[leaked + loud : 40]]
+    labels = np.arange(120) % 2
+    splits = {"train": Split(tuple(TEXTS), None, labels), "test": Split(tuple(held), None, labels[:40])}
+    return make_task("made", "made", ("bad", "good"), splits, "made here")
+
+
+def test_leaks_are_counted():
+    found = tasks.describe(made(leaked=5, loud=3))
+    assert found["overlap"] == {"test": 5}
+    assert found["leaks"] == {"test": {"texts": 40, "exact": 5, "folded": 8, "share": 0.2}}
+    assert "8 of 40 test texts (20 %) of made also stand in train" in tasks.leak_warning(made(leaked=5, loud=3))
+    assert tasks.leak_warning(made()) is None
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def write(task):
+        for name, split in task.splits.items():
+            lines = [json.dumps({"text": t, "label": int(y)}) for t, y in zip(split.text_a, split.labels, strict=True)]
+            (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        return str(tmp_path)
+
+    return write
+
+
+SHORT = ["--length", "12"]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (tuning, ["train", "--delta", "port-bias", "--steps", "1", *SHORT]),
+        (probes, ["response", "--delta", "port-bias", "--examples", "6", *SHORT]),
+    ],
+)
+def test_commands_warn_once(capsys, folder, command, arguments):
+    leaky = folder(made(leaked=40))
+    assert command([*arguments, "--task", leaky]) == 0
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and told.startswith("warning: 40 of 40 test texts (100 %)")
+    clean = folder(made())
+    assert command([*arguments, "--task", clean]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_evaluating_warns_too(capsys, folder, tmp_path):
+    leaky, saved = folder(made(leaked=40)), str(tmp_path / "saved.safetensors")
+    assert tuning(["train", "--task", leaky, "--delta", "port-bias", "--steps", "1", *SHORT, "--out", saved]) == 0
+    capsys.readouterr()
+    assert tuning(["evaluate", "--task", leaky, "--checkpoint", saved, *SHORT]) == 0
+    assert capsys.readouterr().err.startswith("warning: 40 of 40 test texts")
+
+
+@pytest.mark.parametrize("room", ["probes", "tuning"])
+def test_the_head_never_sees_what_is_probed_or_tuned(monkeypatch, folder, room):
+    """The texts that the head is fitted on are none of those measured, trained or tested on."""
+    import probes.__main__ as probe_command
+    import tuning.__main__ as tuning_command
+
+    command, seen = {"probes": probe_command, "tuning": tuning_command}[room], {}
+    fit_head, encode = command.fit_head, command.backbones.encode
+
+    def heads(backbone, texts, classes, *, length):
+        seen["head"] = set(keys(texts))
+        return fit_head(backbone, texts, classes, length=length)
+
+    def encoded(backbone, texts, *rest, **more):
+        seen.setdefault("others", set()).update(keys(texts))
+        return encode(backbone, texts, *rest, **more)
+
+    monkeypatch.setattr(command, "fit_head", heads)
+    monkeypatch.setattr(command.backbones, "encode", encoded)
+    arguments = {"probes": ["response", "--examples", "6"], "tuning": ["train", "--steps", "1"]}[room]
+    assert command.main([*arguments, "--delta", "port-bias", "--task", folder(made(leaked=10)), *SHORT]) == 0
+    assert seen["head"] and seen["others"] and not seen["head"] & seen["others"]
+
+
+def test_the_texts_of_a_probe_are_among_those_trained_on():
+    """With one seed, fewer examples are a subset of more, so that a checkpoint is probed where it was trained."""
+    task = tasks.load("agreement")
+    few, many = (options.parted(task, n, 600, 3) for n in (32, 200))
+    assert set(keys(few.train)) < set(keys(many.train)) and not set(keys(few.train)) & set(keys(many.readout))
+    assert len(options.parted(task, None, 600, 3).train) == 600 and len(options.parted(task, None, 600, 3, most=32).train) == 32
