@@ -5,6 +5,8 @@ import json
 import pathlib
 import sys
 
+from validations.store import write_atomic
+
 from . import words
 from .load import read
 
@@ -29,14 +31,15 @@ def table(options: argparse.Namespace) -> str:
 
 def readme(options: argparse.Namespace) -> str:
     """Put the verdict table between the markers of a README and return its path."""
-    text = options.file.read_text()
+    text = options.file.read_text(encoding="utf-8")
     begin, end = text.find(BEGIN), text.find(END)
     if begin < 0 or end < begin:
         raise ValueError(f"expected the lines {BEGIN!r} and {END!r} in {options.file}, in this order: add them")
     results = read(options.results)
     study, commit = results.study, results.record["provenance"]["commit"]
     note = f"Study `{study['name']}`: {len(study['tasks'])} tasks, {len(study['seeds'])} seeds, commit `{commit}`."
-    options.file.write_text(f"{text[:begin]}{BEGIN}\n{words.as_markdown(results.claims)}\n\n{note}\n{text[end:]}")
+    written = f"{text[:begin]}{BEGIN}\n{words.as_markdown(results.claims)}\n\n{note}\n{text[end:]}"
+    write_atomic(options.file, written.encode())
     return str(options.file)
 
 
@@ -81,4 +84,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    for _stream in (sys.stdout, sys.stderr):
+        _stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks stops nothing
     sys.exit(main())

@@ -109,7 +109,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "bench":
         return _bench(options)
     from . import study as studies
-    from .store import read_verdicts
+    from .results import read_verdicts
 
     if options.command == "show":
         record = read_verdicts(options.folder)
@@ -141,6 +141,7 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     import dataclasses
 
+    from .engine import one_thread
     from .publish import publish
     from .run import measure
 
@@ -152,11 +153,14 @@ def _run(options: argparse.Namespace) -> int:
     chosen = [named(c) for c in (options.claim or study.claims)]
     folder = pathlib.Path(options.out or f"build/{study.name}")
     say = (lambda line: print(line, file=sys.stderr, flush=True)) if options.json else (lambda line: print(line, flush=True))
-    found = measure(study, folder, claims=chosen, processes=options.processes, report=say)
-    record = publish(study, folder, found, chosen)
+    with one_thread():  # the same last digits whatever the environment says
+        found = measure(study, folder, claims=chosen, processes=options.processes, report=say)
+        record = publish(study, folder, found, chosen)
     print(json.dumps(record, indent=1) if options.json else _table(record))
     return 0
 
 
 if __name__ == "__main__":
+    for _stream in (sys.stdout, sys.stderr):
+        _stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks stops nothing
     sys.exit(main())

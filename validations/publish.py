@@ -13,9 +13,10 @@ from . import run as lab
 from .claims import Cell, Claim
 from .claims.claim import Comparison
 from .engine import Job
+from .results import standing, write_verdicts
 from .sources import digest
 from .statistics import cluster_interval
-from .store import Store, content_key, read_verdicts, write_json
+from .store import Store, content_key
 from .study import Study
 from .verdict import Criterion, Outcome, Verdict, decide, over_the_suite
 
@@ -151,20 +152,21 @@ def _frozen(store: Store, found: Sequence[tuple[str, Job]]) -> dict[str, float]:
 def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]], claims: Sequence[Claim]) -> dict:
     """Write rows/<claim>.json and verdicts.json for a study whose cells are complete, and return the verdicts.
 
-    Verdicts that were made from the same cells, claims and code are returned as they stand.
+    Verdicts that were made from the same cells, claims and code, and that nobody changed since, are returned as they stand.
     """
     store = Store(folder)
     about = {"study": dataclasses.asdict(study), "cells": [job.key for _, job in found], "claims": [c.id for c in claims]}
     inputs = content_key(about | {"source": digest([__name__, *(claim.module for claim in claims)])})
-    if (folder / "verdicts.json").is_file() and (known := read_verdicts(folder)).get("inputs") == inputs:
+    if known := standing(folder, inputs):
         return known
     cells = {claim.id: lab.cells(store, found, claim) for claim in claims}
     rows = {claim.id: [row for cell in cells[claim.id] for row in claim.rows(cell)] for claim in claims}
     verdicts = over_the_suite({claim.id: judge(claim, cells[claim.id], rows[claim.id]) for claim in claims})
-    for claim in claims:
-        write_json(folder / "rows" / f"{claim.id}.json", rows[claim.id])
-        for part, make in claim.parts.items():
-            write_json(folder / "rows" / f"{claim.id}.{part}.json", [row for cell in cells[claim.id] for row in make(cell)])
+    tables = {(claim.id, "rows"): rows[claim.id] for claim in claims} | {
+        (claim.id, part): [row for cell in cells[claim.id] for row in make(cell)]
+        for claim in claims
+        for part, make in claim.parts.items()
+    }
     record = {
         "inputs": inputs,
         "study": lab.describe(study, folder, _frozen(store, found)),
@@ -182,5 +184,4 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
         "costs": lab.costs(store, found),
         "provenance": lab.provenance(),
     }
-    write_json(folder / "verdicts.json", record)
-    return record
+    return write_verdicts(folder, record, tables=tables, cells=[job.key for _, job in found])
