@@ -17,7 +17,7 @@ def build(options: argparse.Namespace) -> str:
     """Render the PDF and return its path."""
     from . import render
 
-    path = render.build(options.results, options.out)
+    path = render.build(options.results, options.out, fonts=options.fonts)
     return json.dumps({"pdf": str(path), "bytes": path.stat().st_size}) if options.json else str(path)
 
 
@@ -66,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print machine-readable results")
         command.set_defaults(act=act)
     commands.choices["build"].add_argument("--out", type=pathlib.Path, required=True, help="the PDF to write")
+    commands.choices["build"].add_argument(
+        "--fonts", type=pathlib.Path, action="append", default=[], help="a folder of fonts for letters that the report's own lack"
+    )
     commands.choices["table"].add_argument("--markdown", action="store_true", help="as a Markdown table")
     commands.choices["readme"].add_argument("file", type=pathlib.Path, help="the README with the two marker lines")
     commands.choices["figures"].add_argument("--out", type=pathlib.Path, required=True, help="the folder to write to")

@@ -1,19 +1,29 @@
 """The results of one study as the report reads them."""
 
 import pathlib
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pandas as pd
 
 from validations import results
 
+WORD = re.compile(r"[^ \t\r\n]+")
+
+
+def spoken(text: str, said: Mapping[str, str]) -> str:
+    """Return a text with every word replaced that stands in `said`."""
+    return WORD.sub(lambda found: said.get(found[0], found[0]), text)
+
 
 @dataclass(frozen=True)
 class Results:
-    """One results folder: the verdict record, and each claim's tables on demand."""
+    """One results folder: the verdict record, and each claim's tables on demand. `said`: words -> what stands for them."""
 
     folder: pathlib.Path
     record: dict
+    said: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def study(self) -> dict:
@@ -27,7 +37,11 @@ class Results:
         """Return one table of a claim, empty when the study recorded none; a file that was changed raises ValueError."""
         if results.table_name(claim, part) not in self.record["tied"]["tables"]:
             return pd.DataFrame()
-        return results.table(self.folder, self.record, claim, part)
+        frame = results.table(self.folder, self.record, claim, part)
+        if self.said:
+            for column in frame.select_dtypes(exclude="number"):
+                frame[column] = [spoken(value, self.said) if isinstance(value, str) else value for value in frame[column]]
+        return frame
 
     @staticmethod
     def file(claim: str, part: str = "rows") -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 
 from .quantities import dictionary
-from .results import read_verdicts, table
+from .results import read_verdicts, table, unicode
 from .store import Store
 
 IDENTITY = ("task", "delta", "seed", "port", "inside")
@@ -56,7 +56,7 @@ def _trained(folder: str | pathlib.Path, record: Mapping) -> Iterator[tuple]:
     for number, (key, settings) in enumerate((key, s) for key, s in cells if s["kind"] == "tuned"):
         place = {"task": pathlib.Path(settings["task"]).name, "delta": settings["deltas"][0][0], "seed": settings["seed"]}
         for phase, stage in (("predicted", "predicted"), ("cells", "measured")):
-            yield from _lines(TRAINING, number, stage, place, store.read(phase, key).record)
+            yield from _lines(TRAINING, number, stage, unicode(place), store.read(phase, key).record)
 
 
 def _sizes(record: Mapping) -> Iterator[tuple]:

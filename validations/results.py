@@ -1,7 +1,9 @@
 """What a study publishes: its verdicts and tables, tied by checksums to each other and to the cells that they were made from."""
 
 import pathlib
+import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -26,12 +28,12 @@ def write_verdicts(
     folder = pathlib.Path(folder)
     known = {table_name(*which): _file(folder, table_name(*which)) for which in tables}
     for which, made in tables.items():
-        write_json(known[table_name(*which)], made)
+        write_json(known[table_name(*which)], unicode(made))
     tied = {
         "tables": {name: digest(path.read_bytes()) for name, path in known.items()},
         "cells": {key: Store(folder).checksum(key) for key in cells},
     }
-    write_json(folder / VERDICTS, sealed({**record, "tied": tied}, "verdicts"))
+    write_json(folder / VERDICTS, sealed({**unicode(record), "tied": tied}, "verdicts"))
     return _verdicts(folder)
 
 
@@ -75,6 +77,15 @@ def table(folder: str | pathlib.Path, record: Mapping, claim: str, part: str = "
         return pd.DataFrame(_table(folder, record, name))
     except ValueError as error:
         raise ValueError(f"{error}: {REMEDY}") from None
+
+
+def unicode(value: Any) -> Any:
+    """Return a record in which lone surrogates, as folders' names may have, are written out: tables and pages take none."""
+    if isinstance(value, str):
+        return re.sub("[\ud800-\udfff]", lambda found: f"[U+{ord(found[0]):04X}]", value)
+    if isinstance(value, Mapping):
+        return {unicode(k): unicode(v) for k, v in value.items()}
+    return [unicode(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def rows(folder: str | pathlib.Path, claim: str, part: str = "rows") -> pd.DataFrame:
