@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from .quantities import dictionary
 from .results import read_verdicts, table, unicode
 from .store import Store
 
@@ -21,7 +20,7 @@ def load(folder: str | pathlib.Path = "build/quick") -> pd.DataFrame:
     loss, size, norm, ...); "study" for the sizes of all deltas. row: which row of that table; numbers of one row share it.
     stage: compared, predicted (before training), measured (after) or counted. value is float64 (yes and no are 1 and 0), seed
     a whole number, inside (the linear regime) yes or no, the rest categories; what has no port, say, has it missing.
-    `frame.attrs["quantities"]` maps (claim, quantity) to meaning and unit: see `dictionary`.
+    `dictionary(frame)` says what each quantity means, and its unit.
     Raises ValueError naming the file when verdicts, tables and cells do not fit together.
     """
     record = read_verdicts(folder)
@@ -30,9 +29,6 @@ def load(folder: str | pathlib.Path = "build/quick") -> pd.DataFrame:
         {name: "category" for name in ("claim", "stage", "task", "delta", "port", "quantity")}
         | {"row": "int64", "seed": "Int64", "inside": "boolean", "value": "float64"}
     )
-    known = dictionary()
-    present = frame[["claim", "quantity"]].drop_duplicates().itertuples(index=False, name=None)
-    frame.attrs["quantities"] = {name: known[name] for name in present if name in known}
     return frame
 
 
@@ -45,9 +41,9 @@ def _lines(claim: str, row: int, stage: str, place: Mapping, numbers: Mapping) -
 
 
 def _compared(folder: str | pathlib.Path, record: Mapping) -> Iterator[tuple]:
-    for claim in record["claims"]:
-        for number, row in enumerate(table(folder, record, claim["id"]).to_dict("records")):
-            yield from _lines(claim["id"], number, "compared", row, row)
+    for claim in (name for name in record["tied"]["tables"] if "." not in name):
+        for number, row in enumerate(table(folder, record, claim).to_dict("records")):
+            yield from _lines(claim, number, "compared", row, row)
 
 
 def _trained(folder: str | pathlib.Path, record: Mapping) -> Iterator[tuple]:
