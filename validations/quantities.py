@@ -12,7 +12,8 @@ ASIDE = ("common", "beginnings", "rivals")
 
 @functools.cache
 def _words() -> dict[str, dict[str, str]]:
-    return tomllib.loads(WORDS.read_text(encoding="utf-8"))
+    words = tomllib.loads(WORDS.read_text(encoding="utf-8"))
+    return {claim: words[known["like"]] if "like" in known else known for claim, known in words.items()}
 
 
 def described(claim: str, quantity: str) -> tuple[str, str] | None:
