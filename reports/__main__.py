@@ -5,6 +5,8 @@ import json
 import pathlib
 import sys
 
+from validations.store import write_atomic
+
 from . import words
 from .load import read
 
@@ -15,7 +17,7 @@ def build(options: argparse.Namespace) -> str:
     """Render the PDF and return its path."""
     from . import render
 
-    path = render.build(options.results, options.out)
+    path = render.build(options.results, options.out, fonts=options.fonts)
     return json.dumps({"pdf": str(path), "bytes": path.stat().st_size}) if options.json else str(path)
 
 
@@ -29,14 +31,15 @@ def table(options: argparse.Namespace) -> str:
 
 def readme(options: argparse.Namespace) -> str:
     """Put the verdict table between the markers of a README and return its path."""
-    text = options.file.read_text()
+    text = options.file.read_text(encoding="utf-8")
     begin, end = text.find(BEGIN), text.find(END)
     if begin < 0 or end < begin:
         raise ValueError(f"expected the lines {BEGIN!r} and {END!r} in {options.file}, in this order: add them")
     results = read(options.results)
     study, commit = results.study, results.record["provenance"]["commit"]
     note = f"Study `{study['name']}`: {len(study['tasks'])} tasks, {len(study['seeds'])} seeds, commit `{commit}`."
-    options.file.write_text(f"{text[:begin]}{BEGIN}\n{words.as_markdown(results.claims)}\n\n{note}\n{text[end:]}")
+    written = f"{text[:begin]}{BEGIN}\n{words.as_markdown(results.claims)}\n\n{note}\n{text[end:]}"
+    write_atomic(options.file, written.encode())
     return str(options.file)
 
 
@@ -63,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print machine-readable results")
         command.set_defaults(act=act)
     commands.choices["build"].add_argument("--out", type=pathlib.Path, required=True, help="the PDF to write")
+    commands.choices["build"].add_argument(
+        "--fonts", type=pathlib.Path, action="append", default=[], help="a folder of fonts for letters that the report's own lack"
+    )
     commands.choices["table"].add_argument("--markdown", action="store_true", help="as a Markdown table")
     commands.choices["readme"].add_argument("file", type=pathlib.Path, help="the README with the two marker lines")
     commands.choices["figures"].add_argument("--out", type=pathlib.Path, required=True, help="the folder to write to")
@@ -81,4 +87,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    for _stream in (sys.stdout, sys.stderr):
+        _stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks stops nothing
     sys.exit(main())

@@ -26,8 +26,9 @@ ARCHITECTURES = {
 }
 
 
-def document(results: Results, gallery: Mapping[str, Shown]) -> dict:
+def document(results: Results, gallery: Mapping[str, Shown], letters: str = "") -> dict:
     """Return the page's words. `gallery` holds the drawn figures by name; figure files are called name.svg.
+    letters: a sentence on letters that the fonts lack.
 
     Raises ValueError for a source that refs.bib lacks.
     """
@@ -73,6 +74,7 @@ def document(results: Results, gallery: Mapping[str, Shown]) -> dict:
         "costs": costs(results.record["costs"]),
         "provenance": provenance(results),
         "footer": footer(results),
+        "letters": letters,
     }
 
 

@@ -39,7 +39,7 @@ def draw(which: Plate, tables: Mapping[str, pd.DataFrame], labels: Labels) -> Fi
                 f"figure {which.name} expects the columns {', '.join(missing)} in its {part}, got {', '.join(frame.columns)}"
             )
         frames.append(known_deltas(frame, labels))
-    return which.draw(*frames, labels)
+    return which.draw(*frames, labels.showing(d for frame in frames if "delta" in frame for d in frame["delta"]))
 
 
 def known_deltas(frame: pd.DataFrame, labels: Labels) -> pd.DataFrame:
@@ -155,4 +155,5 @@ def parities(results: Results, labels: Labels) -> Shown | None:
     hollow = " Hollow markers lie outside the linear regime." if any("inside" in p.frame for p in pairs) else ""
     caption = f"Measured against predicted. The line is equality{band}.{hollow} {counts}. Nothing was fitted."
     alt = f"Parity plots with the line of equality, measured against predicted: {', '.join(p.title for p in pairs)}."
-    return Shown(overview.parity(pairs, labels), caption, alt, tuple(sources))
+    seen = labels.showing(d for pair in pairs if "delta" in pair.frame for d in pair.frame["delta"])
+    return Shown(overview.parity(pairs, seen), caption, alt, tuple(sources))

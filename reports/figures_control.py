@@ -76,7 +76,7 @@ def energy_profile(rows: pd.DataFrame, profile: pd.DataFrame, labels: Labels) ->
         ports = list(dict.fromkeys(profile["port"]))
         places = np.arange(len(ports))
         for axes, name in zip(panel, names, strict=False):
-            look, group = style.mark(name), profile[profile["delta"] == name]
+            look, group = labels.look(name), profile[profile["delta"] == name]
             at = group["port"].map(dict(zip(ports, places, strict=True)))
             axes.plot(at, group["trained"], ls="", marker=look.marker, ms=1.8, mew=0, color=look.color, alpha=0.3)
             columns_of = [c for c in ("trained", "predicted", "gradient") if c in group]

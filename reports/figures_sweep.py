@@ -62,7 +62,7 @@ def _lines(rows: pd.DataFrame, labels: Labels) -> list[tuple]:
 
     def of_deltas(part: pd.DataFrame) -> list[tuple]:
         means = np.exp(part.groupby("delta")[columns].mean()).join(part.groupby("delta")[["reached", "closed"]].all())
-        return [(labels.delta(d), style.mark(d), means.loc[d]) for d in labels.in_order("delta", means.index)]
+        return [(labels.delta(d), labels.look(d), means.loc[d]) for d in labels.in_order("delta", means.index)]
 
     tasks = labels.in_order("task", rows["task"])
     whole = [line for t in tasks for line in [(labels.task(t), None, None), *of_deltas(logs[logs["task"] == t])]]

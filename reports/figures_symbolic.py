@@ -15,7 +15,7 @@ def prefix_limits(digits: pd.DataFrame, labels: Labels) -> Figure:
         figure, panel = panels.multiples(labels.in_order("task", digits["task"]), labels.task)
         for task, axes in panel.items():
             for arm in ARMS:
-                own, look = digits[(digits["task"] == task) & (digits["arm"] == arm)], style.mark(arm)
+                own, look = digits[(digits["task"] == task) & (digits["arm"] == arm)], labels.look(arm)
                 panels.dots(axes, own["digits"], own["accuracy"], look, panels.inside(own), size=9)
                 mean = own.groupby("digits")["accuracy"].mean()
                 axes.plot(mean.index, mean, color=look.color, lw=1)

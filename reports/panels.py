@@ -26,7 +26,7 @@ def groups(rows: pd.DataFrame, labels: Labels) -> list[tuple[Mark, pd.DataFrame]
     """Return the rows of each delta with its look, in the study's order; rows without a delta are one grey group."""
     if "delta" not in rows:
         return [(PLAIN, rows)]
-    return [(style.mark(d), rows[rows["delta"] == d]) for d in labels.in_order("delta", rows["delta"])]
+    return [(labels.look(d), rows[rows["delta"] == d]) for d in labels.in_order("delta", rows["delta"])]
 
 
 def deltas(rows: pd.DataFrame, labels: Labels) -> list[str]:

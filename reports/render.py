@@ -3,12 +3,13 @@
 import json
 import pathlib
 import tempfile
+from collections.abc import Sequence
 
 import typst
 
 from validations.store import write_atomic
 
-from . import load, style
+from . import letters, load, style
 from .document import document
 from .figures import gallery
 from .load import Results
@@ -16,25 +17,30 @@ from .load import Results
 HERE = pathlib.Path(__file__).parent
 
 
-def build(folder: str | pathlib.Path, out: str | pathlib.Path) -> pathlib.Path:
+def build(
+    folder: str | pathlib.Path, out: str | pathlib.Path, *, fonts: Sequence[str | pathlib.Path] = ()
+) -> pathlib.Path:
     """Write the report of the results in `folder` to `out`, all or nothing, and return its path.
 
-    The same results give the same bytes: the date is the record's own timestamp and no font of the system is used.
+    fonts: folders of further fonts, for letters that those of the report lack. The same results and fonts give the same bytes:
+    the date is the record's own timestamp and no font of the system is used.
     Raises ValueError when the results are incomplete or typst refuses or warns.
     """
     out = pathlib.Path(out)
-    pdf = render(load.read(folder))
+    pdf = render(load.read(folder), fonts=fonts)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, pdf)
     return out
 
 
-def render(results: Results) -> bytes:
+def render(results: Results, *, fonts: Sequence[str | pathlib.Path] = ()) -> bytes:
     """Return the report as PDF/A-2a and PDF/UA-1; raises ValueError with typst's first complaint."""
-    shown = gallery(results)
-    text = json.dumps(document(results, shown), ensure_ascii=False, sort_keys=True)
     with tempfile.TemporaryDirectory(prefix="report-") as root:
         room = pathlib.Path(root)
+        folders = letters.folder_of_fonts(room, fonts)
+        results, note = letters.readable(results, room, folders)
+        shown = gallery(results)
+        text = json.dumps(document(results, shown, note), ensure_ascii=False, sort_keys=True)
         for name in ("lab.typ", "report.typ", "refs.bib"):
             (room / name).write_bytes((HERE / name).read_bytes())
         (room / "document.json").write_text(text, encoding="utf-8")
@@ -47,6 +53,7 @@ def render(results: Results) -> bytes:
                 format="pdf",
                 pdf_standards=["a-2a", "ua-1"],
                 timestamp=int(results.record["provenance"].get("timestamp") or 0),
+                font_paths=folders,
                 ignore_system_fonts=True,
             )
         except typst.TypstError as error:
@@ -74,6 +81,8 @@ def figure_files(results: Results, folder: str | pathlib.Path) -> list[pathlib.P
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
+    with tempfile.TemporaryDirectory(prefix="figures-") as room:
+        results, _ = letters.readable(results, pathlib.Path(room), letters.folder_of_fonts(pathlib.Path(room)))
     for name, item in gallery(results).items():
         for suffix, data in ((".svg", style.svg(item.figure)), (".png", style.png(item.figure))):
             write_atomic(folder / f"{name}{suffix}", data)

@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import itertools
 import math
 import textwrap
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +14,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
@@ -23,6 +26,8 @@ PAGE_FONT, DRAWN_FONT = (
     "Libertinus Serif",
     "STIXGeneral",
 )  # set in the page's font, measured with one that ships with matplotlib
+SPARE_FONTS = ("DejaVu Sans",)  # for letters that neither has: in figures, and on the page after PAGE_SPARES
+PAGE_SPARES = ("New Computer Modern Math", "DejaVu Sans Mono", *SPARE_FONTS)
 INK, FAINT, GREY = "#222222", "#bdbdbd", "#7f7f7f"
 
 
@@ -44,8 +49,16 @@ DELTAS = {
     "bitfit": Mark("#56B4E9", "P", (0, (7, 2))),
     "ia3": Mark("#999999", "X", (0, (2, 2))),
     "full": Mark("#000000", "*", (0, (9, 1.5, 1, 1.5))),
+    "attention-bias": Mark("#332288", "h", (0, (6, 1, 1, 1))),
+    "attention-adapter": Mark("#882255", "<", (0, (1, 3))),
+    "attention-weights": Mark("#F0E442", "p", (0, (3, 3))),
+    "last-block": Mark("#004D40", ">", (0, (2, 1, 2, 3))),
+    "short-prefix": Mark("#661100", "d", (0, (5, 1, 2, 1))),
+    "palette": Mark("#666666", "8", (0, (8, 3))),
 }
-OTHERS = (Mark("#F0E442", "h", (0, (6, 1, 1, 1))), Mark("#666666", "p", (0, (3, 3))), Mark("#004D40", "<", (0, (1, 3))))
+# for deltas that the lab's own studies do not name: no colour of these is one of the above
+SPARE_COLORS = ("#44AA99", "#AA4499", "#999933", "#6699CC", "#DDAA33", "#994F00", "#5D3A9B", "#B2182B")
+MARKERS = ("H", "p", "<", ">", "d", "8", "h", "o", "s", "D", "^", "v", "P", "X", "*")
 VERDICTS = {
     "supported": Mark("#0a6b4b", "o"),
     "refuted": Mark("#a8322a", "X"),
@@ -80,6 +93,14 @@ class Labels:
         order = list(self.tasks if kind == "task" else self.deltas)
         return sorted(set(present), key=lambda n: (order.index(n) if n in order else len(order), n))
 
+    def showing(self, deltas: Iterable[str]) -> "Labels":
+        """Return the labels of a figure that shows some deltas, so that those which the study does not list have looks too."""
+        return Labels(self.tasks, {**self.deltas, **{d: self.delta(d) for d in sorted(set(deltas) - set(self.deltas))}})
+
+    def look(self, delta: str) -> Mark:
+        """Return the look of a delta, which no other delta of these labels has."""
+        return mark(delta, self.deltas)
+
 
 def spelled(name: str) -> str:
     """Return a raw identifier as words: separators become spaces and the first letter a capital."""
@@ -87,9 +108,24 @@ def spelled(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def mark(delta: str) -> Mark:
-    """Return the look of a delta; a delta the lab does not ship gets one of three spare looks, fixed by its name."""
-    return DELTAS.get(delta) or OTHERS[sum(delta.encode()) % len(OTHERS)]
+def mark(delta: str, among: Iterable[str] = ()) -> Mark:
+    """Return the look of a delta among those that a figure shows: fixed for the lab's own, in turn for all others.
+
+    No two deltas of `among` share colour and marker; the first eight that are not the lab's own share neither.
+    """
+    if delta in DELTAS:
+        return DELTAS[delta]
+    others = [name for name in dict.fromkeys([*among, delta]) if name not in DELTAS]
+    return next(itertools.islice(_spare(), others.index(delta), None))
+
+
+def _spare() -> Iterator[Mark]:
+    """Yield looks without end, none of them twice: the spare colours with every marker, then further shades with every marker."""
+    for lap in itertools.count():
+        shades = SPARE_COLORS if lap == 0 else [to_hex(hsv_to_rgb(((lap * 0.618 + k / 8) % 1, 0.9, 0.6))) for k in range(8)]
+        for turn in range(len(MARKERS)):
+            for place, color in enumerate(shades):
+                yield Mark(color, MARKERS[(place + turn) % len(MARKERS)], (0, (3 + place, 1 + turn % 3)))
 
 
 def wrap(text: str, width: int, lines: int = 2) -> str:
@@ -101,7 +137,7 @@ def wrap(text: str, width: int, lines: int = 2) -> str:
 def theme() -> Iterator[None]:
     """Set the report's look for the figures drawn inside, and leave matplotlib's settings as they were."""
     look = {**sns.axes_style("ticks"), **sns.plotting_context("paper")} | {
-        "font.family": [DRAWN_FONT], "mathtext.fontset": "stix", "axes.unicode_minus": True,
+        "font.family": [DRAWN_FONT, *SPARE_FONTS], "mathtext.fontset": "stix", "axes.unicode_minus": True,
         "font.size": 8.5, "axes.labelsize": 8.5, "axes.titlesize": 8.5, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5,
         "legend.fontsize": 8, "legend.title_fontsize": 8, "legend.frameon": False, "legend.handlelength": 1.8,
         "axes.linewidth": 0.6, "axes.edgecolor": INK, "text.color": INK, "axes.labelcolor": INK,
@@ -110,7 +146,8 @@ def theme() -> Iterator[None]:
         "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left", "axes.titlepad": 5,
         "lines.linewidth": 1.2, "svg.fonttype": "none", "svg.hashsalt": "costate",
     }  # fmt: skip
-    with mpl.rc_context(look):
+    with mpl.rc_context(look), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # the page's own fonts have more
         yield
 
 
@@ -184,7 +221,7 @@ def legend(figure: Figure, handles: list, *, where: str = "outside lower center"
 
 def delta_handles(names: Iterable[str], labels: Labels, *, line: bool = False) -> list[Line2D]:
     """Return the legend entries of deltas: marker alone, or with its dash when `line` is set."""
-    looks = [(name, mark(name)) for name in names]
+    looks = [(name, labels.look(name)) for name in names]
     return [
         Line2D([], [], color=m.color, marker=m.marker, ls=m.dash if line else "", ms=4.5, lw=1.2, mew=0, label=labels.delta(n))
         for n, m in looks

@@ -1,6 +1,5 @@
 """A results folder written by hand from a fixed seed: numbers for tests of the report, never for the product."""
 
-import json
 import pathlib
 from itertools import chain
 
@@ -12,6 +11,8 @@ import made_sweep
 import numpy as np
 from made_claims import CLAIMS, claim
 from made_tables import tables
+
+from validations.results import write_verdicts
 
 MORE = (made_sharpness, made_sweep, made_planted, made_origins, made_families)
 DELTAS = (
@@ -31,7 +32,6 @@ def write(folder, *, tasks=4, deltas=5, seeds=3, claims=None, long_names=False):
     """Write verdicts.json and rows/ under `folder` and return the folder; the same arguments give the same bytes."""
     rng = np.random.default_rng(7)
     folder = pathlib.Path(folder)
-    (folder / "rows").mkdir(parents=True, exist_ok=True)
     tail = " as judged by readers of several daily newspapers" if long_names else ""
     labels = [TASKS[i % len(TASKS)] + ("" if i < len(TASKS) else f" {i // len(TASKS) + 1}") + tail for i in range(tasks)]
     names = [label.lower().replace(" ", "_") for label in labels]
@@ -124,10 +124,7 @@ def write(folder, *, tasks=4, deltas=5, seeds=3, claims=None, long_names=False):
             "engine": "serial",
         },
     }
-    (folder / "verdicts.json").write_text(json.dumps(record, ensure_ascii=False))
     kept = {claim["id"] for claim in record["claims"]}
-    for (claim_id, part), table in tables(rng, names, [n for n, _ in chosen], seeds).items():
-        if claim_id in kept:
-            name = claim_id if part == "rows" else f"{claim_id}.{part}"
-            (folder / "rows" / f"{name}.json").write_text(json.dumps(table, ensure_ascii=False))
+    made = {which: table for which, table in tables(rng, names, [n for n, _ in chosen], seeds).items() if which[0] in kept}
+    write_verdicts(folder, record, tables=made, cells=[])
     return folder

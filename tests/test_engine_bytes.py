@@ -8,6 +8,12 @@ import subprocess
 import sys
 import time
 
+import pytest
+import threadpoolctl
+import torch
+
+from validations import dictionary, engine, load
+
 ROOT = pathlib.Path(__file__).parents[1]
 STUDY = """
 name = "tiny"
@@ -43,7 +49,9 @@ def _command(tmp_path: pathlib.Path, out: str, processes: int) -> list[str]:
 
 
 def test_serial_pooled_and_killed_runs_agree(tmp_path):
-    subprocess.run(_command(tmp_path, "serial", 1), cwd=ROOT, check=True, capture_output=True)
+    many = os.environ | {name: "4" for name in engine.THREADS}  # more threads sum in another order: cells must not use them
+    subprocess.run(_command(tmp_path, "serial", 1), cwd=ROOT, check=True, capture_output=True, env=many)
+    assert (dictionary(load(tmp_path / "serial"))["meaning"] != "not described").all()
     subprocess.run(_command(tmp_path, "pool", 2), cwd=ROOT, check=True, capture_output=True)
     assert _digests(tmp_path / "serial") == _digests(tmp_path / "pool")
     run = subprocess.Popen(_command(tmp_path, "killed", 2), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -54,6 +62,36 @@ def test_serial_pooled_and_killed_runs_agree(tmp_path):
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
     (cells / ".writing-left-behind").write_text("half a cell", encoding="utf-8")
-    subprocess.run(_command(tmp_path, "killed", 2), cwd=ROOT, check=True, capture_output=True)
+    damaged = next((tmp_path / "killed" / "cells").glob("*.json"))
+    damaged.write_text(damaged.read_text()[:-40])
+    again = subprocess.run(_command(tmp_path, "killed", 2), cwd=ROOT, check=True, capture_output=True, text=True)
+    assert again.stdout.count(f"{damaged} ") == 1
     assert _digests(tmp_path / "serial") == _digests(tmp_path / "killed")
     assert not list((tmp_path / "killed").rglob(".writing-*"))
+
+
+def _threads(job: engine.Job) -> float:
+    """Say in the job's file how many threads every library of numbers has, one that is loaded in the cell included."""
+    import numpy as np
+    import scipy.linalg
+    import torch
+
+    scipy.linalg.solve(np.eye(3), np.ones(3))
+    counts = {torch.get_num_threads(), *(library["num_threads"] for library in threadpoolctl.threadpool_info())}
+    pathlib.Path(job.settings["out"]).write_text(" ".join(map(str, sorted(counts))))
+    return 0.0
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_cell_has_one_thread_whatever_the_environment_says(tmp_path, monkeypatch, processes):
+    for name in engine.THREADS:
+        monkeypatch.setenv(name, "3")
+    torch.set_num_threads(3)
+    try:
+        with threadpoolctl.threadpool_limits(3):
+            jobs = [engine.Job(str(k), f"cell {k}", 1.0, {"out": str(tmp_path / str(k))}) for k in range(2)]
+            engine.run(jobs, _threads, processes=processes, report=lambda line: None)
+            assert {path.read_text() for path in tmp_path.iterdir()} == {"1"}
+            assert torch.get_num_threads() == 3 and all(os.environ[name] == "3" for name in engine.THREADS)
+    finally:
+        torch.set_num_threads(1)

@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 
 from reports import figures, load, overview, panels, style
 from reports.plates import PLATES
+from validations import study
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +81,51 @@ def test_nothing_leaves_the_figure_with_many_tasks_and_long_names(many, plate):
     assert height <= 9.0  # a page has 9.9 inches for the figure and its caption
 
 
-def test_each_delta_has_its_own_colour_marker_and_dash():
+def test_each_delta_of_the_lab_has_its_own_colour_marker_and_dash():
     looks = list(style.DELTAS.values())
     for seen in ([m.color for m in looks], [m.marker for m in looks], [str(m.dash) for m in looks]):
         assert len(set(seen)) == len(style.DELTAS)
-    assert style.mark("my-own-delta") == style.mark("my-own-delta")
-    assert style.mark("my-own-delta").color not in {m.color for m in looks}
+
+
+def shipped():
+    """The deltas of every shipped study, and of every part of it: what one figure may show together."""
+    for path in sorted(study.FOLDER.glob("*.toml")):
+        known = study.read(path.stem)
+        yield path.stem, tuple(known.deltas)
+        yield from ((f"{path.stem} {kind}", part.deltas) for kind, part in known.parts.items())
+
+
+@pytest.mark.parametrize(("name", "deltas"), list(shipped()))
+def test_no_two_deltas_of_a_study_share_colour_or_marker(name, deltas):
+    looks = [style.Labels(deltas=dict.fromkeys(deltas, "x")).look(d) for d in deltas]
+    assert len({m.color for m in looks}) == len({m.marker for m in looks}) == len(looks)
+
+
+@pytest.mark.parametrize("count", [2, 8, 30, 150])
+@pytest.mark.parametrize("seed", range(5))
+def test_deltas_with_any_names_have_distinct_looks_and_the_known_keep_theirs(count, seed):
+    rng = np.random.default_rng(seed)
+    own = [f"{word}-{rng.integers(10**9)}" for word in rng.choice(["ab", "ba", "last-block", "x"], size=count)]
+    labels = style.Labels(deltas=dict.fromkeys([*own, *style.DELTAS], "x"))
+    looks = {d: labels.look(d) for d in labels.deltas}
+    assert len({(m.color, m.marker) for m in looks.values()}) == len(labels.deltas)
+    assert {d: looks[d] for d in style.DELTAS} == style.DELTAS
+    if count <= 8:
+        few = [looks[d] for d in own]
+        assert len({m.color for m in few}) == len({m.marker for m in few}) == len(set(own))
+    assert looks == {d: labels.look(d) for d in labels.deltas}
+
+
+def test_a_figure_shows_deltas_that_the_study_does_not_list_apart():
+    rows = pd.DataFrame({"delta": ["ab", "ba", "c", "lora"], "x": np.arange(4.0), "y": np.arange(4.0)})
+    labels = style.Labels(deltas={"lora": "LoRA"}).showing(rows["delta"])
+    figure = style.canvas(2.0)
+    axes = figure.subplots()
+    panels.points(axes, rows, "x", "y", labels)
+    assert len({tuple(group.get_facecolor()[0]) for group in axes.collections}) == 4
+    drawn = [(tuple(np.round(g.get_facecolor()[0][:3], 3))) for g in axes.collections]
+    legend = [tuple(np.round(to_rgb(h.get_color()), 3)) for h in panels.handles(rows, labels)]
+    assert drawn == legend
 
 
 def test_a_missing_column_is_named(results):

@@ -14,6 +14,8 @@ from reports import __main__ as command
 from reports import load, render, words
 from reports.document import document
 from reports.figures import gallery
+from validations import read_verdicts
+from validations.results import write_verdicts
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +29,16 @@ def one(tmp_path_factory):
     return made_results.write(tmp_path_factory.mktemp("one"), tasks=1, deltas=1, seeds=1, claims=["control-direction"])
 
 
-def edited(folder, target, change):
-    """Copy a results folder and change its record."""
+def edited(folder, target, change, without=()):
+    """Copy a results folder, change its record and publish it again, without some of its tables."""
     shutil.copytree(folder, target)
-    path = target / "verdicts.json"
-    record = json.loads(path.read_text())
+    record = read_verdicts(target)
+    tables = {
+        tuple(name.split(".")) if "." in name else (name, "rows"): json.loads((target / "rows" / f"{name}.json").read_text())
+        for name in record["tied"]["tables"]
+    }
     change(record)
-    path.write_text(json.dumps(record))
+    write_verdicts(target, record, tables={k: v for k, v in tables.items() if k not in without}, cells=[])
     return target
 
 
@@ -88,9 +93,7 @@ def test_a_study_with_holes_renders(folder, tmp_path):
         third["verdicts"][0]["criteria"][0].update(high=None)
         record["derivations"], record["costs"], record["study"]["settings"] = [], [], {}
 
-    target = edited(folder, tmp_path / "bare", bare)
-    (target / "rows" / "control-direction.json").unlink()
-    (target / "rows" / "lq-feedback.json").write_text("[]")
+    target = edited(folder, tmp_path / "bare", bare, without=[("control-direction", "rows"), ("lq-feedback", "rows")])
     results = load.read(target)
     said = document(results, gallery(results))
     drawn = {c["id"]: c["figure"] is None for view in said["views"] for c in view["claims"]}

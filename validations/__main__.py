@@ -156,7 +156,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "calibrate":
         return _calibrate(options)
     from . import study as studies
-    from .store import read_verdicts
+    from .results import read_verdicts
 
     if options.command == "show":
         record = read_verdicts(options.folder)
@@ -190,6 +190,7 @@ def _run(options: argparse.Namespace) -> int:
 
     from tuning.options import columns, writable
 
+    from .engine import one_thread
     from .plan import announced
     from .publish import publish
     from .run import measure
@@ -206,11 +207,14 @@ def _run(options: argparse.Namespace) -> int:
     say = (lambda line: print(line, file=sys.stderr, flush=True)) if options.json else (lambda line: print(line, flush=True))
     for line in announced(study, chosen):
         say(line)
-    found = measure(study, folder, claims=chosen, processes=options.processes, report=say)
-    record = publish(study, folder, found, chosen)
+    with one_thread():  # the same last digits whatever the environment says
+        found = measure(study, folder, claims=chosen, processes=options.processes, report=say)
+        record = publish(study, folder, found, chosen)
     print(json.dumps(record, indent=1) if options.json else _table(record))
     return 0
 
 
 if __name__ == "__main__":
+    for _stream in (sys.stdout, sys.stderr):
+        _stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks stops nothing
     sys.exit(main())

@@ -1,7 +1,6 @@
 """The command behind `make advise`: forecasts for one data set, the best options at every budget, and how far to trust them."""
 
 import argparse
-import json
 import pathlib
 import resource
 import time
@@ -16,8 +15,8 @@ from tuning.peft_format import peft_line
 from tuning.subject import fit_head, subject
 
 from . import advice
+from .results import read_verdicts, table
 from .run import backbone, task
-from .store import rows
 
 BUDGETS = (1000, 5000, 20000)
 
@@ -76,16 +75,20 @@ def past(folder: pathlib.Path) -> list[dict]:
     """Return how advice fared in the finished studies under a folder: rank correlation of forecast and trained loss."""
     found = []
     for path in sorted(folder.glob("*/verdicts.json")):
-        for claim in json.loads(path.read_text())["claims"]:
-            if claim["id"] == "advice" and claim["criteria"]:
-                order = claim["criteria"][0]
-                table = rows(path.parent, "advice")
+        try:
+            record = read_verdicts(path.parent)
+        except ValueError:
+            continue  # results that were damaged or changed are no ground for trust
+        for claim in record["claims"]:
+            if claim["id"] == "advice" and claim["verdicts"][0]["criteria"]:
+                order = claim["verdicts"][0]["criteria"][0]
+                trained = table(path.parent, record, "advice")
                 found.append(
                     {
                         "study": path.parent.name,
-                        "backbone": json.loads(path.read_text())["study"]["backbone"]["name"],
-                        "cells": int(table.groupby(["task", "seed"]).ngroups),
-                        "options": int(table["option"].nunique()),
+                        "backbone": record["study"]["backbone"]["name"],
+                        "cells": int(trained.groupby(["task", "seed"]).ngroups),
+                        "options": int(trained["option"].nunique()),
                         "correlation": order["estimate"],
                         "interval": [order["low"], order["high"]],
                         "verdict": claim["verdict"],

@@ -1,14 +1,18 @@
 """Runs the cells that are missing, one after the other or in a pool of processes; the results are the same bytes."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+import threadpoolctl
+
+LIBRARIES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+THREADS = {name: "1" for name in LIBRARIES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +31,37 @@ def _follow_parent(parent: int) -> None:
     os._exit(1)
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread inside, whatever the environment says: sums in another order have other last digits.
+
+    Libraries that are loaded already are limited in place, later ones by their environment variables; both are put back.
+    """
+    import torch
+
+    before, threads = {name: os.environ.get(name) for name in THREADS}, torch.get_num_threads()
+    os.environ.update(THREADS)
+    torch.set_num_threads(1)
+    try:
+        with threadpoolctl.threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+
+
 def _prepare(parent: int) -> None:
-    """Make a worker single-threaded and let it die with its parent, so that a killed run leaves nothing behind."""
+    """Let a worker die with its parent, so that a killed run leaves nothing behind, and load torch while it waits for work."""
     threading.Thread(target=_follow_parent, args=(parent,), daemon=True).start()
     import torch
 
     torch.set_num_threads(1)
+
+
+def _alone(execute: Callable[[Job], float], job: Job) -> float:
+    with one_thread():
+        return execute(job)
 
 
 def run(jobs: Sequence[Job], execute: Callable[[Job], float], *, processes: int, report: Callable[[str], None]) -> None:
@@ -53,26 +82,16 @@ def run(jobs: Sequence[Job], execute: Callable[[Job], float], *, processes: int,
         report(f"[{index:>3}/{len(ordered)}] {job.label}  {seconds:.1f} s, about {left / 60:.1f} min left")
 
     if processes == 1:
-        import torch
-
-        torch.set_num_threads(1)
         for index, job in enumerate(ordered, 1):
-            finished(index, job, execute(job))
+            finished(index, job, _alone(execute, job))
         return
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(THREADS)
-    try:
-        context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(
-            processes, mp_context=context, initializer=_prepare, initargs=(os.getpid(),)
-        ) as pool:
-            pending = {pool.submit(execute, job): job for job in ordered}
-            try:
-                for index, future in enumerate(concurrent.futures.as_completed(pending), 1):
-                    finished(index, pending[future], future.result())
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+    with one_thread(), concurrent.futures.ProcessPoolExecutor(
+        processes, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare, initargs=(os.getpid(),)
+    ) as pool:
+        pending = {pool.submit(_alone, execute, job): job for job in ordered}
+        try:
+            for index, future in enumerate(concurrent.futures.as_completed(pending), 1):
+                finished(index, pending[future], future.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

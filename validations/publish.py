@@ -15,9 +15,10 @@ from .claims import Claim
 from .claims.claim import REGIME, Comparison
 from .engine import Job
 from .judge import Evidence, checked, verdicts_of
+from .results import standing, write_verdicts
 from .sources import digest
 from .statistics import interval
-from .store import Store, content_key, read_verdicts, write_json
+from .store import Store, content_key
 from .study import Study
 from .verdict import NEEDED, Criterion, Outcome, Verdict, columned, decide, tested
 
@@ -140,20 +141,20 @@ def judged_by(claims: Sequence[Claim]) -> str:
 def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]], claims: Sequence[Claim]) -> dict:
     """Write rows/<claim>.json and verdicts.json for a study whose cells are complete, and return the verdicts.
 
-    Verdicts that were made from the same cells, claims and code are returned as they stand.
+    Verdicts that were made from the same cells, claims and code, and that nobody changed since, are returned as they stand.
     """
     store = Store(folder)
     about = {"study": dataclasses.asdict(study), "cells": [job.key for _, job in found], "claims": [c.id for c in claims]}
     inputs = content_key(about | {"source": judged_by(claims)})
-    if (folder / "verdicts.json").is_file() and (known := read_verdicts(folder)).get("inputs") == inputs:
+    if known := standing(folder, inputs):
         return known
     evidence = [Evidence.of(claim, lab.cells(store, found, claim)) for claim in claims]
     verdicts = verdicts_of(evidence, study.unit)
-    for whole in evidence:
-        write_json(folder / "rows" / f"{whole.claim.id}.json", list(whole.rows))
-        for part, make in whole.claim.parts.items():
-            made = [row for cell in whole.cells for row in make(cell)]
-            write_json(folder / "rows" / f"{whole.claim.id}.{part}.json", made)
+    tables = {(whole.claim.id, "rows"): list(whole.rows) for whole in evidence} | {
+        (whole.claim.id, part): [row for cell in whole.cells for row in make(cell)]
+        for whole in evidence
+        for part, make in whole.claim.parts.items()
+    }
     record = {
         "inputs": inputs,
         "study": lab.describe(study, folder, _frozen(store, found)) | {"unit": study.unit},
@@ -171,5 +172,4 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
         "costs": lab.costs(store, found),
         "provenance": lab.provenance(),
     }
-    write_json(folder / "verdicts.json", record)
-    return record
+    return write_verdicts(folder, record, tables=tables, cells=[job.key for _, job in found])

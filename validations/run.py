@@ -20,12 +20,13 @@ from tuning.backbones import Backbone, encode, load
 from tuning.options import warn
 from tuning.subject import Readout, Subject, fit_head, subject
 
+from . import results
 from .advice import PALETTE
 from .claims import CLAIMS, Cell, Claim, named
 from .engine import Job, run
 from .experiments import KINDS, Setting
 from .sources import digest
-from .store import Measured, Store, canonical, content_key, write_json
+from .store import Measured, Store, canonical, content_key
 from .study import Part, Study
 
 
@@ -210,7 +211,7 @@ def execute(job: Job, *, folder: str, cache: str) -> float:
         store.write("cells", job.key, job.settings, kind.measure(given, store.read("predicted", job.key)))
     seconds = time.perf_counter() - wall
     record = {"cpu_seconds": time.process_time() - cpu, "wall_seconds": seconds, **provenance()}
-    write_json(store.path("provenance", job.key, ".json"), record)
+    store.write("provenance", job.key, {}, Measured(record, {}))
     return seconds
 
 
@@ -340,10 +341,10 @@ def costs(store: Store, found: Sequence[tuple[str, Job]]) -> list[dict]:
     """Return the CPU seconds spent on each kind of cell."""
     made = []
     for kind in dict.fromkeys(k for k, _ in found):
-        paths = [store.path("provenance", job.key, ".json") for k, job in found if k == kind]
-        seconds = [json.loads(p.read_text())["cpu_seconds"] for p in paths if p.is_file()]
+        keys = [job.key for k, job in found if k == kind]
+        seconds = [store.read("provenance", key).record["cpu_seconds"] for key in keys if store.has("provenance", key)]
         label = KINDS[kind].label if kind in KINDS else "known-good and known-bad plants"
-        made.append({"kind": kind, "label": label, "cells": len(paths), "cpu_seconds": float(sum(seconds))})
+        made.append({"kind": kind, "label": label, "cells": len(keys), "cpu_seconds": float(sum(seconds))})
     return made
 
 
@@ -378,6 +379,8 @@ def measure(
     _look(study, cache)
     found = jobs(study, claims, cache)
     store = Store(folder)
+    store.mend([job for _, job in found], report)
+    results.mend(folder, report)
     missing = [job for _, job in found if not store.has("cells", job.key)]
     report(f"{study.name}: {len(found)} cells, {len(found) - len(missing)} already measured")
     run(missing, functools.partial(execute, folder=str(folder), cache=str(cache)), processes=processes, report=report)

@@ -1,26 +1,55 @@
-"""The record: one JSON and one npz per cell under a content key, written to a temporary name and renamed."""
+"""The record: one JSON and one npz per cell under a content key, with checksums, written to a temporary name and renamed."""
 
 import hashlib
+import io
 import json
+import math
 import os
 import pathlib
 import tempfile
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import pandas as pd
+
+from .engine import Job
+
+REMEDY = "run the study again into this folder: it makes anew what is damaged and keeps the rest"
 
 
-def canonical(record: Mapping) -> str:
-    """Return the one JSON text of a record: sorted keys, no spaces, NaN refused."""
-    return json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+def canonical(record: Any) -> str:
+    """Return the one JSON text of a record: sorted keys, no spaces; raises ValueError naming a value that JSON cannot hold."""
+    try:
+        return json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(f"expected finite numbers, words, lists and tables, got {_unfit(record)}") from None
+
+
+def _unfit(record: Any) -> str:
+    """Return the first value that JSON cannot hold, with its place."""
+    waiting, seen = [("", record)], set()
+    while waiting:
+        place, value = waiting.pop()
+        inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else None
+        if inner is not None and id(value) not in seen:
+            seen.add(id(value))
+            waiting += [(f"{place}.{k}" if isinstance(k, str) else f"{place}[{k}]", v) for k, v in inner][::-1]
+        elif isinstance(value, float) and math.isfinite(value):
+            continue
+        elif inner is None and (isinstance(value, float) or not isinstance(value, str | int | None)):
+            return f"{value!r} at {place.lstrip('.') or 'the top'}"
+    return "a table that is nested too deeply or in itself"
 
 
 def content_key(settings: Mapping) -> str:
     """Return the first 20 hex digits of the sha256 of the settings' canonical JSON."""
-    return hashlib.sha256(canonical(settings).encode()).hexdigest()[:20]
+    return digest(canonical(settings).encode())[:20]
+
+
+def digest(data: bytes) -> str:
+    """Return the sha256 of some bytes in hex digits."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def write_atomic(path: pathlib.Path, data: bytes) -> None:
@@ -38,8 +67,42 @@ def write_atomic(path: pathlib.Path, data: bytes) -> None:
 
 
 def write_json(path: pathlib.Path, record: Mapping | list) -> None:
-    """Write a record as readable JSON (sorted keys, two spaces), atomically."""
-    write_atomic(path, (json.dumps(record, sort_keys=True, indent=1, allow_nan=False) + "\n").encode())
+    """Write a record as readable JSON, sorted keys, atomically; raises ValueError naming a value that is not finite."""
+    try:
+        text = json.dumps(record, sort_keys=True, indent=1, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(f"expected finite numbers, words, lists and tables in {path}, got {_unfit(record)}") from None
+    write_atomic(path, (text + "\n").encode())
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Return what a JSON file holds; raises ValueError naming a file that is missing, empty, no JSON or nested too deeply."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path} is no valid JSON") from None
+
+
+def sealed(record: Mapping, *of: str) -> dict:
+    """Return a record with a checksum over its content and the names `of` that it goes by, so that neither changes unseen."""
+    content = {k: v for k, v in record.items() if k != "seal"}
+    return content | {"seal": digest(canonical([*of, content]).encode())}
+
+
+def unsealed(path: pathlib.Path, *of: str) -> dict:
+    """Return the record of a file that `sealed` made under these names; raises ValueError saying what is wrong with the file."""
+    record = read_json(path)
+    try:
+        sound = isinstance(record, dict) and record == sealed(record, *of)
+    except (ValueError, RecursionError):
+        sound = False
+    if not sound:
+        raise ValueError(f"{path} does not fit its checksum (changed, damaged, another file's copy, or from an older version)")
+    return record
 
 
 @dataclass(frozen=True)
@@ -52,7 +115,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of cells. A cell has two phases, `predicted` and `measured`, and a provenance sidecar with its durations."""
+    """A folder of cells. A cell has two phases, `predicted` and `cells` (measured), and a `provenance` with its durations.
+
+    Every phase's JSON holds a checksum over its phase, key, settings, record and arrays, and a measurement the checksum of the
+    prediction that it was made against, so that a changed digit, a copied file and an exchanged prediction are all seen.
+    """
 
     folder: pathlib.Path
 
@@ -64,57 +131,107 @@ class Store:
         return self.path(phase, key, ".json").is_file()
 
     def write(self, phase: str, key: str, settings: Mapping, measured: Measured) -> None:
-        """Write arrays first, then the JSON that marks the phase complete; both atomically and with the same bytes each time."""
-        if measured.arrays:
-            with tempfile.TemporaryFile() as buffer:
-                np.savez(buffer, **{k: measured.arrays[k] for k in sorted(measured.arrays)})
-                buffer.seek(0)
-                write_atomic(self.path(phase, key, ".npz"), buffer.read())
-        write_json(self.path(phase, key, ".json"), {"settings": settings, "record": measured.record})
+        """Write arrays first, then the JSON that marks the phase complete; both atomically and with the same bytes each time.
+
+        Raises ValueError naming the cell and the value when one is not finite; nothing is written then.
+        """
+        try:
+            content = json.loads(canonical({"settings": settings, "record": measured.record}))
+            packed = _packed(measured.arrays)
+        except ValueError as error:
+            raise ValueError(f"{error}, in {_named(settings)} ({phase}/{key}): it was not written") from None
+        content["arrays"] = digest(packed) if packed else None
+        content["after"] = self._prediction(key) if phase == "cells" else None
+        if packed:
+            write_atomic(self.path(phase, key, ".npz"), packed)
+        write_json(self.path(phase, key, ".json"), sealed(content, phase, key))
 
     def read(self, phase: str, key: str) -> Measured:
-        """Return one phase of a cell; raises ValueError naming the file when it is damaged."""
-        path = self.path(phase, key, ".json")
+        """Return one phase of a cell; raises ValueError naming the file and the remedy when it is damaged."""
         try:
-            record = json.loads(path.read_text())["record"]
-            arrays_path = self.path(phase, key, ".npz")
-            arrays = dict(np.load(arrays_path)) if arrays_path.is_file() else {}
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"expected a complete cell in {path}, got {type(error).__name__}: delete it and run again") from None
-        return Measured(record, arrays)
+            kept = self._checked(phase, key)
+            packed = self.path(phase, key, ".npz").read_bytes() if kept["arrays"] else b""
+            return Measured(kept["record"], dict(np.load(io.BytesIO(packed))) if packed else {})
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{error}: {REMEDY}") from None
+
+    def settings(self, key: str) -> dict:
+        """Return the settings of a finished cell; raises ValueError as `read` does."""
+        try:
+            return self._checked("cells", key)["settings"]
+        except ValueError as error:
+            raise ValueError(f"{error}: {REMEDY}") from None
+
+    def checksum(self, key: str) -> str:
+        """Return the checksum of a finished cell with its prediction; raises ValueError naming the file that is damaged."""
+        kept = self._checked("cells", key)
+        found = self._checked("predicted", key)["seal"] if kept["after"] or self.has("predicted", key) else None
+        if kept["after"] != found:
+            raise ValueError(f"{self.path('predicted', key, '.json')} is not the prediction that this cell was measured against")
+        return kept["seal"]
+
+    def mend(self, jobs: Iterable[Job], report: Callable[[str], None]) -> None:
+        """Remove what is damaged of some cells, so that it is made anew, with one line of `report` for each.
+
+        A damaged measurement goes alone. When a prediction is damaged or exchanged both phases go: a prediction is never made
+        again beside a measurement that was already seen.
+        """
+        for key, label in ((job.key, " ".join(job.label.split())) for job in jobs):
+            again = ("cells", "predicted")
+            try:
+                if self.has("predicted", key):
+                    self._checked("predicted", key)
+                    again = ("cells",)
+                if self.has("cells", key):
+                    self._checked("cells", key)
+                    again = ("cells", "predicted")
+                    self.checksum(key)
+            except ValueError as error:
+                report(f"{error}: {label} is {'measured again' if again == ('cells',) else 'run again from the start'}")
+                for phase in again:
+                    self._remove(phase, key)
+            try:
+                if self.has("provenance", key):
+                    self._checked("provenance", key)
+            except ValueError as error:
+                report(f"{error}: the time of {label} is no longer counted")
+                self._remove("provenance", key)
+
+    def _checked(self, phase: str, key: str) -> dict:
+        """Return a phase's JSON when it and its arrays fit their checksums; raises ValueError that names the file."""
+        kept = unsealed(self.path(phase, key, ".json"), phase, key)
+        packed = self.path(phase, key, ".npz")
+        if kept["arrays"] and not packed.is_file():
+            raise ValueError(f"{packed} is missing")
+        if kept["arrays"] and digest(packed.read_bytes()) != kept["arrays"]:
+            raise ValueError(f"{packed} does not fit its checksum (changed, truncated, or another file's copy)")
+        return kept
+
+    def _prediction(self, key: str) -> str | None:
+        return self._checked("predicted", key)["seal"] if self.has("predicted", key) else None
+
+    def _remove(self, phase: str, key: str) -> None:
+        for suffix in (".json", ".npz"):
+            self.path(phase, key, suffix).unlink(missing_ok=True)
 
 
-def read_verdicts(folder: str | pathlib.Path) -> dict:
-    """Return the verdicts of a study's results folder; raises ValueError when the folder holds none."""
-    path = pathlib.Path(folder) / "verdicts.json"
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"expected a results folder with verdicts.json, got {folder}: run `make validate` first") from None
-    except json.JSONDecodeError:
-        raise ValueError(f"{path} is not valid JSON: delete it and run `make validate` again") from None
+def _packed(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return arrays as the bytes of an npz, none without arrays; raises ValueError naming an array that is not finite."""
+    for name, array in arrays.items():
+        numbers = np.asarray(array)
+        if numbers.dtype.kind in "fc" and not np.isfinite(numbers).all():
+            first = np.argwhere(~np.isfinite(numbers))[0].tolist()
+            raise ValueError(f"expected finite numbers, got {numbers[tuple(first)]} at arrays.{name}{first}")
+    if not arrays:
+        return b""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{k: arrays[k] for k in sorted(arrays)})
+    return buffer.getvalue()
 
 
-def rows(folder: str | pathlib.Path, claim: str, part: str = "rows") -> pd.DataFrame:
-    """Return one claim's evidence as a tidy frame; part "rows" is the tested table, other parts feed its figure."""
-    name = claim if part == "rows" else f"{claim}.{part}"
-    path = pathlib.Path(folder) / "rows" / f"{name}.json"
-    if not path.is_file():
-        known = sorted(p.stem for p in path.parent.glob("*.json"))
-        raise ValueError(f"expected one of {', '.join(known) or 'no table yet'}, got {name!r}")
-    return pd.DataFrame(json.loads(path.read_text()))
-
-
-def load(folder: str | pathlib.Path = "build/quick") -> pd.DataFrame:
-    """Return every row of every claim of a study as one tidy frame (columns claim, task, delta, seed, quantity, value)."""
-    read_verdicts(folder)
-    frames = []
-    for path in sorted((pathlib.Path(folder) / "rows").glob("*.json")):
-        if "." in path.stem:
-            continue
-        frame = pd.DataFrame(json.loads(path.read_text()))
-        index = [c for c in ("task", "delta", "seed", "port") if c in frame]
-        numbers = [c for c in frame.columns if c not in index and pd.api.types.is_numeric_dtype(frame[c])]
-        frames.append(frame.melt(index, numbers, "quantity", "value").assign(claim=path.stem))
-    tidy = pd.concat(frames, ignore_index=True)
-    return tidy[["claim", *[c for c in ("task", "delta", "seed", "port") if c in tidy], "quantity", "value"]]
+def _named(settings: Mapping) -> str:
+    """Return a cell in words, from its settings."""
+    deltas = "+".join(str(name) for name, *_ in settings.get("deltas", ()))
+    words = [settings.get("kind", "a cell"), settings.get("which", ""), pathlib.Path(str(settings.get("task", ""))).name, deltas]
+    seed = [f"seed {settings['seed']}"] if "seed" in settings else []
+    return "the cell " + ", ".join([str(w) for w in words if w] + seed)
