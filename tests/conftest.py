@@ -1,4 +1,4 @@
-"""Fixtures shared by every law."""
+"""Fixtures and options shared by every law."""
 
 import os
 import pathlib
@@ -7,6 +7,17 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # before numpy and torch load: default threads are ten times slower under xdist
 
 import pytest  # noqa: E402
+import seeds  # noqa: E402
+
+
+def pytest_addoption(parser):
+    shift = int(os.environ.get(seeds.NAME, 0))
+    parser.addoption("--seed-shift", type=int, default=shift, help="move every seed that the tests draw from by N strides")
+
+
+def pytest_configure(config):
+    os.environ[seeds.NAME] = str(config.getoption("seed_shift"))
+    seeds.install()
 
 
 @pytest.fixture(scope="session")

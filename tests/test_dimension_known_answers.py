@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from seeds import shifted
 
 from probes.dimension import random_subspace, threshold_dimension
 from theory.kernel import gradient_components
@@ -25,7 +26,7 @@ def _least(objective, subspace):
 
 
 def _drawn(size, d, seed):
-    return random_subspace({"z": (size,)}, d, kind="dense", seed=seed, dtype=torch.float64)
+    return random_subspace({"z": (size,)}, d, kind="dense", seed=shifted(seed), dtype=torch.float64)
 
 
 def test_li_s_toy_has_dimension_ten():

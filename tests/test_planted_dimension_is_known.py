@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from seeds import shifted
 
 from probes.dimension import random_subspace
 from validations.controls.planted import planted_setting
@@ -59,7 +60,7 @@ def test_the_error_is_the_squared_distance_from_the_teacher():
 def test_the_share_in_a_subspace_is_the_projection_of_the_teacher():
     _, _, _, problem = made(0.0)
     for d in (2, 4, 6, 10):
-        part = random_subspace(shapes(problem.origin), d, kind="dense", seed=d, dtype=torch.float64)
+        part = random_subspace(shapes(problem.origin), d, kind="dense", seed=shifted(d), dtype=torch.float64)
         moved = part.apply(torch.eye(d, dtype=torch.float64))
         columns = torch.cat([p.flatten(1) for p in moved.values()], 1).T.numpy()
         basis = np.linalg.qr(problem.seen.T @ columns)[0][:, : min(d, 6)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
+from seeds import shifted
 
 from probes.dimension import random_subspace, threshold_dimension
 
@@ -61,7 +62,7 @@ def test_ten_constraints_need_ten_dimensions():
     targets = np.arange(1.0, 11)
     dimensions, scores = np.repeat([4, 6, 8, 9, 10, 11, 12, 16], 3), []
     for run, d in enumerate(dimensions):
-        p = random_subspace({"z": (10, 100)}, int(d), kind="dense", seed=run, dtype=torch.float64)
+        p = random_subspace({"z": (10, 100)}, int(d), kind="dense", seed=shifted(run), dtype=torch.float64)
         sums = p.apply(torch.eye(int(d), dtype=torch.float64))["z"].sum(-1).numpy().T
         scores.append(math.exp(-np.square(sums @ np.linalg.lstsq(sums, targets)[0] - targets).sum()))
     found = threshold_dimension(dimensions, scores, baseline=[1.0] * 3, chance=0.0)
