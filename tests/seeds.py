@@ -6,7 +6,6 @@ import random
 import sys
 
 import numpy as np
-import torch
 
 STRIDE = 10_000  # more than any seed of the tests, so that two shifts share no draw
 HERE = str(pathlib.Path(__file__).resolve().parent) + os.sep
@@ -27,8 +26,10 @@ def _drawn(seed):
 
 def install() -> None:
     """Moves every seed that files of this folder give to numpy, torch and random from now on; a shift of 0 changes nothing."""
-    if not int(os.environ.get(NAME, 0)) or torch.Generator.__module__ == __name__:
+    if not int(os.environ.get(NAME, 0)) or random.Random.__module__ == __name__:
         return
+    import torch  # here, so that tests of theory alone need not wait for it
+
     rng, seed_torch, seed_random = np.random.default_rng, torch.manual_seed, random.seed
 
     class Sequence(np.random.SeedSequence):
