@@ -120,14 +120,21 @@ def test_basic_sweeps_converge_exactly_where_the_radius_is_below_one(seed):
 def test_the_radius_is_that_of_the_sweeps_own_derivative(make, rho):
     """One sweep differentiated by central differences of 1e-4 at an extremal found by shooting.
 
-    1e-3: the inner solver leaves 1e-8 of 1e-4, and third derivatives, times radii up to 20, as much.
+    1e-3: the inner solver leaves 1e-8 of 1e-4, and third derivatives, times radii up to 20, as much. Only a Hamiltonian
+    with a minimum in the control has a sweep: one gated network in six has none at rho = 0, so twelve fail once in 2e9.
     """
-    process, x0 = make(5)
-    best = shoot(process, x0, np.zeros((T, M))).u
+    for seed in range(5, 17):
+        process, x0 = make(seed)
+        best = shoot(process, x0, np.zeros((T, M))).u
+        try:
+            radius = msa_radius(process, x0, best, rho=rho)
+            break
+        except ValueError as refusal:
+            assert "no minimum in the control" in str(refusal) and make is gated_network
     steps = 1e-4 * np.eye(T * M).reshape(-1, T, M)
     sweep = [msa(process, x0, best + e, rho=rho, max_iterations=1, tolerance=0.0).u.ravel() for e in (*steps, *-steps)]
     derivative = (np.array(sweep[: T * M]) - np.array(sweep[T * M :])).T / 2e-4
-    assert relative(np.abs(np.linalg.eigvals(derivative)).max(), msa_radius(process, x0, best, rho=rho)) < 1e-3
+    assert relative(np.abs(np.linalg.eigvals(derivative)).max(), radius) < 1e-3
 
 
 @pytest.mark.parametrize("make", [residual_network, gated_network, bilinear_network])
