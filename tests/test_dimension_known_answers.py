@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ks_2samp
 from seeds import shifted
 
 from probes.dimension import random_subspace, threshold_dimension
@@ -46,9 +47,10 @@ def test_li_s_toy_has_dimension_ten():
 def test_a_planted_teacher_lies_within_the_interval():
     """A linear teacher in k of D directions, all alike: d directions make d / k of the gain on average, so d90 = 0.9 k.
 
-    Of 24 nominal intervals at 0.9 fewer than 13 hold it with probability 1e-6 (binomial).
+    Of 24 nominal intervals at 0.9 fewer than 13 hold it with probability 1e-6 (binomial). Three of four are within two
+    octaves, so fewer than 7 are once in 4e6; where no draw lies just below the threshold the upper end is open.
     """
-    size, k, dimensions, inside = 64, 6, [1, 2, 3, 4, 5, 6, 8, 12], 0
+    size, k, dimensions, inside, narrow = 64, 6, [1, 2, 3, 4, 5, 6, 8, 12], 0, 0
     for seed in range(24):
         generator = torch.Generator().manual_seed(seed)
         basis = torch.linalg.qr(torch.randn(size, k, generator=generator, dtype=torch.float64))[0]
@@ -63,12 +65,12 @@ def test_a_planted_teacher_lies_within_the_interval():
         gain = [gained(d, s) for d in dimensions for s in range(3)]
         low, high = threshold_dimension(np.repeat(dimensions, 3), gain, baseline=[1.0, 1.0], chance=0.0).interval
         inside += low <= 0.9 * k <= high
-        assert high <= 4 * low
-    assert inside >= 13
+        narrow += high <= 4 * low
+    assert inside >= 13 and narrow >= 7
 
 
 def test_the_quadratic_s_gain_is_that_of_drawn_subspaces():
-    """Means to six standard errors: 1e-8 in all; spreads of 1500 are known to 2 %, five times that is 1e-6."""
+    """Means to six standard errors, and the whole distribution by Kolmogorov and Smirnov's two samples at 1e-8."""
     rng = np.random.default_rng(0)
     values, g, size, r = np.array([4.0, 1.0, 0.2, 0.05]), np.array([1.0, -2.0, 0.3, 0.5]), 12, 0.1
     dimensions = [1, 3, 8, 11, 12]
@@ -82,7 +84,8 @@ def test_the_quadratic_s_gain_is_that_of_drawn_subspaces():
             direct.append(wide @ P @ np.linalg.solve(P.T @ H @ P, P.T @ wide) / full)
         error = math.hypot(np.std(direct), drawn[:, j].std()) / math.sqrt(1500)
         assert abs(drawn[:, j].mean() - np.mean(direct)) <= 6 * error + 1e-12
-        assert abs(drawn[:, j].std() - np.std(direct)) <= 0.1 * np.std(direct) + 1e-12
+        if d < size:                                    # of all directions every draw is the whole gain, to rounding
+            assert ks_2samp(drawn[:, j], direct).pvalue > 1e-8
     flat = projected_gain(np.zeros(4), g, size, [3], ridge=r, draws=3000)
     assert abs(flat.mean() - 3 / size) <= 6 * flat.std() / math.sqrt(3000)  # no curvature: the share of |g|^2 that P keeps
     with pytest.raises(ValueError, match="between 1 and 12"):
