@@ -81,7 +81,7 @@ def test_reduced_rank_regression(m, n, h, r, truth):
 
     found = measured(loss, {"A": a, "B": b}, 3000, 7e-5, gamma=4.0, chains=64, draws=2500, burn=1200)
     assert raised(found, truth) and found.status == "ok"
-    assert found.interval[1] - found.interval[0] < 0.5 and found.interval[1] < (m + n) * h / 2
+    assert found.tempered.stderr < 0.05 and found.interval[1] < (m + n) * h / 2    # 0.03 of 64 chains, known to 9 %
     coarse = measured(loss, {"A": a, "B": b}, 1000, 6e-4, draws=800, burn=1200)
     assert coarse.status == "step too large"            # seldom excursions raise the losses' variance before their mean
 
