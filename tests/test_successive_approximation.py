@@ -172,7 +172,10 @@ def test_the_error_estimates_constant_is_the_one_of_the_linear_process(seed):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_beyond_twice_the_constant_every_sweep_lowers_the_cost(seed):
-    """And by at least (1 - 2C/rho) of the Hamiltonian's fall; the basic method on the same instances raises it."""
+    """And by at least (1 - 2C/rho) of the Hamiltonian's fall; the basic method on the same instances raises it.
+
+    On a linear process the excess is a quadratic form that every sweep contracts by the squared radius, good to 1e-6.
+    """
     process, x0, curvature, blocks, law = linear_process(seed, 0.02)
     C = 0.5 * scipy.linalg.eigh(curvature, blocks, eigvals_only=True)[-1]
     rng = np.random.default_rng(seed + 60)
@@ -181,7 +184,9 @@ def test_beyond_twice_the_constant_every_sweep_lowers_the_cost(seed):
         found = msa(process, x0, u, rho=2.2 * C, max_iterations=200)
         assert (found.mu >= 0).all() and found.constants.max() <= C * (1 + 1e-6)
         assert (np.diff(found.costs) <= -(1 - 1 / 1.1) * found.mu + 1e-12 * found.costs[0]).all()
-        assert found.costs[-1] < law.cost(x0) + 0.05 * (found.costs[0] - law.cost(x0))
+        best = np.array(law.rollout(x0).controls)
+        left = (msa_radius(process, x0, best, rho=2.2 * C) * (1 + 1e-6)) ** (2 * len(found.mu))
+        assert found.costs[-1] - law.cost(x0) < left * (found.costs[0] - law.cost(x0)) + 1e-12 * found.costs[0]
         assert (np.diff(msa(process, x0, u, max_iterations=5).costs) > 0).any()
 
 
