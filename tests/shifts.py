@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     for setting, change in SETTINGS.items():
         command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", "--tb", "short", "-rfE"]
         done = subprocess.run([*command, *arguments, *files], env=os.environ | change, capture_output=True, text=True)
-        lost = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+        lost = re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
         print(f"{setting:12} {len(lost)} failed, pytest's code {done.returncode}", flush=True)
         if lost or done.returncode:
             failed[setting] = lost or ["(the run itself)"]
