@@ -1,5 +1,5 @@
 # Every target sets up what it needs. Settings: STUDY, DATA, BACKBONE, CLAIM, OUT, PROCESSES, PROBE, TASK, DELTA, CHECKPOINT, FIGURE, JSON, BENCH, CASE,
-# TEXT, TEXT_B, LABEL (columns of your data, where their names do not say it).
+# TEXT, TEXT_B, LABEL (columns of your data, where their names do not say it), SHIFT.
 PYTHON ?= python3.11
 VENV ?= .venv
 STUDY ?= quick
@@ -13,10 +13,10 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup minilm report test check validate calibrate advise bench probe list readme clean
+.PHONY: help setup minilm report test test-shifts check validate calibrate advise bench probe list readme clean
 
 help: ## list every target with one line
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## create the virtual environment and install the lab
 
@@ -37,8 +37,11 @@ validate: setup ## run a study: STUDY=quick|control|curvature|dimension|symbolic
 	  $(foreach d,$(DATA),--data $(d)) $(if $(BACKBONE),--backbone $(BACKBONE)) $(foreach c,$(CLAIM),--claim $(c)) $(COLUMNS)
 	@$(BIN)/python -m reports build $(OUT) --out $(OUT)/report.pdf
 
-test: setup ## run the tests
-	@$(BIN)/python -m pytest -n 2 --dist worksteal
+test: setup ## run the tests: [SHIFT=n] under other seeds
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(if $(SHIFT),--seed-shift $(SHIFT))
+
+test-shifts: setup ## run the tests that draw numbers under five other seeds and two other processors' arithmetic
+	@$(BIN)/python tests/shifts.py
 
 check: setup ## lint and import directions
 	@$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Fixtures shared by every law."""
+"""Fixtures and options shared by every law."""
 
 import os
 import pathlib
@@ -7,6 +7,24 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # before numpy and torch load: default threads are ten times slower under xdist
 
 import pytest  # noqa: E402
+import seeds  # noqa: E402
+
+
+def pytest_addoption(parser):
+    shift = int(os.environ.get(seeds.NAME, 0))
+    parser.addoption("--seed-shift", type=int, default=shift, help="move every seed that the tests draw from by N strides")
+
+
+def pytest_configure(config):
+    os.environ[seeds.NAME] = str(config.getoption("seed_shift"))
+    seeds.install()
+    config.addinivalue_line("markers", "recorded_draws(why): expected values belong to these very seeds, which no shift moves")
+
+
+@pytest.fixture(autouse=True)
+def _recorded_draws(request, monkeypatch):
+    if request.node.get_closest_marker("recorded_draws"):
+        monkeypatch.setenv(seeds.NAME, "0")
 
 
 @pytest.fixture(scope="session")

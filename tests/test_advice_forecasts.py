@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import zoo
+from seeds import shifted
 
 from probes.response import response
 from theory.ensemble import ensemble_lq
@@ -24,7 +25,7 @@ def test_a_forecast_is_the_held_out_loss_of_the_explicit_problem():
     subject, batch = setting.subjects["3.mlp"], setting.train
     found = response(subject.outputs, subject.initial, [batch])
     (option,) = options("3.mlp", subject.initial, divide=False)
-    (made,) = forecast(found, subject, batch, [option], seed=5)
+    (made,) = forecast(found, subject, batch, [option], seed=shifted(5))
     G, y0, labels = found.numpy(), found.outputs.numpy(), batch.labels.numpy()
     fold = np.random.default_rng([5, 211]).permutation(len(labels)) % 2
     losses = np.empty(len(labels))
@@ -51,8 +52,8 @@ def test_a_wide_option_is_solved_through_its_kernel_with_the_same_answer():
     batch = setting.train._replace(tokens=torch.as_tensor(rng.standard_normal((128, 3))), labels=setting.train.labels % 3)
     found = response(Wide.outputs, Wide.initial, [batch])
     (option,) = options("wide", Wide.initial, divide=False)
-    narrow = forecast(found, Wide, batch, [option], seed=1)[0]
-    squeezed = forecast(response(Wide.outputs, Wide.initial, [batch], budget=0), Wide, batch, [option], seed=1)[0]
+    narrow = forecast(found, Wide, batch, [option], seed=shifted(1))[0]
+    squeezed = forecast(response(Wide.outputs, Wide.initial, [batch], budget=0), Wide, batch, [option], seed=shifted(1))[0]
     assert np.allclose(narrow.losses, squeezed.losses, atol=1e-5) and abs(narrow.r / squeezed.r - 1) < 1e-3
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import zoo
+from seeds import shifted
 
 from tuning import Batch, Prefix, Prompt
 from tuning.backbones import frame, hidden
@@ -18,8 +19,8 @@ def behind_words(backbone, batch, words):
 
 def error(backbone, delta, seed: int = 3) -> float:
     batch = zoo.batch_of()
-    expected = behind_words(backbone, batch, _pieces(backbone, delta.length, seed))
-    edits = delta.edits(backbone, delta.initial(backbone, seed))
+    expected = behind_words(backbone, batch, _pieces(backbone, delta.length, shifted(seed)))
+    edits = delta.edits(backbone, delta.initial(backbone, shifted(seed)))
     found = hidden(backbone, batch, frame(backbone, edits))
     return float(((found - expected) * batch.mask[..., None]).abs().max())
 

@@ -88,12 +88,18 @@ def test_placement_without_a_price_is_the_ensemble_optimum_and_with_one_drops_bl
     gradient = np.tensordot(cost.gradient(y0) / 12, G, 2)
     forces = {b: np.linalg.norm(gradient[4 * i : 4 * i + 4]) for i, b in enumerate("abc")}
     assert place(G, y0, cost, 0.1, blocks, 1.01 * max(forces.values())).active == ()  # no block is worth its price
-    some = place(G, y0, cost, 0.1, blocks, 0.9 * max(forces.values()))
-    assert some.active == (max(forces, key=forces.get),)
-    z, kept = some.control.z, np.array(blocks) == some.active[0]
-    residual = np.tensordot(some.control.costate, G, 2) + 0.1 * z
     price = 0.9 * max(forces.values())
-    assert relative(residual[kept], -price * z[kept] / np.linalg.norm(z[kept])) < 1e-4  # stationary on the kept block
+    some = place(G, y0, cost, 0.1, blocks, price)
+    assert some.active
+    z = some.control.z
+    residual = np.tensordot(some.control.costate, G, 2) + 0.1 * z
+    for b in "abc":  # a kept block is stationary, to the solver's error in its direction; a dropped one is not worth its price
+        here = np.array(blocks) == b
+        if b in some.active:
+            size = np.linalg.norm(z[here])
+            assert np.linalg.norm(residual[here] + price * z[here] / size) < 1e-4 * price * np.linalg.norm(z) / size
+        else:
+            assert np.linalg.norm(residual[here]) < price * (1 + 1e-4)
     with pytest.raises(ValueError, match="blocks needs 12 labels"):
         place(G, y0, cost, 0.1, blocks[:3], 1.0)
 
@@ -108,6 +114,8 @@ def test_placement_finds_the_layers_where_actuators_were_planted(seed):
     G = np.sqrt(20) * np.linalg.qr(rng.normal(size=(60, 24)))[0].reshape(20, 3, 24)
     layers = np.repeat(np.arange(8), 3)
     planted = np.where(np.isin(layers, (2, 5)), rng.normal(size=24), 0.0)
+    for t in (2, 5):
+        planted[layers == t] /= np.linalg.norm(planted[layers == t])
     y0, noise = rng.normal(size=(20, 3)), 0.1 * rng.normal(size=(20, 3))
     target = Quadratic(y0 + G @ planted + noise)
     force = np.tensordot(noise / 20, G, 2)

@@ -1,5 +1,6 @@
 """With the data over two processes, one sum per product gives the single-process curvature."""
 
+import seeds  # noqa: F401  # a spawned process imports this file alone, and must draw the same problem
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp

@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ks_2samp
+from seeds import shifted
 
 from probes.dimension import random_subspace, threshold_dimension
 from theory.kernel import gradient_components
@@ -28,38 +30,50 @@ def _least(objective, subspace):
 
 
 def _drawn(size, d, seed):
-    return random_subspace({"z": (size,)}, d, kind="dense", seed=seed, dtype=torch.float64)
+    return random_subspace({"z": (size,)}, d, kind="dense", seed=shifted(seed), dtype=torch.float64)
 
 
 def test_li_s_toy_has_dimension_ten():
-    """Li et al. 2018, section 2: 1000 numbers in ten groups, group i to sum to i: a solution set of 990 dimensions."""
+    """Li et al. 2018, section 2: 1000 numbers in ten groups, group i to sum to i: a solution set of 990 dimensions.
+
+    What nine random dimensions leave is the square of one entry of a random unit vector in ten: below 1e-5 in one draw of
+    150, so in all three once in 3e6.
+    """
     goal = torch.arange(1.0, 11.0, dtype=torch.float64)
     objective = lambda z: (z.unflatten(-1, (10, 100)).sum(-1) - goal).square().mean()  # noqa: E731
     dimensions, start = [1, 3, 6, 8, 9, 10, 11, 14], float(goal.square().mean())
     left = np.array([[_least(objective, _drawn(1000, d, 10 * d + s)) / start for s in range(3)] for d in dimensions])
     solved = (left < 1e-6).all(1)
-    assert dimensions[int(np.argmax(solved))] == 10 and solved[5:].all() and (left[:5] > 1e-5).all()
+    assert dimensions[int(np.argmax(solved))] == 10 and solved[5:].all() and (left[:5].max(1) > 1e-5).all()
 
 
 def test_a_planted_teacher_lies_within_the_interval():
-    """A linear teacher in k of D directions, all alike: d directions make d / k of the gain on average, so d90 = 0.9 k."""
-    size, k, dimensions, inside = 64, 6, [1, 2, 3, 4, 5, 6, 8, 12], 0
-    for seed in range(10):
+    """A linear teacher in k of D directions, all alike: d directions make d / k of the gain on average, so d90 = 0.9 k.
+
+    Of 24 nominal intervals at 0.9 fewer than 13 hold it with probability 1e-6 (binomial). Three of four are within two
+    octaves, so fewer than 7 are once in 4e6; where no draw lies just below the threshold the upper end is open.
+    """
+    size, k, dimensions, inside, narrow = 64, 6, [1, 2, 3, 4, 5, 6, 8, 12], 0, 0
+    for seed in range(24):
         generator = torch.Generator().manual_seed(seed)
         basis = torch.linalg.qr(torch.randn(size, k, generator=generator, dtype=torch.float64))[0]
         goal = torch.randn(k, generator=generator, dtype=torch.float64)
 
-        def objective(z, basis=basis, goal=goal):
-            return (z @ basis - goal).square().sum() / goal.square().sum()
+        def gained(d, draw, seed=seed, basis=basis, goal=goal):
+            """The share of |goal|^2 that the least of |z'basis - goal|^2 over the subspace takes away, by least squares."""
+            part = _drawn(size, d, 1000 * seed + 10 * d + draw)
+            seen = part.apply(torch.eye(d, dtype=torch.float64))["z"] @ basis
+            return 1 - float((goal - torch.linalg.pinv(seen.T) @ goal @ seen).square().sum() / goal.square().sum())
 
-        gain = [1 - _least(objective, _drawn(size, d, 1000 * seed + 10 * d + s)) for d in dimensions for s in range(3)]
+        gain = [gained(d, s) for d in dimensions for s in range(3)]
         low, high = threshold_dimension(np.repeat(dimensions, 3), gain, baseline=[1.0, 1.0], chance=0.0).interval
         inside += low <= 0.9 * k <= high
-        assert high <= 4 * low
-    assert inside >= 9
+        narrow += high <= 4 * low
+    assert inside >= 13 and narrow >= 7
 
 
 def test_the_quadratic_s_gain_is_that_of_drawn_subspaces():
+    """Means to six standard errors, and the whole distribution by Kolmogorov and Smirnov's two samples at 1e-8."""
     rng = np.random.default_rng(0)
     values, g, size, r = np.array([4.0, 1.0, 0.2, 0.05]), np.array([1.0, -2.0, 0.3, 0.5]), 12, 0.1
     dimensions = [1, 3, 8, 11, 12]
@@ -72,10 +86,11 @@ def test_the_quadratic_s_gain_is_that_of_drawn_subspaces():
             P = np.linalg.qr(rng.standard_normal((size, d)))[0]
             direct.append(wide @ P @ np.linalg.solve(P.T @ H @ P, P.T @ wide) / full)
         error = math.hypot(np.std(direct), drawn[:, j].std()) / math.sqrt(1500)
-        assert abs(drawn[:, j].mean() - np.mean(direct)) <= 4 * error + 1e-12
-        assert abs(drawn[:, j].std() - np.std(direct)) <= 0.1 * np.std(direct) + 1e-12
+        assert abs(drawn[:, j].mean() - np.mean(direct)) <= 6 * error + 1e-12
+        if d < size:                                    # of all directions every draw is the whole gain, to rounding
+            assert ks_2samp(drawn[:, j], direct).pvalue > 1e-8
     flat = projected_gain(np.zeros(4), g, size, [3], ridge=r, draws=3000)
-    assert abs(flat.mean() - 3 / size) <= 4 * flat.std() / math.sqrt(3000)  # no curvature: the share of |g|^2 that P keeps
+    assert abs(flat.mean() - 3 / size) <= 6 * flat.std() / math.sqrt(3000)  # no curvature: the share of |g|^2 that P keeps
     with pytest.raises(ValueError, match="between 1 and 12"):
         projected_gain(values, g, size, [13], ridge=r)
     with pytest.raises(ValueError, match="not be negative"):
@@ -95,16 +110,17 @@ def test_gradient_components_are_those_of_the_dense_curvature():
 
 
 def test_directions_seen_from_a_random_subspace_are_those_of_drawn_ones():
+    """Forty means to six standard errors: a false alarm once in 1e7."""
     rng, size, k = np.random.default_rng(2), 10, 3
     V = np.linalg.qr(rng.standard_normal((size, k)))[0]
     for d in (1, 2, 5, 10):
         seen = np.array([B @ B.T for B in (projected_block(k, size, d, rng) for _ in range(4000))])
         drawn = np.array([V.T @ P @ P.T @ V for P in (np.linalg.qr(rng.standard_normal((size, d)))[0] for _ in range(4000))])
         spread = np.hypot(seen.std(0), drawn.std(0)) / math.sqrt(4000)
-        assert (np.abs(seen.mean(0) - drawn.mean(0)) <= 4 * spread + 1e-12).all()
+        assert (np.abs(seen.mean(0) - drawn.mean(0)) <= 6 * spread + 1e-12).all()
         # distribution, not only mean: the largest eigenvalue too
         tops = [np.linalg.eigvalsh(x)[:, -1] for x in (seen, drawn)]
-        assert abs(tops[0].mean() - tops[1].mean()) <= 4 * math.hypot(*(t.std() for t in tops)) / math.sqrt(4000) + 1e-12
+        assert abs(tops[0].mean() - tops[1].mean()) <= 6 * math.hypot(*(t.std() for t in tops)) / math.sqrt(4000) + 1e-12
     with pytest.raises(ValueError, match="between 1 and 10"):
         projected_block(3, 10, 11, rng)
 

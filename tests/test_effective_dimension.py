@@ -14,7 +14,7 @@ from theory import (
 )
 
 
-def success_rate(mu, distance, eps, d, rng, trials=30):
+def success_rate(mu, distance, eps, d, rng, trials=150):
     """How often a random d-dimensional affine subspace at a random start holds a point with excess <= eps."""
     wins = 0
     for _ in range(trials):
@@ -29,7 +29,10 @@ def success_rate(mu, distance, eps, d, rng, trials=30):
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, 2.0])
 def test_random_subspaces_begin_to_succeed_at_the_threshold(decay):
-    """A tenth of the starting excess left over: none of the tries at 0.85 d, all at 1.1 d (a tenth of error allowed)."""
+    """A tenth of the starting excess left over: hardly a try at 0.85 d, nearly all at 1.1 d; a tenth of error allowed.
+
+    Of 500 tries 2 % went the other way, so of 150 more than 15 do once in 1e7.
+    """
     D, ridge = 150, 0.01
     values = np.arange(1.0, D + 1) ** -decay
     eps = 0.1 * 0.5 * (values + ridge).mean()

@@ -6,7 +6,6 @@ import torch
 from probes.curvature import gauss_newton
 from probes.found import gauss_newton_directions, principal_directions, reachable_directions
 from probes.layout import flatten
-from probes.projection import random_subspace
 from probes.response import response
 
 DOUBLE = torch.float64
@@ -65,9 +64,8 @@ def test_points_lie_in_their_span_and_leading_directions_hold_most():
     energy = sum(float(flatten(x).square().sum()) for x in away)
     for d in (1, 2, 4):
         held = sum(float(found.first(d).adjoint(x).square().sum()) for x in away)
-        drawn = random_subspace({k: v.shape for k, v in POINT.items()}, d, kind="dense", seed=0, dtype=DOUBLE)
         assert held == pytest.approx(found.first(d).share * energy, rel=1e-9)
-        assert held > 2 * sum(float(drawn.adjoint(x).square().sum()) for x in away)
+        assert held >= d / 6 * energy * (1 - 1e-9)          # of six directions the leading; random ones hold d / 21 on average
     assert principal_directions(points).dimension == 5      # the mean takes one direction
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
+from seeds import shifted
 
 from probes.learning import local_learning_coefficient
 
@@ -18,25 +19,34 @@ def squares(p, _):
 
 
 def measured(loss, point, nbeta, step, **options):
-    chosen = {"gamma": 1.0, "route": "leading", "chains": 64, "seed": 0} | options
+    chosen = {"gamma": 1.0, "route": "leading", "chains": 64, "seed": shifted(0)} | options
     return local_learning_coefficient(loss, point, ALL, n=nbeta, beta=1.0, step=step, **chosen)
+
+
+def holds(found, truth):
+    """Within six standard errors of the chains' mean: of 32 or more chains once in 1e6 not."""
+    return abs(found.value - truth) < 6 * found.stderr
+
+
+def raised(found, truth):
+    """Whether six standard errors, with what a multiplicity of two lacks above, hold the truth; interval has two of them."""
+    return found.value - 6 * found.tempered.stderr < truth < found.interval[1] + 4 * found.tempered.stderr
 
 
 def test_bowl():
     """d/2, and at a finite temperature exactly d t / (2 t + gamma)."""
     d, t = 6, 1000
     found = measured(squares, {"w": torch.zeros(d, dtype=DOUBLE)}, t, 1e-4, draws=1500, burn=200)
-    assert found.interval[0] <= d / 2 <= found.interval[1] and found.status == "ok"
-    assert found.tempered.interval[0] <= d * t / (2 * t + 1) <= found.tempered.interval[1]
+    assert raised(found, d / 2) and found.status == "ok" and holds(found.tempered, d * t / (2 * t + 1))
     assert found.tempered.stderr < 0.02 * d and abs(found.equipartition.value - 1) < 0.02 and found.rhat < 1.02
-    assert found.slope.interval[0] <= 0 <= found.slope.interval[1]      # a bowl has no multiplicity
+    assert holds(found.slope, 0)                                        # a bowl has no multiplicity
     assert (found.nbeta, found.gamma, found.step, found.chains, found.draws, found.burn) == (t, 1.0, 1e-4, 64, 1500, 200)
 
 
 def test_quartic():
     point = {"w": torch.zeros((), dtype=DOUBLE)}
     found = measured(lambda p, _: p["w"] ** 4, point, 10_000, 1e-4, chains=256, draws=3000, burn=500)
-    assert found.interval[0] <= 1 / 4 <= found.interval[1] and found.status == "ok" and found.tempered.stderr < 0.01
+    assert raised(found, 1 / 4) and found.status == "ok" and found.tempered.stderr < 0.01
 
 
 def test_crossing_of_two_valleys():
@@ -51,8 +61,8 @@ def test_crossing_of_two_valleys():
     exact = (free_energy(1.001 * t) - free_energy(t / 1.001)) / (2 * math.log(1.001))
     found = measured(lambda p, _: (p["w"][..., 0] * p["w"][..., 1]) ** 2, {"w": torch.zeros(2, dtype=DOUBLE)}, t, 1.5e-3,
                      chains=512, draws=3000, burn=1500)
-    assert found.tempered.interval[0] <= exact <= found.tempered.interval[1] < 0.4
-    assert found.interval[0] <= 1 / 2 <= found.interval[1] < 0.6 and found.status == "ok"
+    assert holds(found.tempered, exact) and found.tempered.interval[1] < 0.4
+    assert raised(found, 1 / 2) and found.interval[1] < 0.6 and found.status == "ok"
     assert abs(found.value + math.sqrt(found.slope.value) - 1 / 2) < 0.04
 
 
@@ -70,8 +80,8 @@ def test_reduced_rank_regression(m, n, h, r, truth):
         return ((p["B"] @ p["A"] - target) ** 2).sum((-1, -2)) / 2
 
     found = measured(loss, {"A": a, "B": b}, 3000, 7e-5, gamma=4.0, chains=64, draws=2500, burn=1200)
-    assert found.interval[0] <= truth <= found.interval[1] and found.status == "ok"
-    assert found.interval[1] - found.interval[0] < 0.5 and found.interval[1] < (m + n) * h / 2
+    assert raised(found, truth) and found.status == "ok"
+    assert found.tempered.stderr < 0.05 and found.interval[1] < (m + n) * h / 2    # 0.03 of 64 chains, known to 9 %
     coarse = measured(loss, {"A": a, "B": b}, 1000, 6e-4, draws=800, burn=1200)
     assert coarse.status == "step too large"            # seldom excursions raise the losses' variance before their mean
 
@@ -99,7 +109,7 @@ def test_routes_agree_and_minibatches_are_unbiased():
     assert found.slope is None and found.initial_loss == pytest.approx(a.initial_loss, rel=1e-12)
     # four directions of a bowl at n beta = 200 and unit curvatures: 2 less half a percent, plus what the noise of the
     # minibatches' slopes heats the chains, which is in proportion to the step and below 5 % here
-    assert abs(found.value - 2) < 3 * found.tempered.stderr + 0.1
+    assert abs(found.value - 2) < 10 * found.tempered.stderr + 0.1       # Student's with 11 degrees: once in 1e6 beyond 10
 
 
 def test_bad_chains_are_refused_and_bad_requests_are_sentences():
@@ -121,7 +131,7 @@ def test_bad_chains_are_refused_and_bad_requests_are_sentences():
 def test_chains_that_run_away_are_refused_on_minibatches_too():
     parts = [torch.full((8,), 0.9, dtype=DOUBLE), torch.full((8,), 1.1, dtype=DOUBLE)]
     start = {"w": torch.zeros(5, dtype=DOUBLE)}
-    settings = {"n": 1000, "beta": 1.0, "chains": 8, "draws": 60, "burn": 20, "seed": 0}
+    settings = {"n": 1000, "beta": 1.0, "chains": 8, "draws": 60, "burn": 20, "seed": shifted(0)}
     away = local_learning_coefficient(lambda p, b: b.mean() * squares(p, b), start, parts, step=2.2e-3, **settings)
     assert away.status.startswith("refused: the chains lie above D") and math.isnan(away.value)
     stays = local_learning_coefficient(lambda p, b: b.mean() * squares(p, b), start, parts, step=2e-4, **settings)
@@ -132,13 +142,13 @@ def test_a_stationary_loss_is_the_bowl_alone():
     """A bowl met beside its bottom, on batches that pull apart: less their tangents it is the same bowl at its bottom."""
     pulls = [torch.full((4,), s, dtype=DOUBLE) for s in (-1.0, 1.0)]
     beside, d, t = {"w": torch.full((6,), 0.3, dtype=DOUBLE)}, 6, 1000
-    options = {"n": t, "beta": 1.0, "step": 1e-4, "chains": 32, "draws": 1000, "burn": 200, "route": "leading", "seed": 0}
+    options = {"n": t, "beta": 1.0, "step": 1e-4, "chains": 32, "draws": 1000, "burn": 200, "route": "leading"}
+    options |= {"seed": shifted(0)}
 
     def pulled(p, batch):
         return squares(p, batch) + batch.mean() * p["w"].sum(-1)
 
     found = local_learning_coefficient(pulled, beside, pulls, stationary=True, **options)
-    assert found.tempered.interval[0] <= d * t / (2 * t + 1) <= found.tempered.interval[1]
-    assert found.status == "ok" and found.tempered.stderr < 0.02 * d
+    assert holds(found.tempered, d * t / (2 * t + 1)) and found.status == "ok" and found.tempered.stderr < 0.02 * d
     plain = local_learning_coefficient(pulled, {"w": torch.zeros(6, dtype=DOUBLE)}, pulls, **options)
     assert np.mean(plain.chain_values) > 2 * found.value

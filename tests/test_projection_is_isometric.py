@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from seeds import shifted
 
 from probes.dimension import random_subspace
 from probes.projection import FEW, said
@@ -30,7 +31,7 @@ def matrix(p):
 @pytest.mark.parametrize("kind", EXACT)
 def test_columns_are_orthonormal(kind, dimension, dtype, bound):
     """Rounding of the norm of D = 2478 numbers: sqrt(D) eps = 6e-6 in float32, less by pairwise sums."""
-    p = random_subspace(SHAPES, dimension, kind=kind, seed=0, dtype=dtype)
+    p = random_subspace(SHAPES, dimension, kind=kind, seed=shifted(0), dtype=dtype)
     assert p.size == SIZE and p.orthonormality_error() < bound
     theta = torch.randn(dimension, dtype=dtype, generator=torch.Generator().manual_seed(1))
     moved = p.apply(theta)
@@ -41,7 +42,7 @@ def test_columns_are_orthonormal(kind, dimension, dtype, bound):
 
 def test_sparse_is_isometric_on_average():
     """Two unit columns share a row of each of m strata with probability m/D, and overlap by +-1/m there."""
-    p = random_subspace(SHAPES, 200, kind="sparse", seed=0, dtype=torch.float64)
+    p = random_subspace(SHAPES, 200, kind="sparse", seed=shifted(0), dtype=torch.float64)
     gram = torch.stack([p.adjoint(p.apply(e)) for e in torch.eye(200, dtype=torch.float64)])
     assert (gram.diagonal() - 1).abs().max() < 1e-12
     off = gram[~torch.eye(200, dtype=torch.bool)]
@@ -53,7 +54,7 @@ def test_sparse_is_isometric_on_average():
 @pytest.mark.parametrize("dimension", [3, 300])
 @pytest.mark.parametrize("kind", KINDS)
 def test_adjoint_and_derivatives(kind, dimension):
-    p = random_subspace(SHAPES, dimension, kind=kind, seed=2, dtype=torch.float64)
+    p = random_subspace(SHAPES, dimension, kind=kind, seed=shifted(2), dtype=torch.float64)
     g = torch.Generator().manual_seed(3)
     theta = torch.randn(dimension, dtype=torch.float64, generator=g, requires_grad=True)
     y = {k: torch.randn(s, dtype=torch.float64, generator=g) for k, s in SHAPES.items()}
@@ -70,7 +71,7 @@ def test_adjoint_and_derivatives(kind, dimension):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_leading_axes_vmap_and_forward_mode(kind):
-    p = random_subspace(SHAPES, 12, kind=kind, seed=4, dtype=torch.float64)
+    p = random_subspace(SHAPES, 12, kind=kind, seed=shifted(4), dtype=torch.float64)
     theta = torch.randn(2, 3, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     each = torch.stack([torch.stack([p.apply(t)["deep"] for t in row]) for row in theta])
     torch.testing.assert_close(p.apply(theta)["deep"], each)
@@ -82,7 +83,7 @@ def test_leading_axes_vmap_and_forward_mode(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_seed_reproduces_and_every_parameter_moves(kind):
-    same = [random_subspace(SHAPES, 200, kind=kind, seed=s).apply(torch.ones(200)) for s in (0, 0, 1)]
+    same = [random_subspace(SHAPES, 200, kind=kind, seed=shifted(s)).apply(torch.ones(200)) for s in (0, 0, 1)]
     assert torch.equal(same[0]["weight"], same[1]["weight"])
     assert not torch.equal(same[0]["weight"], same[2]["weight"])
     still = sum(int((v == 0).sum()) for v in same[0].values())
@@ -93,7 +94,7 @@ def test_seed_reproduces_and_every_parameter_moves(kind):
 @pytest.mark.parametrize("dimension", [3, 200, 256])
 def test_a_rest_that_fills_no_block_keeps_lengths(dimension):
     """With many blocks the rest repeats rows of the last one; all columns stay orthonormal and all rows move."""
-    p = random_subspace(LARGE, dimension, seed=0, dtype=torch.float64)
+    p = random_subspace(LARGE, dimension, seed=shifted(0), dtype=torch.float64)
     assert p.size // 256 > FEW and p.size % 256 > 0
     P = matrix(p)
     assert (P.mT @ P - torch.eye(dimension)).abs().max() < 1e-13
@@ -109,7 +110,7 @@ def test_a_rest_that_fills_no_block_keeps_lengths(dimension):
 @pytest.mark.parametrize("kind", KINDS)
 def test_adjoint_identity_in_float32(kind):
     """<P theta, y> = <theta, P'y> to 1e-6 of a value that does not cancel: y is P theta and noise of equal length."""
-    p = random_subspace({"w": (700, 60), "b": (301,)}, 100, kind=kind, seed=0)
+    p = random_subspace({"w": (700, 60), "b": (301,)}, 100, kind=kind, seed=shifted(0))
     generator = torch.Generator().manual_seed(1)
     theta, noise = torch.randn(100, generator=generator), torch.randn(p.size, generator=generator)
     moved = flat(p.apply(theta))
@@ -122,7 +123,7 @@ def test_adjoint_identity_in_float32(kind):
 @pytest.mark.parametrize("shapes", [SHAPES, LARGE])
 @pytest.mark.parametrize("kind", ["sorf", "dense", "sparse"])
 def test_first_columns_are_nested(kind, shapes):
-    whole = random_subspace(shapes, 60, kind=kind, seed=6, dtype=torch.float64)
+    whole = random_subspace(shapes, 60, kind=kind, seed=shifted(6), dtype=torch.float64)
     part = whole.first(40).first(7)
     theta = torch.randn(7, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
     long = torch.cat([theta, torch.zeros(53, dtype=torch.float64)])
@@ -134,7 +135,7 @@ def test_first_columns_are_nested(kind, shapes):
 
 def test_said_scales_layers_and_counts_them():
     shapes = {"layer.0.w": (30, 20), "layer.0.b": (20,), "layer.1.w": (30, 20), "head.w": (5,)}
-    made = said(shapes, 23, seed=0, dtype=torch.float64)
+    made = said(shapes, 23, seed=shifted(0), dtype=torch.float64)
     assert list(made.layers) == ["layer.0", "layer.1", "head"]
     assert made.dimension == 23 and made.projection.dimension == 20 and made.size == made.projection.size == 1225
     generator = torch.Generator().manual_seed(8)
@@ -155,14 +156,14 @@ def test_said_scales_layers_and_counts_them():
 
 
 def test_state_is_a_byte_per_number():
-    p = random_subspace({"w": (3_000_000,)}, 1000, seed=0)
+    p = random_subspace({"w": (3_000_000,)}, 1000, seed=shifted(0))
     assert p.state_bytes < 1.01 * p.size
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_map_on_a_gpu(kind):
-    here, there = (random_subspace(LARGE, 200, kind=kind, seed=0, device=d) for d in ("cpu", "cuda"))
+    here, there = (random_subspace(LARGE, 200, kind=kind, seed=shifted(0), device=d) for d in ("cpu", "cuda"))
     theta = torch.randn(200, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(flat(there.apply(theta.cuda())).cpu(), flat(here.apply(theta)), rtol=1e-4, atol=1e-5)
     assert there.orthonormality_error() < 1e-5 or kind == "sparse"
@@ -196,5 +197,5 @@ def test_bad_input_is_a_sentence():
 
 @pytest.mark.parametrize("size, d", [(4870, 4383), (4870, 2100), (300, 290), (200, 3), (5000, 4096)])
 def test_a_sorf_is_exact_whatever_is_left_of_a_block(size, d):
-    found = random_subspace({"a": (size,)}, d, seed=0)
+    found = random_subspace({"a": (size,)}, d, seed=shifted(0))
     assert found.orthonormality_error() < 2e-6

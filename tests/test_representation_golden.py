@@ -41,6 +41,7 @@ GOLDEN = [("sphere", 2, 0.0, 1.8985, 1.9968, 2.00, 2.02, 3.00, 3.00),
           ("swiss", 2, 0.01, 23.3465, 6.5125, 6.71, 5.84, 3.01, 3.25)]
 
 
+@pytest.mark.recorded_draws("three libraries gave the table's digits for the points of seed 0")
 @pytest.mark.parametrize("kind, d, noise, nearest, pooled, local, scale8, span, entropy", GOLDEN)
 def test_golden_table(kind, d, noise, nearest, pooled, local, scale8, span, entropy):
     """The same points give the same numbers to the printed digits; means of seeds to 3 standard errors."""
@@ -79,10 +80,13 @@ def test_pooled_divides_by_k_minus_one_and_mean_by_k_minus_two():
 
 @pytest.mark.parametrize("estimator", [two_nn, lambda X: mle(X, 10), lambda X: gride(X, (4,)).estimates[0]])
 def test_standard_error_is_the_spread(estimator):
-    """Over 60 clouds the spread is known to 9 %; taking points as independent would be off by 1.3 to 4."""
-    found = [estimator(np.random.default_rng(s).standard_normal((600, 3))) for s in range(60)]
+    """Over 120 clouds the spread is known to 6.5 %, so five times that on either side fails once in 1e6.
+
+    Taking points as independent would be off by 1.3 to 4.
+    """
+    found = [estimator(np.random.default_rng(s).standard_normal((600, 3))) for s in range(120)]
     ratio = np.mean([e.stderr for e in found]) / np.std([e.value for e in found])
-    assert 0.7 < ratio < 1.4
+    assert 0.7 < ratio < 1.45
 
 
 def test_duplicates_are_dropped_and_counted():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from seeds import shifted
 
 from tuning import BitFit, Full, LoRA, Readout, encode, load, subject
 from tuning.subject import READOUT
@@ -17,7 +18,7 @@ from validations.run import _options
 def test_only_the_head_moves_the_logits_at_the_start(delta):
     backbone = load("nano")
     batch = encode(backbone, load_task("subject-number", sizes={"train": 12, "test": 12}).splits["train"], length=16)
-    made = headed(subject(backbone, delta, Readout(torch.ones(2, backbone.width), torch.ones(2)), seed=0))
+    made = headed(subject(backbone, delta, Readout(torch.ones(2, backbone.width), torch.ones(2)), seed=shifted(0)))
     assert set(responding(made)) == set(READOUT) and made.size == subject(backbone, delta, made.readout, 0).size + 2 * (128 + 1)
     generator = torch.Generator().manual_seed(0)
     moves = {name: torch.randn(p.shape, generator=generator) for name, p in made.initial.items()}
@@ -38,7 +39,7 @@ def test_chains_of_the_learning_coefficient_are_those_run_one_by_one(monkeypatch
     batch = encode(backbone, load_task("subject-number", sizes={"train": 12, "test": 12}).splits["train"], length=16)
 
     def chains(delta):
-        made = headed(subject(backbone, delta, Readout(torch.ones(2, backbone.width), torch.ones(2)), seed=0))
+        made = headed(subject(backbone, delta, Readout(torch.ones(2, backbone.width), torch.ones(2)), seed=shifted(0)))
         generator = torch.Generator().manual_seed(1)
         trained = {name: p + 0.1 * torch.randn(p.shape, generator=generator) for name, p in made.initial.items()}
         return sweep._coefficient(Setting({"delta": made}, batch, batch, 0, 0.0, 0.0, 0), made, trained)

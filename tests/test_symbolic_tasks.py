@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from seeds import shifted
 
 from theory.attention import prefixed_attention, ratio_deviation
 from tuning import Batch, Full, LoRA, Prefix
@@ -32,7 +33,7 @@ PLAIN = {
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_sequence_is_followed_by_its_image(task):
-    batch = sequences([task], 50, seed=3)
+    batch = sequences([task], 50, seed=shifted(3))
     for tokens, labels in zip(batch.tokens.tolist(), batch.labels.tolist(), strict=True):
         digits = tokens[:LENGTH]
         assert labels == PLAIN[task](digits) and tokens[LENGTH:] == labels[:-1]
@@ -40,17 +41,17 @@ def test_a_sequence_is_followed_by_its_image(task):
 
 
 def test_several_tasks_take_turns():
-    batch = sequences(["ascending", "add-one"], 40, seed=0)
+    batch = sequences(["ascending", "add-one"], 40, seed=shifted(0))
     for i, (tokens, labels) in enumerate(zip(batch.tokens.tolist(), batch.labels.tolist(), strict=True)):
         assert labels == PLAIN["add-one" if i % 2 else "ascending"](tokens[:LENGTH])
 
 
 def test_held_out_sequences_are_never_trained_on():
-    seen, kept = (sequences(["ascending"], 20000, seed=1, held_out=flag).tokens[:, :LENGTH] for flag in (False, True))
+    seen, kept = (sequences(["ascending"], 20000, seed=shifted(1), held_out=flag).tokens[:, :LENGTH] for flag in (False, True))
     assert not {tuple(x) for x in seen.tolist()} & {tuple(x) for x in kept.tolist()}
     # Uniform draws have more than five different digits in 71 % of cases: 1 - sum_k P(k distinct), k <= 5.
     assert 0.52 < (distinct(seen) > 5).double().mean() < 0.58
-    assert torch.equal(seen, sequences(["ascending"], 20000, seed=1).tokens[:, :LENGTH])
+    assert torch.equal(seen, sequences(["ascending"], 20000, seed=shifted(1)).tokens[:, :LENGTH])
 
 
 def test_unknown_tasks_are_refused():

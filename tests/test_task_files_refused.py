@@ -5,6 +5,7 @@ import gzip
 import json
 
 import pytest
+from seeds import shifted
 
 from tuning import tasks
 
@@ -88,14 +89,14 @@ def test_columns_can_be_named(tmp_path):
 def test_one_file_is_split_by_its_texts(tmp_path):
     rows = [{"text_a": f"text {i % 400}", "label": i % 400 % 2} for i in range(600)]
     write_jsonl(tmp_path / "all.jsonl", rows)
-    task = tasks.load(tmp_path / "all.jsonl", seed=1)
+    task = tasks.load(tmp_path / "all.jsonl", seed=shifted(1))
     assert sum(len(split) for split in task.splits.values()) == 600
     texts = [set(split.text_a) for split in task.splits.values()]
     assert not texts[0] & texts[1] and not texts[0] & texts[2] and not texts[1] & texts[2]
     # 400 hashed texts at share 0.2: sd 8 texts, so 5 sd is 40
     assert abs(len(set(task.splits["test"].text_a)) - 80) < 40
-    assert task.digest == tasks.load(tmp_path / "all.jsonl", seed=1).digest
-    assert task.digest != tasks.load(tmp_path / "all.jsonl", seed=2).digest
+    assert task.digest == tasks.load(tmp_path / "all.jsonl", seed=shifted(1)).digest
+    assert task.digest != tasks.load(tmp_path / "all.jsonl", seed=shifted(2)).digest
 
 
 LABELLED = records(TRAIN)

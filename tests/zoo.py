@@ -1,6 +1,7 @@
 """Tiny random models of every supported architecture, and every delta, for the laws of the tuning room."""
 
 import torch
+from seeds import shifted
 from transformers import AutoConfig, AutoModel
 
 from tuning import (
@@ -88,7 +89,7 @@ def subject_of(backbone, delta, classes: int = 3, seed: int = 0):
         torch.randn(classes, backbone.width, generator=generator, dtype=torch.float64) / backbone.width**0.5
     )
     return subject(
-        backbone, delta, Readout(weight.to(backbone.dtype), torch.zeros(classes, dtype=backbone.dtype)), seed
+        backbone, delta, Readout(weight.to(backbone.dtype), torch.zeros(classes, dtype=backbone.dtype)), shifted(seed)
     )
 
 

@@ -257,7 +257,9 @@ def _clipped_newton(F, q, R, box, limit):
         moved = F.T @ step
         start, pace, pull = step @ y, step @ step, moved @ u    # the slope along the step: start + pace t - moved'u(t)
         first = start - pull
-        if first >= -4 * np.finfo(float).eps * (abs(start) + abs(pull)):  # rounding: nothing left to gain
+        terms = (np.abs(q) + np.abs(F).T @ np.abs(y)) / R       # of u, which may cancel, and so may F u
+        rounding = np.abs(step) @ (np.abs(y) + np.abs(F) @ np.where(sides == 0, terms, box))
+        if first >= -4 * np.finfo(float).eps * rounding:        # nothing left to gain
             break
         last = start + pace - moved @ slack(s + moved)
         t = 1.0 if abs(last) <= 1e-3 * abs(first) else _crossing(s, moved, R, box, first, pace)

@@ -59,7 +59,7 @@ def ilqr(process: Process, x0, u, *, terminal, stage=0.0, tolerance=1e-9, max_it
         while True:
             trial = _follow(process, x, u, size * forward, law.K)
             new = adjoint(process, x0, trial)
-            falls = new.cost <= now.cost + 1e-4 * size * slope + 8 * np.finfo(float).eps * abs(now.cost)
+            falls = new.cost <= now.cost + 1e-4 * size * slope or _falls(now, new, trial - u, size * slope)
             if falls and np.all(np.isfinite(new.gradient)):
                 break
             size *= 0.5
@@ -68,6 +68,14 @@ def ilqr(process: Process, x0, u, *, terminal, stage=0.0, tolerance=1e-9, max_it
         u, now = trial, new
         costs.append(now.cost)
     return Descent(u, now, np.array(costs), _stationary(now.gradient, u, R, tolerance))
+
+
+def _falls(now, new, step, slope):
+    """Whether a cost that rounding hides falls along the step by 1e-4 of its slope, by the parabola through both slopes.
+
+    Hager and Zhang 2005, SIAM J. Optim. 16, eq. 4.1: within rounding of the old cost the new slope decides.
+    """
+    return new.cost <= now.cost + 8 * np.finfo(float).eps * abs(now.cost) and np.sum(step * new.gradient) <= (2e-4 - 1) * slope
 
 
 def _follow(process, states, u, forward, K):
