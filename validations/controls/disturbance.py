@@ -13,7 +13,7 @@ SIZES = (0.5, 1.5)  # of the readout, for the first half of the systems and for 
 def disturbance_setting(system: int, seed: int, *, blind: bool = False) -> Setting:
     """Return a prefix (here a bias) and an adapter at the attention ports of a system; a blind adapter is a bias too.
 
-    A system and its partner (0 and 3, 1 and 2) differ by a factor of three in the readout, so that noise costs nine times
+    A system and its partner (0 and 7, 1 and 6 ...) differ by a factor of three in the readout, so that noise costs nine times
     as much on the one as is predicted for the other.
     """
     ports = port_keys("attention")
