@@ -131,25 +131,29 @@ def tensor(values: np.ndarray) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float64)
 
 
-def network(system: int, *, uneven: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a system's A (2 BLOCKS, n, n), readout C and the strength of each control component; uneven over ports if asked.
+def levels(system: int, number: int = 0) -> np.ndarray:
+    """Return numbers from -1 to 1 by port, in an order that a system and its partner have in reverse.
 
-    Where a system's controls are strong, its partner's are weak.
+    The first such order is the logarithm of the strength of a port's controls, the second says how unlike they are.
     """
-    rng, partner = np.random.default_rng([7, system]), SYSTEMS - 1 - system
-    levels = np.random.default_rng([5, min(system, partner)]).permutation(np.linspace(-1.5, 1.5, 2 * BLOCKS))
+    partner = SYSTEMS - 1 - system
+    found = np.random.default_rng([5, min(system, partner), number]).permutation(np.linspace(-1.0, 1.0, 2 * BLOCKS))
+    return found if system < partner else -found
+
+
+def network(system: int, *, uneven: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a system's A (2 BLOCKS, n, n), readout C and the strength of each control component; uneven over ports if asked."""
+    rng = np.random.default_rng([7, system])
     A = 0.4 * rng.standard_normal((2 * BLOCKS, WIDTH, WIDTH)) / np.sqrt(WIDTH)
     C = rng.standard_normal((CLASSES, WIDTH)) / np.sqrt(WIDTH)
-    level = np.exp((levels if system < partner else -levels) * uneven)[:, None]
-    spread = np.exp(
-        rng.standard_normal((2 * BLOCKS, WIDTH)) * rng.permutation(np.linspace(0.0, 2.0, 2 * BLOCKS))[:, None] * uneven
-    )
+    level = np.exp(levels(system) * uneven)[:, None]
+    spread = np.exp(rng.standard_normal((2 * BLOCKS, WIDTH)) * (1.0 + levels(system, 1))[:, None] * uneven)
     strength = level * spread / np.sqrt(np.mean(spread**2, axis=1, keepdims=True))
     return tensor(A), tensor(C), tensor(strength)
 
 
-def draw(system: int, seed: int, split: int, size: int, gates: float, latents: int = LATENT) -> States:
-    """Return states in a latent subspace with labels that depend on it the more, the higher the system's number.
+def draw(system: int, seed: int, split: int, size: int, gates: float, latents: int = LATENT, answers: bool = True) -> States:
+    """Return states in a latent subspace with labels that depend on it the more, the higher the system's number, if the labels answer to it at all.
 
     Classes that are frequent in a system are rare in its partner.
     """
@@ -159,7 +163,7 @@ def draw(system: int, seed: int, split: int, size: int, gates: float, latents: i
     prior = np.random.default_rng([13, min(system, partner)]).standard_normal(CLASSES) * (1 if system < partner else -1)
     rng = np.random.default_rng([17, system, seed, split])
     latent = rng.standard_normal((size, latents))
-    score = DEPENDENCE * system / (SYSTEMS - 1) * latent @ map_ + prior + rng.gumbel(size=(size, CLASSES))
+    score = answers * DEPENDENCE * system / (SYSTEMS - 1) * latent @ map_ + prior + rng.gumbel(size=(size, CLASSES))
     gate = 1.0 + gates * rng.standard_normal((size, WIDTH))
     states = np.stack([latent @ basis, gate], axis=1)
     return States(tensor(states), torch.ones(size, 1), torch.as_tensor(score.argmax(1)))

@@ -17,6 +17,7 @@ from .network import (
     Plant,
     States,
     draw,
+    levels,
     make_plant,
     plant_setting,
     port_keys,
@@ -27,9 +28,13 @@ from .network import (
 PORTS = (8, 8, 7, 6, 3, 2, 2, 2)  # of a subspace's controls, by system
 
 
-def bias_setting(system: int, seed: int) -> Setting:
-    """Return one additive control per port on a system: the theory of `tuned`, `sites` and `dimension` is exact on it."""
+def bias_setting(system: int, seed: int, *, contrast: float = 1.0) -> Setting:
+    """Return one additive control per port on a system: the theory of `tuned`, `sites` and `dimension` is exact on it.
+
+    contrast: the exponent of how unlike the ports are in strength.
+    """
     plant = make_plant(system, "bias", {f"{port}.bias": (WIDTH,) for port in port_keys()})
+    plant = replace(plant, strength=plant.strength * tensor(np.exp((contrast - 1) * levels(system)))[:, None])
     return plant_setting(system, seed, {"delta": plant, "bias": plant}, PENALTIES[system], {})
 
 
