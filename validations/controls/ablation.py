@@ -44,7 +44,8 @@ class Redundant:
 def ablation_setting(system: int, seed: int) -> Setting:
     """Return a system's plant with labels that its maps explain: 192 examples to train on, 64 held out.
 
-    A system and its partner (0 and 7, 1 and 6 ...) have the same maps at exchanged ports: where one is redundant the other is not.
+    A system and its partner (0 and 7, 1 and 6 ...) have the same maps at exchanged ports: where one is redundant the other
+    is not.
     """
     mirrored = SYSTEMS - 1 - system
     rng = np.random.default_rng([23, min(system, mirrored)])

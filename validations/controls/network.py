@@ -153,9 +153,9 @@ def network(system: int, *, uneven: bool) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def draw(system: int, seed: int, split: int, size: int, gates: float, latents: int = LATENT, answers: bool = True) -> States:
-    """Return states in a latent subspace with labels that depend on it the more, the higher the system's number, if the labels answer to it at all.
+    """Return states in a latent subspace with labels that depend on it the more, the higher the system's number.
 
-    Classes that are frequent in a system are rare in its partner.
+    Without `answers` they do not depend on it. Classes that are frequent in a system are rare in its partner.
     """
     partner = SYSTEMS - 1 - system
     basis = np.random.default_rng([11, system]).standard_normal((latents, WIDTH)) / np.sqrt(latents)

@@ -24,7 +24,6 @@ from .network import (
     tensor,
 )
 
-
 PORTS = (8, 8, 7, 6, 3, 2, 2, 2)  # of a subspace's controls, by system
 
 
