@@ -27,14 +27,16 @@ from .network import (
 PORTS = (8, 8, 7, 6, 3, 2, 2, 2)  # of a subspace's controls, by system
 
 
-def bias_setting(system: int, seed: int, *, contrast: float = 1.0) -> Setting:
+def bias_setting(system: int, seed: int, *, contrast: float = 1.0, readout: float = 1.0, gates: float = 0.4) -> Setting:
     """Return one additive control per port on a system: the theory of `tuned`, `sites` and `dimension` is exact on it.
 
-    contrast: the exponent of how unlike the ports are in strength.
+    contrast: the exponent of how unlike the ports are in strength. readout: the readout's size; where it is small, training moves
+    the logits by more than they were. gates: how far examples differ.
     """
     plant = make_plant(system, "bias", {f"{port}.bias": (WIDTH,) for port in port_keys()})
-    plant = replace(plant, strength=plant.strength * tensor(np.exp((contrast - 1) * levels(system)))[:, None])
-    return plant_setting(system, seed, {"delta": plant, "bias": plant}, PENALTIES[system], {})
+    strength = plant.strength * tensor(np.exp((contrast - 1) * levels(system)))[:, None]
+    plant = replace(plant, C=readout * plant.C, strength=strength)
+    return plant_setting(system, seed, {"delta": plant, "bias": plant}, PENALTIES[system], {}, gates)
 
 
 def subspace_setting(system: int, seed: int) -> Setting:
