@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from validations.claims import CLAIMS, named
-from validations.publish import NEEDED, judge
+from validations.publish import judge
 from validations.run import control_experiments
 from validations.verdict import Criterion, decide, over_the_suite, word
 
@@ -13,7 +13,7 @@ from validations.verdict import Criterion, decide, over_the_suite, word
 def test_the_controls_come_out(kind, which, claims):
     cells = getattr(named(claims[0]), which)()
     for claim in map(named, claims):
-        verdict = decide(claim.criteria, [row for cell in cells for row in claim.rows(cell)], needed=NEEDED)
+        verdict = decide(claim.criteria, [row for cell in cells for row in claim.rows(cell)])
         assert verdict.word == {"good": "supported", "bad": "refuted"}[which], (claim.id, verdict)
 
 
@@ -33,7 +33,7 @@ def test_the_interval_decides():
 def test_rows_outside_the_linear_regime_are_not_tested():
     criterion = Criterion("x", "x", lambda c: float(np.mean(c["x"])), (0.5, np.inf), (0.1, np.inf))
     rows = [row | {"inside": k < 2} for k, row in enumerate(_rows(0.9, 0.1))]
-    verdict = decide((criterion,), rows, needed=NEEDED)
+    verdict = decide((criterion,), rows)
     assert verdict.word == "not applicable" and "2 of 12" in verdict.reason
 
 

@@ -107,8 +107,8 @@ CLAIM = Claim(
     reason="An analyst acts on the first option of the list, so the order and the loss of the first choice both count; a cheap rival "
     "that orders as well would make the forecast needless.",
     change="Penalties far below the linear regime, a head trained together with the delta, or options that hardly differ.",
-    good=partial(own, "advice", palette_setting, seeds=2),
-    bad=partial(swapped, "advice", palette_setting, seeds=2),
+    good=partial(own, "advice", palette_setting),
+    bad=partial(swapped, "advice", palette_setting),
     good_is="gated linear plants whose ports differ, on which the linearisation is exact",
     bad_is="the forecasts of another plant",
 )

@@ -62,8 +62,8 @@ CLAIM = Claim(
     reason="The rival is given the one constant that the prediction does without; a factor of 1.5 is the error at which a "
     "budget would be chosen wrongly by one step of a doubling grid.",
     change="Systematic overshoot of the linearised optimum, which grows with the size of the control.",
-    good=partial(own, "tuned", bias_setting),
-    bad=partial(swapped, "tuned", bias_setting),
+    good=partial(own, "tuned", partial(bias_setting, contrast=2.0, readout=0.01)),
+    bad=partial(swapped, "tuned", partial(bias_setting, contrast=2.0, readout=0.01)),
     good_is="gated linear plants, on which the linearisation is exact",
     bad_is="the prediction made for another plant",
 )

@@ -54,8 +54,8 @@ CLAIM = Claim(
     reason="Isotropic nulls always lose because the response has an effective rank of a few, so the bar is the best structured "
     "rival; the cosine is not divided by a seed ceiling, which makes 0.5 the stricter form.",
     change="A rival direction that needs no second-order information and does as well, or a failure at larger controls.",
-    good=partial(own, "tuned", bias_setting),
-    bad=partial(swapped, "tuned", bias_setting),
+    good=partial(own, "tuned", partial(bias_setting, contrast=2.0, readout=0.01)),
+    bad=partial(swapped, "tuned", partial(bias_setting, contrast=2.0, readout=0.01)),
     good_is="gated linear plants, on which the linearisation is exact",
     bad_is="the prediction made for another plant",
 )

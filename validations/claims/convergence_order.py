@@ -72,8 +72,8 @@ CLAIM = Claim(
     "which the penalty sets, so the prediction must do better than that and must name the steps.",
     change="A start that is a saddle, as in the known-bad control, whose negative curvature the Gauss-Newton matrix does not see; a loss "
     "that saturates on the way.",
-    good=partial(own, "convergence", partial(pace_setting, readout=0.02), seeds=2),
-    bad=partial(own, "convergence", saddle_setting, seeds=2),
+    good=partial(own, "convergence", partial(pace_setting, readout=0.02)),
+    bad=partial(own, "convergence", saddle_setting),
     good_is="gated linear plants with small logits, on which the loss is nearly quadratic",
     bad_is="low-rank updates of the same plants with too small a penalty, so that the start is a saddle",
 )

@@ -102,8 +102,8 @@ COUNT = Claim(
     change="Tasks with more classes, or training until the loss vanishes, where classes collapse to their means.",
     good=partial(own, "curvature", partial(planted_setting, by="logit")),
     bad=partial(own, "curvature", partial(planted_setting, by="feature")),
-    good_is="plants with 2, 3, 4 and 6 classes whose examples share one response of each logit",
-    bad_is="plants with as many classes and no mean by class or logit, whose outliers are their 6 to 12 features",
+    good_is="plants with 3 to 8 classes whose examples share one response of each logit",
+    bad_is="plants with as many classes and no mean by class or logit, whose outliers are their 8 to 15 features",
 )
 
 

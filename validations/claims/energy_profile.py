@@ -73,8 +73,8 @@ CLAIM = Claim(
     reason="The gradient profile is cheap and often close, so the prediction must be clearly closer; choosing the best rival in "
     "each cell favours the rivals.",
     change="A profile that follows the gradient, as it does when the penalty is large.",
-    good=partial(own, "tuned", bias_setting),
-    bad=partial(swapped, "tuned", bias_setting),
+    good=partial(own, "tuned", partial(bias_setting, contrast=2.0, readout=0.01)),
+    bad=partial(swapped, "tuned", partial(bias_setting, contrast=2.0, readout=0.01)),
     good_is="gated linear plants, on which the linearisation is exact",
     bad_is="the prediction made for another plant",
 )

@@ -119,8 +119,8 @@ CLAIM = Claim(
     reason="A quarter of the loss is the least that would justify a controller at every port; an attacker who knows of it is the "
     "test that published evaluations leave out.",
     change="Attacks that leave the states' subspace, as in nearly orthogonal layers; larger training sets to estimate it from.",
-    good=partial(own, "perturbation", partial(perturbation_setting, off=True), seeds=2),
-    bad=partial(own, "perturbation", partial(perturbation_setting, off=False), seeds=2),
+    good=partial(own, "perturbation", partial(perturbation_setting, off=True)),
+    bad=partial(own, "perturbation", partial(perturbation_setting, off=False)),
     good_is="orthogonal layers, states on a subspace, attacks that leave it",
     bad_is="the same plants under attacks that stay on the subspace",
 )

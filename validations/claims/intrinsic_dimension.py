@@ -73,8 +73,8 @@ _COMMON = {
     "parts": {"curves": _curves},
     "rivals": _RIVALS,
     "assumptions": (CONVERGED, LINEAR, BRACKETED),
-    "good": partial(own, "dimension", subspace_setting),
-    "bad": partial(swapped, "dimension", subspace_setting),
+    "good": partial(own, "dimension", subspace_setting, seeds=2),
+    "bad": partial(swapped, "dimension", subspace_setting, seeds=2),
     "good_is": "gated linear plants, on which the linearisation is exact",
     "bad_is": "the prediction made for another plant",
 }

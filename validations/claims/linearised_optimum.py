@@ -76,8 +76,8 @@ CLAIM = Claim(
     reason="Half of the shift explained with no fitted constant is the least that would let a reader use the prediction "
     "instead of a run; 0.1 is the resolution of a dozen clusters.",
     change="A penalty so small that training leaves the linear regime, or a rival that explains the shift as well.",
-    good=partial(own, "tuned", bias_setting),
-    bad=partial(swapped, "tuned", bias_setting),
+    good=partial(own, "tuned", partial(bias_setting, contrast=2.0, readout=0.01)),
+    bad=partial(swapped, "tuned", partial(bias_setting, contrast=2.0, readout=0.01)),
     good_is="gated linear plants, on which the linearisation is exact",
     bad_is="the prediction made for another plant",
 )

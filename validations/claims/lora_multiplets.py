@@ -96,8 +96,8 @@ CLAIM = Claim(
     "step size or a damping chosen from the prediction is safe. Each singular value once is what is left without the multiplicity.",
     change="Tuning with little weight decay, which takes the gradient and with it the multiplets away while the positive end grows with "
     "B, as in the known-bad control.",
-    good=partial(own, "multiplets", partial(low_rank_setting, readout=0.01, shares=(2.0, 1.3)), seeds=2),
-    bad=partial(own, "multiplets", partial(low_rank_setting, readout=0.1, shares=(0.2, 0.1)), seeds=2),
+    good=partial(own, "multiplets", partial(low_rank_setting, readout=0.01, shares=(2.0, 1.3))),
+    bad=partial(own, "multiplets", partial(low_rank_setting, readout=0.1, shares=(0.2, 0.1))),
     good_is="gated plants with small logits, tuned with penalties under which the start stays an optimum",
     bad_is="the same plants with larger logits, tuned with less than a sixth of that penalty",
 )

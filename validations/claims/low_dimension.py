@@ -76,8 +76,8 @@ LOW = Claim(
     reason="A tenth is the least that the literature calls low; a random subspace of half the numbers would hold no surprise.",
     change="Larger D: linear theory expects the dimension to depend on the head and the features, hardly on how many numbers stand beside "
     "them, so that the ratio measures D. Compare the dimension with the head's own numbers.",
-    good=partial(own, "sweep", wide_setting, 2),
-    bad=partial(own, "sweep", narrow_setting, 2),
+    good=partial(own, "sweep", wide_setting),
+    bad=partial(own, "sweep", narrow_setting),
     good_is="a head among sixteen times as many numbers that hardly matter",
     bad_is="a head alone, whose directions are all needed",
 )
@@ -134,8 +134,8 @@ ALIKE = Claim(
     reason="Notions that measure the same thing should at least order the same tasks alike; with few tasks a correlation of 0.3 is what can be "
     "told from none.",
     change="Tasks whose heads have as many classes: the head's numbers alone order tasks of different numbers of classes.",
-    good=partial(own, "sweep", latent_setting, 4),
-    bad=partial(swapped, "sweep", latent_setting, 4),
+    good=partial(own, "sweep", latent_setting),
+    bad=partial(swapped, "sweep", latent_setting),
     good_is="plants whose states have 2 to 24 directions",
     bad_is="the curvature of another plant",
 )

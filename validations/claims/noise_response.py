@@ -100,8 +100,8 @@ CLAIM = Claim(
     "curvature of its own, and a network whose normalisations shrink under noise would miss the band. Noise levels come from "
     "the frozen network, and so does the regime: what a tuned network does at a level does not drop it.",
     change="A network with strong curvature of its own at the ports, or noise beyond the linear regime.",
-    good=partial(own, "disturbance", disturbance_setting, seeds=2),
-    bad=partial(swapped, "disturbance", disturbance_setting, seeds=2),
+    good=partial(own, "disturbance", disturbance_setting),
+    bad=partial(swapped, "disturbance", disturbance_setting),
     good_is="gated linear plants with a prefix that is a bias and a linear adapter",
     bad_is="the Gramian of another plant",
 )

@@ -96,8 +96,8 @@ _COMMON = {
     "criteria": _CRITERIA,
     "rivals": _RIVALS,
     "parts": {"arms": _arms},
-    "good": partial(own, "origins", partial(origins_setting, informed=True), seeds=2),
-    "bad": partial(own, "origins", partial(origins_setting, informed=False), seeds=2),
+    "good": partial(own, "origins", partial(origins_setting, informed=True)),
+    "bad": partial(own, "origins", partial(origins_setting, informed=False)),
     "good_is": "plants whose labels lie along their strong directions, which other networks have elsewhere",
     "bad_is": "plants whose strong directions cannot tell the labels apart, so that permuted labels and other networks need fewer",
 }

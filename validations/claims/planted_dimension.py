@@ -95,8 +95,8 @@ CLAIM = Claim(
     "distance between seven eighths of k and k, the grid's resolution at the threshold.",
     change="Directions of unlike curvature, of which the strong ones are learned first, as in the known-bad control; a teacher outside the "
     "linear regime, where k directions of the delta are not k of the logits.",
-    good=partial(own, "planted", partial(planted_setting, decades=0.0), seeds=3),
-    bad=partial(own, "planted", partial(planted_setting, decades=2.0), seeds=3),
+    good=partial(own, "planted", partial(planted_setting, decades=0.0)),
+    bad=partial(own, "planted", partial(planted_setting, decades=2.0)),
     good_is="linear plants on which the planted directions are exactly alike",
     bad_is="planted directions whose curvatures span two decades, counted as if they were alike",
 )

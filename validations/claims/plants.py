@@ -13,7 +13,7 @@ def own(kind: str, make: Callable[[int, int], Setting], seeds: int = SEEDS) -> l
 
 
 def swapped(kind: str, make: Callable[[int, int], Setting], seeds: int = SEEDS) -> list[Cell]:
-    """Return the cells of every system measured against the prediction made for another: 0 with 3, 1 with 2."""
+    """Return the cells of every system measured against the prediction made for its partner: 0 with 7, 1 with 6, 2 with 5, 3 with 4."""
     return _cells(kind, make, lambda system: SYSTEMS - 1 - system, seeds)
 
 

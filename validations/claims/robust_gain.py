@@ -63,8 +63,8 @@ CLAIM = Claim(
     "ten logits by prediction: smaller ones can be met by larger margins, which leave the gain as it is. A trained adapter may "
     "amplify disturbances, and then any weaker one has a smaller gain, so that none at all is the rival to beat.",
     change="A longer adversarial training, or a game whose law is shared by all examples as an adapter is.",
-    good=partial(own, "disturbance", disturbance_setting, seeds=2),
-    bad=partial(own, "disturbance", partial(disturbance_setting, blind=True), seeds=2),
+    good=partial(own, "disturbance", disturbance_setting),
+    bad=partial(own, "disturbance", partial(disturbance_setting, blind=True)),
     good_is="linear adapters on gated linear plants",
     bad_is="an open-loop bias in the adapter's place, which cannot change the gain",
 )

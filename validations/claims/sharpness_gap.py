@@ -85,8 +85,8 @@ CLAIM = Claim(
     reason="The training loss goes with the gap whatever the curvature does, so it is held fixed. Below 0.1 sharpness explains a hundredth of "
     "what is left; the literature has both signs, which is why a weak positive correlation does not count as support.",
     change="Deltas whose numbers have other units: a rescaling changes the curvature and no tuned function, as in the known-bad control.",
-    good=partial(own, "sharpness", partial(memory_setting, rescaled=False), seeds=2),
-    bad=partial(own, "sharpness", partial(memory_setting, rescaled=True), seeds=2),
+    good=partial(own, "sharpness", partial(memory_setting, rescaled=False)),
+    bad=partial(own, "sharpness", partial(memory_setting, rescaled=True)),
     good_is="plants whose sharper deltas memorise more of the training labels",
     bad_is="the same deltas in other units, in which those that memorise most are the flattest",
 )

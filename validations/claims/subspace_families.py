@@ -155,8 +155,8 @@ FOUND = Claim(
     "same span know which numbers the outputs answer to, so that only the order by curvature can beat them.",
     change="Gains that lie along directions of small curvature, or a gain that no Gauss–Newton matrix shows, as where a "
     "delta's numbers multiply each other.",
-    good=partial(own, "families", spread_setting, seeds=2),
-    bad=partial(swapped, "families", spread_setting, seeds=2),
+    good=partial(own, "families", spread_setting),
+    bad=partial(swapped, "families", spread_setting),
     good_is="gated linear plants, on which the linearisation is exact",
     bad_is="the prediction made for another plant, of which more or fewer components matter",
     **_COMMON,
@@ -189,8 +189,8 @@ SCALES = Claim(
     reason="In a plant whose layers matter alike, scales save about a seventh of an octave by fitting how each draw happens to fall; a "
     "tenth is the resolution of the measurement.",
     change="Layers that matter alike, many layers beside few dimensions, or training that stops at the saddle where the scales start.",
-    good=partial(own, "families", partial(layer_setting, blocks=4), seeds=2),
-    bad=partial(own, "families", partial(layer_setting, blocks=1), seeds=2),
+    good=partial(own, "families", partial(layer_setting, blocks=4)),
+    bad=partial(own, "families", partial(layer_setting, blocks=1)),
     good_is="plants of four blocks, one of which is five times as strong as the others",
     bad_is="plants of a single block, whose scale changes nothing",
     **_COMMON,

@@ -134,8 +134,8 @@ CLAIM = Claim(
     reason="The threshold sits at a share of 0.9, so an error of 0.05 is half of what is left to gain there; half an octave is what a rate "
     "chosen badly costs.",
     change="A head that starts fitted, or longer training with a weaker penalty, where the features move as much as the head.",
-    good=partial(own, "sweep", sweep_setting, 3),
-    bad=partial(swapped, "sweep", sweep_setting, 3),
+    good=partial(own, "sweep", sweep_setting),
+    bad=partial(swapped, "sweep", sweep_setting),
     good_is="heads among spare numbers that hardly matter, on which the linear theory is nearly exact",
     bad_is="the prediction made for another plant",
 )

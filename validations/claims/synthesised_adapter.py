@@ -112,8 +112,8 @@ CLAIM = Claim(
     reason="Half of the gain without a single training step would make synthesis worth trying first; a constant control is the "
     "cheapest law, so feedback must add something to it.",
     change="More training text, so that the trained adapter gains more on held-out text, or running costs beyond the linear regime.",
-    good=partial(own, "synthesis", synthesis_setting, seeds=2),
-    bad=partial(swapped, "synthesis", synthesis_setting, seeds=2),
+    good=partial(own, "synthesis", synthesis_setting),
+    bad=partial(swapped, "synthesis", synthesis_setting),
     good_is="gated linear plants with linear adapters, on which the linearised feedback problem is nearly exact",
     bad_is="the law of another plant",
 )

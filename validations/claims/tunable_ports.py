@@ -55,8 +55,8 @@ CLAIM = Claim(
     reason="Every port has the same number of parameters and the same baseline loss within a cell, so those rivals drop out; what "
     "is left must say more than the gradient.",
     change="A network whose ports differ little, or a cheap rival that orders them as well.",
-    good=partial(own, "sites", bias_setting),
-    bad=partial(swapped, "sites", bias_setting),
+    good=partial(own, "sites", partial(bias_setting, contrast=0.5, gates=0.2), seeds=2),
+    bad=partial(swapped, "sites", partial(bias_setting, contrast=0.5, gates=0.2), seeds=2),
     good_is="gated linear plants, on which the linearisation is exact",
     bad_is="the energies of another plant",
 )

@@ -66,8 +66,8 @@ CLAIM = Claim(
     "within the linear regime. The prefix was trained and the bound is the frozen network's: a prefix that raises its gain "
     "violates it. The ascent starts at random and is not told the direction.",
     change="A prefix that works as feedback through its gate, or disturbances beyond the linear regime.",
-    good=partial(own, "disturbance", disturbance_setting, seeds=2),
-    bad=partial(swapped, "disturbance", disturbance_setting, seeds=2),
+    good=partial(own, "disturbance", disturbance_setting),
+    bad=partial(swapped, "disturbance", disturbance_setting),
     good_is="gated linear plants, on which the response does not depend on the prefix",
     bad_is="the gain of another plant",
 )

@@ -19,7 +19,7 @@ from .network import BLOCKS, CLASSES, LATENT, SYSTEMS, States, port_keys, tensor
 WIDTH, SHARED = 6, 4  # numbers in a port's control; ports with the same map
 GAINS = (1.0, 1.0, 3.0, 10.0, 30.0)  # squared, of a shared port and of the others; the last is the inverse of the penalty
 PULLS = (1.3, 0.55, 0.49, 0.45, 0.42)  # how much of the label each map explains, in logits
-SCALES = (1.2, 1.4, 1.6, 1.8)  # of the labels' dependence on the states, by system
+SCALES = (1.6, 1.65, 1.7, 1.75, 1.8, 1.85, 1.9, 2.0)  # of the labels' dependence on the states, by system
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,10 @@ class Redundant:
 
 
 def ablation_setting(system: int, seed: int) -> Setting:
-    """Return a system's plant with labels that its maps explain: 96 examples to train on, 64 held out.
+    """Return a system's plant with labels that its maps explain: 192 examples to train on, 64 held out.
 
-    Systems 0 and 3, and 1 and 2, have the same maps at exchanged ports: where one is redundant the other is not.
+    A system and its partner (0 and 7, 1 and 6 ...) have the same maps at exchanged ports: where one is redundant the other
+    is not.
     """
     mirrored = SYSTEMS - 1 - system
     rng = np.random.default_rng([23, min(system, mirrored)])
@@ -63,4 +64,4 @@ def ablation_setting(system: int, seed: int) -> Setting:
         return States(tensor(phi[:, None]), torch.ones(size, 1), torch.as_tensor(score.argmax(1)))
 
     plant = Redundant(tensor(maps[kind]), tensor(np.sqrt(np.array(GAINS)[kind])))
-    return Setting({"bias": plant}, draw(0, 96), draw(1, 64), seed, 1 / GAINS[-1], 1e-2, 200)
+    return Setting({"bias": plant}, draw(0, 192), draw(1, 64), seed, 1 / GAINS[-1], 1e-2, 200)

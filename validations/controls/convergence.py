@@ -8,12 +8,12 @@ from ..experiments import Setting
 from .multiplets import low_rank_setting
 from .network import WIDTH, Plant, make_plant, plant_setting, port_keys, tensor
 
-DELTAS = 6
+DELTAS = 8
 PENALTY = 0.05
 
 
 def pace_setting(system: int, seed: int, *, readout: float) -> Setting:
-    """Return six additive controls on a system, each acting along a few directions of one port, of unequal strength.
+    """Return eight additive controls on a system, each acting along a few directions of one port, of unequal strength.
 
     The smaller the readout, the nearer is the loss to a quadratic.
     """

@@ -10,9 +10,9 @@ from torch import Tensor
 from ..experiments import Setting
 from .network import LATENT, WIDTH, Plant, States, tensor
 
-CLASSES = (2, 3, 4, 6)
-FEATURES = (6, 8, 10, 12)
-PRICES = (0.6, 0.4, 0.3, 0.2)
+CLASSES = (3, 4, 4, 5, 6, 6, 7, 8)
+FEATURES = (8, 12, 12, 14, 15, 15, 15, 15)
+PRICES = (0.6, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)
 EXAMPLES, HALF, PORT = 96, WIDTH // 2, "0.attention"
 COMMON = 0.3  # what all classes share, in units of what differs from class to class
 NOISE = 0.1
@@ -30,11 +30,11 @@ class Bent(Plant):
 
 
 def planted_setting(system: int, seed: int, *, by: str, noise: float = NOISE) -> Setting:
-    """Return one port that the readout sees through a gate of each example's own, with 2, 3, 4 or 6 classes by system.
+    """Return one port that the readout sees through a gate of each example's own, with 3 to 8 classes by system.
 
     by "class": one half of the gate differs from class to class with no mean over them, the other is common and weaker, so
     that C - 1 directions stand out which no mean over all classes shows. "logit": the gate is common to all examples, so that
-    C - 1 directions stand out whatever the labels. "feature": every example has random gates on 6 to 12 components and
+    C - 1 directions stand out whatever the labels. "feature": every example has random gates on 8 to 15 components and
     nothing else, so that as many directions stand out and neither classes nor logits have a mean. noise: the standard
     deviation of every example's own gates beside the first two.
     """

@@ -6,7 +6,9 @@ import torch
 from ..experiments import Setting
 from .network import WIDTH, Plant, States, tensor
 
-LOUD, OFFSET, HARD = (4.0, 5.0, 6.0, 5.0), (2.0, 2.0, 1.5, 1.5), (12.0, 14.0, 12.0, 10.0)
+LOUD = (4.0, 4.5, 5.0, 5.5, 6.0, 6.0, 5.5, 5.0)
+OFFSET = (2.0, 2.0, 2.0, 2.0, 1.5, 1.5, 1.5, 1.5)
+HARD = (12.0, 13.0, 14.0, 13.0, 12.0, 11.0, 11.0, 10.0)
 
 
 def nuisance_setting(system: int, seed: int) -> Setting:

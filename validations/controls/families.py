@@ -8,7 +8,7 @@ import torch
 from ..experiments import Setting
 from .network import BLOCKS, CLASSES, WIDTH, Plant, States, draw, make_plant, plant_setting, port_keys, tensor
 
-DECAY = (0.7, 0.9, 6.0, 8.0)  # components over which the strength of a control falls by a factor e, by system
+DECAY = (0.7, 0.75, 0.8, 0.9, 6.0, 7.0, 7.5, 8.0)  # components over which a control's strength falls by a factor e, by system
 WIDE = 64  # enough components that the layers of a random subspace come out alike
 
 

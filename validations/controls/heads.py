@@ -21,7 +21,7 @@ from tuning.subject import Readout
 from ..experiments import Setting
 
 POSITIONS, SLOTS = 10, 2
-WEIGHTS = (0.6, 0.7, 0.8, 0.9)  # the attention that the token carrying a gets, by system
+WEIGHTS = (0.6, 0.64, 0.68, 0.72, 0.76, 0.8, 0.85, 0.9)  # the attention that the token carrying a gets, by system
 STEPS = {"full": 40, "prefix": 400, "lora": 40}
 SIZE = 32
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..experiments import Setting
 from .network import WIDTH, Plant, make_plant, plant_setting, port_keys, tensor
 
-RANK = 2
+RANK = 3
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class LowRank(Plant):
 
 
 def low_rank_setting(system: int, seed: int, *, readout: float, shares: tuple[float, ...]) -> Setting:
-    """Return updates of rank 2, A drawn and B zero, at two ports of a system whose readout has the size `readout`.
+    """Return updates of rank 3, A drawn and B zero, at two ports of a system whose readout has the size `readout`.
 
     shares: the penalties, over the size of the lowest eigenvalue at the start.
     """

@@ -1,7 +1,7 @@
 """Known-good and known-bad plants: small networks on which a claim must come out supported, and refuted.
 
 A plant is affine in additive controls, so the linearised theory is exact on it: h <- d_i o (h + A_t h + b_t o u_t), y = C h, with
-a gate d_i of each example's own so that one control moves different examples differently. Four systems differ in their
+a gate d_i of each example's own so that one control moves different examples differently. Eight systems differ in their
 weights, penalty and in how much of the label their states carry. The known-bad control trains on each system against the
 prediction made for another one: whatever a claim says about *this* network must then fail.
 """
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from ..experiments import Setting
 
-SYSTEMS, SEEDS = 4, 4
-PENALTIES = (0.3, 0.1, 0.03, 0.01)
-READOUTS = (0.1, 0.3, 0.6, 1.0)
+SYSTEMS, SEEDS = 8, 1
+PENALTIES = (0.1, 0.08, 0.06, 0.05, 0.02, 0.015, 0.012, 0.01)
+READOUTS = (0.1, 0.2, 0.35, 0.5, 0.6, 0.7, 0.85, 1.0)
+DEPENDENCE = 2.4  # of the labels on the states, in the last system; none in the first
 WIDTH, BLOCKS, CLASSES, LATENT = 24, 4, 3, 4
 
 
@@ -130,27 +131,39 @@ def tensor(values: np.ndarray) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float64)
 
 
+def levels(system: int, number: int = 0) -> np.ndarray:
+    """Return numbers from -1 to 1 by port, in an order that a system and its partner have in reverse.
+
+    The first such order is the logarithm of the strength of a port's controls, the second says how unlike they are.
+    """
+    partner = SYSTEMS - 1 - system
+    found = np.random.default_rng([5, min(system, partner), number]).permutation(np.linspace(-1.0, 1.0, 2 * BLOCKS))
+    return found if system < partner else -found
+
+
 def network(system: int, *, uneven: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return a system's A (2 BLOCKS, n, n), readout C and the strength of each control component; uneven over ports if asked."""
     rng = np.random.default_rng([7, system])
     A = 0.4 * rng.standard_normal((2 * BLOCKS, WIDTH, WIDTH)) / np.sqrt(WIDTH)
     C = rng.standard_normal((CLASSES, WIDTH)) / np.sqrt(WIDTH)
-    level = np.exp(rng.permutation(np.linspace(-1.0, 1.0, 2 * BLOCKS)) * uneven)[:, None]
-    spread = np.exp(
-        rng.standard_normal((2 * BLOCKS, WIDTH)) * rng.permutation(np.linspace(0.0, 2.0, 2 * BLOCKS))[:, None] * uneven
-    )
+    level = np.exp(levels(system) * uneven)[:, None]
+    spread = np.exp(rng.standard_normal((2 * BLOCKS, WIDTH)) * (1.0 + levels(system, 1))[:, None] * uneven)
     strength = level * spread / np.sqrt(np.mean(spread**2, axis=1, keepdims=True))
     return tensor(A), tensor(C), tensor(strength)
 
 
-def draw(system: int, seed: int, split: int, size: int, gates: float) -> States:
-    """Return states in a latent subspace with labels that depend on it the more, the higher the system's number."""
-    basis = np.random.default_rng([11, system]).standard_normal((LATENT, WIDTH)) / np.sqrt(LATENT)
-    map_ = np.random.default_rng([12, system]).standard_normal((LATENT, CLASSES))
-    prior = np.random.default_rng([13, system]).standard_normal(CLASSES)
+def draw(system: int, seed: int, split: int, size: int, gates: float, latents: int = LATENT, answers: bool = True) -> States:
+    """Return states in a latent subspace with labels that depend on it the more, the higher the system's number.
+
+    Without `answers` they do not depend on it. Classes that are frequent in a system are rare in its partner.
+    """
+    partner = SYSTEMS - 1 - system
+    basis = np.random.default_rng([11, system]).standard_normal((latents, WIDTH)) / np.sqrt(latents)
+    map_ = np.random.default_rng([12, system]).standard_normal((latents, CLASSES)) * np.sqrt(LATENT / latents)
+    prior = np.random.default_rng([13, min(system, partner)]).standard_normal(CLASSES) * (1 if system < partner else -1)
     rng = np.random.default_rng([17, system, seed, split])
-    latent = rng.standard_normal((size, LATENT))
-    score = 0.8 * system * latent @ map_ + prior + rng.gumbel(size=(size, CLASSES))
+    latent = rng.standard_normal((size, latents))
+    score = answers * DEPENDENCE * system / (SYSTEMS - 1) * latent @ map_ + prior + rng.gumbel(size=(size, CLASSES))
     gate = 1.0 + gates * rng.standard_normal((size, WIDTH))
     states = np.stack([latent @ basis, gate], axis=1)
     return States(tensor(states), torch.ones(size, 1), torch.as_tensor(score.argmax(1)))

@@ -18,7 +18,7 @@ def origins_setting(system: int, seed: int, *, informed: bool) -> Setting:
     for permuted labels, or where a network (the roles "shuffled" and "fresh") has its strong directions elsewhere. Otherwise
     every text has a twin of the other label with the same strong gates: permuted labels, and other networks, fare better.
     """
-    strong = np.full(NUMBERS, 0.08 + 0.01 * system)
+    strong = np.full(NUMBERS, 0.08 + 0.005 * system)
     strong[:STRONG] = 1.0
     networks = {"delta": 0, "shuffled": NUMBERS // 2, "fresh": NUMBERS // 3}
     subjects = {role: _plant(np.roll(strong, shift)) for role, shift in networks.items()}

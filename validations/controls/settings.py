@@ -17,22 +17,31 @@ from .network import (
     Plant,
     States,
     draw,
+    levels,
     make_plant,
     plant_setting,
     port_keys,
     tensor,
 )
 
+PORTS = (8, 8, 7, 6, 3, 2, 2, 2)  # of a subspace's controls, by system
 
-def bias_setting(system: int, seed: int) -> Setting:
-    """Return one additive control per port on a system: the theory of `tuned`, `sites` and `dimension` is exact on it."""
+
+def bias_setting(system: int, seed: int, *, contrast: float = 1.0, readout: float = 1.0, gates: float = 0.4) -> Setting:
+    """Return one additive control per port on a system: the theory of `tuned`, `sites` and `dimension` is exact on it.
+
+    contrast: the exponent of how unlike the ports are in strength. readout: the readout's size; where it is small, training moves
+    the logits by more than they were. gates: how far examples differ.
+    """
     plant = make_plant(system, "bias", {f"{port}.bias": (WIDTH,) for port in port_keys()})
-    return plant_setting(system, seed, {"delta": plant, "bias": plant}, PENALTIES[system], {})
+    strength = plant.strength * tensor(np.exp((contrast - 1) * levels(system)))[:, None]
+    plant = replace(plant, C=readout * plant.C, strength=strength)
+    return plant_setting(system, seed, {"delta": plant, "bias": plant}, PENALTIES[system], {}, gates)
 
 
 def subspace_setting(system: int, seed: int) -> Setting:
-    """Return controls at 8, 4, 2 or 1 ports, by system, so that the dimensions differ by octaves between systems."""
-    ports = port_keys()[-(8 >> system) :]
+    """Return controls at 8 to 2 ports, by system, so that the dimensions differ by one or two octaves between partners."""
+    ports = port_keys()[-PORTS[system] :]
     plant = make_plant(system, "bias", {f"{port}.bias": (WIDTH,) for port in ports})
     dimensions = [round(len(ports) * WIDTH * share) for share in (0.06, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)]
     return plant_setting(system, seed, {"delta": plant}, 0.03, {"dimensions": dimensions})
@@ -90,13 +99,13 @@ def bounds_setting(system: int, seed: int, *, penalty: float) -> Setting:
 
 
 def palette_setting(system: int, seed: int) -> Setting:
-    """Return one option per port of a system with five classes, each port with control over a few directions only.
+    """Return one option per port of a system with five classes, each port with control over a few directions or many.
 
-    How many directions each port has is a permutation that a system and its partner (0 and 3, 1 and 2) have in reverse, so
+    How many directions each port has is a permutation that a system and its partner (0 and 7, 1 and 6 ...) have in reverse, so
     that the partner's forecast orders the ports the other way round.
     """
     rng = np.random.default_rng([23, min(system, SYSTEMS - 1 - system)])
-    counts = np.array([1, 1, 1, 1, 2, 2, 3, 6])
+    counts = np.array([1, 1, 2, 2, 4, 6, 12, 24])
     reached = (counts if system < SYSTEMS // 2 else counts[::-1])[rng.permutation(len(counts))]
     network = make_plant(system, "bias", {})
     strength = torch.zeros_like(network.strength)
@@ -107,7 +116,7 @@ def palette_setting(system: int, seed: int) -> Setting:
     prior = 1.5 * rng.standard_normal(5)
 
     def batch(split: int, size: int) -> States:
-        drawn = draw(system, seed, split, size, 0.4)
+        drawn = draw(system, seed, split, size, 0.25)
         own = np.random.default_rng([29, system, seed, split])
         return drawn._replace(labels=torch.as_tensor((prior + own.gumbel(size=(size, 5))).argmax(1)))
 

@@ -16,6 +16,8 @@ HEAD = CLASSES * (WIDTH + 1)
 SHARES = (0.06, 0.15, 0.35, 0.6, 0.9)   # of all numbers: the dimensions of a sweep
 SPARE = 0.002                           # how far a spare number of 1 shifts the states
 SIGNAL = 4.0                            # of the labels' scores, over their noise
+OCTAVES = (3.0, 2.75, 2.5, 2.0, 1.0, 0.5, 0.25, 0.0)  # of all numbers over the head's, by system
+LATENTS = (2, 3, 5, 7, 10, 14, 19, WIDTH)      # directions of the states, by system
 SIZES = (96, 1024)                      # texts to train on and held out
 
 
@@ -46,11 +48,11 @@ def _draw(system: int, seed: int, split: int, latents: int) -> States:
     return States(tensor(states), torch.ones(len(latent), 1), torch.as_tensor(score.argmax(1)))
 
 
-def _headed(system: int, seed: int, *, octaves: int, latents: int = 8, penalty: float = 0.003) -> Setting:
+def _headed(system: int, seed: int, *, octaves: float, latents: int = 8, penalty: float = 0.003) -> Setting:
     """Return a head with as many spare numbers as make D its own number times 2^octaves, and a small sweep."""
     plant = make_plant(system, "bias", {})
     plant = Plant(plant.A, torch.eye(WIDTH, dtype=plant.dtype), plant.strength, plant.kind, {})
-    spare, generator = HEAD * (2**octaves - 1), torch.Generator().manual_seed(system)
+    spare, generator = round(HEAD * (2**octaves - 1)), torch.Generator().manual_seed(system)
     shifts = SPARE * torch.randn(WIDTH, spare, generator=generator, dtype=plant.dtype)
     head = dict(zip(READOUT, (tensor([[0.0] * WIDTH] * CLASSES), tensor([0.0] * CLASSES)), strict=True))
     train, test = (_draw(system, seed, split, latents) for split in range(2))
@@ -68,8 +70,8 @@ def _headed(system: int, seed: int, *, octaves: int, latents: int = 8, penalty: 
 
 
 def sweep_setting(system: int, seed: int) -> Setting:
-    """Return a head whose numbers are an eighth, a quarter, a half or all of what is trained, by system."""
-    return _headed(system, seed, octaves=3 - system)
+    """Return a head whose numbers are an eighth to all of what is trained, by system."""
+    return _headed(system, seed, octaves=OCTAVES[system])
 
 
 def wide_setting(system: int, seed: int) -> Setting:
@@ -83,5 +85,5 @@ def narrow_setting(system: int, seed: int) -> Setting:
 
 
 def latent_setting(system: int, seed: int) -> Setting:
-    """Return states in 2, 5, 11 or 24 directions, by system, so that every notion of dimension must tell the systems apart."""
-    return _headed(system, seed, octaves=1, latents=(2, 5, 11, WIDTH)[system])
+    """Return states in 2 to 24 directions, by system, so that every notion of dimension must tell the systems apart."""
+    return _headed(system, seed, octaves=1, latents=LATENTS[system])

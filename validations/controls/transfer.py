@@ -4,9 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from ..experiments import Setting
-from .network import CLASSES, SYSTEMS, WIDTH, Plant, draw, network, plant_setting, tensor
+from .network import CLASSES, SYSTEMS, WIDTH, Plant, States, draw, network, plant_setting, tensor
+
+GATES = 0.02  # how far examples differ in what a control does to them: what no other task shows
+SHARES = (0.7, 0.2, 0.1)  # of the classes, in an order of the task's own, so that every task has something to gain
 
 
 @dataclass(frozen=True)
@@ -42,4 +46,10 @@ def _setting(task: int, seed: int, first: int) -> Setting:
     C = mixed @ features[CLASSES * first : CLASSES * (first + 1)]
     plant = Shuffling(A, tensor(C), tensor(np.ones((len(A), WIDTH))), "bias", {})
     setting = plant_setting(task, seed, {"bias": plant}, 0.1, {}, tolerance=1e-3)
-    return replace(setting, train=draw(task, seed, 0, 32, 0.03), test=draw(task, seed, 1, 64, 0.03))
+    return replace(setting, train=_drawn(task, seed, 0, 32), test=_drawn(task, seed, 1, 64))
+
+
+def _drawn(task: int, seed: int, split: int, size: int) -> States:
+    shares = np.random.default_rng([41, task]).permutation(SHARES)
+    labels = np.random.default_rng([43, task, seed, split]).choice(CLASSES, p=shares, size=size)
+    return draw(task, seed, split, size, GATES)._replace(labels=torch.as_tensor(labels))

@@ -17,7 +17,7 @@ from .setting import Experiment, Linear, Setting, cost, cross_entropy, l2, linea
 OWN = 2  # modules, the last ones, whose own block is looked at as well
 ENDS = 2  # multiplets compared at either end
 TOLERANCE = 0.02  # residual over eigenvalue at which an eigenpair counts as found
-SHARES = (1.0, 0.7)  # penalties over the size of the lowest eigenvalue at the start, at which the start stops being stable
+SHARES = (0.85, 0.7)  # penalties over the size of the lowest eigenvalue at the start, at which the start stops being stable
 
 
 @dataclass(frozen=True)
