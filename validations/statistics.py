@@ -12,7 +12,7 @@ Statistic = Callable[[Columns], float]
 LEAST = 3  # tasks without which there is no spread to speak of
 SCALES: Mapping[str, tuple[Callable, Callable]] = {
     "plain": (float, float),
-    "reciprocal": (lambda x: -1.0 / x if x > 0 else -math.inf, lambda y: -1.0 / y if y < 0 else math.inf),
+    "log": (lambda x: math.log(x) if x > 0 else -math.inf, lambda y: math.exp(min(y, 700.0))),
     "fisher": (lambda rho: math.atanh(min(max(rho, -0.9999), 0.9999)), math.tanh),
 }
 
@@ -22,7 +22,8 @@ class Interval:
     """A statistic with its interval over tasks, and the one-sided tests that the interval inverts.
 
     stderr: of the statistic on its scale, with so many degrees of `freedom`. upper: the interval on another scale that the upper
-    end is of. A statistic that cannot be computed, or not with some task left out, has no ends (NaN) and p-values of 1.
+    end is of. times: what p-values are multiplied with. A statistic that cannot be computed, or not with some task left out, has
+    no ends (NaN) and p-values of 1.
     """
 
     value: float
@@ -33,6 +34,7 @@ class Interval:
     freedom: float
     scale: str = "plain"
     upper: "Interval | None" = None
+    times: float = 1.0
 
     @classmethod
     def of(cls, value: float, tasks: int, stderr: float, freedom: float, scale: str, confidence: float) -> "Interval":
@@ -58,7 +60,7 @@ class Interval:
         distance = side * (to(self.value) - to(bar))
         if self.stderr <= 0:  # every task says the same: only their signs are left to test
             return 0.5**self.tasks if distance > 0 else 1.0
-        return float(special.stdtr(self.freedom, -distance / self.stderr))
+        return min(1.0, self.times * float(special.stdtr(self.freedom, -distance / self.stderr)))
 
 
 def _quantile(level: float, freedom: float) -> float:
@@ -73,7 +75,7 @@ def task_interval(
     The tasks' contributions are the jackknife's pseudo-values J_i = n theta - (n - 1) theta_(i), theta_(i) the statistic without
     task i; their standard deviation over sqrt(n) is the standard error (Efron and Stein 1981), and for a mean of task means they
     are these means. The interval and the p-values are those of Student's t with n - 1 degrees of freedom. When all
-    contributions are equal, p-values are those of the exact sign test. scale "reciprocal" does all this to -1 / theta of a
+    contributions are equal, p-values are those of the exact sign test. scale "log" does all this to the logarithm of a
     positive statistic (see `Positive`). columns: arrays of one common length; tasks: one label per row, so that seeds, ports and
     levels of a task stay together. Raises ValueError for fewer than 3 tasks.
     """
@@ -98,11 +100,11 @@ def task_interval(
 
 @dataclass(frozen=True)
 class Positive:
-    """A statistic that is positive, as a mean error or a ratio of errors is: its upper end is that of its reciprocal.
+    """A statistic that is positive, as a mean error or a ratio of errors is: its upper end is that of its logarithm.
 
     Errors are skewed. With contributions that are half-normal, exponential or means of sizes, Student's t takes 5 to 11 % of
-    statistics on a bar for smaller ones at 5 to 18 tasks, their logarithms 2 to 5 %, their reciprocals at most 2.6 %; larger ones
-    are told by the plain scale, which is the careful one there.
+    statistics on a bar for smaller ones at 5 to 18 tasks and their logarithms 2 to 5 %, so that p-values of the logarithm are
+    doubled; larger ones are told by the plain scale, which is the careful one there.
     """
 
     statistic: Statistic
@@ -112,10 +114,9 @@ class Positive:
 
     def interval(self, columns: Columns, tasks: Sequence[Hashable], *, confidence: float = 0.95) -> Interval:
         """Return the statistic with its interval."""
-        plain, upper = (
-            task_interval(columns, tasks, self.statistic, scale=scale, confidence=confidence) for scale in ("plain", "reciprocal")
-        )
-        return replace(plain, high=upper.high, upper=upper)
+        plain = task_interval(columns, tasks, self.statistic, confidence=confidence)
+        upper = task_interval(columns, tasks, self.statistic, scale="log", confidence=(1 + confidence) / 2)
+        return replace(plain, high=upper.high, upper=replace(upper, times=2.0))
 
 
 @dataclass(frozen=True)
