@@ -34,7 +34,9 @@ def edited(folder, target, change, without=()):
     shutil.copytree(folder, target)
     record = read_verdicts(target)
     tables = {
-        tuple(name.split(".")) if "." in name else (name, "rows"): json.loads((target / "rows" / f"{name}.json").read_text())
+        tuple(name.split(".")) if "." in name else (name, "rows"): json.loads(
+            (target / "rows" / f"{name}.json").read_text(encoding="utf-8")
+        )
         for name in record["tied"]["tables"]
     }
     change(record)
