@@ -16,6 +16,7 @@ CONSISTENCY = (
     "Agreement is what the theory demands of itself: it shows that the instruments and the linear regime hold, and little about "
     "tuning at the strength at which people use it. What informs is the lead over rivals, and every failure."
 )
+PARTS = {"train": "texts to train on", "readout": "texts of the readout", "test": "held-out texts"}
 ARCHITECTURES = {
     "bert": "BERT",
     "roberta": "RoBERTa",
@@ -62,6 +63,7 @@ def document(results: Results, gallery: Mapping[str, Shown], letters: str = "") 
         "about": about(results.study),
         "derivations": [d | {"source": cite(d.get("source") or "", cited)} for d in results.record["derivations"]],
         "tasks": [task_row(t) for t in results.study["tasks"]],
+        "texts": [text for text in (leaks(results.study["tasks"]), shared_texts(results.study["tasks"])) if text],
         "deltas": [
             {
                 "label": labels.delta(d["name"]),
@@ -231,6 +233,31 @@ def task_row(task: Mapping) -> list[str]:
     share = [words.number(task.get(k), decimals=2) for k in ("majority", "frozen")]
     counts = [words.number(task.get(k)) for k in ("classes", "train", "test")]
     return [task["label"], task.get("family", ""), *counts, *share, str(task.get("digest", ""))[:10]]
+
+
+def leaks(tasks: Sequence[Mapping]) -> str:
+    """Return the sentence on held-out texts that also stand in train, task by task, empty where none was counted."""
+    named = []
+    for task in tasks:
+        counted = [(name.replace("_", " "), of) for name, of in (task.get("overlap") or {}).items() if of["folded"]]
+        found = [f"{words.number(of['folded'])} of {words.number(of['texts'])} in {name} ({percent(of['share'])})"
+                 for name, of in counted]  # fmt: skip
+        named += [f"“{task['label']}”, {words.listed(found)}"] if found else []
+    return f"Held-out texts that also stand in train, which training leaves out: {'; '.join(named)}." if named else ""
+
+
+def shared_texts(tasks: Sequence[Mapping]) -> str:
+    """Return the sentence on the largest share of its texts that a seed has in common with another, empty where there is none."""
+    found = []
+    for part, of in PARTS.items():
+        share, label = max(((task.get("shared") or {}).get(part, 0.0), task["label"]) for task in tasks)
+        found += [f"{percent(share)} of the {of} (“{label}”)"] if share else []
+    return f"Seeds of one task share texts with one another: at most {words.listed(found)}." if found else ""
+
+
+def percent(share: float) -> str:
+    """Return a share in percent, to two significant digits."""
+    return f"{words.number(100.0 * share, 2)} %"
 
 
 def plain(value: object) -> str:

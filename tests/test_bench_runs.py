@@ -31,6 +31,7 @@ def test_every_peer_agrees_with_ours(case):
     torch.set_num_threads(1)
     rows = [row for contest in TINY[case]() for row in contend(case, contest, rounds=2)]
     packages = {"mpc.pytorch": "mpc", "PyPose": "pypose", "python-control dlqr": "control"}
+    packages |= {f"cvxpy {name}": name.lower() for name in ("CLARABEL", "OSQP", "SCS")}
     for row in rows:
         absent = row.peer in packages and not peers.installed(packages[row.peer])
         assert row.status == ("not installed" if absent else "measured"), row
@@ -167,7 +168,7 @@ def test_the_command(monkeypatch, capsys):
     assert {row["case"] for row in record["rows"]} == {"identity-riccati"} and record["versions"]["numpy"]
     assert main(["bench", "--case", "reach-map", "--rounds", "2"]) == 0
     assert "batched Gramian loop" in capsys.readouterr().out
-    for wrong in (["bench", "speed"], ["bench", "--case", "nothing"], ["bench", "--rounds", "1"]):
-        assert main(wrong) == 2 and "expected" in capsys.readouterr().err
+    for wrong, said in ((["speed"], "expected"), (["--case", "nothing"], "expected"), (["--rounds", "1"], "--rounds must be")):
+        assert main(["bench", *wrong]) == 2 and said in capsys.readouterr().err
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert main(["bench"]) == 2 and "OMP_NUM_THREADS" in capsys.readouterr().err

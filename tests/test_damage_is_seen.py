@@ -18,7 +18,7 @@ JOBS = [Job(key, f"tuned     {key[0]}", 1.0, {}) for key in KEYS]
 
 
 def settings(key):
-    return {"kind": "tuned", "task": "made/t", "deltas": [["lora", {"kind": "LoRA"}]], "seed": KEYS.index(key)}
+    return {"kind": "tuned", "name": "t", "digest": "d", "deltas": [["lora", {"kind": "LoRA"}]], "seed": KEYS.index(key)}
 
 
 def measured(x):
@@ -46,22 +46,22 @@ def folder(tmp_path):
 
 def publish(folder):
     claim = {"id": "c", "criteria": [], "verdict": "undecided", "title": "t", "why": "too few"}
-    record = {"inputs": "i", "claims": [claim], "study": {"name": "s", "deltas": []}}
+    record = {"inputs": "i", "claims": [claim], "study": {"name": "s", "deltas": [], "tasks": [{"name": "t", "digest": "d"}]}}
     table = [{"task": "t", "seed": 0, "delta": "lora", "x": 1.0}]
     return results.write_verdicts(folder, record, tables={("c", "rows"): table, ("c", "part"): table}, cells=KEYS)
 
 
 def text(change):
-    return lambda path: path.write_text(change(path.read_text()))
+    return lambda path: path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def record(change):
     """Change a cell's record as an editor would, in words that are valid JSON."""
 
     def edit(path):
-        kept = json.loads(path.read_text())
+        kept = json.loads(path.read_text(encoding="utf-8"))
         change(kept)
-        path.write_text(json.dumps(kept))
+        path.write_text(json.dumps(kept), encoding="utf-8")
 
     return edit
 
@@ -124,11 +124,11 @@ def test_a_damaged_cell_is_refused_by_name_and_made_anew(folder, phase, what):
 def test_every_changed_digit_of_a_cell_is_seen(folder):
     store = Store(folder)
     path = store.path("cells", KEYS[0], ".json")
-    whole = path.read_text()
+    whole = path.read_text(encoding="utf-8")
     places = [i for i, letter in enumerate(whole) if letter.isdigit()]
     assert len(places) > 100
     for place in places:
-        path.write_text(whole[:place] + str((int(whole[place]) + 1) % 10) + whole[place + 1 :])
+        path.write_text(whole[:place] + str((int(whole[place]) + 1) % 10) + whole[place + 1 :], encoding="utf-8")
         with pytest.raises(ValueError, match="checksum|no valid JSON"):
             store.read("cells", KEYS[0])
 
@@ -196,7 +196,7 @@ def test_edited_verdicts_and_rows_are_refused_by_every_reader_and_made_anew(fold
     before = (folder / name).read_bytes()
     edit(folder / name)
     readme = tmp_path / "README.md"
-    readme.write_text(f"{reports.BEGIN}\n{reports.END}\n")
+    readme.write_text(f"{reports.BEGIN}\n{reports.END}\n", encoding="utf-8")
     for main, words in (
         (lab.main, ["show", str(folder)]),
         (reports.main, ["table", str(folder)]),
@@ -219,7 +219,7 @@ def test_edited_verdicts_and_rows_are_refused_by_every_reader_and_made_anew(fold
 
 
 def test_tables_of_an_earlier_study_are_no_part_of_this_one(folder):
-    (folder / "rows" / "old.json").write_text('[{"task": "t", "x": 1.0}]')
+    (folder / "rows" / "old.json").write_text('[{"task": "t", "x": 1.0}]', encoding="utf-8")
     assert set(load(folder)["claim"]) == {"c", "training"}
     with pytest.raises(ValueError, match="expected one of c, c.part, got 'old'"):
         rows(folder, "old")

@@ -63,8 +63,8 @@ def test_serial_pooled_and_killed_runs_agree(tmp_path):
     run.wait()
     (cells / ".writing-left-behind").write_text("half a cell", encoding="utf-8")
     damaged = next((tmp_path / "killed" / "cells").glob("*.json"))
-    damaged.write_text(damaged.read_text()[:-40])
-    again = subprocess.run(_command(tmp_path, "killed", 2), cwd=ROOT, check=True, capture_output=True, text=True)
+    damaged.write_text(damaged.read_text(encoding="utf-8")[:-40], encoding="utf-8")
+    again = subprocess.run(_command(tmp_path, "killed", 2), cwd=ROOT, check=True, capture_output=True, encoding="utf-8")
     assert again.stdout.count(f"{damaged} ") == 1
     assert _digests(tmp_path / "serial") == _digests(tmp_path / "killed")
     assert not list((tmp_path / "killed").rglob(".writing-*"))
@@ -78,7 +78,7 @@ def _threads(job: engine.Job) -> float:
 
     scipy.linalg.solve(np.eye(3), np.ones(3))
     counts = {torch.get_num_threads(), *(library["num_threads"] for library in threadpoolctl.threadpool_info())}
-    pathlib.Path(job.settings["out"]).write_text(" ".join(map(str, sorted(counts))))
+    pathlib.Path(job.settings["out"]).write_text(" ".join(map(str, sorted(counts))), encoding="utf-8")
     return 0.0
 
 
@@ -91,7 +91,7 @@ def test_a_cell_has_one_thread_whatever_the_environment_says(tmp_path, monkeypat
         with threadpoolctl.threadpool_limits(3):
             jobs = [engine.Job(str(k), f"cell {k}", 1.0, {"out": str(tmp_path / str(k))}) for k in range(2)]
             engine.run(jobs, _threads, processes=processes, report=lambda line: None)
-            assert {path.read_text() for path in tmp_path.iterdir()} == {"1"}
+            assert {path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {"1"}
             assert torch.get_num_threads() == 3 and all(os.environ[name] == "3" for name in engine.THREADS)
     finally:
         torch.set_num_threads(1)

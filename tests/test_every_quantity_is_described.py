@@ -2,7 +2,9 @@
 
 import ast
 import inspect
+import pathlib
 import textwrap
+import tomllib
 
 import made_results
 import numpy as np
@@ -14,9 +16,10 @@ from validations import dictionary, load, results
 from validations.claims import CLAIMS
 from validations.experiments import tuned
 from validations.frame import IDENTITY, TRAINING
-from validations.quantities import described
+from validations.quantities import ASIDE, described
 from validations.store import Measured, Store
 
+ROOT = pathlib.Path(results.__file__).parent
 KEPT = (*IDENTITY, "delta", "arm", "option", "role", "status", "ports", "end", "family", "place", "draw")  # words and places
 PARTS = ("principal", "found_at_rank", "first", "scaled")  # no columns: share_principal, saved_first and so on are
 
@@ -55,6 +58,19 @@ def test_every_number_of_a_training_is_described():
     assert not [name for name in sorted(scalars - words - arrays) if not described(TRAINING, name)]
 
 
+def test_no_words_are_kept_of_columns_that_are_gone():
+    source = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(ROOT.rglob("*.py"))]
+    said = {node.value for tree in source for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    kept = tomllib.loads((ROOT / "quantities.toml").read_text(encoding="utf-8"))
+    begun, names = kept["beginnings"], {name for claim, known in kept.items() if claim not in ASIDE[1:] for name in known}
+    gone = [
+        name
+        for name in sorted(names - {"like"} - said)  # energy_first may be written as energy_ and first
+        if not any(name.startswith(start) and name.removeprefix(start) in said for start in begun)
+    ]
+    assert not gone
+
+
 def test_the_dictionary_is_a_frame_of_words():
     known = dictionary()
     assert list(known.columns) == ["meaning", "unit"] and known.index.is_unique and len(known) > 200
@@ -68,15 +84,17 @@ def folder(tmp_path):
     """A study of one claim and two trainings."""
     store, keys_ = Store(tmp_path), ("a" * 20, "b" * 20)
     for seed, key in enumerate(keys_):
-        settings = {"kind": "tuned", "task": "some/where/reviews", "deltas": [["lora", {"kind": "LoRA"}]], "seed": seed}
+        settings = {"kind": "tuned", "name": "reviews", "digest": "d", "deltas": [["lora", {"kind": "LoRA"}]], "seed": seed}
         store.write("predicted", key, settings, Measured({"predicted_loss": 0.5 + seed, "size": 64, "bins": ["0.mlp"]}, {}))
         store.write("cells", key, settings, Measured({"loss": 0.25 + seed, "converged": True, "profile": [1.0]}, {}))
     rows = [
-        {"task": "reviews", "delta": "lora", "seed": s, "eta": 0.1, "inside": s == 0, "cosine": 0.5, "damps": True, "r2": None}
+        {"task": "shop/reviews", "delta": "lora", "seed": s, "eta": 0.1, "inside": s == 0}
+        | {"cosine": 0.5, "reached": True, "r2": None}
         for s in range(2)
     ]
     deltas = [{"name": "lora", "size": 64}, {"name": "full", "size": 9}]
-    record = {"claims": [{"id": "control-direction"}], "study": {"deltas": deltas}}
+    tasks = [{"name": "shop/reviews", "digest": "d"}]
+    record = {"claims": [{"id": "control-direction"}], "study": {"deltas": deltas, "tasks": tasks}}
     results.write_verdicts(tmp_path, record, tables={("control-direction", "rows"): rows}, cells=keys_)
     return tmp_path
 
@@ -90,7 +108,7 @@ def test_the_frame_is_tidy_and_typed(folder):
         assert isinstance(kinds[name], pd.CategoricalDtype)
     assert np.isfinite(frame["value"]).all() and {type(v) for v in frame["value"]} == {float}
     assert not frame.duplicated(["claim", "row", "stage", "quantity"]).any()
-    assert set(frame["quantity"]) == {"eta", "cosine", "damps", "predicted_loss", "loss", "size", "converged"}
+    assert set(frame["quantity"]) == {"eta", "cosine", "reached", "predicted_loss", "loss", "size", "converged"}
     assert {"mean", "std", "50%"} <= set(frame[frame["quantity"] == "eta"]["value"].describe().index)
     assert (dictionary(frame)["meaning"] != "not described").all()
 
@@ -98,6 +116,7 @@ def test_the_frame_is_tidy_and_typed(folder):
 def test_loss_per_parameter_and_prediction_against_training_are_one_line_each(folder):
     frame = load(folder)
     wide = frame[frame["claim"] == TRAINING].pivot(index=["task", "delta", "seed"], columns="quantity", values="value")
+    assert set(wide.index.get_level_values("task")) == {"shop/reviews"}  # the study's name, not that of an earlier run's cell
     assert list(wide["loss"] / wide["size"]) == [0.25 / 64, 1.25 / 64]
     assert list(wide["predicted_loss"] - wide["loss"]) == [0.25, 0.25]
     sizes = frame[frame["claim"] == "study"].set_index("delta")["value"]

@@ -221,7 +221,7 @@ def folder(tmp_path):
 
 def rewritten(folder, **settings):
     file = folder / "adapter_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | settings), encoding="utf-8")
     return folder
 
 
@@ -248,7 +248,7 @@ def test_settings_that_disagree_with_the_tensors_are_refused(settings, words, fo
 
 @pytest.mark.parametrize("text", ["[]", "null", "{", "3", '"LORA"', "\x00"])
 def test_a_configuration_that_is_none_is_refused(text, folder):
-    (folder / "adapter_config.json").write_text(text)
+    (folder / "adapter_config.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match="expected a PEFT"):
         import_peft(folder, zoo.backbone_of("bert"))
 

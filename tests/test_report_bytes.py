@@ -14,6 +14,7 @@ from reports import __main__ as command
 from reports import load, render, words
 from reports.document import document
 from reports.figures import gallery
+from tuning.tasks.parts import PARTS
 from validations import read_verdicts
 from validations.results import write_verdicts
 
@@ -34,7 +35,9 @@ def edited(folder, target, change, without=()):
     shutil.copytree(folder, target)
     record = read_verdicts(target)
     tables = {
-        tuple(name.split(".")) if "." in name else (name, "rows"): json.loads((target / "rows" / f"{name}.json").read_text())
+        tuple(name.split(".")) if "." in name else (name, "rows"): json.loads(
+            (target / "rows" / f"{name}.json").read_text(encoding="utf-8")
+        )
         for name in record["tied"]["tables"]
     }
     change(record)
@@ -111,6 +114,37 @@ def test_a_whole_study_renders_and_the_page_speaks_in_words(folder):
     raw = [t["name"] for t in results.study["tasks"]] + ["port-bias", "linear_regime", "early_stop", "gate.limit", "boot_draws"]
     text = [s for key in ("setting", "opening", "groups", "views", "tasks", "deltas", "settings") for s in strings(said[key])]
     assert len(text) > 100 and not [(name, s) for name in raw for s in text if name in s]
+
+
+def test_the_page_says_which_held_out_texts_stand_in_train_and_what_seeds_share(one, tmp_path):
+    """Counted, they are said below the tasks; none, or a record from before they were counted, says nothing."""
+    two = made_results.write(tmp_path / "two", tasks=2, deltas=1, seeds=1, claims=["control-direction"])
+    nothing = {"texts": 300, "exact": 0, "folded": 0, "share": 0.0}
+
+    def counted(record):
+        first, second = record["study"]["tasks"]
+        folded = {"texts": 1200, "exact": 3, "folded": 24, "share": 0.02}
+        first["overlap"] = {"dev": nothing, "test": folded, "test_attractor": {**nothing, "folded": 1, "share": 1 / 300}}
+        second["overlap"] = {"test": nothing}
+        first["shared"] = dict(zip(PARTS, (0.0, 0.5, 0.25), strict=True))
+        second["shared"] = {"train": 0.0, "readout": 1.0, "test": 0.2}
+
+    results = load.read(edited(two, tmp_path / "counted", counted))
+    one_label, other = (task["label"] for task in results.study["tasks"])
+    assert document(results, {})["texts"] == [
+        f"Held-out texts that also stand in train, which training leaves out: “{one_label}”, 24 of 1\u202f200 in test (2 %) "
+        "and 1 of 300 in test attractor (0.33 %).",
+        f"Seeds of one task share texts with one another: at most 100 % of the texts of the readout (“{other}”) and 25 % of the "
+        f"held-out texts (“{one_label}”).",
+    ]
+    assert render.render(results).startswith(b"%PDF")
+
+    def clean(record):
+        for task in record["study"]["tasks"]:
+            task["overlap"], task["shared"] = {"test": nothing}, {"train": 0.0, "readout": 0.0, "test": 0.0}
+
+    assert document(load.read(edited(two, tmp_path / "clean", clean)), {})["texts"] == []
+    assert "overlap" not in load.read(one).study["tasks"][0] and document(load.read(one), {})["texts"] == []
 
 
 def test_the_summary_counts_the_verdicts_and_names_every_prediction_once(folder):

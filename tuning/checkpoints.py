@@ -101,6 +101,10 @@ def load(path: str | Path, backbone: Backbone) -> Checkpoint:
     """
     path = Path(path)
     if path.is_dir():
+        if not (path / "adapter_config.json").is_file():
+            raise ValueError(
+                f"expected a checkpoint file or a PEFT folder at {path}, got a folder without adapter_config.json; check the path"
+            )
         delta, params, readout = import_peft_classifier(path, backbone)
         made = subject(backbone, delta, readout, 0)
         return Checkpoint(made, {name: params[name] for name in made.initial}, {"peft": str(path)})

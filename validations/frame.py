@@ -48,9 +48,10 @@ def _compared(folder: str | pathlib.Path, record: Mapping) -> Iterator[tuple]:
 
 def _trained(folder: str | pathlib.Path, record: Mapping) -> Iterator[tuple]:
     store = Store(pathlib.Path(folder))
+    names = {task["digest"]: task["name"] for task in record["study"]["tasks"]}  # as the rows call them: a kept cell's may be old
     cells = [(key, store.settings(key)) for key in record["tied"]["cells"]]
     for number, (key, settings) in enumerate((key, s) for key, s in cells if s["kind"] == "tuned"):
-        place = {"task": settings["name"], "delta": settings["deltas"][0][0], "seed": settings["seed"]}
+        place = {"task": names[settings["digest"]], "delta": settings["deltas"][0][0], "seed": settings["seed"]}
         for phase, stage in (("predicted", "predicted"), ("cells", "measured")):
             yield from _lines(TRAINING, number, stage, unicode(place), store.read(phase, key).record)
 

@@ -129,7 +129,7 @@ def _frozen(store: Store, found: Sequence[tuple[str, Job]]) -> dict[str, float]:
     for kind, job in found:
         if kind == "tuned" and job.settings["deltas"][0][0] == names[0]:
             accuracy = store.read("predicted", job.key).record["reference_accuracy"]
-            seen.setdefault(job.settings.get("name", job.settings["task"]), []).append(accuracy)
+            seen.setdefault(job.settings["name"], []).append(accuracy)
     return {task: float(np.mean(values)) for task, values in seen.items()}
 
 

@@ -99,7 +99,7 @@ def _protocol_cells(study: Study, kind: str) -> Iterator[tuple[dict, str, str]]:
     experiment, source = KINDS[kind], digest([KINDS[kind].module])
     for name in experiment.protocols:
         for seed in study.parts.get(kind, Part()).seeds or study.seeds:
-            settings = {"kind": kind, "task": name, "protocol": name, "seed": seed, "source": source}
+            settings = {"kind": kind, "task": name, "name": name, "protocol": name, "seed": seed, "source": source}
             yield settings, name, "+".join(experiment.roles)
 
 
@@ -268,7 +268,7 @@ def cells(store: Store, found: Sequence[tuple[str, Job]], claim: Claim) -> list[
         if not claim.deltas or own in claim.deltas:
             made.append(
                 Cell(
-                    job.settings.get("name", job.settings["task"]),
+                    job.settings["name"],
                     own,
                     job.settings["seed"],
                     store.read("predicted", job.key),

@@ -232,6 +232,6 @@ def _packed(arrays: Mapping[str, np.ndarray]) -> bytes:
 def _named(settings: Mapping) -> str:
     """Return a cell in words, from its settings."""
     deltas = "+".join(str(name) for name, *_ in settings.get("deltas", ()))
-    words = [settings.get("kind", "a cell"), settings.get("which", ""), pathlib.Path(str(settings.get("task", ""))).name, deltas]
+    words = [settings.get("kind", "a cell"), settings.get("which", ""), settings.get("name", ""), deltas]
     seed = [f"seed {settings['seed']}"] if "seed" in settings else []
     return "the cell " + ", ".join([str(w) for w in words if w] + seed)
