@@ -35,7 +35,7 @@ def trace(op, *, budget: int = 32, groups: Groups | None = None, control: object
     """An unbiased estimate of tr A from at most `budget` products, with Student's interval; exact if D <= budget.
 
     groups (globs or label -> globs; they must cover all parameters once) fixes the partition whose cross terms
-    cancel. By default it is one of op.names, their last components (A against B) or none, whichever has the
+    cancel. By default it is one of op.shapes' names, their last components (A against B) or none, whichever has the
     least sum_g s_g, s_g = |offdiag A_gg|_F, by a pilot of one or two probes that then serve as sketches.
     Products are shared out in proportion to s_g (Neyman 1934), none below a floor. method is "hutchinson"
     (1989) or "hutch++"; by default a block takes Hutch++ where its sketches, a third of its products, leave so
@@ -243,7 +243,8 @@ def _merge(seen: Mapping[str, Tensor], fine: Mapping[str, Tensor], coarse: Mappi
 
 def _candidates(op, most: int) -> list[dict[str, Tensor]]:
     """Partitions from the finest affordable to none: each tensor, the last components of the names, all."""
-    names, whole = tuple(getattr(op, "names", ())), {"all": torch.arange(op.shape[0])}
+    names = tuple(getattr(op, "shapes", ()))                    # a Tensor's own .names, where torch has them, are of its axes
+    whole = {"all": torch.arange(op.shape[0])}
     last: dict[str, list[str]] = {}
     for name in names:
         last.setdefault(name.rsplit(".", 1)[-1], []).append(name)
@@ -254,7 +255,10 @@ def _candidates(op, most: int) -> list[dict[str, Tensor]]:
 
 def _partition(op, groups: Groups) -> dict[str, Tensor]:
     """The places of each group, which must hold every parameter once."""
-    parts = {label: columns(op.shapes, names) for label, names in group_names(op.names, groups).items()}
+    shapes = getattr(op, "shapes", None)
+    if shapes is None:
+        raise ValueError(f"groups need an operator whose .shapes names its parameters, got {type(op).__name__}; leave groups out")
+    parts = {label: columns(shapes, names) for label, names in group_names(tuple(shapes), groups).items()}
     found, size = torch.cat(list(parts.values())), op.shape[0]
     if len(found) != size or len(found.unique()) != size:
         raise ValueError(f"groups must hold each of the {size} parameters once, got {len(found)} places")

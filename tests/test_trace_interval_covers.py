@@ -120,6 +120,19 @@ def test_low_rank_is_exact(estimate):
     assert found.value == pytest.approx(truth, rel=1e-9) and found.stderr < 1e-9 and found.method == "Hutch++"
 
 
+def test_names_of_axes_are_no_names_of_parameters():
+    """torch up to 2.12 gives every tensor .names, None for each axis; they part nothing, and a matrix has no groups."""
+    matrix = matrix_of(np.linspace(-1, 3, 60))
+    axes = Named(matrix, {})
+    del axes.shapes
+    axes.names = (None, None)
+    for budget in (24, 60):
+        assert trace(axes, budget=budget) == trace(matrix, budget=budget)
+    for op in (axes, matrix):
+        with pytest.raises(ValueError, match="leave groups out"):
+            trace(op, groups=["*"])
+
+
 def test_a_diagonal_and_a_perfect_control_have_no_variance():
     exact = trace(torch.diag(torch.arange(7.0, dtype=torch.float64)), budget=4)
     assert exact.value == 21 and exact.stderr == 0 and exact.method == "Hutchinson"

@@ -19,8 +19,8 @@ class Control:
     z: the control (M,) or, one per example, (N, M). outputs: the linear outputs y0 + G z. value = loss + energy / 2,
     loss: the mean loss (or one per example), energy = z' R z. gradient_norm: |G' costate + R z| at the answer,
     recomputed from z. costate: gradient of the loss at the outputs, with z = -R^-1 G' costate at the optimum.
-    iterations: Newton steps. converged: whether the whitened gradient fell below the tolerance; False where the numbers of
-    float64 end first.
+    iterations: Newton steps. converged: whether the whitened gradient fell below the tolerance, recomputed from z where one
+    control serves all; False where the numbers of float64 end first.
     """
 
     z: np.ndarray
@@ -89,12 +89,13 @@ def ensemble_lq(G, y0, loss, r, *, kernel=None, tolerance=1e-10, max_iterations=
     costate = loss.gradient(outputs) / N
     energy, fit = float(z @ (R * z)), float(loss.value(outputs).mean())
     gradient = np.tensordot(costate, G, 2) + R * z
-    if kernel is not None and converged:
-        start = np.tensordot(loss.gradient(y0) / N, G, 2)
-        if np.sum(gradient**2 / R) > 1e-6 * np.sum(start**2 / R) + 1e-30:
-            raise ValueError("kernel is not G R^-1 G' of this G and r; divide G G' by r, or leave kernel out")
+    start = np.tensordot(loss.gradient(y0) / N, G, 2)
+    if kernel is not None and converged and np.sum(gradient**2 / R) > 1e-6 * np.sum(start**2 / R) + 1e-30:
+        raise ValueError("kernel is not G R^-1 G' of this G and r; divide G G' by r, or leave kernel out")
+    # the dual's own gradient is known to eps |K| |a| only, which does not tell where the kernel has a null space
+    still = np.linalg.norm(gradient / np.sqrt(R)) <= tolerance * max(np.linalg.norm(start / np.sqrt(R)), np.finfo(float).tiny)
     return Control(z, outputs, fit + 0.5 * energy, fit, energy, float(np.linalg.norm(gradient)), iterations,
-                   converged, costate)
+                   bool(converged and still), costate)
 
 
 def _newton_dual(K, y0, loss, E, tolerance, limit):
@@ -214,45 +215,47 @@ def _newton(w, y0, loss, direction, quadratic, tolerance, limit):
     return w, limit, False
 
 
+def _turned(W):
+    """Q (N, M, k) with orthonormal columns and L (N, k, c) with Q L = W (N, M, c), k the less of M and c; Q None for I."""
+    return (None, W) if W.shape[1] <= W.shape[2] else np.linalg.qr(W)
+
+
 def per_example_lq(G, y0, loss, r, *, tolerance=1e-10, max_iterations=200) -> Control:
     """Each example's own best control: u_i minimises l_i(y0_i + G_i u) + 1/2 u' R u.
 
     Shapes as in `ensemble_lq`; every field of the answer gains a leading example axis (z is (N, M)), costate_i is
-    the gradient of l_i, u_i = -R^-1 G_i' costate_i. Newton in the C (softmax: C - 1) output directions of each
-    example, all examples at once, each with its own backtracking. Raises ValueError for shapes that do not fit or r <= 0.
+    the gradient of l_i, u_i = -R^-1 G_i' costate_i. Newton over the whitened control in the row space of G_i, of at most
+    C (softmax: C - 1) numbers, all examples at once, each with its own backtracking. Raises ValueError for shapes that
+    do not fit or r <= 0.
     """
     G, y0, R = problem(G, y0, r)
     N, C, M = G.shape
     E = loss.basis(C)
-    X = E.T @ G
-    K = (X / R) @ np.swapaxes(X, 1, 2)                          # (N, c, c)
-    a, y, phi = np.zeros((N, E.shape[1])), y0.copy(), loss.value(y0)
+    Q, L = _turned(np.swapaxes((E.T @ G) / np.sqrt(R), 1, 2))
+    Lt = np.swapaxes(L, 1, 2)                                   # y = y0 + E L'v
+    v, y, phi = np.zeros(L.shape[:2]), y0.copy(), loss.value(y0)
     first, done, stuck, iterations = None, np.zeros(N, bool), np.zeros(N, bool), 0
     for iterations in range(max_iterations + 1):
-        rho = a - loss.gradient(y) @ E
-        K_rho = np.einsum("nab,nb->na", K, rho)
-        norm = np.sqrt(np.maximum(np.sum(rho * K_rho, -1), 0.0))
+        gradient = np.einsum("nkc,nc->nk", L, loss.gradient(y) @ E) + v
+        norm = np.linalg.norm(gradient, axis=-1)
         first = norm if first is None else first
         done = np.isfinite(norm) & (norm <= tolerance * np.maximum(first, np.finfo(float).tiny))
         if (done | stuck).all() or iterations == max_iterations:
             break
-        S = roots(E.T @ loss.hessian(y) @ E)
-        St = np.swapaxes(S, 1, 2)
-        X, b = St @ K @ S, St @ K_rho[..., None]
+        S = L @ roots(E.T @ loss.hessian(y) @ E)
+        X = S @ np.swapaxes(S, 1, 2)
         try:
-            half = np.linalg.solve(np.eye(S.shape[-1]) + X, b)
+            step = -np.linalg.solve(np.eye(L.shape[1]) + X, gradient[..., None])[..., 0]
         except LinAlgError:
-            half = np.array([_solve_shifted(x, v[:, 0]) for x, v in zip(X, b, strict=True)])[..., None]
-        step = (S @ half)[..., 0] - rho
-        K_step = np.einsum("nab,nb->na", K, step)
-        slope, shift = np.sum(rho * K_step, -1), -K_step @ E.T
-        pull, t, low, high = np.sum(step * K_step, -1), np.ones(N), np.zeros(N), np.ones(N)
+            step = -np.array([_solve_shifted(x, g) for x, g in zip(X, gradient, strict=True)])
+        slope, shift = np.sum(gradient * step, -1), (Lt @ step[..., None])[..., 0] @ E.T
+        pull, t, low, high = np.sum(step**2, -1), np.ones(N), np.zeros(N), np.ones(N)
         searching = ~done & ~stuck & ~(np.abs(slope) <= 1e-11 * np.abs(phi))
         for last in [False] * 60 + [True]:
             if last:                                            # as far as is known to descend
                 t = np.where(searching, low, t)
-            a_new, y_new = a + t[:, None] * step, y + t[:, None] * shift
-            phi_new = loss.value(y_new) - 0.5 * np.sum(a_new * ((y_new - y0) @ E), -1)
+            v_new, y_new = v + t[:, None] * step, y + t[:, None] * shift
+            phi_new = loss.value(y_new) + 0.5 * np.sum(v_new**2, -1)
             end = slope + t * pull + np.sum((loss.gradient(y_new) - loss.gradient(y)) * shift, -1)
             over, under = _judged(t, slope, end, phi, phi_new)
             searching &= over | under
@@ -262,9 +265,9 @@ def per_example_lq(G, y0, loss, r, *, tolerance=1e-10, max_iterations=200) -> Co
             t = np.where(searching, 0.5 * (low + high), t)
         move = ~done & ~stuck & (t > 0.0) & np.isfinite(phi_new)
         stuck = ~done & ~move
-        a, y, phi = (np.where(move.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-                     for new, old in ((a_new, a), (y_new, y), (phi_new, phi)))
-    z = -np.einsum("nc,ncm->nm", a @ E.T, G) / R
+        v, y, phi = (np.where(move.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+                     for new, old in ((v_new, v), (y_new, y), (phi_new, phi)))
+    z = (v if Q is None else np.einsum("nmk,nk->nm", Q, v)) / np.sqrt(R)
     outputs = y0 + np.einsum("ncm,nm->nc", G, z)
     costate = loss.gradient(outputs)
     fit, energy = loss.value(outputs), np.einsum("nm,m,nm->n", z, R, z)
