@@ -5,8 +5,9 @@ from functools import partial
 import numpy as np
 
 from ..controls.disturbance import disturbance_setting
+from ..statistics import Columns
 from ..verdict import Criterion
-from .claim import CONVERGED, REGIME, Assumption, Cell, Claim, Comparison, error, lead, mean
+from .claim import CONVERGED, REGIME, Assumption, Cell, Claim, Comparison, error, mean
 from .plants import own, swapped
 
 FOLLOWS = Assumption(
@@ -56,6 +57,11 @@ def _fold(ratio: float) -> float:
     return 100.0 if ratio <= 0 else min(max(ratio, 1.0 / ratio), 100.0)
 
 
+def _over_blind(columns: Columns) -> float:
+    """Return the mean log ratio of the adapter's factor to the one by which the open loop's price is off."""
+    return float(np.mean(np.log(columns["adapter_off"] / columns["blind_off"])))
+
+
 CLAIM = Claim(
     id="noise-response",
     nature="consistency",
@@ -77,7 +83,7 @@ CLAIM = Claim(
         Criterion("prefix", "factor by which the price is off, prefix", error("prefix_off"), (-np.inf, 1.25), (-np.inf, 1.25)),
         Criterion("adapter", "factor by which the price is off, adapter", error("adapter_off"), (-np.inf, 1.25), (-np.inf, 1.25)),
         Criterion(
-            "lead", "factor off below the open loop's, adapter", lead("adapter_off", "blind_off", less=True), (0.0, np.inf), (-0.1, np.inf)
+            "lead", "log of the factor off over the open loop's, adapter", _over_blind, (-np.inf, 0.0), (-np.inf, float(np.log(1.1)))
         ),
     ),
     rivals=(
@@ -94,8 +100,8 @@ CLAIM = Claim(
     ),
     assumptions=(CONVERGED, FOLLOWS),
     rule="Supported when the observed price lies within a factor of 1.25 of the predicted one on average, for the prefix and for "
-    "the adapter, and the closed loop's price is closer than the open loop's; refuted when a factor is larger or the open loop's "
-    "price is closer by 0.1.",
+    "the adapter, and the closed loop's price is closer than the open loop's in the mean log of the factors; refuted when a factor is "
+    "larger or the open loop's price is closer by a factor of 1.1.",
     reason="The first-order effect of noise averages out, so the second order must be right by itself; the linear model has no "
     "curvature of its own, and a network whose normalisations shrink under noise would miss the band. Noise levels come from "
     "the frozen network, and so does the regime: what a tuned network does at a level does not drop it.",

@@ -24,7 +24,7 @@ from .network import (
     tensor,
 )
 
-PORTS = (8, 8, 7, 6, 3, 2, 2, 2)  # of a subspace's controls, by system
+PORTS = (8, 8, 8, 8, 1, 1, 1, 1)  # of a subspace's controls, by system
 
 
 def bias_setting(system: int, seed: int, *, contrast: float = 1.0, readout: float = 1.0, gates: float = 0.4) -> Setting:
@@ -40,7 +40,7 @@ def bias_setting(system: int, seed: int, *, contrast: float = 1.0, readout: floa
 
 
 def subspace_setting(system: int, seed: int) -> Setting:
-    """Return controls at 8 to 2 ports, by system, so that the dimensions differ by one or two octaves between partners."""
+    """Return controls at 8 ports or at 1, by system, so that dimensions differ by two to three octaves between partners."""
     ports = port_keys()[-PORTS[system] :]
     plant = make_plant(system, "bias", {f"{port}.bias": (WIDTH,) for port in ports})
     dimensions = [round(len(ports) * WIDTH * share) for share in (0.06, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)]

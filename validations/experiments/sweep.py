@@ -164,11 +164,11 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
     """Return every run of the sweep, the rates chosen, the threshold dimension of each score with its interval, and the
     dimensions of the trained delta's posterior and features.
 
-    Options: dimensions, rates (the first step's length over the linearised optimum's), steps, batch, seeds. Every rate is run
-    with the first seed; the others run the chosen ones. For accuracy that is the rate with the best accuracy on the
-    validation half (ties: the lower loss there), for the share of the gain the one with the lowest objective; `edges` names
-    the dimensions at which a rate beyond the grid could have been better. Full-size runs choose theirs alike. A run that
-    ceased to be finite scores as the start does.
+    Options: dimensions, rates (the first step's length over the linearised optimum's), steps, batch, seeds, part (texts in a
+    batch of the chains). Every rate is run with the first seed; the others run the chosen ones. For accuracy that is the rate
+    with the best accuracy on the validation half (ties: the lower loss there), for the share of the gain the one with the
+    lowest objective; `edges` names the dimensions at which a rate beyond the grid could have been better. Full-size runs
+    choose theirs alike. A run that ceased to be finite scores as the start does.
     """
     subject, before = headed(setting.subjects["delta"]), predicted.record
     size = sum(p.numel() for p in subject.initial.values())
@@ -298,7 +298,7 @@ def _coefficient(setting: Setting, subject, params: Params) -> dict:
     found = local_learning_coefficient(
         losses if folded else subject.loss,
         params,
-        [_rows(setting.train, part) for part in torch.arange(n).chunk(max(1, n // PART))],
+        [_rows(setting.train, part) for part in torch.arange(n).chunk(max(1, n // int(setting.options.get("part", PART))))],
         step=STABLE / (nbeta * (1 + LOCAL) * curvature),
         gamma=nbeta * LOCAL * curvature,
         chains=CHAINS,
