@@ -1,4 +1,4 @@
-# Every target sets up what it needs. Settings: STUDY, DATA, BACKBONE, CLAIM, OUT, PROCESSES, PROBE, TASK, DELTA, CHECKPOINT, FIGURE, JSON, BENCH, CASE,
+# Every target sets up what it needs. Settings: STUDY, DATA, BACKBONE, CLAIM, SEEDS, OUT, PROCESSES, PROBE, TASK, DELTA, CHECKPOINT, FIGURE, JSON, BENCH, CASE,
 # TEXT, TEXT_B, LABEL (columns of your data, where their names do not say it), SHIFT.
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -32,9 +32,9 @@ report: setup ## run the quick study (resumes) and write build/report.pdf
 	@$(BIN)/python -m validations run --study $(STUDY) --out $(OUT) --processes $(PROCESSES)
 	@$(BIN)/python -m reports build $(OUT) --out $(PDF)
 
-validate: setup ## run a study: STUDY=quick|control|curvature|dimension|symbolic|minilm|files|FILE.toml [DATA=folder] [BACKBONE=name] [CLAIM=id] [OUT=folder] [TEXT=column LABEL=column]
+validate: setup ## run a study: STUDY=quick|control|curvature|dimension|symbolic|minilm|files|FILE.toml [DATA=folder] [BACKBONE=name] [CLAIM=id] [SEEDS=n] [OUT=folder] [TEXT=column LABEL=column]
 	@$(BIN)/python -m validations run --study $(STUDY) --out $(OUT) --processes $(PROCESSES) \
-	  $(foreach d,$(DATA),--data $(d)) $(if $(BACKBONE),--backbone $(BACKBONE)) $(foreach c,$(CLAIM),--claim $(c)) $(COLUMNS)
+	  $(foreach d,$(DATA),--data $(d)) $(if $(BACKBONE),--backbone $(BACKBONE)) $(foreach c,$(CLAIM),--claim $(c)) $(if $(SEEDS),--seeds $(SEEDS)) $(COLUMNS)
 	@$(BIN)/python -m reports build $(OUT) --out $(OUT)/report.pdf
 
 test: setup ## run the tests: [SHIFT=n] under other seeds
