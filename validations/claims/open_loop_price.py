@@ -57,8 +57,8 @@ CLAIM = Claim(
     reason="A slope of 1 with a factor-of-two band is the usual standard for a prediction without a fitted constant; the band "
     "replaces the weaker wish that the interval contain 1.",
     change="More tasks with different prices; a prefix that acts as feedback through its gate, which would lower the price.",
-    good=partial(own, "loop", loop_setting, seeds=2),
-    bad=partial(swapped, "loop", loop_setting, seeds=2),
-    good_is="gated linear plants with linear adapters, whose labels depend on the state to different degrees",
+    good=partial(own, "loop", loop_setting),
+    bad=partial(swapped, "loop", loop_setting),
+    good_is="gated linear plants with linear adapters, whose readouts differ in size",
     bad_is="the price predicted for another plant",
 )

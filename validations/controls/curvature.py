@@ -12,7 +12,7 @@ from .network import LATENT, WIDTH, Plant, States, tensor
 
 CLASSES = (3, 4, 4, 5, 6, 6, 7, 8)
 FEATURES = (8, 12, 12, 14, 15, 15, 15, 15)
-PRICES = (0.6, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)
+PRICES = (0.3, 0.35, 0.4, 0.4, 0.35, 0.35, 0.5, 0.45)
 EXAMPLES, HALF, PORT = 96, WIDTH // 2, "0.attention"
 COMMON = 0.3  # what all classes share, in units of what differs from class to class
 NOISE = 0.1
@@ -83,8 +83,8 @@ def bent_setting(system: int, seed: int) -> Setting:
 
 def _uneven(system: int, kind: str, shapes: Mapping[str, tuple[int, ...]]) -> Plant:
     """Return one port on an identity network with an orthonormal readout; down-projections start at seeded noise."""
-    rng = np.random.default_rng([47, system])
-    readout = np.linalg.qr(rng.standard_normal((WIDTH, CLASSES[system])))[0].T
+    rng = np.random.default_rng([61, system])
+    readout = _readout(system)
     initial = {
         f"{PORT}.{name}": tensor(rng.standard_normal(shape) / np.sqrt(WIDTH)) if name == "down" else tensor(np.zeros(shape))
         for name, shape in shapes.items()
@@ -92,12 +92,18 @@ def _uneven(system: int, kind: str, shapes: Mapping[str, tuple[int, ...]]) -> Pl
     return Plant(tensor(np.eye(WIDTH)[None]), tensor(readout), tensor(np.ones((1, WIDTH))), kind, initial)
 
 
+def _readout(system: int) -> np.ndarray:
+    return np.linalg.qr(np.random.default_rng([47, system]).standard_normal((WIDTH, CLASSES[system])))[0].T
+
+
 def _tilted(system: int, seed: int, split: int) -> States:
-    """Return examples in nearly one state, with class shares in the proportions 1 : 2 : ... : C."""
+    """Return examples in nearly one state, to which all logits are nearly equal, with class shares of 1 : 2 : ... : C."""
     rng = np.random.default_rng([53, system, seed, split])
     weight = np.arange(1.0, CLASSES[system] + 1)
     labels = rng.choice(CLASSES[system], size=EXAMPLES, p=weight / weight.sum())
-    centre = np.random.default_rng([59, system]).standard_normal(WIDTH)
+    centre, readout = np.random.default_rng([59, system]).standard_normal(WIDTH), _readout(system)
+    centre -= readout.T @ (readout @ centre)
+    centre *= np.sqrt(WIDTH) / np.linalg.norm(centre)
     states = centre + NOISE * rng.standard_normal((EXAMPLES, WIDTH))
     return _states(states, 1.0 + NOISE * rng.standard_normal((EXAMPLES, WIDTH)), labels)
 

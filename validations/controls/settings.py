@@ -47,27 +47,22 @@ def subspace_setting(system: int, seed: int) -> Setting:
     return plant_setting(system, seed, {"delta": plant}, 0.03, {"dimensions": dimensions})
 
 
-def loop_setting(system: int, seed: int, gates: float = 0.4, network: int | None = None) -> Setting:
+def loop_setting(system: int, seed: int, gates: float = 0.3, network: int | None = None) -> Setting:
     """Return bias, prefix and adapter on the attention ports of a system; here a prefix is a bias.
 
-    Without `network` every system is the first one's network with a readout of another size, so that the losses, and with
-    them the price of open loop, differ between systems.
+    Without `network` every system is the first one's network, on the last one's kind of states and labels, with a readout of
+    another size, so that the losses, and with them the price of open loop, grow with the system's number; 512 are held out.
     """
     ports = port_keys("attention")
-    size, network = (READOUTS[system], 0) if network is None else (1.0, network)
+    own = network is not None
+    size, drawn, network = (1.0, (system, seed), network) if own else (READOUTS[system], (SYSTEMS - 1, SYSTEMS * seed + system), 0)
     shapes = {"down": (LATENT, WIDTH), "up": (WIDTH, LATENT), "bias": (WIDTH,)}
     bias = make_plant(network, "bias", {f"{port}.bias": (WIDTH,) for port in ports})
     adapter = make_plant(network, "adapter", {f"{p}.{n}": s for p in ports for n, s in shapes.items()}, seed)
     bias, adapter = (replace(p, C=size * p.C, strength=torch.ones_like(p.strength)) for p in (bias, adapter))
-    return plant_setting(
-        system,
-        seed,
-        {"bias": bias, "prefix": bias, "adapter": adapter},
-        0.03,
-        {"bottleneck": LATENT},
-        gates,
-        tolerance=1e-3,
-    )
+    subjects = {"bias": bias, "prefix": bias, "adapter": adapter}
+    setting = plant_setting(*drawn, subjects, 0.03, {"bottleneck": LATENT}, gates, tolerance=1e-3)
+    return setting if own else replace(setting, test=draw(*drawn, 1, 512, gates))
 
 
 def law_setting(system: int, seed: int) -> Setting:
