@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from validations.claims import CLAIMS, named
-from validations.publish import judge
+from validations.judge import judge
 from validations.run import control_experiments
 from validations.verdict import Criterion, decide, over_the_suite, word
 
