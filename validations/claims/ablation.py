@@ -89,7 +89,7 @@ _claim: Callable[..., Claim] = partial(
     reason="No constant is fitted, so the slope must be near one. The size of a control is a strong rival, since two ports cost more than "
     "one whatever the theory; the trained control's size is known only after training and is let in all the same.",
     good=partial(own, "ablation", ablation_setting),
-    bad=partial(swapped, "ablation", ablation_setting),
+    bad=partial(swapped, "ablation", partial(ablation_setting, pull=0.8)),
     good_is="affine plants in which half of the ports can stand in for each other",
     bad_is="the increases predicted for another plant",
 )

@@ -157,7 +157,7 @@ FOUND = Claim(
     "delta's numbers multiply each other.",
     good=partial(own, "families", spread_setting),
     bad=partial(swapped, "families", spread_setting),
-    good_is="gated linear plants, on which the linearisation is exact",
+    good_is="gated plants with a slight bend, on which the linearisation is nearly exact",
     bad_is="the prediction made for another plant, of which more or fewer components matter",
     **_COMMON,
 )

@@ -18,7 +18,7 @@ from .network import BLOCKS, CLASSES, LATENT, SYSTEMS, States, port_keys, tensor
 
 WIDTH, SHARED = 6, 4  # numbers in a port's control; ports with the same map
 GAINS = (1.0, 1.0, 3.0, 10.0, 30.0)  # squared, of a shared port and of the others; the last is the inverse of the penalty
-PULLS = (1.3, 0.55, 0.49, 0.45, 0.42)  # how much of the label each map explains, in logits
+PULLS = (0.55, 0.49, 0.45, 0.42)  # how much of the label each map but the shared one explains, in logits
 SCALES = (1.6, 1.65, 1.7, 1.75, 1.8, 1.85, 1.9, 2.0)  # of the labels' dependence on the states, by system
 
 
@@ -41,11 +41,12 @@ class Redundant:
         return batch.tokens[:, 0] @ torch.tensordot(pushes, self.maps[at], 1).T
 
 
-def ablation_setting(system: int, seed: int) -> Setting:
+def ablation_setting(system: int, seed: int, *, pull: float = 1.3) -> Setting:
     """Return a system's plant with labels that its maps explain: 192 examples to train on, 64 held out.
 
     A system and its partner (0 and 7, 1 and 6 ...) have the same maps at exchanged ports: where one is redundant the other
-    is not.
+    is not. pull: how much of the label the shared map explains; the less, the more each of the other ports matters beside one
+    of those that share it.
     """
     mirrored = SYSTEMS - 1 - system
     rng = np.random.default_rng([23, min(system, mirrored)])
@@ -55,7 +56,7 @@ def ablation_setting(system: int, seed: int) -> Setting:
     maps = np.einsum("ca,kaf->kcf", axes, frame.reshape(-1, contrasts, features))
     role = rng.permutation(ports)
     kind = np.maximum((role if system < mirrored else ports - 1 - role) - SHARED + 1, 0)
-    truth = SCALES[system] * np.einsum("k,kcf->cf", PULLS, maps)
+    truth = SCALES[system] * np.einsum("k,kcf->cf", (pull, *PULLS), maps)
 
     def draw(split: int, size: int) -> States:
         noise = np.random.default_rng([29, system, seed, split])

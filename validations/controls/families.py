@@ -1,22 +1,28 @@
 """Plants for subspaces of a delta's numbers: few or many of them that matter, in one layer alone or alike in every one."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
 
 from ..experiments import Setting
+from .curvature import Bent
 from .network import BLOCKS, CLASSES, WIDTH, Plant, States, draw, make_plant, plant_setting, port_keys, tensor
 
 DECAY = (0.7, 0.75, 0.8, 0.9, 6.0, 7.0, 7.5, 8.0)  # components over which a control's strength falls by a factor e, by system
+BENDS = (7e-5, 0.002, 0.0012, 0.022, 0.004, 0.021, 0.003, 0.021)  # of the control's cube, which departs from linear theory alike
 WIDE = 64  # enough components that the layers of a random subspace come out alike
 
 
 def spread_setting(system: int, seed: int) -> Setting:
-    """Return one control per port whose components weaken fast or slowly, by system: of as many numbers fewer or more matter."""
+    """Return one control per port whose components weaken fast or slowly, by system: of as many numbers fewer or more matter.
+
+    Controls enter with a slight bend, by which linear theory is off by a tenth of an octave, and not by rounding alone.
+    """
     strength = np.exp(-np.arange(WIDTH) / DECAY[system])
     plant = make_plant(system, "bias", {f"{port}.bias": (WIDTH,) for port in port_keys()})
-    subjects = {"delta": replace(plant, strength=tensor(np.tile(strength, (2 * BLOCKS, 1))))}
+    plant = replace(plant, strength=tensor(np.tile(strength, (2 * BLOCKS, 1))))
+    subjects = {"delta": Bent(**{f.name: getattr(plant, f.name) for f in fields(plant)}, bend=(0.0, BENDS[system]))}
     subspaces = {"dimensions": [2, 8, 20, 48], "near": [8, 20], "shares": [0.3, 0.6, 0.9], "draws": 1}
     setting = plant_setting(system, seed, subjects, 0.03, {"arms": ["random", "turned"], **subspaces}, tolerance=1e-2)
     return replace(setting, train=draw(system, seed, 0, 64, 0.4), test=draw(system, seed, 1, 32, 0.4))

@@ -55,7 +55,8 @@ def loop_setting(system: int, seed: int, gates: float = 0.3, network: int | None
     """
     ports = port_keys("attention")
     own = network is not None
-    size, drawn, network = (1.0, (system, seed), network) if own else (READOUTS[system], (SYSTEMS - 1, SYSTEMS * seed + system), 0)
+    size, network = (1.0, network) if own else (READOUTS[system], 0)
+    drawn = (system, seed) if own else (SYSTEMS - 1, SYSTEMS * seed + system)
     shapes = {"down": (LATENT, WIDTH), "up": (WIDTH, LATENT), "bias": (WIDTH,)}
     bias = make_plant(network, "bias", {f"{port}.bias": (WIDTH,) for port in ports})
     adapter = make_plant(network, "adapter", {f"{p}.{n}": s for p in ports for n, s in shapes.items()}, seed)
