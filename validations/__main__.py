@@ -101,7 +101,7 @@ def _table(record: dict) -> str:
     for claim in record["claims"]:
         for one in claim["verdicts"]:
             first, several = one["criteria"][0] if one["criteria"] else None, len(claim["verdicts"]) > 1
-            title = f"{claim['title']} [{one['delta']}]" if several else claim["title"]
+            title = f"{claim['title']} ({one['label']})" if several else claim["title"]
             lines.append(f"{one['verdict']:<15} {title:<76} {_written(first) if first else one['why']}")
     return "\n".join(lines)
 
