@@ -32,13 +32,19 @@ def copies(X, of, size, seed=1):
 @pytest.mark.parametrize("size", [1e-12, 1e-9, 1e-6])
 @pytest.mark.parametrize("share", [1, 30, 300])
 def test_the_dimension_is_that_of_the_sample_without_copies(name, size, share):
-    """One pair, a tenth and all of the points in pairs: the same points stay, so the same number comes out."""
+    """One pair, a tenth and all of the points in pairs: the same points stay, so the same number comes out.
+
+    A copy is told by the points beyond it, a thousand times as far or more: one with another point nearer than that may stay.
+    """
     for d in (2, 3, 8):
         X = uniform(d)
+        apart = np.linalg.norm(X[:, None] - X[None], axis=-1) + np.diag(np.full(len(X), np.inf))
+        untold = int(np.sum(apart.min(1)[:share] < 2e3 * size))
         alone, twice = ESTIMATORS[name](X), ESTIMATORS[name](copies(X, np.arange(share), size))
         assert alone.status == twice.status == "ok" and alone.dropped == 0 and alone.method == ""
-        assert twice.value == alone.value and twice.n == alone.n
-        assert twice.dropped == share and twice.method == f"{share} near duplicates left out"
+        assert share - untold <= twice.dropped <= share and twice.n - alone.n == share - twice.dropped
+        if untold == 0:
+            assert twice.value == alone.value and twice.method == f"{share} near duplicates left out"
 
 
 def test_groups_and_copies_of_copies():

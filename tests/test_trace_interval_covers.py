@@ -78,13 +78,13 @@ def test_intervals_cover_on_a_lora_and_the_choice_pays(lora):
     assert misses in MISSES and HONEST[0] < error / spread < HONEST[1]
     assert plain / spread > 2                       # stated for all of a LoRA; 30 products on 8192 numbers
     assert max(e.products for e in found) <= 48
-    parts = found[0].parts
-    assert set(parts) == {"*.A", "*.B"} and "sign flips of 2 groups" in found[0].method
-    np.testing.assert_allclose(sum(p.value for p in parts.values()), found[0].value)
-    for label in parts:
+    apart = [f for f in found if "sign flips of 2 groups" in f.method]   # a draw may choose otherwise
+    assert len(apart) > 0.9 * SEEDS and all(set(f.parts) == {"*.A", "*.B"} for f in apart)
+    np.testing.assert_allclose(sum(p.value for p in apart[0].parts.values()), apart[0].value)
+    for label in apart[0].parts:
         rows = torch.cat([torch.full((math.prod(s),), k.endswith(label[1:])) for k, s in op.shapes.items()])
-        each = np.array([f.parts[label].value for f in found])
-        assert abs(each.mean() - float(op.matrix.diagonal()[rows].sum())) < 6 * each.std() / SEEDS**0.5
+        each = np.array([f.parts[label].value for f in apart])
+        assert abs(each.mean() - float(op.matrix.diagonal()[rows].sum())) < 6 * each.std() / len(each) ** 0.5
 
 
 def test_one_module_gains_tenfold():
