@@ -34,12 +34,13 @@ def copies(X, of, size, seed=1):
 def test_the_dimension_is_that_of_the_sample_without_copies(name, size, share):
     """One pair, a tenth and all of the points in pairs: the same points stay, so the same number comes out.
 
-    A copy is told by the points beyond it, a thousand times as far or more: one with another point nearer than that may stay.
+    A copy is told by the points beyond it: a thousand times as far or more, and so far that not one in 1e6 clouds of as many
+    points has such a pair by chance. One with another point nearer than that may stay.
     """
     for d in (2, 3, 8):
         X = uniform(d)
         apart = np.linalg.norm(X[:, None] - X[None], axis=-1) + np.diag(np.full(len(X), np.inf))
-        untold = int(np.sum(apart.min(1)[:share] < 2e3 * size))
+        untold = int(np.sum(apart.min(1)[:share] < 2 * max(1e3, (len(X) / 1e-6) ** (1 / d)) * size))
         alone, twice = ESTIMATORS[name](X), ESTIMATORS[name](copies(X, np.arange(share), size))
         assert alone.status == twice.status == "ok" and alone.dropped == 0 and alone.method == ""
         assert share - untold <= twice.dropped <= share and twice.n - alone.n == share - twice.dropped
