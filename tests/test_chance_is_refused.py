@@ -78,8 +78,11 @@ def test_one_percent_of_one_row_under_any_seed(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_same_without_chance_is_taken(dtype):
-    for measure in measures(network(lambda x: dropout(x, 0.0), dtype)).values():
+    plain, still = (measures(network(noise, dtype)) for noise in (lambda x: x, lambda x: dropout(x, 0.0)))
+    for name, measure in still.items():
         measure()
+    for name in ("hessian", "gauss_newton", "fisher"):
+        assert torch.equal(still[name]().dense(), plain[name]().dense()), name
 
 
 @pytest.mark.parametrize("moves", [random.random, np.random.rand, lambda: torch.rand(())], ids=["python", "numpy", "torch"])
@@ -119,9 +122,11 @@ def test_a_function_that_seeds_itself_is_no_chance():
         torch.manual_seed(3)
         return torch.tanh(b["x"] * dropout(torch.ones(len(b["x"]), WIDTH), 0.5) @ p["w"])
 
-    for name in ("hessian", "gauss_newton", "learning"):
-        measures(seeded)[name]()
-        measures(reset)[name]()
+    for outputs in (seeded, reset):
+        measures(outputs)["learning"]()
+        for name in ("hessian", "gauss_newton"):
+            first, again = (measures(outputs)[name]().dense() for _ in range(2))
+            assert first.abs().max() > 0 and torch.equal(first, again), name
 
 
 def test_training_mode_without_dropout_is_taken():
