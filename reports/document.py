@@ -104,7 +104,8 @@ def error_rates(calibration: Mapping | None, figure: Mapping | None) -> dict | N
         ]
         for line in calibration["lines"]
     ]
-    return {"figure": figure, "lines": lines, "worlds": words.number(calibration["worlds"])}
+    design = {k: words.count(calibration[k], noun) for k, noun in (("claims", "claim"), ("deltas", "delta"), ("seeds", "seed"))}
+    return {"figure": figure, "lines": lines, "worlds": words.number(calibration["worlds"]), **design}
 
 
 def about(study: Mapping) -> str:

@@ -89,9 +89,9 @@ def gallery(results: Results) -> dict[str, Shown]:
             first = next(iter(tables))
             caption = which.caption.replace("{n}", counted(tables[first], labels))
             shown[claim["id"]] = Shown(figure, caption, which.alt, tuple(Results.file(claim["id"], part) for part in tables))
-    if results.record.get("calibration"):
-        figure = figures_errors.errors(results.record["calibration"])
-        shown["errors"] = Shown(figure, figures_errors.CAPTION, figures_errors.ALT, ("verdicts.json",))
+    if calibration := results.record.get("calibration"):
+        figure = figures_errors.errors(calibration)
+        shown["errors"] = Shown(figure, figures_errors.caption(calibration), figures_errors.ALT, ("verdicts.json",))
     return shown
 
 

@@ -10,14 +10,19 @@ from . import style
 from .style import FAINT, INK, Mark
 
 LOOKS = {0.0: Mark("#0072B2", "o", "-"), 1.0: Mark("#D55E00", "s", (0, (5, 1.5))), 2.0: Mark("#009E73", "D", (0, (1, 1)))}
-CAPTION = (
+_CAPTION = (
     "Error rates of verdicts on planted worlds, by number of tasks. (a) Share of nominal 95 % intervals that hold the truth; "
     "the ground reaches from 0.93 to 0.975. (b) Share of single verdicts that are wrong on one side, before Holm's method, "
-    "where the truth lies on a bar (hollow: errors, which are skewed); the lines are the nominal "
-    "0.025 and the limit 0.035. (c) Share of true claims that are supported after Holm's method, where the effect lies three "
-    "standard deviations above the bar. Colours are the standard deviation between tasks over that between seeds of a task."
+    "where the truth lies on a bar (hollow: errors, which are skewed); the lines are the nominal {nominal} and the limit "
+    "{limit}. (c) Share of true claims that are supported after Holm's method, where the effect lies three standard deviations "
+    "above the bar. Colours are the standard deviation between tasks over that between seeds of a task."
 )
-ALT = "Three panels over the number of tasks: coverage near 0.95, wrong verdicts below 0.035, power rising with tasks."
+ALT = "Three panels over the number of tasks: coverage of intervals, share of wrong verdicts, and power, which rises with tasks."
+
+
+def caption(calibration: Mapping) -> str:
+    """Return the figure's caption with the levels that its lines stand at."""
+    return _CAPTION.format(nominal=calibration["nominal"], limit=calibration["limit"])
 
 
 def errors(calibration: Mapping) -> Figure:
@@ -32,7 +37,7 @@ def errors(calibration: Mapping) -> Figure:
         left, middle, right = figure.subplots(1, 3)
         left.axhspan(0.93, 0.975, color=FAINT, alpha=0.35, lw=0)
         left.axhline(0.95, color=INK, lw=0.7)
-        middle.axhline(0.025, color=INK, lw=0.7)
+        middle.axhline(calibration["nominal"], color=INK, lw=0.7)
         middle.axhline(calibration["limit"], color=INK, lw=0.7, ls=(0, (4, 2)))
         for shift, (spread, look) in enumerate(LOOKS.items()):
             for own, face in ((~skewed, look.color), (skewed, "none")):

@@ -75,3 +75,11 @@ def test_both_natures_of_claims_exist_and_are_told():
     natures = {claim.id: claim.nature for claim in CLAIMS}
     assert set(natures.values()) == {"consistency", "prediction"}
     assert natures["linearised-optimum"] == "consistency" and natures["lq-feedback"] == "prediction"
+
+
+def test_a_delta_whose_cells_give_no_row_is_not_forgotten():
+    evidence = planted({"bias": 1.0, "prefix": 1.0})
+    silent = replace(evidence, rows=tuple(row for row in evidence.rows if row["delta"] == "bias"))
+    verdicts = verdicts_of([silent])
+    assert verdicts["tunable-ports", "prefix"].word == "not applicable" and verdicts["tunable-ports", "bias"].word == "supported"
+    assert list(replace(evidence, cells=(Cell("task 0", "sites", 0, BARE, BARE),)).by_delta()) == ["bias", "prefix"]

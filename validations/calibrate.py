@@ -14,7 +14,7 @@ from .claims.claim import Cell, Claim, Comparison, error, mean
 from .judge import Evidence, alone
 from .sources import digest
 from .store import Measured
-from .verdict import Criterion, over_the_suite
+from .verdict import LEVEL, Criterion, over_the_suite
 
 FILE = pathlib.Path(__file__).with_name("calibration.json")
 TASKS, SPREADS, SEEDS = (5, 6, 8, 12, 18), (0.0, 1.0, 2.0), 3
@@ -152,7 +152,8 @@ def calibrate(worlds: int = WORLDS, *, processes: int = 1) -> dict:
     places = [(tasks, spread, effect) for tasks in TASKS for spread in SPREADS for effect in range(len(EFFECTS))]
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         rows = list(pool.map(partial(_one, worlds=worlds), places))
-    return {"digest": digest([__name__]), "worlds": worlds, "limit": LIMIT, "rows": rows}
+    design = {"worlds": worlds, "claims": CLAIMS, "deltas": DELTAS, "seeds": SEEDS, "limit": LIMIT, "nominal": LEVEL}
+    return design | {"digest": digest([__name__]), "rows": rows}
 
 
 def shipped() -> dict | None:

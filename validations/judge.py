@@ -58,8 +58,10 @@ class Evidence:
         return cls(claim, tuple(cells), tuple(row for cell in cells for row in claim.rows(cell)))
 
     def by_delta(self) -> dict[str, "Evidence"]:
-        """Return the evidence of each delta: its rows, and its own cells where cells are of one delta."""
-        names = list(dict.fromkeys(row["delta"] for row in self.rows)) or [""]
+        """Return the evidence of each delta: its rows, and its own cells where cells are of one delta; it may have no row."""
+        names, celled = (list(dict.fromkeys(found)) for found in ([r["delta"] for r in self.rows], [c.delta for c in self.cells]))
+        if not names or set(names) & set(celled):
+            names = list(dict.fromkeys([*names, *celled])) or [""]
         own = {name: tuple(cell for cell in self.cells if cell.delta == name) for name in names}
         return {
             name: Evidence(self.claim, own[name] or self.cells, tuple(row for row in self.rows if row["delta"] == name))

@@ -19,6 +19,7 @@ from .setting import (
     departure,
     linearise,
     logits,
+    own_rng,
     penalty,
     steered_loss,
 )
@@ -67,7 +68,7 @@ def predict(setting: Setting) -> Measured:
     sets = _sets(setting, subject.ports)
     at = _positions(subject, sets)
     found = ablation(lin.G, best.outputs, lin.loss, r, best.z, at)
-    rng = np.random.default_rng([setting.seed, 106])
+    rng = own_rng(setting, 106)
     shuffled = [lin.optimum(r, kernel=kernel, labels=rng.permutation(lin.labels)) for _ in range(PERMUTATIONS)]
     null = [ablation(lin.G, best.outputs, lin.loss, r, other.z, at) for other in shuffled]
     slope = np.einsum("ncm,nc->m", lin.G, lin.loss.gradient(lin.y0)) / len(lin.y0)

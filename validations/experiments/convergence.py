@@ -8,7 +8,7 @@ from tuning.training import flatten, unflatten
 
 from ..store import Measured
 from .multiplets import half_curvature
-from .setting import Experiment, Linear, Params, Setting, cost, cross_entropy, l2, linearise, penalty, train
+from .setting import Experiment, Linear, Params, Setting, cost, cross_entropy, l2, linearise, own_rng, penalty, train
 
 RATE = 0.25  # step size times the largest Gauss-Newton curvature: stable where the Hessian's is up to eight times that
 SHARE = 0.9  # of the decrease that the penalised optimum allows
@@ -64,7 +64,7 @@ def predict(setting: Setting) -> Measured:
         r = penalty(setting, lin, subject.outputs, origin)
         curvatures, gradient, square = energies(lin)
         rate = RATE / (curvatures[0] + r)
-        permuted = np.random.default_rng([setting.seed, 137]).permutation(lin.labels)
+        permuted = own_rng(setting, 137).permutation(lin.labels)
         other = energies(Linear(lin.G, lin.y0, permuted, lin.names, lin.shapes))[1]
         rows.append(
             {

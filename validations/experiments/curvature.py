@@ -9,20 +9,7 @@ from probes.curvature import Operator, hessian
 from probes.spectrum import top_eigenpairs
 
 from ..store import Measured
-from .setting import (
-    Experiment,
-    Linear,
-    Params,
-    Setting,
-    cost,
-    departure,
-    l2,
-    linearise,
-    logits,
-    penalty,
-    shifted,
-    train,
-)
+from .setting import Experiment, Linear, Params, Setting, cost, departure, l2, linearise, logits, own_rng, penalty, shifted, train
 
 LEADING = 16  # eigenvalues among which the gap is looked for, whatever the number of classes
 FLOOR = 1e-4  # eigenvalues below this share of the largest count as zero in the gap rule
@@ -101,7 +88,7 @@ def residual(setting: Setting, params: Params, slope: np.ndarray) -> Operator:
 
 def probes(setting: Setting, size: int) -> np.ndarray:
     """Return the random signs (M, 12) that a cell's Frobenius norms are estimated with, the same before and after training."""
-    return np.random.default_rng([setting.seed, 105]).choice([-1.0, 1.0], size=(size, PROBES))
+    return own_rng(setting, 105).choice([-1.0, 1.0], size=(size, PROBES))
 
 
 def apply(operator: Operator, columns: np.ndarray) -> np.ndarray:
@@ -151,7 +138,7 @@ def predict(setting: Setting) -> Measured:
     control = lin.optimum(r)
     count, x = lin.y0.shape[1] - 1, factor(lin.G, lin.y0)
     between, within = class_means(lin.G, lin.y0, lin.labels)
-    rng = np.random.default_rng([setting.seed, 106])
+    rng = own_rng(setting, 106)
     lengths = np.linalg.norm(x, axis=1, keepdims=True)
     gaussian = [outliers(spectrum(lengths * _unit(rng.standard_normal(x.shape)))) for _ in range(DRAWS)]
     permuted = [directions(class_means(lin.G, lin.y0, rng.permutation(lin.labels))[0], count) for _ in range(PERMUTATIONS)]

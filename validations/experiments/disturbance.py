@@ -12,7 +12,7 @@ from theory.loss import CrossEntropy
 from tuning.training import fit
 
 from ..store import Measured
-from .setting import Experiment, Linear, Params, Setting, cost, cross_entropy, linearise, logits, off, penalty, train
+from .setting import Experiment, Linear, Params, Setting, cost, cross_entropy, linearise, logits, off, own_rng, penalty, train
 
 GATE = 0.3                  # disturbances are scaled to this median eta on the training text, or to less:
 SHIFT = 1.0                 # root mean square shift of the class contrasts under noise, in logits
@@ -42,7 +42,7 @@ def predict(setting: Setting) -> Measured:
     expected = test.y0 + test.G @ lin.optimum(r).z
     contrasts = lin.loss.basis(lin.y0.shape[1])
     _, gains, worst = np.linalg.svd(contrasts.T @ lin.G, full_matrices=False)
-    noise = np.random.default_rng([setting.seed, 106]).standard_normal(worst[:, 0].shape)
+    noise = own_rng(setting, 106).standard_normal(worst[:, 0].shape)
     level = _level(setting, subject, ports, lin, noise, SHIFT / float(np.sqrt(np.mean(np.sum(gains**2, axis=1)))))
     radius = _level(setting, subject, ports, lin, worst[:, 0], ATTACK / float(np.median(gains[:, 0])))
     response = contrasts.T @ test.G
@@ -51,7 +51,7 @@ def predict(setting: Setting) -> Measured:
     curvature = contrasts.T @ test.loss.hessian(test.y0) @ contrasts
     scaled = np.swapaxes(root(curvature), 1, 2) @ response
     stacked = np.linalg.svd(response.reshape(-1, response.shape[-1]), full_matrices=False)[2][:RANK]
-    quiet = np.random.default_rng([setting.seed, 110]).standard_normal(direction[:, 0].shape)
+    quiet = own_rng(setting, 110).standard_normal(direction[:, 0].shape)
     etas = [_departure(subject, ports, test, s * radius * direction[:, 0], setting.test) for s in SCALES]
     return Measured(
         {
@@ -201,7 +201,7 @@ def _noise(setting: Setting, predicted: Measured, name: str, params: Params) -> 
 
     lin = linearise(outputs, _origin(subject, ports), setting.test)
     contrasts, quiet = lin.loss.basis(lin.y0.shape[1]), lin.loss.value(lin.y0)
-    rng = np.random.default_rng([setting.seed, 107])
+    rng = own_rng(setting, 107)
     order = rng.permutation(len(lin.labels))
     draws = rng.standard_normal((int(setting.options.get("draws", 6)), len(lin.labels), lin.G.shape[-1]))
     first = np.arange(draws.shape[-1]) < subject.width
@@ -263,7 +263,7 @@ def _first(batch, count: int):
 
 def _random(setting: Setting, subject, count: int, size: int) -> Tensor:
     """Return seeded random starts: the ascent is not told the predicted directions."""
-    return torch.as_tensor(np.random.default_rng([setting.seed, 108]).standard_normal((count, size)), dtype=subject.dtype)
+    return torch.as_tensor(own_rng(setting, 108).standard_normal((count, size)), dtype=subject.dtype)
 
 
 def _attacks(setting: Setting, predicted: Measured, trained: dict[str, Params]) -> list[dict]:
@@ -275,7 +275,7 @@ def _attacks(setting: Setting, predicted: Measured, trained: dict[str, Params]) 
     batch, count = _first(setting.test, count), len(response)
     loss = CrossEntropy(batch.labels.cpu().numpy())
     basis = loss.basis(response.shape[1] + 1)
-    rng = np.random.default_rng([setting.seed, 109])
+    rng = own_rng(setting, 109)
     order = rng.permutation(count)
     random = rng.standard_normal((DRAWS, count, len(a["stacked"])))
     random = np.abs(np.einsum("pnk,nk->pn", random, direction @ a["stacked"].T)) / np.linalg.norm(random, axis=2)

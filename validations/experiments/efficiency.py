@@ -6,7 +6,7 @@ from theory.kernel import gradient_rival
 from tuning.training import fit, flatten
 
 from ..store import Measured
-from .setting import Experiment, Setting, cost, departure, l2, linearise, logits, penalty, shifted, steered_loss, train
+from .setting import Experiment, Setting, cost, departure, l2, linearise, logits, own_rng, penalty, shifted, steered_loss, train
 from .sites import at_rest
 
 DECAYS = tuple(float(x) for x in 10.0 ** np.arange(0.0, 1.6, 0.5))
@@ -49,7 +49,7 @@ def predict(setting: Setting) -> Measured:
     r, kernel = penalty(setting, lin, subject.steered, origin), lin.kernel()
     controls = [lin.optimum(decay * r, kernel=kernel) for decay in DECAYS]
     flat = lin.G.reshape(-1, lin.G.shape[-1])
-    random = np.random.default_rng([setting.seed, 111]).standard_normal((RANDOM, len(flat))) @ flat
+    random = own_rng(setting, 111).standard_normal((RANDOM, len(flat))) @ flat
     gradient = gradient_rival(lin.G, lin.y0, lin.loss, r).z
     moved = logits(subject.steered, shifted(origin, controls[0].z), setting.test)
     return Measured(

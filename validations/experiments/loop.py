@@ -19,6 +19,7 @@ from .setting import (
     linearise,
     logits,
     off,
+    own_rng,
     penalty,
     steered_loss,
     train,
@@ -183,7 +184,7 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
     with torch.no_grad():
         rolled = adapter.rollout(trained["adapter"], setting.test)
     a = predicted.arrays
-    rng = np.random.default_rng([setting.seed, 103])
+    rng = own_rng(setting, 103)
     own, lq, step, rotated = [], [], [], []
     for port in ports:
         basis = a[f"basis.{port}"]

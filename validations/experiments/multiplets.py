@@ -12,7 +12,7 @@ from probes.spectrum import top_eigenpairs
 from theory.ensemble import roots
 
 from ..store import Measured
-from .setting import Experiment, Linear, Setting, cost, cross_entropy, l2, linearise, logits, train
+from .setting import Experiment, Linear, Setting, cost, cross_entropy, l2, linearise, logits, own_rng, train
 
 OWN = 2  # modules, the last ones, whose own block is looked at as well
 ENDS = 2  # multiplets compared at either end
@@ -121,7 +121,7 @@ def predict(setting: Setting) -> Measured:
     free = {f"{name}.B": origin[f"{name}.B"] for name in names}
     lin = linearise(lambda b, batch: subject.outputs({**origin, **b}, batch), free, setting.train)
     start = StartHessian(weight_gradients(subject, names, setting.train), rank, torch.from_numpy(half_curvature(lin)))
-    order = np.random.default_rng([setting.seed, 131]).permutation(len(lin.labels))
+    order = own_rng(setting, 131).permutation(len(lin.labels))
     permuted = setting.train._replace(labels=setting.train.labels[torch.as_tensor(order)])
     null = replace(start, gradients=weight_gradients(subject, names, permuted))
     uncut = ends(start, k)

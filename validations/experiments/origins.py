@@ -24,6 +24,7 @@ from .setting import (
     l2,
     linearise,
     logits,
+    own_rng,
     own_seed,
     shifted,
     train,
@@ -64,12 +65,12 @@ def arms(setting: Setting) -> dict[str, Arm]:
     own = setting.subjects["delta"]
     given = {name: setting.subjects[name] for name in NETWORKS if name in setting.subjects}
     others = given or {
-        "shuffled": replace(own, backbone=own.shuffled(setting.seed).backbone),
-        "fresh": replace(own, backbone=fresh(own.backbone, setting.seed)),
+        "shuffled": replace(own, backbone=own.shuffled(own_seed(setting, 173)).backbone),
+        "fresh": replace(own, backbone=fresh(own.backbone, own_seed(setting, 179))),
     }
     made = {}
     for name, network in {"true": own, **dict.fromkeys(LABELS, own), **others}.items():
-        text, held = (_permuted(batch, name, setting.seed) for batch in (setting.train, setting.test))
+        text, held = (_permuted(batch, name, setting) for batch in (setting.train, setting.test))
         made[name] = Arm(network if given else _headed(network, held), text)
     return made
 
@@ -86,10 +87,10 @@ def _headed(of: Subject, held: Any) -> Subject:
     return subject(of.backbone, of.delta, fit_readout(of.backbone, held, of.readout.classes, C=HEAD), of.seed)
 
 
-def _permuted(batch: Any, name: str, seed: int) -> Any:
+def _permuted(batch: Any, name: str, setting: Setting) -> Any:
     if name not in LABELS:
         return batch
-    order = np.random.default_rng([seed, 149, LABELS.index(name), len(batch.labels)]).permutation(len(batch.labels))
+    order = own_rng(setting, 149, LABELS.index(name), len(batch.labels)).permutation(len(batch.labels))
     return batch._replace(labels=batch.labels[torch.as_tensor(order)])
 
 

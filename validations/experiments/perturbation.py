@@ -13,7 +13,7 @@ from tuning.deltas import Adapter, Combined
 
 from ..store import Measured
 from .laws import Law, Manifold, around, healing_law, installed, tokens
-from .setting import Experiment, Params, Setting, cost, cross_entropy, l2, linearise, logits, penalty, train
+from .setting import Experiment, Params, Setting, cost, cross_entropy, l2, linearise, logits, own_rng, penalty, train
 
 STEPS = 8  # of projected gradient ascent
 SIZES = tuple(0.0125 * 2.0**k for k in range(8))  # of an attack, over the root mean squared norm of its place's states
@@ -204,7 +204,7 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
 
     share, c = min(((s, k) for s in SHARES for k in COSTS), key=lambda pair: trial(*pair))
     bases = _bases(found, share)
-    rng = np.random.default_rng([setting.seed, 112])
+    rng = own_rng(setting, 112)
     laws = {
         "none": None,
         "healing": healing_law(found, bases, c),

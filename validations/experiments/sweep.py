@@ -152,7 +152,7 @@ def predict(setting: Setting) -> Measured:
 
 def _halves(setting: Setting) -> tuple:
     """Return the held-out text in two: where rates are chosen, and where the curve is read."""
-    order = torch.as_tensor(np.random.default_rng([setting.seed, 107]).permutation(len(setting.test.labels)))
+    order = torch.as_tensor(own_rng(setting, 107).permutation(len(setting.test.labels)))
     return tuple(_rows(setting.test, rows) for rows in order.chunk(2))
 
 
@@ -244,7 +244,7 @@ def _runs(setting: Setting, before: dict, subject, grid: list, rates: list[float
         steps=int(setting.options.get("steps", STEPS)),
         penalty=before["r"],
         batch=int(setting.options.get("batch", BATCH)),
-        seeds=[1000 * setting.seed + s for _, s, _ in cells],
+        seeds=[own_seed(setting, 191, s) for _, s, _ in cells],
         held=held,
         logits=None if isinstance(subject, Subject) else torch.func.vmap(subject.outputs),
     )
@@ -306,7 +306,7 @@ def _coefficient(setting: Setting, subject, params: Params) -> dict:
         burn=BURN,
         route="leading" if folded else "loop",
         stationary=True,
-        seed=setting.seed,
+        seed=own_seed(setting, 193),
     )
     value = found.value if math.isfinite(found.value) else None
     chains = {"chains": list(found.chain_values), "rhat": found.rhat if value else None}

@@ -41,6 +41,7 @@ from .setting import (
     l2,
     linearise,
     logits,
+    own_rng,
     penalty,
     shifted,
     steered_loss,
@@ -198,7 +199,7 @@ def predict(setting: Setting) -> Measured:
     readers = {p: _readers(states[p], mask, width) for p in ports}
     law = with_law(subject, ports)
     own, outputs, start = _response(law, readers, setting.train)
-    rng = np.random.default_rng([setting.seed, 111])
+    rng = own_rng(setting, 111)
     shared, control = lin.optimum(r), own.optimum(r)
     held_out = _response(law, readers, setting.test)[0]
     moved = logits(outputs, shifted(start, control.z), setting.test)

@@ -20,6 +20,8 @@ from .setting import (
     l2,
     linearise,
     logits,
+    own_rng,
+    own_seed,
     penalty,
     shifted,
     steered_loss,
@@ -75,10 +77,10 @@ def predict(setting: Setting) -> Measured:
     pairs = [(other.subjects["bias"], other.train) for other in setting.others]
     theirs = [linearise(other.steered, origin, batch) for other, batch in pairs]
     spanned = directions(theirs)
-    shuffled = directions([linearise(other.shuffled(setting.seed).steered, origin, batch) for other, batch in pairs])
+    shuffled = directions([linearise(other.shuffled(own_seed(setting, 181)).steered, origin, batch) for other, batch in pairs])
     unlabelled = directions([linearise(other.steered, origin, setting.train) for other, _ in pairs])
     gradients = np.einsum("ncm,nc->nm", lin.G, lin.loss.gradient(lin.y0))
-    rng = np.random.default_rng([setting.seed, 121])
+    rng = own_rng(setting, 121)
     turns = [np.linalg.qr(rng.standard_normal((spanned.shape[1], k)))[0] for _ in range(DRAWS)]
     random = np.stack([spanned @ turn for turn in turns])
     start = cross_entropy(lin.y0, lin.labels)

@@ -17,6 +17,7 @@ from .setting import (
     l2,
     linearise,
     logits,
+    own_rng,
     penalty,
     shifted,
     train,
@@ -65,7 +66,7 @@ def predict(setting: Setting) -> Measured:
     r = penalty(setting, lin, subject.outputs, subject.initial)
     control = lin.optimum(r, kernel=kernel)
     step = gradient_rival(lin.G, lin.y0, lin.loss, r).z
-    rng = np.random.default_rng([setting.seed, 101])
+    rng = own_rng(setting, 101)
     permuted = np.stack([lin.optimum(r, kernel=kernel, labels=rng.permutation(lin.labels)).z for _ in range(PERMUTATIONS)])
     flat = lin.G.reshape(-1, lin.G.shape[-1])
     random = rng.standard_normal((PERMUTATIONS, len(flat))) @ flat
@@ -115,7 +116,7 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
     z_hat = a["z"]
     labels, index = bins(tuple(origin), tuple(tuple(p.shape) for p in origin.values()))
     trained = shares(z, index)
-    rng = np.random.default_rng([setting.seed, 102])
+    rng = own_rng(setting, 102)
     orders = [_shuffled_blocks(labels, np.asarray(predicted.record["profile"]), rng) for _ in range(64)]
     target = setting.test.labels.cpu().numpy()
     record = {
