@@ -33,21 +33,43 @@ INSTRUMENTS = {
 
 EIGENVALUE = "nats per squared unit"
 UNITS = {
-    "eigenvalues and traces": "nats per squared unit of the delta", "negative mass": "share of the block's eigenvalues",
-    "a ± b": "b is a standard error", "[a, b]": "a 95 % interval", "neither": "exact", "~": "not converged",
+    "eigenvalues and traces": "nats per squared unit of the delta",
+    "negative mass": "share of the block's eigenvalues",
+    "a ± b": "b is a standard error",
+    "[a, b]": "a 95 % interval",
+    "neither": "exact",
+    "~": "not converged",
 }
-HEADS = {                                       # the printed columns of a curvature table
-    "place": "place", "size": "D", "largest": "largest", "smallest": "smallest", "trace": "trace",
-    "gauss_newton_trace": "GN trace", "effective_dimension": "eff. dim.", "negative_mass": "negative mass",
-    "route": "route", "products": "products",
+HEADS = {  # the printed columns of a curvature table
+    "place": "place",
+    "size": "D",
+    "largest": "largest",
+    "smallest": "smallest",
+    "trace": "trace",
+    "gauss_newton_trace": "GN trace",
+    "effective_dimension": "eff. dim.",
+    "negative_mass": "negative mass",
+    "route": "route",
+    "products": "products",
 }
 SHOWN = ("two_nn", "mle", "gride 8", "local_pca", "participation_ratio", "effective_rank")  # of a layer, in the table
-LEVELS = ("all", "delta", "layer", "block")     # the rows of a curvature table; delta: parts of a combination
-LEAST = {                                       # what the numbers of a request must be at least
-    "examples": 1, "readout": 1, "length": 1, "seed": 0, "threads": 1, "top": 1, "probes": 1, "steps": 1, "budget": 1,
-    "dense": 0, "neighbours": 3, "runs": 2, "penalty": 0,
+LEVELS = ("all", "delta", "layer", "block")  # the rows of a curvature table; delta: parts of a combination
+LEAST = {  # what the numbers of a request must be at least
+    "examples": 1,
+    "readout": 1,
+    "length": 1,
+    "seed": 0,
+    "threads": 1,
+    "top": 1,
+    "probes": 1,
+    "steps": 1,
+    "budget": 1,
+    "dense": 0,
+    "neighbours": 3,
+    "runs": 2,
+    "penalty": 0,
 }
-POINTS = 20                                     # examples that the dimensions of a representation need
+POINTS = 20  # examples that the dimensions of a representation need
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,8 +86,12 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--checkpoint", help="measure at what tuning train --out saved, or a PEFT folder with its classifier")
         count = 32 if name == "curvature" else 128
         verb.add_argument("--examples", type=int, help=f"training examples (default {count}, or what the head leaves)")
-        verb.add_argument("--readout", type=int, default=600,
-                          help="other training examples, which fit the frozen head (default 600, at most half)")
+        verb.add_argument(
+            "--readout",
+            type=int,
+            default=600,
+            help="other training examples, which fit the frozen head (default 600, at most half)",
+        )
         verb.set_defaults(most=count)
         verb.add_argument("--length", type=int, default=64, help="longest text, in tokens (default 64)")
         verb.add_argument("--seed", type=int, default=0)
@@ -74,22 +100,39 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--double", action="store_true", help="compute in float64")
         verb.add_argument("--json", action="store_true", help="print one JSON object")
         if name == "curvature":
-            verb.add_argument("--at", choices=("initial", "checkpoint"),
-                              help="where to measure: the checkpoint's initial or saved point (default saved)")
-            verb.add_argument("--by", nargs="+", default=LEVELS, choices=LEVELS, metavar="LEVEL",
-                              help=f"rows: any of {', '.join(LEVELS)} (default every one)")
-            verb.add_argument("--ridge", type=float, default=1e-3,
-                              help="r of the effective dimension, an L2 weight (default 1e-3)")
-            verb.add_argument("--dense", type=int, metavar="D",
-                              help="diagonalise blocks of up to D numbers (default where that takes fewer products)")
+            verb.add_argument(
+                "--at",
+                choices=("initial", "checkpoint"),
+                help="where to measure: the checkpoint's initial or saved point (default saved)",
+            )
+            verb.add_argument(
+                "--by",
+                nargs="+",
+                default=LEVELS,
+                choices=LEVELS,
+                metavar="LEVEL",
+                help=f"rows: any of {', '.join(LEVELS)} (default every one)",
+            )
+            verb.add_argument(
+                "--ridge", type=float, default=1e-3, help="r of the effective dimension, an L2 weight (default 1e-3)"
+            )
+            verb.add_argument(
+                "--dense",
+                type=int,
+                metavar="D",
+                help="diagonalise blocks of up to D numbers (default where that takes fewer products)",
+            )
             verb.add_argument("--probes", type=int, default=4, help="random vectors per density (default 4)")
             verb.add_argument("--steps", type=int, default=16, help="Lanczos steps per density (default 16)")
             verb.add_argument("--budget", type=int, default=32, help="products per trace (default 32)")
             verb.add_argument("--out", metavar="FILE.json", help="write everything measured")
             verb.add_argument("--figure", metavar="FILE", help="draw it, .svg, .pdf or .png")
         if name == "representation":
-            verb.add_argument("--at", choices=("initial", "checkpoint"),
-                              help="where to measure: the checkpoint's initial or saved point (default both)")
+            verb.add_argument(
+                "--at",
+                choices=("initial", "checkpoint"),
+                help="where to measure: the checkpoint's initial or saved point (default both)",
+            )
             verb.add_argument("--neighbours", type=int, default=20, help="neighbours of the likelihood (default 20)")
             verb.add_argument("--out", metavar="FILE.json", help="write everything measured")
             verb.add_argument("--figure", metavar="FILE", help="draw it, .svg, .pdf or .png")
@@ -101,12 +144,17 @@ def _parser() -> argparse.ArgumentParser:
             verb.add_argument("--penalty", type=float, default=1e-3, help="L2 weight (default 1e-3)")
             verb.add_argument("--kind", default="sorf", help="sorf, dense, onehot or sparse (default sorf)")
         if name == "controllability":
-            verb.add_argument("--by", default="port", choices=("port", "layer", "head", "token"),
-                              help="places: parts of the delta, or the slots of a signal per token (default port)")
+            verb.add_argument(
+                "--by",
+                default="port",
+                choices=("port", "layer", "head", "token"),
+                help="places: parts of the delta, or the slots of a signal per token (default port)",
+            )
             verb.add_argument("--against", nargs="+", default=[], metavar="DELTA", help="more deltas to compare")
             verb.add_argument("--margin", type=float, default=1.0, help="target lead of the label (default 1)")
-            verb.add_argument("--ridge", type=float, default=0.01,
-                              help="price 1/ridge of a squared miss against control energy (default 0.01)")
+            verb.add_argument(
+                "--ridge", type=float, default=0.01, help="price 1/ridge of a squared miss against control energy (default 0.01)"
+            )
             verb.add_argument("--figure", metavar="FILE", help="draw the singular values by delta, .svg or .png")
     return parser
 
@@ -123,8 +171,10 @@ class _Setting:
     def header(self) -> dict:
         """What was measured."""
         return {
-            "backbone": self.subject.backbone.name, "delta": self.subject.delta.name,
-            "size": self.subject.size, "examples": sum(len(b.labels) for b in self.batches),
+            "backbone": self.subject.backbone.name,
+            "delta": self.subject.delta.name,
+            "size": self.subject.size,
+            "examples": sum(len(b.labels) for b in self.batches),
             "dtype": str(self.subject.dtype).removeprefix("torch."),
         }
 
@@ -150,7 +200,7 @@ def _setting(options: argparse.Namespace, least: int = 1) -> _Setting:
 
 
 def _parts(batch: backbones.Batch, size: int = 64) -> list[backbones.Batch]:
-    return [backbones.Batch(*(x[i:i + size] for x in batch)) for i in range(0, len(batch.labels), size)]
+    return [backbones.Batch(*(x[i : i + size] for x in batch)) for i in range(0, len(batch.labels), size)]
 
 
 def _places(names: Sequence[str]) -> dict[str, list[str]]:
@@ -172,7 +222,7 @@ def _controllability(options: argparse.Namespace) -> dict:
         raise ValueError("--by token measures signals of the frozen model; leave out --against and --checkpoint")
     against = {text: parse(text) for text in options.against}
     s = _setting(options)
-    outputs, point = (_token_signals(s) if options.by == "token" else (s.subject.outputs, s.point))
+    outputs, point = _token_signals(s) if options.by == "token" else (s.subject.outputs, s.point)
     g = probes.response(outputs, point, s.batches)
     labels = torch.cat([b.labels for b in s.batches])
     shift = probes.margin_shift(g.outputs, labels, options.margin)
@@ -188,18 +238,23 @@ def _controllability(options: argparse.Namespace) -> dict:
         rows.append(dataclasses.asdict(probes.reachability(name, part, shift, ridge=options.ridge)) | {"eta": eta})
     found = s.header() | ({"delta": "token signals", "size": g.shape[2]} if options.by == "token" else {})
     found |= {
-        "shape": list(g.shape), "route": g.route, "status": whole.status,
-        "singular_values": whole.values[:options.top].tolist(), "participation_ratio": whole.participation_ratio,
-        "share": {k: part.share for k, part in whole.places.items()}, "by": options.by, "margin": options.margin,
-        "ridge": options.ridge, "places": rows,
+        "shape": list(g.shape),
+        "route": g.route,
+        "status": whole.status,
+        "singular_values": whole.values[: options.top].tolist(),
+        "participation_ratio": whole.participation_ratio,
+        "share": {k: part.share for k, part in whole.places.items()},
+        "by": options.by,
+        "margin": options.margin,
+        "ridge": options.ridge,
+        "places": rows,
     }
     responses = {found["delta"] if options.by == "token" or options.checkpoint else options.delta: g}
     for text, delta in against.items():
         other = subject(s.subject.backbone, delta, s.subject.readout, options.seed)
         responses[text] = probes.response(other.outputs, other.initial, s.batches)
     if options.against:
-        table = probes.reach_table(
-            responses, lambda y: probes.margin_shift(y, labels, options.margin), ridge=options.ridge)
+        table = probes.reach_table(responses, lambda y: probes.margin_shift(y, labels, options.margin), ridge=options.ridge)
         found["deltas"] = [dataclasses.asdict(row) for row in table]
     if options.figure:
         _draw({name: probes.output_gramian(r) for name, r in responses.items()}, options.figure)
@@ -232,7 +287,7 @@ def _reach_places(s: _Setting, g: probes.Response, by: str) -> dict:
         words = {0: "first", length - 1: "last"}
         axes = {name: (0, length) for name in g.names}
         return probes.axis_places(g.shapes, axes, lambda i: words.get(i, "content"))
-    heads = s.subject.backbone.key_value_heads          # where queries share keys, a head is the whole group
+    heads = s.subject.backbone.key_value_heads  # where queries share keys, a head is the whole group
     axes = {}
     for name, shape in g.shapes.items():
         last = tuple(name.split(".")[-2:])
@@ -254,7 +309,7 @@ def _draw(gramians: Mapping[str, probes.OutputGramian], path: str) -> None:
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.subplots()
         for name, found in gramians.items():
-            axes.loglog(np.arange(1, found.rank + 1), found.values[:found.rank].cpu().numpy(), label=name)
+            axes.loglog(np.arange(1, found.rank + 1), found.values[: found.rank].cpu().numpy(), label=name)
         axes.set(xlabel="output direction", ylabel="reach per root of control energy")
         axes.legend(frameon=False)
         figure.savefig(path, metadata={"Date": None} if path.endswith(".svg") else {"Software": None})
@@ -275,16 +330,31 @@ def _curvature(options: argparse.Namespace) -> dict:
     top = probes.top_eigenpairs(op, min(options.top, op.shape[0]), seed=options.seed)
     flat = probes.gauss_newton_spectrum(s.subject.outputs, criterion, s.point, s.batches)
     found = probes.summaries(
-        op, {label: names for label, (_, names) in groups.items()}, params=s.point, batches=s.batches,
-        outputs=s.subject.outputs, criterion=criterion, ridge=options.ridge, probes=options.probes,
-        steps=options.steps, budget=options.budget, dense=options.dense, seed=options.seed)
+        op,
+        {label: names for label, (_, names) in groups.items()},
+        params=s.point,
+        batches=s.batches,
+        outputs=s.subject.outputs,
+        criterion=criterion,
+        ridge=options.ridge,
+        probes=options.probes,
+        steps=options.steps,
+        budget=options.budget,
+        dense=options.dense,
+        seed=options.seed,
+    )
     of = {level: [row for row in found if groups[row.name][0] == level] for level in LEVELS}
     whole = max(found, key=lambda row: row.size)
     curve = drawing.density_curve(whole)
     result = s.header() | {
-        "at": (options.at or "checkpoint") if options.checkpoint else "initial", "ridge": options.ridge,
-        "units": UNITS, "hessian": top.values.tolist(), "residuals": top.residuals.tolist(), "status": top.status,
-        "gauss_newton": flat.values[:options.top].tolist(), "gauss_newton_rank": flat.rank,
+        "at": (options.at or "checkpoint") if options.checkpoint else "initial",
+        "ridge": options.ridge,
+        "units": UNITS,
+        "hessian": top.values.tolist(),
+        "residuals": top.residuals.tolist(),
+        "status": top.status,
+        "gauss_newton": flat.values[: options.top].tolist(),
+        "gauss_newton_rank": flat.rank,
         "products": top.products + sum(row.products for row in found),
         "blocks": [tables.block_row(groups[row.name][0], row) for row in found],
     }
@@ -343,7 +413,7 @@ def _dimension(options: argparse.Namespace) -> dict:
     wanted = tables.dimension_list(options.dimensions)
     s = _setting(options)
     shapes = {k: v.shape for k, v in s.point.items()}
-    for d in wanted[:1] + wanted[-1:]:                  # refused before anything is trained
+    for d in wanted[:1] + wanted[-1:]:  # refused before anything is trained
         if not 1 <= d <= s.subject.size:
             raise ValueError(f"dimension must lie between 1 and the delta's {s.subject.size} numbers, got {d}")
     probes.random_subspace(shapes, wanted[0], kind=options.kind, seed=options.seed, dtype=s.subject.dtype)
@@ -355,14 +425,18 @@ def _dimension(options: argparse.Namespace) -> dict:
         return sum(hits) / len(s.test.labels)
 
     full, floor = [], score(s.point)
-    for run in range(options.runs):                     # first: without a gain there is no share of it to reach
+    for run in range(options.runs):  # first: without a gain there is no share of it to reach
         fresh = s.subject.delta.initial(s.subject.backbone, options.seed + 1 + run)
         full.append(score(fit(objective, {**s.point, **fresh}, **budget).params))
     result = s.header() | {"full": full, "floor": floor}
     if np.mean(full) <= floor:
         said = f"all {s.subject.size} numbers reach a mean test accuracy of {np.mean(full):.4g}, the frozen model has {floor:.4g}"
         return result | {
-            "dimensions": [], "scores": [], "value": math.nan, "interval": [0.0, math.inf], "status": "no gain",
+            "dimensions": [],
+            "scores": [],
+            "value": math.nan,
+            "interval": [0.0, math.inf],
+            "status": "no gain",
             "warning": f"{said}: no gain, of which a dimension could reach a share; give more --examples or --steps",
         }
     tried, scores = [], []
@@ -382,12 +456,18 @@ def _dimension(options: argparse.Namespace) -> dict:
     if picture:
         seeds = list(range(options.runs)) * (len(tried) // options.runs)
         figure = drawing_dimension.dimension_figure(
-            found, tried, scores, seeds=seeds, baseline=full, chance=floor, score="test accuracy")
+            found, tried, scores, seeds=seeds, baseline=full, chance=floor, score="test accuracy"
+        )
         printing.write(picture, drawing.file_bytes(figure, picture.suffix[1:]))
     return result | {
-        "dimensions": tried, "scores": scores, "value": found.value,
-        "interval": list(found.interval), "isotonic": found.isotonic, "not_reached": found.not_reached,
-        "status": found.status, "warning": found.warning,
+        "dimensions": tried,
+        "scores": scores,
+        "value": found.value,
+        "interval": list(found.interval),
+        "isotonic": found.isotonic,
+        "not_reached": found.not_reached,
+        "status": found.status,
+        "warning": found.warning,
     }
 
 
@@ -399,8 +479,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0 on success, 2 with one sentence on standard error for a bad request."""
     options = _parser().parse_args(arguments)
     verbs = {
-        "list": _list, "response": _response, "curvature": _curvature, "controllability": _controllability,
-        "representation": _representation, "dimension": _dimension,
+        "list": _list,
+        "response": _response,
+        "curvature": _curvature,
+        "controllability": _controllability,
+        "representation": _representation,
+        "dimension": _dimension,
     }
     try:
         bounded(options, LEAST, above={"ridge": 0, "margin": 0})

@@ -39,8 +39,9 @@ class PrefixCone:
         return torch.as_tensor(bound).to(self.perpendicular) / self.perpendicular
 
 
-def prefix_cone(frozen: Callable[[Tensor], Tensor], tuned: Callable[[Tensor], Tensor], values: Tensor,
-                prefix_values: Tensor) -> PrefixCone:
+def prefix_cone(
+    frozen: Callable[[Tensor], Tensor], tuned: Callable[[Tensor], Tensor], values: Tensor, prefix_values: Tensor
+) -> PrefixCone:
     """The reachable cone of a prefix in a real head: where its outputs lie, against where a prefix can put them.
 
     t_i^pt = A_i0 V mu + (1 - A_i0) t_i for one token; for l tokens the biases lie in a cone of rank <= l, and the
@@ -51,16 +52,20 @@ def prefix_cone(frozen: Callable[[Tensor], Tensor], tuned: Callable[[Tensor], Te
     ValueError for shapes that do not fit and a head whose weights do not sum to one.
     """
     if values.ndim != 2 or prefix_values.ndim != 2 or values.shape[1] != prefix_values.shape[1]:
-        raise ValueError("values (S, d_v) and prefix_values (l, d_v) must share d_v, got "
-                         f"{tuple(values.shape)} and {tuple(prefix_values.shape)}")
+        raise ValueError(
+            "values (S, d_v) and prefix_values (l, d_v) must share d_v, got "
+            f"{tuple(values.shape)} and {tuple(prefix_values.shape)}"
+        )
     V, P = values.detach().double(), prefix_values.detach().double()
-    s, l = len(V), len(P)                                # noqa: E741 - the prefix length of the papers
+    s, l = len(V), len(P)  # noqa: E741 - the prefix length of the papers
     with torch.no_grad():
         before, after = frozen(torch.eye(s).to(V)), tuned(torch.eye(l + s).to(V))
         base, output = frozen(V), tuned(torch.cat([P, V]))
     if any(not torch.allclose(w.sum(1), torch.ones(len(w)).to(w), atol=1e-9) for w in (before, after)):
-        raise ValueError("a head's weights must sum to one over its keys, these do not; pass the head without "
-                         "dropout and before the output projection")
+        raise ValueError(
+            "a head's weights must sum to one over its keys, these do not; pass the head without "
+            "dropout and before the output projection"
+        )
     gate = after[:, :l].sum(1)
     bias = output - (1 - gate)[:, None] * base
     rounding = torch.finfo(torch.float64).eps * (l + s) * float(torch.cat([P, V]).norm(dim=1).max())
@@ -70,6 +75,15 @@ def prefix_cone(frozen: Callable[[Tensor], Tensor], tuned: Callable[[Tensor], Te
     moved = torch.where(seen, after[:, l:], 1.0).log() - torch.where(seen, before, 1.0).log()
     spread = moved.masked_fill(~seen, -torch.inf).amax(1) - moved.masked_fill(~seen, torch.inf).amin(1)
     along = (output * base).sum(1, keepdim=True) / (base**2).sum(1, keepdim=True)
-    return PrefixCone(l, gate, base, output, bias, torch.as_tensor(np.array(residual)).to(bias), rounding / sizes,
-                      int((torch.linalg.svdvals(bias) > rounding * math.sqrt(len(sizes))).sum()),
-                      float(spread.max()), (output - along * base).norm(dim=1))
+    return PrefixCone(
+        l,
+        gate,
+        base,
+        output,
+        bias,
+        torch.as_tensor(np.array(residual)).to(bias),
+        rounding / sizes,
+        int((torch.linalg.svdvals(bias) > rounding * math.sqrt(len(sizes))).sum()),
+        float(spread.max()),
+        (output - along * base).norm(dim=1),
+    )

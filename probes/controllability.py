@@ -62,8 +62,9 @@ class Reach:
     status: str
 
 
-def linearize(step: Callable[[int, Tensor, Tensor], Tensor], states: Sequence[Tensor],
-              controls: Sequence[Tensor]) -> LinearSystem:
+def linearize(
+    step: Callable[[int, Tensor, Tensor], Tensor], states: Sequence[Tensor], controls: Sequence[Tensor]
+) -> LinearSystem:
     """The Jacobians A_t = d step / dx and B_t = d step / du along a trajectory, by reverse mode.
 
     states holds x_0 .. x_{T-1} (a final x_T is allowed and ignored), controls u_0 .. u_{T-1}; tensors of any
@@ -75,7 +76,7 @@ def linearize(step: Callable[[int, Tensor, Tensor], Tensor], states: Sequence[Te
         found = f"{len(states)} and {len(controls)}"
         raise ValueError(f"states must hold one tensor per control, or one more, got {found}")
     A, B = [], []
-    for t, (x, u) in enumerate(zip(states[:len(controls)], controls, strict=True)):
+    for t, (x, u) in enumerate(zip(states[: len(controls)], controls, strict=True)):
         x, u = x.detach(), u.detach()
         with torch.no_grad():
             a, b = torch.func.jacrev(lambda p, q, t=t: step(t, p, q).reshape(-1), argnums=(0, 1))(x, u)
@@ -111,17 +112,25 @@ def reachable(system: LinearSystem | tuple[Sequence[Tensor], Sequence[Tensor]], 
         raise ValueError(f"rank must lie between 1 and the reach map's smaller side {min(n, m)}, got {rank}")
     if system.status != "exact":
         nothing = reach.new_full((rank,), torch.nan)
-        return Reach(nothing, reach.new_full((n, rank), torch.nan), reach.new_full((rank, m), torch.nan), 0,
-                     float("nan"), float("nan"), system.status)
+        return Reach(
+            nothing,
+            reach.new_full((n, rank), torch.nan),
+            reach.new_full((rank, m), torch.nan),
+            0,
+            float("nan"),
+            float("nan"),
+            system.status,
+        )
     if m > n:
-        q, r = torch.linalg.qr(reach.T)                 # reach = r' q'
+        q, r = torch.linalg.qr(reach.T)  # reach = r' q'
         u, s, vt = torch.linalg.svd(r.T, full_matrices=False)
         vt = vt @ q.T
     else:
         u, s, vt = torch.linalg.svd(reach, full_matrices=False)
     resolution = float(s[0]) * max(n, m) * torch.finfo(reach.dtype).eps
-    return Reach(s[:rank], u[:, :rank], vt[:rank], int((s > resolution).sum()), resolution,
-                 float((s.double() ** 2).sum()), "exact")
+    return Reach(
+        s[:rank], u[:, :rank], vt[:rank], int((s > resolution).sum()), resolution, float((s.double() ** 2).sum()), "exact"
+    )
 
 
 def _reach(system: LinearSystem) -> Tensor:
@@ -149,8 +158,9 @@ def _system(system: LinearSystem | tuple[Sequence[Tensor], Sequence[Tensor]]) ->
     for t, (a, b) in enumerate(zip(A, B, strict=True)):
         if len(a) != len(b) or (t and a.shape[1] != len(A[t - 1])):
             before = len(A[t - 1]) if t else a.shape[1]
-            raise ValueError(f"step {t} does not chain: A is {tuple(a.shape)}, B is {tuple(b.shape)}, the "
-                             f"state before has {before} entries")
+            raise ValueError(
+                f"step {t} does not chain: A is {tuple(a.shape)}, B is {tuple(b.shape)}, the state before has {before} entries"
+            )
     return LinearSystem(A, B)
 
 
@@ -242,8 +252,10 @@ def output_gramian(response: Response, groups: Places | None = None, *, metric=N
         if isinstance(chosen, Tensor):
             mask = chosen.to(root.device)
             if tuple(mask.shape) != (m,) or mask.dtype != torch.bool or not bool(mask.any()):
-                raise ValueError(f"group {label!r} must be a mask ({m},) with a column in it, got "
-                                 f"{mask.dtype} of shape {tuple(mask.shape)} with {int(mask.sum())}")
+                raise ValueError(
+                    f"group {label!r} must be a mask ({m},) with a column in it, got "
+                    f"{mask.dtype} of shape {tuple(mask.shape)} with {int(mask.sum())}"
+                )
         else:
             names = group_names(response.names, {label: chosen})[label]
             mask = torch.zeros(m, dtype=torch.bool, device=root.device)
@@ -263,22 +275,44 @@ def _place(response: Response, root: Tensor, total: float) -> OutputGramian:
     if not bool(torch.isfinite(triangle).all()):
         k = min(n * c, size)
         nothing = triangle.new_full((n, c, k), torch.nan)
-        return OutputGramian(nothing[0, 0], nothing, triangle.new_full((n, c, c), torch.nan), nothing[:, 0, :c],
-                             size, live, math.nan, math.nan, "not finite", {}, root**2)
+        return OutputGramian(
+            nothing[0, 0],
+            nothing,
+            triangle.new_full((n, c, c), torch.nan),
+            nothing[:, 0, :c],
+            size,
+            live,
+            math.nan,
+            math.nan,
+            "not finite",
+            {},
+            root**2,
+        )
     u, s, _ = torch.linalg.svd(triangle.T, full_matrices=False)
-    factors = triangle.T.reshape(n, c, -1)              # F_i F_i' = G_i R^-1 G_i'
+    factors = triangle.T.reshape(n, c, -1)  # F_i F_i' = G_i R^-1 G_i'
     energy = float((s**2).sum())
     # rounding moves G by about 8 eps sigma_1 in a network of four blocks, and by eps sqrt(size) at random
     resolution = float(s[0]) * torch.finfo(response.dtype).eps * max(32.0, math.sqrt(max(n * c, size)))
-    return OutputGramian(s, u.reshape(n, c, -1), factors @ factors.mT, torch.linalg.svdvals(factors), size, live,
-                         resolution, energy / total if total > 0 else 0.0, response.status, {}, root**2)
+    return OutputGramian(
+        s,
+        u.reshape(n, c, -1),
+        factors @ factors.mT,
+        torch.linalg.svdvals(factors),
+        size,
+        live,
+        resolution,
+        energy / total if total > 0 else 0.0,
+        response.status,
+        {},
+        root**2,
+    )
 
 
 def _blocks(response: Response, root: Tensor) -> Iterator[Tensor]:
     """(G R^-1/2)' in blocks of rows (m, N C), one per parameter, without the columns where root is zero."""
     start = 0
     for name, shape in response.shapes.items():
-        weight = root[start:start + math.prod(shape)]
+        weight = root[start : start + math.prod(shape)]
         used = weight > 0
         if bool(used.any()):
             part = response.by_group({name: [name]})[name]
@@ -287,8 +321,9 @@ def _blocks(response: Response, root: Tensor) -> Iterator[Tensor]:
         start += len(weight)
 
 
-def axis_places(shapes: Mapping[str, Sequence[int]], axes: Mapping[str, tuple[int, int]],
-                labels: Callable[[int], str] = str) -> dict[str, Tensor]:
+def axis_places(
+    shapes: Mapping[str, Sequence[int]], axes: Mapping[str, tuple[int, int]], labels: Callable[[int], str] = str
+) -> dict[str, Tensor]:
     """Groups of columns that share an index along one axis of their tensors: label -> mask (M,).
 
     axes maps a parameter's name to (axis, parts): that axis is cut into `parts` equal ranges, and range i goes to
@@ -309,7 +344,7 @@ def axis_places(shapes: Mapping[str, Sequence[int]], axes: Mapping[str, tuple[in
             index = index.reshape([-1 if a == axis else 1 for a in range(len(shape))]).expand(*shape).reshape(-1)
             for i in range(parts):
                 mask = found.setdefault(labels(i), torch.zeros(size, dtype=torch.bool))
-                mask[start:start + width] |= index == i
+                mask[start : start + width] |= index == i
         start += width
     return found
 

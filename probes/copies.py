@@ -11,9 +11,9 @@ from scipy.optimize import brentq
 
 from probes.neighbours import distances
 
-FAR = math.log(1e3)     # copies lie this many times (log) nearer to each other than to the next point, at least
-MOST = 4                # the most copies of one point that are looked for at once
-RISK = 1e-6             # probability of leaving out points of a cloud without copies
+FAR = math.log(1e3)  # copies lie this many times (log) nearer to each other than to the next point, at least
+MOST = 4  # the most copies of one point that are looked for at once
+RISK = 1e-6  # probability of leaving out points of a cloud without copies
 
 
 class Cloud(NamedTuple):
@@ -52,19 +52,19 @@ def without_copies(X, least: int, k: int) -> Cloud:
     groups of the largest ratios, 1e3 at least, are copies while chance brings so many with a probability below 1e-6. d
     is the rate of the other points' log(r_2 / r_1), cut off at 1e3. Raises ValueError where fewer than `least` points stay.
     """
-    x = matrix(X) + 0.0                 # -0.0 and 0.0 are one number with two bit patterns
+    x = matrix(X) + 0.0  # -0.0 and 0.0 are one number with two bit patterns
     first: dict[bytes, int] = {}
     for i, row in enumerate(x):
         first.setdefault(row.tobytes(), i)
     points = x if len(first) == len(x) else x[list(first.values())]
     equal = len(x) - len(points)
-    while True:                         # copies of copies, at scales of their own; every round leaves fewer points
+    while True:  # copies of copies, at scales of their own; every round leaves fewer points
         n = len(points)
         if n < max(least, 3):
             near = f", {len(x) - equal - n} more as near duplicates" if len(x) - equal > n else ""
             raise ValueError(f"at least {least} distinct points are needed, got {n} of {len(x)}{near}")
         r, near = distances(points, min(max(k, MOST + 1), n - 1))
-        stay = _originals(points, r[:, :MOST + 1], near[:, :MOST + 1])
+        stay = _originals(points, r[:, : MOST + 1], near[:, : MOST + 1])
         if stay.all():
             return Cloud(points, r, near, equal, len(x) - equal - n)
         points = points[stay]
@@ -77,13 +77,13 @@ def _originals(points: np.ndarray, r: np.ndarray, near: np.ndarray) -> np.ndarra
     ratios = np.where(r[:, :-1] > 0, ratios, np.where(r[:, 1:] > 0, np.inf, 0.0))
     widest = ratios.argmax(1)
     ratio = ratios[np.arange(len(r)), widest]
-    member = np.arange(r.shape[1]) <= widest[:, None]           # the neighbours on this side of the widest gap
+    member = np.arange(r.shape[1]) <= widest[:, None]  # the neighbours on this side of the widest gap
     label = _groups(member & (ratio > FAR)[:, None], near)
     others = points[_first(label)]
     if len(others) == len(points) or len(others) < 3:
         return np.ones(len(points), dtype=bool)
     rate = _rate(distances(others, 2)[0])
-    smallest = np.full(label.max() + 1, np.inf)                  # of the ratios that set a group apart
+    smallest = np.full(label.max() + 1, np.inf)  # of the ratios that set a group apart
     np.minimum.at(smallest, label[ratio > FAR], ratio[ratio > FAR])
     falling = np.sort(smallest[np.unique(label[ratio > FAR])])[::-1]
     chance = stats.poisson.sf(np.arange(len(falling)), len(points) * np.exp(-rate * np.minimum(falling, 700)))
@@ -117,7 +117,7 @@ def _rate(r: np.ndarray) -> float:
     mean = float(logs.mean()) if len(logs) else FAR
     if mean >= 0.49 * FAR:
         return 0.0
-    if mean <= 1e-9:                    # ties alone
+    if mean <= 1e-9:  # ties alone
         return 1e9
 
     def excess(d: float) -> float:

@@ -40,10 +40,10 @@ from probes.smooth import kept
 
 __all__ = ["Block", "Operator", "empirical_fisher", "fisher", "gauss_newton", "hessian"]
 
-MEMORY = 2 << 30            # bytes of activations that kept graphs may hold; further graphs are rebuilt
+MEMORY = 2 << 30  # bytes of activations that kept graphs may hold; further graphs are rebuilt
 
 Leaves = dict[str, Tensor]
-Product = Callable[[list[Tensor]], Sequence[Tensor | None]]     # one tensor per parameter in and out
+Product = Callable[[list[Tensor]], Sequence[Tensor | None]]  # one tensor per parameter in and out
 Weights = Sequence[float] | Callable[[object], float] | str | None
 
 
@@ -57,12 +57,20 @@ class _Built:
     items: int | None = None
 
 
-Build = Callable[[Leaves, Leaves, object, bool], _Built]        # (active leaves, all parameters, batch, second)
+Build = Callable[[Leaves, Leaves, object, bool], _Built]  # (active leaves, all parameters, batch, second)
 
 
-def hessian(loss: Callable[[Leaves, object], Tensor], params: Mapping[str, Tensor], batches: Sequence, *,
-            weights: Weights = None, allow_unused: bool = False, memory: int = MEMORY,
-            group: dist.ProcessGroup | None = None, compiled: bool = False) -> Operator:
+def hessian(
+    loss: Callable[[Leaves, object], Tensor],
+    params: Mapping[str, Tensor],
+    batches: Sequence,
+    *,
+    weights: Weights = None,
+    allow_unused: bool = False,
+    memory: int = MEMORY,
+    group: dist.ProcessGroup | None = None,
+    compiled: bool = False,
+) -> Operator:
     """The Hessian of the mean loss, H = sum_b (n_b / W) d2 L_b / dz2, as an operator.
 
     loss(params, batch) is the mean over the batch's items, or a model's output with that as .loss. weights are the
@@ -98,10 +106,17 @@ def hessian(loss: Callable[[Leaves, object], Tensor], params: Mapping[str, Tenso
     return _operator("hessian", build, params, batches, weights, memory, group, compiled)
 
 
-def gauss_newton(outputs: Callable[[Leaves, object], Tensor], criterion: Callable[[Tensor, object], Tensor],
-                 params: Mapping[str, Tensor], batches: Sequence, *, weights: Weights = None,
-                 allow_unused: bool = False, memory: int = MEMORY,
-                 group: dist.ProcessGroup | None = None) -> Operator:
+def gauss_newton(
+    outputs: Callable[[Leaves, object], Tensor],
+    criterion: Callable[[Tensor, object], Tensor],
+    params: Mapping[str, Tensor],
+    batches: Sequence,
+    *,
+    weights: Weights = None,
+    allow_unused: bool = False,
+    memory: int = MEMORY,
+    group: dist.ProcessGroup | None = None,
+) -> Operator:
     """The generalised Gauss-Newton matrix, sum_b (n_b / W) J_b' (d2 criterion / dy2) J_b, as an operator.
 
     criterion(outputs, batch) is the scalar mean over the batch. J v is taken as the derivative of J'u in u
@@ -118,12 +133,12 @@ def gauss_newton(outputs: Callable[[Leaves, object], Tensor], criterion: Callabl
             raise ValueError(f"criterion must return a scalar mean, got shape {tuple(value.shape)}")
         if not value.requires_grad:
             raise ValueError("criterion does not use the outputs; compute it from its first argument")
-        slope, = grad(value.reshape(()), leaf, create_graph=True)
+        (slope,) = grad(value.reshape(()), leaf, create_graph=True)
 
         def curve(u: Tensor) -> Tensor:
             if not slope.requires_grad:
                 return torch.zeros_like(u)
-            second, = grad(slope, leaf, u, retain_graph=True, allow_unused=True)
+            (second,) = grad(slope, leaf, u, retain_graph=True, allow_unused=True)
             return torch.zeros_like(u) if second is None else second
 
         return [value, slope], curve
@@ -131,9 +146,16 @@ def gauss_newton(outputs: Callable[[Leaves, object], Tensor], criterion: Callabl
     return _operator("gauss-newton", _sandwich(outputs, bend, allow_unused), params, batches, weights, memory, group)
 
 
-def fisher(outputs: Callable[[Leaves, object], Tensor], params: Mapping[str, Tensor], batches: Sequence, *,
-           weights: Weights = None, allow_unused: bool = False, memory: int = MEMORY,
-           group: dist.ProcessGroup | None = None) -> Operator:
+def fisher(
+    outputs: Callable[[Leaves, object], Tensor],
+    params: Mapping[str, Tensor],
+    batches: Sequence,
+    *,
+    weights: Weights = None,
+    allow_unused: bool = False,
+    memory: int = MEMORY,
+    group: dist.ProcessGroup | None = None,
+) -> Operator:
     """The Fisher matrix of softmax outputs (B, C), mean_i J_i' (diag p_i - p_i p_i') J_i, as an operator.
 
     The expectation over labels is exact, so no labels are read; it equals the Gauss-Newton matrix of cross entropy
@@ -144,7 +166,7 @@ def fisher(outputs: Callable[[Leaves, object], Tensor], params: Mapping[str, Ten
         if y.ndim != 2 or y.shape[1] < 2:
             raise ValueError(f"fisher needs softmax outputs (B, C) with C >= 2, got shape {tuple(y.shape)}")
         p = y.detach().softmax(-1)
-        top = p.argmax(-1, keepdim=True)                # a common shift of u changes nothing; without u_top nothing cancels
+        top = p.argmax(-1, keepdim=True)  # a common shift of u changes nothing; without u_top nothing cancels
 
         def curve(u: Tensor) -> Tensor:
             u = u - u.gather(-1, top)
@@ -155,9 +177,16 @@ def fisher(outputs: Callable[[Leaves, object], Tensor], params: Mapping[str, Ten
     return _operator("fisher", _sandwich(outputs, bend, allow_unused), params, batches, weights, memory, group)
 
 
-def empirical_fisher(losses: Callable[[Leaves, object], Tensor], params: Mapping[str, Tensor], batches: Sequence, *,
-                     weights: Weights = None, allow_unused: bool = False, memory: int = MEMORY,
-                     group: dist.ProcessGroup | None = None) -> Operator:
+def empirical_fisher(
+    losses: Callable[[Leaves, object], Tensor],
+    params: Mapping[str, Tensor],
+    batches: Sequence,
+    *,
+    weights: Weights = None,
+    allow_unused: bool = False,
+    memory: int = MEMORY,
+    group: dist.ProcessGroup | None = None,
+) -> Operator:
     """The empirical Fisher matrix, mean_i g_i g_i' with g_i the gradient of example i's loss, as an operator.
 
     losses(params, batch) gives the loss of each example (B,). Unlike `fisher` it reads the labels, and it is no
@@ -191,7 +220,7 @@ def _sandwich(outputs, bend, allow_unused: bool, name: str = "logits") -> Build:
             live = [(g, x) for g, x in zip(pulled, v, strict=True) if g is not None]
             if not live:
                 return [None] * len(leaves)
-            pushed, = grad([g for g, _ in live], dual, [x for _, x in live], retain_graph=True)
+            (pushed,) = grad([g for g, _ in live], dual, [x for _, x in live], retain_graph=True)
             return grad(y, leaves, curve(pushed), retain_graph=True, allow_unused=True)
 
         return _Built(y, [y, *more], product, items)
@@ -199,8 +228,7 @@ def _sandwich(outputs, bend, allow_unused: bool, name: str = "logits") -> Build:
     return build
 
 
-def _slopes(y: Tensor, active: Leaves, allow_unused: bool, graph: bool,
-            dual: Tensor | None = None) -> list[Tensor | None]:
+def _slopes(y: Tensor, active: Leaves, allow_unused: bool, graph: bool, dual: Tensor | None = None) -> list[Tensor | None]:
     """dy/dz for each active parameter, with its graph if wanted; None where it is not used, if that is allowed."""
     if y.requires_grad:
         _refuse(y)
@@ -210,8 +238,10 @@ def _slopes(y: Tensor, active: Leaves, allow_unused: bool, graph: bool,
     unused = [name for name, g in zip(active, found, strict=True) if g is None]
     if unused and not allow_unused:
         listed = ", ".join(unused)
-        raise ValueError(f"the function does not use {listed}; leave these out or set allow_unused=True, and call what uses "
-                         "them outside torch.no_grad and without a checkpointing of its own")
+        raise ValueError(
+            f"the function does not use {listed}; leave these out or set allow_unused=True, and call what uses "
+            "them outside torch.no_grad and without a checkpointing of its own"
+        )
     return found
 
 
@@ -220,11 +250,14 @@ def _refuse(y: Tensor) -> None:
     for node in nodes(y):
         name = node.name()
         if "BatchNorm" in name and (getattr(node, "_saved_training", False) or getattr(node, "_saved_train", False)):
-            raise ValueError("batch normalisation is in training mode, where the loss of an example depends on its "
-                             "batch; call model.eval()")
+            raise ValueError(
+                "batch normalisation is in training mode, where the loss of an example depends on its batch; call model.eval()"
+            )
         if "Flash" in name or "EfficientAttention" in name or "CudnnAttention" in name:
-            raise ValueError(f"the fused attention kernel {name} has no second derivative; load the model with "
-                             "attn_implementation='eager' or 'sdpa' and force no kernel")
+            raise ValueError(
+                f"the fused attention kernel {name} has no second derivative; load the model with "
+                "attn_implementation='eager' or 'sdpa' and force no kernel"
+            )
 
 
 @dataclass(frozen=True)
@@ -240,7 +273,7 @@ class _Mean:
     memory: int
     group: dist.ProcessGroup | None
     compiled: bool
-    fixed: frozenset[int] = frozenset()     # addresses of weights and data, which graphs refer to but do not own
+    fixed: frozenset[int] = frozenset()  # addresses of weights and data, which graphs refer to but do not own
     precision: torch.dtype = torch.float64
 
     @property
@@ -257,7 +290,7 @@ class _Mean:
             storage = x.untyped_storage()
             if storage.data_ptr() not in self.fixed:
                 held[storage.data_ptr()] = storage.nbytes()
-            return x.detach()       # a node that saved its own output would keep itself alive
+            return x.detach()  # a node that saved its own output would keep itself alive
 
         whole = {k: active.get(k, self.point[k]) for k in self.point}
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), saved_tensors_hooks(note, lambda x: x), kept():
@@ -276,9 +309,16 @@ class _Mean:
         return torch.cat([x.detach().reshape(-1) for x in found.values])
 
 
-def _operator(kind: str, build: Build, params: Mapping[str, Tensor], batches: Sequence,
-              weights: Weights, memory: int, group: dist.ProcessGroup | None,
-              compiled: bool = False) -> Operator:
+def _operator(
+    kind: str,
+    build: Build,
+    params: Mapping[str, Tensor],
+    batches: Sequence,
+    weights: Weights,
+    memory: int,
+    group: dist.ProcessGroup | None,
+    compiled: bool = False,
+) -> Operator:
     """The weighted sum over batches of the products that `build` makes, after a check of every batch."""
     check_params(params)
     batches = check_batches(batches)
@@ -296,8 +336,9 @@ def _operator(kind: str, build: Build, params: Mapping[str, Tensor], batches: Se
     return _assemble(mean, tuple(point), (first, {p: size for p, size in held.items() if p not in mean.fixed}), weights is None)
 
 
-def _assemble(mean: _Mean, names: tuple[str, ...], first: tuple[_Built, dict[int, int]] | None,
-              counted: bool = False) -> Operator:
+def _assemble(
+    mean: _Mean, names: tuple[str, ...], first: tuple[_Built, dict[int, int]] | None, counted: bool = False
+) -> Operator:
     """The operator of some parameters; first: the first batch's graph, where all batches are still to be checked."""
     shapes = {k: tuple(mean.point[k].shape) for k in names}
     ready: list[Product | None] = []
@@ -324,8 +365,10 @@ def _assemble(mean: _Mean, names: tuple[str, ...], first: tuple[_Built, dict[int
         ready.append(product if fits else None)
         del made, product
     if counted and len(ratios) > 1:
-        raise ValueError("the outputs have other numbers of rows per example from batch to batch, so that a mean over them is "
-                         "none over examples: pass weights, the number of items in each batch's mean")
+        raise ValueError(
+            "the outputs have other numbers of rows per example from batch to batch, so that a mean over them is "
+            "none over examples: pass weights, the number of items in each batch's mean"
+        )
     if new:
         mean = replace(mean, precision=coarsest(kinds))
 
@@ -344,7 +387,7 @@ def _assemble(mean: _Mean, names: tuple[str, ...], first: tuple[_Built, dict[int
             total[:, j].add_(part, alpha=mean.items[i] / mean.total)
         if mean.group is not None:
             dist.all_reduce(total, group=mean.group)
-        if not bool(torch.isfinite(total).all()):       # rare: say where, by the same products again
+        if not bool(torch.isfinite(total).all()):  # rare: say where, by the same products again
             check_values([vectors], "the vector of the product")
             for i, _, part in parts(vectors):
                 with named(i):
@@ -355,8 +398,19 @@ def _assemble(mean: _Mean, names: tuple[str, ...], first: tuple[_Built, dict[int
     like = next(iter(mean.point.values()))
     kept_graphs = sum(p is not None for p in ready)
     wide = torch.promote_types(like.dtype, torch.float32)
-    return Operator(mean.kind, shapes, wide, like.device, mean.precision, mean.total, kept_graphs, len(ready) - kept_graphs, used,
-                    apply, lambda some: _assemble(mean, some, None))
+    return Operator(
+        mean.kind,
+        shapes,
+        wide,
+        like.device,
+        mean.precision,
+        mean.total,
+        kept_graphs,
+        len(ready) - kept_graphs,
+        used,
+        apply,
+        lambda some: _assemble(mean, some, None),
+    )
 
 
 def _compiled(product: Product, example: list[Tensor]) -> Product:
@@ -373,6 +427,7 @@ def _compiled(product: Product, example: list[Tensor]) -> Product:
         run(example)
     except Exception as error:
         cause = str(error).strip().splitlines()[0]
-        raise ValueError(f"the product could not be compiled ({cause}); leave compiled=False, or install a C++ compiler "
-                         "if it is missing") from error
+        raise ValueError(
+            f"the product could not be compiled ({cause}); leave compiled=False, or install a C++ compiler if it is missing"
+        ) from error
     return run

@@ -14,10 +14,10 @@ from probes.layout import dense
 from probes.quadrature import APART, Lockstep, Rules, known_pairs, pool, settle
 from probes.records import Estimate, student
 
-LEAST = 4                   # probes before a band may be judged, and probes that advance together
-CHECK = 10                  # steps between two looks at how far the rules still move
-ROUNDING = 64               # eps times the largest eigenvalue, below which an eigenvalue has no sign
-CLEAR = 1000                # residuals from a node, beyond which it has next to nothing of its vector
+LEAST = 4  # probes before a band may be judged, and probes that advance together
+CHECK = 10  # steps between two looks at how far the rules still move
+ROUNDING = 64  # eps times the largest eigenvalue, below which an eigenvalue has no sign
+CLEAR = 1000  # residuals from a node, beyond which it has next to nothing of its vector
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Density:
         A Gauss rule of m nodes integrates a Gaussian of this width to about 1e-3 of its height (Chebyshev
         series of degree 2 m). Known eigenvalues do not count; 1 when all nodes are equal.
         """
-        used = self.nodes[:, self.known:][self.weights[:, self.known:] > 0]
+        used = self.nodes[:, self.known :][self.weights[:, self.known :] > 0]
         span = float(np.ptp(used)) if used.size else float(np.ptp(self.nodes))
         return span / min(50, max(1, self.nodes.shape[1] - self.known)) or 1.0
 
@@ -140,12 +140,12 @@ class Density:
 
     def _certain(self, low: float, high: float) -> float:
         """The share of the known eigenvalues within (low, high]."""
-        sure = self.nodes[0, :self.known]
+        sure = self.nodes[0, : self.known]
         return float(((sure > low) & (sure <= high)).sum()) / self.size
 
     def _share(self, low: float, high: float, confidence: float) -> tuple[float, float, float]:
         """(value, lower, upper) of the share of eigenvalues within (low, high]."""
-        nodes, weights = self.nodes[:, self.known:], self.weights[:, self.known:]
+        nodes, weights = self.nodes[:, self.known :], self.weights[:, self.known :]
         value = float((weights * ((nodes > low) & (nodes <= high))).sum(1).mean())
         sure, free = self._certain(low, high), (self.size - self.known) / self.size
         if self.status == "exact" or free == 0:
@@ -166,7 +166,7 @@ class Density:
         """
         if not np.isfinite(x):
             return np.zeros(2)
-        found, residuals = [], self.residuals[:, self.known:]
+        found, residuals = [], self.residuals[:, self.known :]
         with np.errstate(divide="ignore", invalid="ignore"):
             leak = np.where(residuals > 0, 2 * np.sqrt(weights) * residuals / abs(nodes - x), 0.0)
         for side in (nodes <= x, nodes > x):
@@ -178,8 +178,7 @@ class Density:
         return np.array(found)
 
 
-def density(op, *, probes: int = 10, steps: int = 50, tolerance: float | None = None, deflate=None,
-            seed: int = 0) -> Density:
+def density(op, *, probes: int = 10, steps: int = 50, tolerance: float | None = None, deflate=None, seed: int = 0) -> Density:
     """The spectral density of an operator by stochastic Lanczos quadrature (Ubaru, Chen & Saad 2017).
 
     Each random unit vector v gives a Gauss rule for the measure sum_i (v'x_i)^2 delta(lambda_i); probes
@@ -243,13 +242,21 @@ def _assemble(runs: list[Lockstep], values: np.ndarray, op) -> Density:
         return np.hstack([np.broadcast_to(front, (len(rest), len(known))), rest])
 
     products, resolution = sum(run.products for run in runs), _resolution(rules, weights, size, ROUNDING * eps * scale)
-    return Density(after(known, rules.nodes), after(1 / size, weights), size, products, "sampled", len(known),
-                   after(0.0, rules.residuals), resolution)
+    return Density(
+        after(known, rules.nodes),
+        after(1 / size, weights),
+        size,
+        products,
+        "sampled",
+        len(known),
+        after(0.0, rules.residuals),
+        resolution,
+    )
 
 
 def _resolution(rules: Rules, weights: np.ndarray, size: int, rounding: float) -> float:
     """Rounding, or CLEAR residuals of the nodes at zero where every other node is far beyond that: a null space."""
-    seen = weights > 1e-6 / size                        # fainter nodes hold no eigenvalue's share
+    seen = weights > 1e-6 / size  # fainter nodes hold no eigenvalue's share
     zero = seen & (abs(rules.nodes) <= np.maximum(rules.residuals, rounding))
     reach = CLEAR * float(rules.residuals[zero].max(initial=0.0))
     alone = APART * reach <= abs(rules.nodes[seen & ~zero]).min(initial=np.inf)

@@ -65,9 +65,16 @@ RISES: tuple[tuple[Callable, Callable], ...] = (
 )
 
 
-def threshold_dimension(dimensions: Sequence[float], scores: Sequence[float], *, baseline: Sequence[float],
-                        chance: float, share: float = 0.9, confidence: float = 0.9,
-                        seed: int = 0) -> DimensionEstimate:
+def threshold_dimension(
+    dimensions: Sequence[float],
+    scores: Sequence[float],
+    *,
+    baseline: Sequence[float],
+    chance: float,
+    share: float = 0.9,
+    confidence: float = 0.9,
+    seed: int = 0,
+) -> DimensionEstimate:
     """The smallest dimension whose score is chance + share (baseline - chance), with a credible interval.
 
     One row per run; baseline holds the scores of full runs; higher is better. The model is score = chance +
@@ -123,10 +130,21 @@ def threshold_dimension(dimensions: Sequence[float], scores: Sequence[float], *,
     band = np.quantile(fits, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     curve = Curve(2**grid, fits.mean(0), band[0], band[1], confidence)
     return DimensionEstimate(
-        value=value, interval=(reported(ends[0]), reported(ends[2])), not_reached=float((at > high).mean()),
-        below=float((at < low).mean()), isotonic=reported(isotonic), uncorrected=reported(other),
-        threshold=threshold, curve=curve, n=len(x), levels=len(np.unique(x)), share=share,
-        confidence=confidence, status=status, warning=warning)
+        value=value,
+        interval=(reported(ends[0]), reported(ends[2])),
+        not_reached=float((at > high).mean()),
+        below=float((at < low).mean()),
+        isotonic=reported(isotonic),
+        uncorrected=reported(other),
+        threshold=threshold,
+        curve=curve,
+        n=len(x),
+        levels=len(np.unique(x)),
+        share=share,
+        confidence=confidence,
+        status=status,
+        warning=warning,
+    )
 
 
 def _runs(dimensions, scores, baseline, chance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -146,8 +164,9 @@ def _runs(dimensions, scores, baseline, chance: float) -> tuple[np.ndarray, np.n
     return np.log2(d), y, full
 
 
-def _posterior(x: np.ndarray, y: np.ndarray, rng: np.random.Generator,
-               draws: int = 4000) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _posterior(
+    x: np.ndarray, y: np.ndarray, rng: np.random.Generator, draws: int = 4000
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Draws of (m, s, A, index of the rise) given scores y in units of the baseline's gain over chance.
 
     Flat priors on m and A, log-flat on s and sigma, over the widest sensible ranges; the rises are equally
@@ -163,8 +182,9 @@ def _posterior(x: np.ndarray, y: np.ndarray, rng: np.random.Generator,
     return *(np.choose(rise, [drawn[i] for drawn in found]) for i in range(3)), rise
 
 
-def _grid_posterior(x: np.ndarray, y: np.ndarray, shape: Callable, rng: np.random.Generator,
-                    draws: int) -> tuple[list[np.ndarray], float]:
+def _grid_posterior(
+    x: np.ndarray, y: np.ndarray, shape: Callable, rng: np.random.Generator, draws: int
+) -> tuple[list[np.ndarray], float]:
     """Draws of (m, s, A) for one rise, and its log evidence, by sums over a grid refined three times."""
     # a rise may hide between two dimensions, or else their gap would be split where no run has been
     gap = np.diff(np.unique(x)).min()
@@ -201,11 +221,11 @@ def _grid_posterior(x: np.ndarray, y: np.ndarray, shape: Callable, rng: np.rando
 def _isotonic_crossing(x: np.ndarray, y: np.ndarray, threshold: float) -> float:
     """log2 d at which the increasing fit to each dimension's median crosses the threshold, or +-inf."""
     levels, place = np.unique(x, return_inverse=True)
-    medians = [np.median(y[place == i]) for i in range(len(levels))]    # a failed run must not bend it
+    medians = [np.median(y[place == i]) for i in range(len(levels))]  # a failed run must not bend it
     fit = IsotonicRegression().fit_transform(levels, medians, sample_weight=np.bincount(place))
     if fit[0] >= threshold:
         return levels[0] if fit[0] == threshold else -math.inf
     if fit[-1] < threshold:
         return math.inf
     i = int(np.argmax(fit >= threshold))
-    return float(np.interp(threshold, fit[i - 1:i + 1], levels[i - 1:i + 1]))
+    return float(np.interp(threshold, fit[i - 1 : i + 1], levels[i - 1 : i + 1]))

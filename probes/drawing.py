@@ -16,11 +16,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("svg", "pdf", "png")
-UPPER, LOWER, SHARE, GREY = "#0072B2", "#D55E00", "#009E73", "#7f7f7f"     # Okabe and Ito's, as in the report
+UPPER, LOWER, SHARE, GREY = "#0072B2", "#D55E00", "#009E73", "#7f7f7f"  # Okabe and Ito's, as in the report
 
 
-def curvature_figure(whole: BlockSummary, layers: Sequence[BlockSummary], blocks: Sequence[BlockSummary], *,
-                     unit: str = "loss per squared parameter") -> Figure:
+def curvature_figure(
+    whole: BlockSummary,
+    layers: Sequence[BlockSummary],
+    blocks: Sequence[BlockSummary],
+    *,
+    unit: str = "loss per squared parameter",
+) -> Figure:
     """The eigenvalue ends of every block, the whole's spectral density with its band, the layers' dimensions."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -88,11 +93,18 @@ def _density(axes: Axes, whole: BlockSummary, unit: str) -> None:
     curve = density_curve(whole)
     width = finest(whole)
     widest = max(width, 0.05 * np.abs(curve.grid).max())
-    floor = 0.04 / (whole.size * widest)                     # a tenth of what one eigenvalue reaches
+    floor = 0.04 / (whole.size * widest)  # a tenth of what one eigenvalue reaches
     axes.semilogy(curve.grid, np.maximum(curve.value, floor), color=UPPER, lw=1.2)
     if whole.density.status != "exact":
-        axes.fill_between(curve.grid, np.maximum(curve.lower, floor), np.maximum(curve.upper, floor), color=UPPER,
-                          alpha=0.25, lw=0, label=f"{curve.confidence:.0%} band over {len(whole.density.nodes)} probes")
+        axes.fill_between(
+            curve.grid,
+            np.maximum(curve.lower, floor),
+            np.maximum(curve.upper, floor),
+            color=UPPER,
+            alpha=0.25,
+            lw=0,
+            label=f"{curve.confidence:.0%} band over {len(whole.density.nodes)} probes",
+        )
         axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), borderaxespad=0)
     axes.set_ylim(floor, None)
     axes.set_xscale("asinh", linear_width=3 * width)

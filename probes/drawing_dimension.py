@@ -18,9 +18,16 @@ if TYPE_CHECKING:
 STYLE = {"font.size": 8.5, "axes.spines.top": False, "axes.spines.right": False}
 
 
-def dimension_figure(estimate: DimensionEstimate, dimensions: Sequence[float], scores: Sequence[float], *,
-                     seeds: Sequence[int] | None = None, baseline: Sequence[float] = (), chance: float | None = None,
-                     score: str = "score") -> Figure:
+def dimension_figure(
+    estimate: DimensionEstimate,
+    dimensions: Sequence[float],
+    scores: Sequence[float],
+    *,
+    seeds: Sequence[int] | None = None,
+    baseline: Sequence[float] = (),
+    chance: float | None = None,
+    score: str = "score",
+) -> Figure:
     """Every run by its seed, the fitted curve with its band, the threshold, and the dimension with its interval.
 
     dimensions, scores and seeds are one row per run, as `threshold_dimension` took them; runs of one seed share a
@@ -39,13 +46,21 @@ def dimension_figure(estimate: DimensionEstimate, dimensions: Sequence[float], s
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.subplots()
-        axes.fill_between(curve.dimension, curve.lower, curve.upper, color=UPPER, alpha=0.18, lw=0,
-                          label=f"{100 * curve.confidence:.3g} % band")
+        axes.fill_between(
+            curve.dimension, curve.lower, curve.upper, color=UPPER, alpha=0.18, lw=0, label=f"{100 * curve.confidence:.3g} % band"
+        )
         axes.plot(curve.dimension, curve.value, color=UPPER, lw=1.4, label="curve")
         shades = np.linspace(0.15, 0.65, of.max() + 1)
         for seed, shade in enumerate(shades):
-            axes.scatter(d[of == seed], y[of == seed], s=16, color=str(shade), zorder=3, lw=0,
-                         label="runs, a shade per seed" if seed == 0 and len(shades) > 1 else "runs" if seed == 0 else None)
+            axes.scatter(
+                d[of == seed],
+                y[of == seed],
+                s=16,
+                color=str(shade),
+                zorder=3,
+                lw=0,
+                label="runs, a shade per seed" if seed == 0 and len(shades) > 1 else "runs" if seed == 0 else None,
+            )
         if len(baseline):
             axes.axhline(np.mean(baseline), color=GREY, lw=0.8, ls=":", label="full runs, mean")
         if chance is not None:
@@ -53,8 +68,18 @@ def dimension_figure(estimate: DimensionEstimate, dimensions: Sequence[float], s
         axes.axhline(goal, color=LOWER, lw=0.9, ls="--", label=f"threshold, {share} % of the gain")
         low, high = d.min(), d.max()
         if low <= estimate.isotonic <= high:
-            axes.plot(estimate.isotonic, goal, marker="D", ms=9, mfc="none", mec=SHARE, mew=1.3, ls="", zorder=6,
-                      label="isotonic estimate")
+            axes.plot(
+                estimate.isotonic,
+                goal,
+                marker="D",
+                ms=9,
+                mfc="none",
+                mec=SHARE,
+                mew=1.3,
+                ls="",
+                zorder=6,
+                label="isotonic estimate",
+            )
         if low <= estimate.value <= high:
             ends = estimate.interval
             inside = (max(ends[0], low), min(ends[1], high))
@@ -97,7 +122,7 @@ def layers_figure(rows: Mapping[str, Mapping[str, Sequence[Estimate]]], layers: 
             axes.set_title(name.replace("_", " "), fontsize=8.5)
             axes.set_xticks(at, layers, rotation=90 if max(map(len, layers)) > 3 else 0)
             axes.set_ylim(bottom=0)
-        for axes in grid[len(panels):]:
+        for axes in grid[len(panels) :]:
             axes.set_visible(False)
         if len(rows) > 1:
             grid[0].legend(frameon=False, fontsize=7.5)

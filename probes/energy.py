@@ -43,12 +43,12 @@ def least_energy(gramian: OutputGramian, shift: Tensor, *, ridge: float = 0.0) -
     if tuple(shift.shape) != (n, c) or ridge < 0:
         raise ValueError(f"shift must have shape ({n}, {c}) and ridge be >= 0, got {tuple(shift.shape)} and {ridge}")
     d = shift.to(gramian.outputs)
-    value, miss, costate = _energy(gramian.outputs.reshape(n * c, -1), gramian.values, d.reshape(-1), ridge,
-                                   gramian.resolution)
+    value, miss, costate = _energy(gramian.outputs.reshape(n * c, -1), gramian.values, d.reshape(-1), ridge, gramian.resolution)
     u, s, _ = torch.linalg.svd(gramian.outputs * gramian.values, full_matrices=False)
     own, left, _ = _energy(u, s, d, ridge, gramian.resolution)
-    return LeastEnergy(float(value), own, float(miss), left, costate.reshape(n, c),
-                       _sensitivity(gramian, costate, float(miss * d.norm()), ridge))
+    return LeastEnergy(
+        float(value), own, float(miss), left, costate.reshape(n, c), _sensitivity(gramian, costate, float(miss * d.norm()), ridge)
+    )
 
 
 def _sensitivity(gramian: OutputGramian, costate: Tensor, left: float, ridge: float) -> float:
@@ -68,16 +68,16 @@ def _sensitivity(gramian: OutputGramian, costate: Tensor, left: float, ridge: fl
 def _energy(u: Tensor, s: Tensor, d: Tensor, ridge: float, resolution: float) -> tuple[Tensor, Tensor, Tensor]:
     """(energy, relative miss, costate) of moving d (..., p) by a map with left vectors u (..., p, k), values s."""
     along = (u.mT @ d[..., None])[..., 0]
-    rest = d - (u @ along[..., None])[..., 0]           # what no control reaches
+    rest = d - (u @ along[..., None])[..., 0]  # what no control reaches
     if ridge > 0:
         weight = 1 / (s**2 + ridge)
         outside = rest / ridge
     else:
         reached = s > resolution
-        weight = torch.where(reached, 1 / torch.where(reached, s, 1.0)**2, 0.0)
+        weight = torch.where(reached, 1 / torch.where(reached, s, 1.0) ** 2, 0.0)
         outside = torch.zeros_like(rest)
     costate = (u @ (weight * along)[..., None])[..., 0] + outside
-    left = (((1 - weight * s**2) * along)**2).sum(-1) + (rest**2).sum(-1)
+    left = (((1 - weight * s**2) * along) ** 2).sum(-1) + (rest**2).sum(-1)
     size = d.norm(dim=-1)
     miss = torch.where(size > 0, left.sqrt() / torch.where(size > 0, size, 1.0), 0.0)
     return (d * costate).sum(-1), miss, costate
@@ -139,13 +139,24 @@ def reachability(name: str, gramian: OutputGramian, shift: Tensor, *, ridge: flo
     """The row of one Gramian, of a delta or of one of its places; shift and ridge as in `least_energy`."""
     cost = least_energy(gramian, shift, ridge=ridge)
     asked = cost.examples[(shift != 0).any(1).to(cost.examples.device)]
-    return Reachability(name, gramian.size, gramian.live, gramian.rank, gramian.effective_rank,
-                        gramian.participation_ratio, float(gramian.values[0]), gramian.share, cost.value, cost.miss,
-                        float(asked.median()) if len(asked) else 0.0)
+    return Reachability(
+        name,
+        gramian.size,
+        gramian.live,
+        gramian.rank,
+        gramian.effective_rank,
+        gramian.participation_ratio,
+        float(gramian.values[0]),
+        gramian.share,
+        cost.value,
+        cost.miss,
+        float(asked.median()) if len(asked) else 0.0,
+    )
 
 
-def reach_table(responses: Mapping[str, Response], shift: Callable[[Tensor], Tensor] | Tensor, *,
-                ridge: float = 0.0, metric=None) -> tuple[Reachability, ...]:
+def reach_table(
+    responses: Mapping[str, Response], shift: Callable[[Tensor], Tensor] | Tensor, *, ridge: float = 0.0, metric=None
+) -> tuple[Reachability, ...]:
     """Reachable rank and energy against the size of a delta, one row per named response, in their order.
 
     The deltas (of growing rank or length, say) act on the same outputs of the same examples. shift (N, C) is the

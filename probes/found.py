@@ -73,8 +73,9 @@ class FoundSubspace:
         return self.projection.orthonormality_error(self.dimension)
 
 
-def principal_directions(points: Sequence[Params], dimension: int | None = None, *,
-                         origin: Params | None = None) -> FoundSubspace:
+def principal_directions(
+    points: Sequence[Params], dimension: int | None = None, *, origin: Params | None = None
+) -> FoundSubspace:
     """The principal directions of points in parameter space: deltas trained on several tasks, or one run's trajectory.
 
     The left singular vectors of the displacements [z_1 - z0, ..., z_n - z0] (D, n), by their Gram matrix (n, n), so
@@ -99,9 +100,15 @@ def principal_directions(points: Sequence[Params], dimension: int | None = None,
     return _subspace("principal", x.T @ vectors[:, :d] / values[:d].sqrt(), values[:d], float(values.sum()), shapes, points[0])
 
 
-def gauss_newton_directions(outputs: Callable, criterion: Callable, params: Params, batches: Sequence,
-                            dimension: int | None = None, *,
-                            weights: Sequence[float] | Callable | str | None = None) -> FoundSubspace:
+def gauss_newton_directions(
+    outputs: Callable,
+    criterion: Callable,
+    params: Params,
+    batches: Sequence,
+    dimension: int | None = None,
+    *,
+    weights: Sequence[float] | Callable | str | None = None,
+) -> FoundSubspace:
     """The leading eigenvectors of the Gauss-Newton matrix G' H G at params: where the loss bends most.
 
     outputs, criterion, batches and weights are those of `gauss_newton_spectrum`. dimension defaults to the rank, which is at
@@ -122,8 +129,7 @@ def reachable_directions(response: Response, dimension: int | None = None) -> Fo
     gramian = output_gramian(response)
     d = _dimension(dimension, gramian.rank, "the response has")
     steps = gramian.control(response, gramian.outputs[..., :d] / gramian.values[:d])
-    return _subspace("reachable", steps, gramian.values[:d]**2, gramian.energy, response.shapes,
-                     {"outputs": response.outputs})
+    return _subspace("reachable", steps, gramian.values[:d] ** 2, gramian.energy, response.shapes, {"outputs": response.outputs})
 
 
 def _dimension(asked: int | None, rank: int, of: str) -> int:
@@ -133,8 +139,9 @@ def _dimension(asked: int | None, rank: int, of: str) -> int:
     return d
 
 
-def _subspace(kind: str, vectors: Tensor, values: Tensor, total: float, shapes: Mapping[str, Sequence[int]],
-              like: Params) -> FoundSubspace:
+def _subspace(
+    kind: str, vectors: Tensor, values: Tensor, total: float, shapes: Mapping[str, Sequence[int]], like: Params
+) -> FoundSubspace:
     """The subspace of nearly orthonormal columns (D, d), made orthonormal without changing the span of the first k."""
     one = next(iter(like.values()))
     q, r = torch.linalg.qr(vectors.double())

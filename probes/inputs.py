@@ -22,7 +22,7 @@ from torch.utils import checkpoint
 
 from probes.layout import batch_size, open_batch
 
-IGNORED = -100              # the label that losses leave out, in torch and in Hugging Face's models
+IGNORED = -100  # the label that losses leave out, in torch and in Hugging Face's models
 NOTHING = f"all its labels are {IGNORED}, so that its mean is over nothing: leave the batch out"
 _lock, _depth, _put_back = threading.Lock(), 0, {}
 
@@ -56,8 +56,9 @@ def _tensor(found: Any, name: str, what: str) -> Tensor:
     if isinstance(value, Tensor):
         return value
     hint = ", and a model gives a loss only where the batch has labels" if name == "loss" else ""
-    raise ValueError(f"{what} must return a tensor or a model's output with .{name}, got {type(found).__name__}{held}; return "
-                     f"the tensor{hint}")
+    raise ValueError(
+        f"{what} must return a tensor or a model's output with .{name}, got {type(found).__name__}{held}; return the tensor{hint}"
+    )
 
 
 @contextmanager
@@ -144,13 +145,14 @@ def check_repeats(first: Tensor, again: Tensor, once_more: Callable[[], Tensor],
     with _deterministic():
         a, b = once_more(), once_more()
     gap, size = float((a - b).norm()), float(a.norm())
-    if a.device.type != "cpu":      # float32 sums of 1e5 terms; in half precision a rounding or two of the result
+    if a.device.type != "cpu":  # float32 sums of 1e5 terms; in half precision a rounding or two of the result
         gap -= max(1e3 * torch.finfo(a.dtype).eps, 4 * torch.finfo(precision).eps) * size
     if gap > 0:
         raise ValueError(
             f"{what} is random: {float(a[0]):.8g}, then {float(b[0]):.8g}, the norm of all differences is "
             f"{float((a - b).norm()):.1e}. No generator of torch, numpy or Python moved: it has one of its own, or keeps a state "
-            "between calls, such as a key-value cache that grows; make equal calls give equal values")
+            "between calls, such as a key-value cache that grows; make equal calls give equal values"
+        )
 
 
 @contextmanager
@@ -202,13 +204,18 @@ def coarsest(dtypes) -> torch.dtype:
 
 
 def standing(precision: torch.dtype, dtype: torch.dtype) -> str:
-    """"exact" where derivatives carry no more rounding than numbers of this dtype (or float32), else the dtype that rounds."""
+    """ "exact" where derivatives carry no more rounding than numbers of this dtype (or float32), else the dtype that rounds."""
     fine = min(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
     return "exact" if torch.finfo(precision).eps <= fine else f"rounded in {str(precision).removeprefix('torch.')}"
 
 
-def settle(batches: Sequence, weights: Sequence[float] | Callable[[Any], float] | str | None, *,
-           group: dist.ProcessGroup | None = None, single: bool = True) -> list[float]:
+def settle(
+    batches: Sequence,
+    weights: Sequence[float] | Callable[[Any], float] | str | None,
+    *,
+    group: dist.ProcessGroup | None = None,
+    single: bool = True,
+) -> list[float]:
     """How many items each batch's mean is over.
 
     weights says so by one number per batch, by a function of the batch, or by "rows", the leading length of its
@@ -226,8 +233,9 @@ def settle(batches: Sequence, weights: Sequence[float] | Callable[[Any], float] 
         return rows
     found = [float(w) for w in (map(weights, batches) if callable(weights) else weights)]
     if len(found) != len(rows) or not all(0 < w < float("inf") for w in found):
-        raise ValueError(f"weights must be {len(rows)} positive numbers, one per batch, got {found}; leave out a batch that "
-                         "counts nothing")
+        raise ValueError(
+            f"weights must be {len(rows)} positive numbers, one per batch, got {found}; leave out a batch that counts nothing"
+        )
     return found
 
 
@@ -265,8 +273,9 @@ def _ask(batches: Sequence, rows: list[float], group: dist.ProcessGroup | None, 
     after = f"weights={following} for a next-token loss, weights={tokens}" if following != tokens else f"weights={tokens}"
     raise ValueError(
         f"the batches have {tokens} labels other than {IGNORED} in {_listed(map(int, rows))} rows, so that a mean over labels "
-        f"and one over rows weigh them differently: pass {after} for any other mean over labels, or weights=\"rows\" for a "
-        "mean over rows")
+        f'and one over rows weigh them differently: pass {after} for any other mean over labels, or weights="rows" for a '
+        "mean over rows"
+    )
 
 
 def _listed(numbers) -> str:

@@ -24,9 +24,9 @@ from probes.layout import dense
 from probes.unit import Unit
 
 ORDERS = {"magnitude": np.abs, "largest": lambda x: x, "smallest": lambda x: -x}
-PROOF = 12                  # steps after which a settled Ritz value may end a sequence that found nothing
-PATIENCE = 36               # steps after which a proof is left to a whole sequence
-RISK = 1e-6                 # probability with which the bound on what a sequence has not seen may fail
+PROOF = 12  # steps after which a settled Ritz value may end a sequence that found nothing
+PATIENCE = 36  # steps after which a proof is left to a whole sequence
+RISK = 1e-6  # probability with which the bound on what a sequence has not seen may fail
 
 
 class _Krylov:
@@ -34,10 +34,10 @@ class _Krylov:
 
     def __init__(self, op, start: Tensor, locked: Tensor):
         self.op, self.locked = op, locked
-        self.basis = start[None].clone()                # rows: m + 1 unit vectors, then room for more
+        self.basis = start[None].clone()  # rows: m + 1 unit vectors, then room for more
         self.alpha: list[float] = []
         self.beta: list[float] = []
-        self.leak: list[Tensor] = []                    # columns of C = X'AQ
+        self.leak: list[Tensor] = []  # columns of C = X'AQ
 
     @property
     def exhausted(self) -> bool:
@@ -52,7 +52,7 @@ class _Krylov:
         self.alpha.append(float(q @ w))
         self.leak.append(self.locked.T @ w)
         size = float(w.norm())
-        past = self.basis[:m + 1]
+        past = self.basis[: m + 1]
         for _ in range(2):
             w = w - self.locked @ (self.locked.T @ w)
             w = w - past.T @ (past @ w)
@@ -76,7 +76,7 @@ class _Krylov:
 
     def vectors(self, s: np.ndarray) -> Tensor:
         """The vectors with the given coefficients (m, j) in the basis, renormalised."""
-        q = self.basis[:len(self.alpha)]
+        q = self.basis[: len(self.alpha)]
         x = q.T @ torch.as_tensor(s).to(q)
         return x / x.norm(dim=0)
 
@@ -106,7 +106,7 @@ class _Search:
     tol: float
     limit: int
     generator: torch.Generator
-    vectors: Tensor                                     # (D, j)
+    vectors: Tensor  # (D, j)
     values: np.ndarray = field(default_factory=lambda: np.zeros(0))
     residuals: np.ndarray = field(default_factory=lambda: np.zeros(0))
     products: int = 0
@@ -187,8 +187,12 @@ class _Search:
             m, met = len(run.alpha), self.met(theta, residual)
             wanted = np.arange(m) < self.missing if self.missing else self.order(theta) > self.bar
             spent = run.exhausted or self.products >= self.limit
-            settled = (not wanted.any() and m >= PROOF and self.order(theta[0]) + residual[0] <= self.bar
-                       and self.excluded(run, self.edges))
+            settled = (
+                not wanted.any()
+                and m >= PROOF
+                and self.order(theta[0]) + residual[0] <= self.bar
+                and self.excluded(run, self.edges)
+            )
             if spent or settled or (wanted.any() and m > wanted.sum() and (m > self.missing) and met[wanted].all()):
                 break
         keep = wanted & (met | spent)
@@ -208,8 +212,8 @@ class _Search:
         rho = (run.beta[-1] * s[-1]) ** 2
         raised = 0.0 if up is None else float(np.sum(rho[theta < up] / (up - theta[theta < up])))
         lowered = 0.0 if down is None else float(np.sum(rho[theta > down] / (down - theta[theta > down])))
-        lift = raised if up is not None else lowered        # C + lift e e', e the vector that `run` would have come to
-        known = torch.cat([run.locked, run.basis[:len(run.alpha)].T], dim=1)
+        lift = raised if up is not None else lowered  # C + lift e e', e the vector that `run` would have come to
+        known = torch.cat([run.locked, run.basis[: len(run.alpha)].T], dim=1)
         if known.shape[0] <= known.shape[1]:
             return True, nothing
         op = self.op if run.exhausted else _Lifted(self.op, lift, run.basis[len(run.alpha)])
@@ -240,8 +244,9 @@ class _Lifted:
         return self.op @ v + self.lift * self.e * (self.e @ v)
 
 
-def extreme(op, k: int, which: str, tol: float, seed: int, max_products: int, known: Tensor | None = None,
-            proof: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+def extreme(
+    op, k: int, which: str, tol: float, seed: int, max_products: int, known: Tensor | None = None, proof: bool = True
+) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
     """(values, vectors, residuals, converged, products) of the k leading eigenpairs in the order `which`.
 
     known: independent columns (D, j) near the wanted eigenvectors, which cost a product each. Without the proof the
@@ -261,7 +266,7 @@ def extreme(op, k: int, which: str, tol: float, seed: int, max_products: int, kn
             complete, hint = search.check(run) if proof else (True, nothing)
     rank = np.argsort(-search.order(search.values), kind="stable")[:k]
     values, residuals = search.values[rank], search.residuals[rank]
-    ready = search.met(values, residuals) & (complete or len(search.values) >= size)    # else the budget ended first
+    ready = search.met(values, residuals) & (complete or len(search.values) >= size)  # else the budget ended first
     at = {"dtype": torch.float64, "device": device}
     vectors = search.vectors[:, torch.as_tensor(rank.copy(), device=device)]
     numbers, errors = torch.as_tensor(values * op.factor, **at), torch.as_tensor(residuals * op.factor, **at)

@@ -36,9 +36,15 @@ class LayerRepresentation:
         return next((e.status for e in self.estimates.values() if e.status != "ok"), "ok")
 
 
-def layer_representations(states: Callable[[object], Mapping[str, Tensor]], batches: Sequence, *, k: int = 20,
-                          neighbourhood: int | None = None, ranks: Sequence[int] = (1, 2, 4, 8, 16),
-                          seed: int = 0) -> tuple[LayerRepresentation, ...]:
+def layer_representations(
+    states: Callable[[object], Mapping[str, Tensor]],
+    batches: Sequence,
+    *,
+    k: int = 20,
+    neighbourhood: int | None = None,
+    ranks: Sequence[int] = (1, 2, 4, 8, 16),
+    seed: int = 0,
+) -> tuple[LayerRepresentation, ...]:
     """The intrinsic dimension of every layer's states, in the order in which states(batch) names them.
 
     states maps a batch to {layer: tensor (items, width)}, pooled so that a row is an example, and is called without
@@ -74,10 +80,12 @@ def _layer(name: str, x: Tensor, k: int, neighbourhood: int | None, ranks: Seque
         scales = dict.fromkeys(ranks, curve)
     estimates = {
         "two_nn": _allowed("two_nn", lambda: two_nn(cloud)),
-        "mle": local, "mle_mean": local.parts.get("mean", local),
+        "mle": local,
+        "mle_mean": local.parts.get("mean", local),
         **{f"gride {rank}": e for rank, e in scales.items()},
         "local_pca": _allowed("local_pca", lambda: local_pca(cloud, around, seed=seed)),
-        "participation_ratio": linear, "effective_rank": linear.parts.get("effective_rank", linear),
+        "participation_ratio": linear,
+        "effective_rank": linear.parts.get("effective_rank", linear),
     }
     dropped = max(n - len(torch.unique(x, dim=0)), *(e.dropped for e in estimates.values()))
     return LayerRepresentation(name, n, x.shape[1], dropped, estimates)

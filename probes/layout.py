@@ -114,7 +114,7 @@ def open_batch(batch) -> tuple[list, Callable[[Sequence], object]]:
 
 def _fields(x) -> dict | None:
     """What a container holds that torch does not open by itself: a mapping's items or a dataclass's fields."""
-    if isinstance(x, Tensor | dict | list | tuple):     # a subclass of dict that torch does not know is opened here
+    if isinstance(x, Tensor | dict | list | tuple):  # a subclass of dict that torch does not know is opened here
         return dict(x) if isinstance(x, dict) and type(x) not in SUPPORTED_NODES else None
     if isinstance(x, Mapping):
         return dict(x)
@@ -135,7 +135,7 @@ def _open_fields(x) -> tuple[int, tuple[list, Callable[[Sequence], object]]]:
             if isinstance(x, Mapping):
                 made[name] = value
             else:
-                object.__setattr__(made, name, value)   # the dataclass may be frozen
+                object.__setattr__(made, name, value)  # the dataclass may be frozen
         return made
 
     return len(leaves), (leaves, rebuild)

@@ -24,9 +24,9 @@ from probes.inputs import check_repeats, check_values, coarsest, named, opened, 
 from probes.layout import Params, batch_size, check_batches, check_params, flatten, open_batch, unflatten
 from probes.records import Estimate, student
 
-MIXED = 1.1                 # largest split R-hat of chains that agree
-EQUIPARTITION = 0.5, 1.1    # slow flat directions, which add nothing to the loss, hold it below 1; too large steps above
-SPREAD = 1.5                # largest variance of n beta L, in units of its mean, of chains that make no excursions
+MIXED = 1.1  # largest split R-hat of chains that agree
+EQUIPARTITION = 0.5, 1.1  # slow flat directions, which add nothing to the loss, hold it below 1; too large steps above
+SPREAD = 1.5  # largest variance of n beta L, in units of its mean, of chains that make no excursions
 ROUTES = ("vmap", "leading", "loop")
 
 
@@ -64,11 +64,24 @@ class LearningCoefficient:
     status: str = "ok"
 
 
-def local_learning_coefficient(loss: Callable[[Params, object], Tensor], params: Params, batches: Sequence, *,
-                               step: float, n: int | None = None, beta: float | None = None, gamma: float = 1.0,
-                               chains: int = 8, draws: int = 2000, burn: int = 1000, confidence: float = 0.95,
-                               weights: Sequence[float] | Callable | str | None = None, route: str = "vmap",
-                               stationary: bool = False, seed: int = 0) -> LearningCoefficient:
+def local_learning_coefficient(
+    loss: Callable[[Params, object], Tensor],
+    params: Params,
+    batches: Sequence,
+    *,
+    step: float,
+    n: int | None = None,
+    beta: float | None = None,
+    gamma: float = 1.0,
+    chains: int = 8,
+    draws: int = 2000,
+    burn: int = 1000,
+    confidence: float = 0.95,
+    weights: Sequence[float] | Callable | str | None = None,
+    route: str = "vmap",
+    stationary: bool = False,
+    seed: int = 0,
+) -> LearningCoefficient:
     """The local learning coefficient of loss(params, batch), a mean over items, at params = w*.
 
     Each chain starts at w* and repeats w <- w - step/2 (n beta grad L_b(w) + gamma (w - w*)) + sqrt(step) (x + x') / 2 with
@@ -101,12 +114,24 @@ def local_learning_coefficient(loss: Callable[[Params, object], Tensor], params:
     first, coarse = _at_start(losses, start[:1], batches)
     whole = float(items @ first / items.sum())
     tangents = _slopes(losses, start, batches) if stationary else None
-    excess, virial = _chains(losses, start, batches, items / items.sum(), first, tangents, nbeta, gamma, step, draws, burn,
-                             seed)
-    with np.errstate(over="ignore"):                    # chains that run away are refused below
+    excess, virial = _chains(losses, start, batches, items / items.sum(), first, tangents, nbeta, gamma, step, draws, burn, seed)
+    with np.errstate(over="ignore"):  # chains that run away are refused below
         scaled = nbeta * excess
-    return _summary(scaled, virial, start.shape[1], len(batches) == 1, whole, confidence, nbeta=nbeta, gamma=gamma,
-                    step=step, chains=chains, draws=draws, burn=burn, precision=str(coarse).removeprefix("torch."))
+    return _summary(
+        scaled,
+        virial,
+        start.shape[1],
+        len(batches) == 1,
+        whole,
+        confidence,
+        nbeta=nbeta,
+        gamma=gamma,
+        step=step,
+        chains=chains,
+        draws=draws,
+        burn=burn,
+        precision=str(coarse).removeprefix("torch."),
+    )
 
 
 def _at_start(losses: Callable, start: Tensor, batches: list) -> tuple[np.ndarray, torch.dtype]:
@@ -121,8 +146,9 @@ def _at_start(losses: Callable, start: Tensor, batches: list) -> tuple[np.ndarra
             found.append(float(value[0]))
     w = start.clone().requires_grad_(True)
     value = losses(w, batches[:1])
-    check_repeats(value.detach(), losses(w, batches[:1]).detach(), lambda: losses(w, batches[:1]).detach(), precision(value),
-                  "the loss")
+    check_repeats(
+        value.detach(), losses(w, batches[:1]).detach(), lambda: losses(w, batches[:1]).detach(), precision(value), "the loss"
+    )
     return np.array(found), coarsest({precision(value), start.dtype})
 
 
@@ -163,9 +189,20 @@ def _slopes(losses: Callable, start: Tensor, batches: list) -> Tensor:
     return torch.cat([torch.autograd.grad(losses(w, [b]).sum(), w)[0] for b in batches])
 
 
-def _chains(losses: Callable, start: Tensor, batches: list, shares: np.ndarray, first: np.ndarray,
-            tangents: Tensor | None, nbeta: float, gamma: float, step: float, draws: int, burn: int,
-            seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _chains(
+    losses: Callable,
+    start: Tensor,
+    batches: list,
+    shares: np.ndarray,
+    first: np.ndarray,
+    tangents: Tensor | None,
+    nbeta: float,
+    gamma: float,
+    step: float,
+    draws: int,
+    burn: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """L_b(w) - L_b(w*) of every chain and draw, (chains, draws), and each chain's mean of (w - w*)' grad U."""
     noise = torch.Generator(start.device).manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -179,7 +216,7 @@ def _chains(losses: Callable, start: Tensor, batches: list, shares: np.ndarray, 
         chosen = rng.choice(len(batches), len(w), p=shares) if len(batches) > 1 else np.zeros(len(w), dtype=int)
         w.requires_grad_(True)
         values = losses(w, [batches[b] for b in chosen])
-        slope, = torch.autograd.grad(values.sum(), w)
+        (slope,) = torch.autograd.grad(values.sum(), w)
         w, values = w.detach(), values.detach()
         if tangents is not None:
             slope = slope - tangents[chosen]
@@ -194,21 +231,25 @@ def _chains(losses: Callable, start: Tensor, batches: list, shares: np.ndarray, 
     return torch.stack(found, 1).cpu().numpy(), virial.cpu().numpy() / draws
 
 
-def _summary(scaled: np.ndarray, virials: np.ndarray, size: int, full: bool, initial: float, confidence: float,
-             **settings) -> LearningCoefficient:
+def _summary(
+    scaled: np.ndarray, virials: np.ndarray, size: int, full: bool, initial: float, confidence: float, **settings
+) -> LearningCoefficient:
     """The record of the chains' n beta (L - L*), (chains, draws), and of their (w - w*)' grad U, (chains,), D = size."""
     each, chains, virials = scaled.mean(1), len(scaled), virials / size
     given = tuple(float(v) for v in each)
 
     def across(quantity: str, values: np.ndarray) -> Estimate:
-        return student(quantity, float(values.mean()), float(values.std(ddof=1) / math.sqrt(chains)), chains,
-                       confidence=confidence)
+        return student(
+            quantity, float(values.mean()), float(values.std(ddof=1) / math.sqrt(chains)), chains, confidence=confidence
+        )
 
     def refused(reason: str) -> LearningCoefficient:
-        void = Estimate("local learning coefficient", math.nan, math.inf, (-math.inf, math.inf), chains, confidence,
-                        status=reason)
-        return LearningCoefficient(math.nan, void.interval, void, None, math.nan, void, initial, **settings,
-                                   chain_values=given, status=reason)
+        void = Estimate(
+            "local learning coefficient", math.nan, math.inf, (-math.inf, math.inf), chains, confidence, status=reason
+        )
+        return LearningCoefficient(
+            math.nan, void.interval, void, None, math.nan, void, initial, **settings, chain_values=given, status=reason
+        )
 
     if not np.isfinite(scaled).all() or not math.isfinite(initial):
         return refused("refused: the loss is not finite along the chains; take a smaller step or a larger gamma")
@@ -228,8 +269,17 @@ def _summary(scaled: np.ndarray, virials: np.ndarray, size: int, full: bool, ini
     if status == "ok" and equipartition.interval[1] < low:
         status = "not in equilibrium"
     return LearningCoefficient(
-        tempered.value, (tempered.interval[0], tempered.interval[1] + lack), tempered, slope, rhat, equipartition, initial,
-        **settings, chain_values=given, status=status)
+        tempered.value,
+        (tempered.interval[0], tempered.interval[1] + lack),
+        tempered,
+        slope,
+        rhat,
+        equipartition,
+        initial,
+        **settings,
+        chain_values=given,
+        status=status,
+    )
 
 
 def _split_rhat(x: np.ndarray) -> float:

@@ -12,13 +12,13 @@ import torch
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
-CLOSE = 1e-3                # squared distances below this share of |x|^2 + |y|^2 are measured again
-TREE = 15                   # up to this many dimensions a tree is searched
-FEW = 32                    # beyond this many neighbours measuring them again takes longer than the search
-SMALL = 32                  # this few rows are measured against everything that may be near
-TIE = 1e-10                 # relative difference below which two squared distances are one
-KEYS = 1 << 21              # float32 numbers that are sorted at once
-CACHED = 1 << 18            # float64 numbers that are measured at once
+CLOSE = 1e-3  # squared distances below this share of |x|^2 + |y|^2 are measured again
+TREE = 15  # up to this many dimensions a tree is searched
+FEW = 32  # beyond this many neighbours measuring them again takes longer than the search
+SMALL = 32  # this few rows are measured against everything that may be near
+TIE = 1e-10  # relative difference below which two squared distances are one
+KEYS = 1 << 21  # float32 numbers that are sorted at once
+CACHED = 1 << 18  # float64 numbers that are measured at once
 
 
 def unit_spread(points: np.ndarray) -> tuple[np.ndarray, int]:
@@ -45,7 +45,7 @@ def distances(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         near, certain = _rough(points, rows, k)
         d, near = _measured(points, rows, near)
         # whatever was left out is no nearer than `certain`
-        again = np.flatnonzero(d[:, k - 1]**2 > certain)
+        again = np.flatnonzero(d[:, k - 1] ** 2 > certain)
         d, near = d[:, :k].copy(), near[:, :k].copy()
         if len(again):
             d[again], near[again] = _local(points, again, k)
@@ -95,7 +95,7 @@ def _rough(points: np.ndarray, rows: np.ndarray, k: int, gap: bool = False) -> t
     near, certain = np.empty((len(rows), count), dtype=np.int64), np.empty(len(rows), dtype=bool if gap else float)
     step = max(1, KEYS // n)
     for start in range(0, len(rows), step):
-        own, part = torch.from_numpy(rows[start:start + step]), slice(start, start + step)
+        own, part = torch.from_numpy(rows[start : start + step]), slice(start, start + step)
         key = torch.addmm(half, rough[own], rough.T, alpha=-1)
         key[torch.arange(len(own)), own] = torch.inf
         key, found = key.topk(count, largest=False)
@@ -129,7 +129,7 @@ def _tree(points: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.
     """The distances (b, k) and indices by a tree, which measures by differences."""
     d, near = NearestNeighbors(n_neighbors=k + 1, algorithm="kd_tree").fit(points).kneighbors(points[rows])
     own = near == rows[:, None]
-    own[~own.any(1), -1] = True         # points at distance zero may hide a point from itself: drop the farthest
+    own[~own.any(1), -1] = True  # points at distance zero may hide a point from itself: drop the farthest
     return d[~own].reshape(-1, k), near[~own].reshape(-1, k)
 
 
@@ -146,7 +146,7 @@ def _local(points: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np
     d, near, certain = np.empty((len(rows), k)), np.empty((len(rows), k), dtype=np.int64), np.empty(len(rows))
     step = max(1, KEYS // (2 * n))
     for start in range(0, len(rows), step):
-        own, part = torch.from_numpy(rows[start:start + step]), slice(start, start + step)
+        own, part = torch.from_numpy(rows[start : start + step]), slice(start, start + step)
         key = torch.addmm(squares / 2, local[own], local.T, alpha=-1)
         key[torch.arange(len(own)), own] = torch.inf
         key, found = key.topk(count, largest=False)
@@ -156,10 +156,10 @@ def _local(points: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np
         i, j = np.nonzero((square < CLOSE * (squares[own, None] + squares[found])).numpy())
         measured, found = square.sqrt().numpy(), found.numpy()
         for a in range(0, len(i), 4096):
-            at = i[a:a + 4096], j[a:a + 4096]
+            at = i[a : a + 4096], j[a : a + 4096]
             measured[at] = np.linalg.norm(points[rows[part][at[0]]] - points[found[at]], axis=1)
         d[part], near[part] = _ordered(measured, found, k)
-    again = np.flatnonzero(d[:, -1]**2 * (1 - TIE) > certain)
+    again = np.flatnonzero(d[:, -1] ** 2 * (1 - TIE) > certain)
     if 0 < len(again) <= SMALL:
         d[again], near[again] = _pruned(points, rows[again], k, d[again, -1].max())
     elif len(again):
@@ -172,7 +172,7 @@ def _halves(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two parts of the points, each a quarter at least, parted by the widest gap along the widest coordinate."""
     values = points[:, np.argmax(np.ptp(points, axis=0))]
     order, first = np.argsort(values), len(points) // 4
-    cut = first + 1 + int(np.argmax(np.diff(values[order])[first:len(points) - first - 1]))
+    cut = first + 1 + int(np.argmax(np.diff(values[order])[first : len(points) - first - 1]))
     return order[:cut], order[cut:]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from probes.inputs import standing
 from probes.layout import columns, match, unflatten
 
-DENSE = 2 << 30             # bytes above which .dense() refuses
+DENSE = 2 << 30  # bytes above which .dense() refuses
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Operator:
 
     @property
     def status(self) -> str:
-        """"exact" (to the rounding of dtype), or the coarser dtype that rounds: "rounded in bfloat16"."""
+        """ "exact" (to the rounding of dtype), or the coarser dtype that rounds: "rounded in bfloat16"."""
         return standing(self.precision, self.dtype)
 
     @property

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import grad
 from torch.utils._pytree import tree_map
 
-ROUNDING = 100              # eps times the terms of a sum, below which the sum is zero
+ROUNDING = 100  # eps times the terms of a sum, below which the sum is zero
 
 Product = Callable[[Tensor], Tensor]
 
@@ -32,7 +32,7 @@ def output_curvature(criterion: Callable, y: Tensor, batch) -> Tensor:
 
     _check_apart(_product(criterion, y, batch), y)
     blocks, origin = at(y), at(torch.zeros_like(y))
-    narrow = bool((blocks == blocks.float()).all())     # a criterion may convert to a type of its own
+    narrow = bool((blocks == blocks.float()).all())  # a criterion may convert to a type of its own
     kind = torch.finfo(torch.float32 if narrow and given == torch.float64 else given)
     blocks = (blocks + blocks.mT) / 2
     return _mirrored(at, _balanced(blocks, origin, kind.eps, kind.tiny), origin, y, kind.eps)
@@ -58,8 +58,9 @@ def _mirrored(at: Callable[[Tensor], Tensor], blocks: Tensor, origin: Tensor, y:
     apart = [(b - torch.diag_embed(b.diagonal(dim1=1, dim2=2)) == 0).all() for b in (blocks, origin)]
     if not all(apart):
         return blocks
-    here, side, one, other, scale = (b.diagonal(dim1=1, dim2=2) for b in (
-        blocks, at(-y.abs()), at(torch.ones_like(y)), at(-torch.ones_like(y)), origin))
+    here, side, one, other, scale = (
+        b.diagonal(dim1=1, dim2=2) for b in (blocks, at(-y.abs()), at(torch.ones_like(y)), at(-torch.ones_like(y)), origin)
+    )
     even = (one - other).abs() <= ROUNDING * eps * one.abs()
     even &= (here - side).abs() <= ROUNDING * eps * scale.abs()
     return torch.diag_embed(torch.where(even, side, here))
@@ -67,13 +68,14 @@ def _mirrored(at: Callable[[Tensor], Tensor], blocks: Tensor, origin: Tensor, y:
 
 def _widened(criterion: Callable, y: Tensor, batch) -> tuple[Tensor, object]:
     """Outputs and batch in float64 where the criterion takes them, else as they are."""
+
     def widen(x):
         return x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
 
     for wide in ((y.double(), tree_map(widen, batch)), (y.double(), batch)):
         try:
             _product(criterion, *wide)(torch.zeros_like(wide[0]))
-        except Exception:                               # whatever is wrong besides the type is raised by the last attempt
+        except Exception:  # whatever is wrong besides the type is raised by the last attempt
             continue
         return wide
     return y, batch
@@ -83,12 +85,12 @@ def _product(criterion: Callable, y: Tensor, batch) -> Product:
     """u -> (d2 criterion / dy2) u at y."""
     leaf = y.detach().clone().requires_grad_()
     with torch.enable_grad():
-        slope, = grad(criterion(leaf, batch).reshape(()), leaf, create_graph=True)
+        (slope,) = grad(criterion(leaf, batch).reshape(()), leaf, create_graph=True)
 
     def product(u: Tensor) -> Tensor:
         if not slope.requires_grad:
             return torch.zeros_like(u)
-        second, = grad(slope, leaf, u, retain_graph=True, allow_unused=True)
+        (second,) = grad(slope, leaf, u, retain_graph=True, allow_unused=True)
         return torch.zeros_like(u) if second is None else second
 
     return product
@@ -107,5 +109,7 @@ def _check_apart(product: Product, y: Tensor) -> None:
         moved = ((number >> bit) & 1).bool()
         found = product(torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y) * moved[:, None]).abs()
         if float(found[~moved].max()) > ROUNDING * torch.finfo(y.dtype).eps * float(found[moved].max()):
-            raise ValueError("the criterion couples the examples of a batch, but the Gram route needs a mean of "
-                             "theirs; use gauss_newton and top_eigenpairs instead")
+            raise ValueError(
+                "the criterion couples the examples of a batch, but the Gram route needs a mean of "
+                "theirs; use gauss_newton and top_eigenpairs instead"
+            )

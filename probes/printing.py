@@ -49,7 +49,7 @@ def show(value: Mapping, indent: str = "") -> None:
 
 
 def _word(x) -> str:
-    if isinstance(x, Mapping):                          # an estimate, an interval or an eigenvalue
+    if isinstance(x, Mapping):  # an estimate, an interval or an eigenvalue
         text = f"{'' if x.get('converged', True) else '~'}{x['value']:.4g}"
         low, high = x.get("interval", (x["value"],) * 2)
         if x.get("stderr"):

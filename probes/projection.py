@@ -16,12 +16,12 @@ from torch.nn.functional import pad
 
 from probes.summary import by_layer
 
-DENSE = 4 << 30             # bytes above which a dense projection is refused
-COLUMNS = 128               # columns whose orthonormality is measured at once
-CACHED = 1 << 17            # numbers transformed at once on a CPU: they stay in its cache
-RESIDENT = 1 << 24          # numbers transformed at once on another device, where few large steps are faster
-FEW = 16                    # fewer full blocks than this, and a truncated one is corrected by a Cholesky factor
-CORRECT = 8192              # the largest dimension for which that factor is made
+DENSE = 4 << 30  # bytes above which a dense projection is refused
+COLUMNS = 128  # columns whose orthonormality is measured at once
+CACHED = 1 << 17  # numbers transformed at once on a CPU: they stay in its cache
+RESIDENT = 1 << 24  # numbers transformed at once on another device, where few large steps are faster
+FEW = 16  # fewer full blocks than this, and a truncated one is corrected by a Cholesky factor
+CORRECT = 8192  # the largest dimension for which that factor is made
 
 Map = Callable[[Tensor], Tensor]
 
@@ -43,8 +43,8 @@ class Projection:
     dtype: torch.dtype
     device: torch.device
     drawn: int
-    _forward: Map = field(repr=False)               # (k, drawn) -> (k, D)
-    _backward: Map = field(repr=False)              # (k, D) -> (k, drawn)
+    _forward: Map = field(repr=False)  # (k, drawn) -> (k, D)
+    _backward: Map = field(repr=False)  # (k, D) -> (k, drawn)
     _state: tuple[Tensor, ...] = field(repr=False)
 
     @property
@@ -71,11 +71,11 @@ class Projection:
         rows = []
         for name, shape in self.shapes.items():
             value = tensors[name].to(self.dtype)
-            if value.shape[value.ndim - len(shape):] != shape:
+            if value.shape[value.ndim - len(shape) :] != shape:
                 raise ValueError(f"{name} must end in shape {shape}, got {tuple(value.shape)}")
-            rows.append(value.reshape(*value.shape[:value.ndim - len(shape)], -1))
+            rows.append(value.reshape(*value.shape[: value.ndim - len(shape)], -1))
         flat = torch.cat(rows, dim=-1) if len(rows) > 1 else rows[0]
-        return _Linear.apply(flat, self._backward, self._forward)[..., :self.dimension]
+        return _Linear.apply(flat, self._backward, self._forward)[..., : self.dimension]
 
     def first(self, dimension: int) -> Projection:
         """The subspace of the first d columns, so that subspaces of growing d contain each other.
@@ -98,7 +98,7 @@ class Projection:
             unit = torch.zeros(len(part), self.drawn, dtype=self.dtype, device=self.device)
             unit[torch.arange(len(part)), part] = 1
             found = self._backward(self._forward(unit)) - unit
-            worst = max(worst, float(found[:, :self.dimension].abs().max()))
+            worst = max(worst, float(found[:, : self.dimension].abs().max()))
         return worst
 
 
@@ -130,8 +130,10 @@ class LayerScaled:
         moved = self.projection.apply(theta[..., m:])
         place = {name: i for i, names in enumerate(self.layers.values()) for name in names}
         scale = {name: 1 + theta[..., i] for name, i in place.items()}
-        return {name: x * scale[name].reshape(*theta.shape[:-1], *[1] * len(self.projection.shapes[name]))
-                for name, x in moved.items()}
+        return {
+            name: x * scale[name].reshape(*theta.shape[:-1], *[1] * len(self.projection.shapes[name]))
+            for name, x in moved.items()
+        }
 
 
 def _check_end(theta: Tensor, dimension: int) -> None:
@@ -163,8 +165,15 @@ class _Linear(torch.autograd.Function):
         return _Linear.apply(x.movedim(axes[0], 0), forward, backward), 0
 
 
-def random_subspace(shapes: Mapping[str, Sequence[int]], dimension: int, *, kind: str = "sorf", seed: int,
-                    dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Projection:
+def random_subspace(
+    shapes: Mapping[str, Sequence[int]],
+    dimension: int,
+    *,
+    kind: str = "sorf",
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Projection:
     """A random d-dimensional subspace of all tensors together, as an isometric projection P (D, d).
 
     "sorf": blocks H S_k H S_0 of random signs and Hadamard matrices (Yu et al. 2016), stacked; D bytes of
@@ -186,8 +195,16 @@ def random_subspace(shapes: Mapping[str, Sequence[int]], dimension: int, *, kind
     return Projection(kind, shapes, dimension, seed, dtype, torch.device(device), dimension, *made)
 
 
-def said(shapes: Mapping[str, Sequence[int]], dimension: int, *, layers: Callable = by_layer, kind: str = "sorf", seed: int,
-         dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> LayerScaled:
+def said(
+    shapes: Mapping[str, Sequence[int]],
+    dimension: int,
+    *,
+    layers: Callable = by_layer,
+    kind: str = "sorf",
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> LayerScaled:
     """Structure-aware subspace: z_l = z0_l + lambda_l (P theta')_l with m trained scales, theta' (d - m,).
 
     Aghajanyan et al. 2021, sec. 3.1; lambda_l = 1 + s_l starts at 1, and theta = (s, theta') has d numbers in
@@ -260,7 +277,7 @@ def _sorf(size: int, d: int, generator: torch.Generator, dtype: torch.dtype, dev
     full, rest = divmod(size, n)
     if full == 0 and d > CORRECT:
         raise ValueError(f"a sorf of dimension {d} needs at least {n} numbers to move, got {size}; use kind='onehot'")
-    if full == 0:               # a part of one block, a dyadic convolution, may be singular
+    if full == 0:  # a part of one block, a dyadic convolution, may be singular
         return _dense(size, d, generator, dtype, device)
     truncated = rest > 0 and full < FEW and d <= CORRECT
     blocks, tied = full + truncated, 0 if truncated else rest
@@ -284,8 +301,8 @@ def _sorf(size: int, d: int, generator: torch.Generator, dtype: torch.dtype, dev
         for i in range(0, blocks, at_once):
             b = min(at_once, blocks - i)
             part = slice(i * n, (i + b) * n)
-            x, spare = (r[:count * b * n].view(count, b, n) for r in room[:2])
-            yield part, room[2, :b * n].view(b, n).copy_(signs[part].view(b, n)), x, spare
+            x, spare = (r[: count * b * n].view(count, b, n) for r in room[:2])
+            yield part, room[2, : b * n].view(b, n).copy_(signs[part].view(b, n)), x, spare
 
     def whole(x: Tensor) -> Tensor:
         base = pad(x, (0, n - d)) * begin
@@ -294,18 +311,18 @@ def _sorf(size: int, d: int, generator: torch.Generator, dtype: torch.dtype, dev
         for part, sign, rows, spare in chunks(len(x)):
             out[:, part] = mix(torch.mul(base, sign, out=rows), spare).view(len(x), -1)
         if tied:
-            out[:, last + n:] = out[:, last:last + tied].mul_(half) * signs[last + n:]
+            out[:, last + n :] = out[:, last : last + tied].mul_(half) * signs[last + n :]
         return out[:, :size]
 
     def fold(y: Tensor) -> Tensor:
         total = y.new_zeros(len(y), n, dtype=torch.float64)
         for part, sign, rows, spare in chunks(len(y)):
             there, given = rows.view(len(y), -1), y[:, part]
-            there[:, :given.shape[1]] = given
-            there[:, given.shape[1]:] = 0
+            there[:, : given.shape[1]] = given
+            there[:, given.shape[1] :] = 0
             if tied and part.stop > last:
-                split = there[:, last - part.start:last - part.start + tied]
-                split.add_(y[:, last + n:] * signs[last + n:]).mul_(half)
+                split = there[:, last - part.start : last - part.start + tied]
+                split.add_(y[:, last + n :] * signs[last + n :]).mul_(half)
             total += mix(rows, spare).mul_(sign).sum(1)
         total = total.to(dtype)
         return (mix(total, torch.empty_like(total)) * begin)[:, :d]

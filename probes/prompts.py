@@ -51,9 +51,17 @@ class PromptReach:
         return self.losses[0]
 
 
-def prompt_reachability(logits: Logits, pairs: Sequence[tuple[Tensor, int]], vocabulary: Tensor, *, longest: int = 4,
-                        relaxed: Logits | None = None, candidates: int = 32, rounds: int = 8,
-                        chunk: int = 256) -> tuple[PromptReach, ...]:
+def prompt_reachability(
+    logits: Logits,
+    pairs: Sequence[tuple[Tensor, int]],
+    vocabulary: Tensor,
+    *,
+    longest: int = 4,
+    relaxed: Logits | None = None,
+    candidates: int = 32,
+    rounds: int = 8,
+    chunk: int = 256,
+) -> tuple[PromptReach, ...]:
     """The shortest prompt found for every (context, target), one record per pair in their order.
 
     logits(prompts (B, k), context (T,)) returns the next-token logits (B, V) after [prompt; context] for k >= 0.
@@ -67,8 +75,10 @@ def prompt_reachability(logits: Logits, pairs: Sequence[tuple[Tensor, int]], voc
     """
     vocabulary = torch.as_tensor(vocabulary)
     if vocabulary.ndim != 1 or not len(vocabulary) or longest < 0 or candidates < 1 or rounds < 0 or chunk < 1:
-        raise ValueError("vocabulary must be a non-empty vector of token ids, longest and rounds >= 0, candidates and "
-                         f"chunk >= 1, got {tuple(vocabulary.shape)}, {longest}, {rounds}, {candidates}, {chunk}")
+        raise ValueError(
+            "vocabulary must be a non-empty vector of token ids, longest and rounds >= 0, candidates and "
+            f"chunk >= 1, got {tuple(vocabulary.shape)}, {longest}, {rounds}, {candidates}, {chunk}"
+        )
     plain = opened(logits, "logits", "logits")
     soft = None if relaxed is None else opened(relaxed, "logits", "relaxed")
     search = _Search(plain, soft, vocabulary, candidates, rounds, chunk)
@@ -77,7 +87,7 @@ def prompt_reachability(logits: Logits, pairs: Sequence[tuple[Tensor, int]], voc
     for i, context in enumerate(contexts):
         grouped.setdefault(tuple(context.tolist()), []).append(i)
     found: dict[int, PromptReach] = {}
-    for places in grouped.values():                     # targets of one context share the exhaustive sweep
+    for places in grouped.values():  # targets of one context share the exhaustive sweep
         targets = [int(pairs[i][1]) for i in places]
         found |= zip(places, search.targets(contexts[places[0]], targets, longest), strict=True)
     return tuple(found[i] for i in range(len(pairs)))
@@ -124,8 +134,17 @@ class _Search:
                     losses.append(best.loss)
                     tried += count
             prompt = () if best.reached is None else tuple(best.reached.tolist())
-            made.append(PromptReach(tuple(context.tolist()), y, None if best.reached is None else len(prompt), prompt,
-                                    tuple(losses), int((base > base[y]).sum()), tried))
+            made.append(
+                PromptReach(
+                    tuple(context.tolist()),
+                    y,
+                    None if best.reached is None else len(prompt),
+                    prompt,
+                    tuple(losses),
+                    int((base > base[y]).sum()),
+                    tried,
+                )
+            )
         return made
 
     def _best(self, prompts: Tensor, context: Tensor, targets: Sequence[int]) -> list[_Best]:
@@ -138,7 +157,7 @@ class _Search:
                 loss.append(-torch.log_softmax(y, -1)[:, wanted])
                 winner.append(y.argmax(-1))
         loss, winner = torch.cat(loss), torch.cat(winner)
-        if bool(loss.isnan().any()):                        # infinity is a token that a mask forbids
+        if bool(loss.isnan().any()):  # infinity is a token that a mask forbids
             check_values([loss], "-log p of a target")
         made = []
         for j, target in enumerate(targets):
@@ -166,8 +185,9 @@ class _Search:
         """The prompts (P, k) that differ from one in a single token: all of them, or those a gradient proposes."""
         tokens = self.vocabulary.expand(len(prompt), -1)
         if self.relaxed is not None:
-            tokens = tokens.gather(1, self._slopes(prompt, context, target).topk(
-                min(self.candidates, len(self.vocabulary)), largest=False).indices)
+            tokens = tokens.gather(
+                1, self._slopes(prompt, context, target).topk(min(self.candidates, len(self.vocabulary)), largest=False).indices
+            )
         place, _ = torch.meshgrid(torch.arange(len(prompt)), torch.arange(tokens.shape[1]), indexing="ij")
         made = prompt.repeat(tokens.numel(), 1)
         made[torch.arange(len(made)), place.reshape(-1)] = tokens.reshape(-1)
@@ -214,11 +234,24 @@ def k_epsilon(found: Sequence[PromptReach], longest: int, *, confidence: float =
         hits = sum(length <= k for length in lengths)
         interval = stats.binomtest(hits, n).proportion_ci(confidence, method="exact")
         p = hits / n
-        shares.append(Estimate(f"reached with {k} tokens", p, math.sqrt(p * (1 - p) / n),
-                               (float(interval.low), float(interval.high)), n, confidence))
+        shares.append(
+            Estimate(
+                f"reached with {k} tokens",
+                p,
+                math.sqrt(p * (1 - p) / n),
+                (float(interval.low), float(interval.high)),
+                n,
+                confidence,
+            )
+        )
     reached = [r.length for r in found if r.length is not None]
-    return KEpsilon(tuple(shares), n, sum(reached) / len(reached) if reached else math.nan,
-                    _spearman([r.base_loss for r in found], lengths), _spearman([r.base_rank for r in found], lengths))
+    return KEpsilon(
+        tuple(shares),
+        n,
+        sum(reached) / len(reached) if reached else math.nan,
+        _spearman([r.base_loss for r in found], lengths),
+        _spearman([r.base_rank for r in found], lengths),
+    )
 
 
 def _spearman(x: Sequence[float], y: Sequence[float]) -> float:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from probes.unit import Unit
 
-APART = 100                 # a settled cluster is this many residuals away from every other node
-STRIDE = 4                  # steps between two looks at what has settled
-FAINT = 0.02                # singular values below this share of the largest are no further direction
+APART = 100  # a settled cluster is this many residuals away from every other node
+STRIDE = 4  # steps between two looks at what has settled
+FAINT = 0.02  # singular values below this share of the largest are no further direction
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Lockstep:
         self.basis = torch.zeros(probes, steps + 1, size, dtype=op.dtype, device=device)
         self.basis[:, 0] = (start / start.norm(dim=0)).T
         self.alpha, self.beta = np.zeros((probes, steps)), np.zeros((probes, steps))
-        self.length = np.zeros(probes, dtype=int)           # steps until each sequence was spent
+        self.length = np.zeros(probes, dtype=int)  # steps until each sequence was spent
         self.alive = torch.ones(probes, dtype=torch.bool, device=device)
         self.scale = torch.zeros(probes, 1, 1, dtype=op.dtype, device=device)
 
@@ -57,7 +57,7 @@ class Lockstep:
 
     def _step(self) -> None:
         j, going = self.taken, self.alive.nonzero()[:, 0]
-        past = self.basis[going, :j + 1]
+        past = self.basis[going, : j + 1]
         q = past[:, j]
         w = (self.op @ q.T.contiguous()).T[..., None]
         self.products += len(going)
@@ -97,7 +97,7 @@ class Lockstep:
         return x / x.norm(dim=0)
 
     def _eigh(self, p: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-        off = self.beta[p, :length - 1]
+        off = self.beta[p, : length - 1]
         return np.linalg.eigh(np.diag(self.alpha[p, :length]) + np.diag(off, 1) + np.diag(off, -1))
 
 
@@ -175,8 +175,9 @@ def _clusters(rules: Rules, tolerance: float) -> list[tuple[np.ndarray, np.ndarr
     return found
 
 
-def _eigenspace(runs: list[Lockstep], rules: Rules, places: tuple[np.ndarray, np.ndarray],
-                steps: int) -> tuple[np.ndarray, Tensor] | None:
+def _eigenspace(
+    runs: list[Lockstep], rules: Rules, places: tuple[np.ndarray, np.ndarray], steps: int
+) -> tuple[np.ndarray, Tensor] | None:
     """Eigenvalues (k,) and basis (D, k) of the span of a cluster's Ritz vectors; None where it has as many as probes."""
     owners = [(run, p) for run in runs for p in range(len(run.alpha))]
     parts = [run.vectors(p, places[1][places[0] == i], steps) for i, (run, p) in enumerate(owners)]
@@ -216,8 +217,7 @@ def known_pairs(op, deflate) -> tuple[np.ndarray, Tensor]:
         values, vectors = deflate
     values, vectors = torch.as_tensor(values).double().cpu().numpy(), torch.as_tensor(vectors).to(**at)
     if values.ndim != 1 or tuple(vectors.shape) != (size, len(values)):
-        raise ValueError(f"deflate must hold values (k,) and vectors ({size}, k), got {values.shape} and "
-                         f"{tuple(vectors.shape)}")
+        raise ValueError(f"deflate must hold values (k,) and vectors ({size}, k), got {values.shape} and {tuple(vectors.shape)}")
     gap = (vectors.T @ vectors - torch.eye(len(values), **at)).abs().max() if len(values) else 0.0
     if not gap <= torch.finfo(op.dtype).eps ** 0.5:
         raise ValueError("the vectors to deflate must be orthonormal; orthonormalise them first")

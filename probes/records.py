@@ -32,8 +32,9 @@ class Estimate:
     method: str = ""
 
 
-def student(quantity: str, value: float, stderr: float, n: int, *, confidence: float = 0.95,
-            degrees: int | None = None, **more) -> Estimate:
+def student(
+    quantity: str, value: float, stderr: float, n: int, *, confidence: float = 0.95, degrees: int | None = None, **more
+) -> Estimate:
     """An estimate with Student's interval on `degrees` degrees of freedom (default n - 1)."""
     degrees = n - 1 if degrees is None else degrees
     if degrees < 1:

@@ -20,7 +20,7 @@ from probes.copies import Cloud, matrix, without_copies
 from probes.neighbours import sets, unit_spread
 from probes.records import Estimate, student
 
-TIE = 1e-9                  # relative difference below which two distances are one
+TIE = 1e-9  # relative difference below which two distances are one
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,12 @@ def mle(X, k: int = 20) -> Estimate:
     if flat:
         mean = _nothing("mle, mean of local", n, flat, cloud)
     else:
-        mean = student("mle, mean of local", float(local.mean()), _error(local - local.mean(), near), n, status=status,
-                       **cloud.account)
-    return student("mle", pooled, pooled * _error(logs / logs.mean() - 1, near), n, status=status, **cloud.account,
-                   parts={"mean": mean})
+        mean = student(
+            "mle, mean of local", float(local.mean()), _error(local - local.mean(), near), n, status=status, **cloud.account
+        )
+    return student(
+        "mle", pooled, pooled * _error(logs / logs.mean() - 1, near), n, status=status, **cloud.account, parts={"mean": mean}
+    )
 
 
 def gride(X, ranks: Sequence[int] = (1, 2, 4, 8, 16, 32)) -> ScaleCurve:
@@ -99,11 +101,11 @@ def gride(X, ranks: Sequence[int] = (1, 2, 4, 8, 16, 32)) -> ScaleCurve:
     estimates, scale = [], []
     for rank in used:
         logs = _log_ratio(r[:, 2 * rank - 1], r[:, rank - 1])
-        if bad := _meaningless(r[:, :2 * rank], logs):
+        if bad := _meaningless(r[:, : 2 * rank], logs):
             estimates.append(_nothing(f"gride {rank}", n, bad, cloud))
         else:
-            value, error = _gride(logs, rank, near[:, :2 * rank])
-            status = _ties(r[:, :2 * rank])
+            value, error = _gride(logs, rank, near[:, : 2 * rank])
+            status = _ties(r[:, : 2 * rank])
             estimates.append(student(f"gride {rank}", value, error, n, status=status, **cloud.account))
         scale.append(float(r[:, 2 * rank - 1].mean()))
     return ScaleCurve(used, tuple(scale), tuple(estimates), n, cloud.equal + cloud.near)
@@ -155,8 +157,7 @@ def participation_ratio(X) -> Estimate:
         return float(1 / (p**2).sum()), float(np.exp(-(p * np.log(p)).sum()))
 
     whole = measures(n, first, second)
-    left = np.array([measures(n - int((folds == f).sum()), first - moments[f][0], second - moments[f][1])
-                     for f in range(10)])
+    left = np.array([measures(n - int((folds == f).sum()), first - moments[f][0], second - moments[f][1]) for f in range(10)])
     error = np.sqrt(0.9 * ((left - left.mean(0)) ** 2).sum(0))
     rank = student("effective_rank", whole[1], float(error[1]), n, degrees=9)
     parts = {"effective_rank": rank}
@@ -166,7 +167,7 @@ def participation_ratio(X) -> Estimate:
 def _centred(points: np.ndarray) -> np.ndarray:
     """The points about their mean, in a power of two of their units that makes every square a number."""
     points = unit_spread(points)[0]
-    points = points - points[0]         # what all share is gone without a rounding
+    points = points - points[0]  # what all share is gone without a rounding
     return points - points.mean(0)
 
 
@@ -184,7 +185,7 @@ def _meaningless(r: np.ndarray, logs: np.ndarray) -> str:
 
 
 def _ties(r: np.ndarray) -> str:
-    """"ok", or how many points have neighbours at equal distances, if that moves an estimate by a tenth of its error."""
+    """ "ok", or how many points have neighbours at equal distances, if that moves an estimate by a tenth of its error."""
     tied = int((np.diff(r, axis=1) <= TIE * r[:, 1:]).any(1).sum())
     if tied <= 0.1 * math.sqrt(len(r)):
         return "ok"
@@ -205,10 +206,10 @@ def _components(points: np.ndarray, near: np.ndarray, share: float) -> np.ndarra
     rough, squares = points.astype(np.float32), (points**2).sum(1)
     counts = np.empty(len(near))
     for start in range(0, len(near), 64):
-        part = near[start:start + 64]
+        part = near[start : start + 64]
         held = _variances(rough[part]).cumsum(1, dtype=np.float64)
         goal = share * held[:, -1:]
-        counts[start:start + 64] = (held < goal).sum(1) + 1
+        counts[start : start + 64] = (held < goal).sum(1) + 1
         doubt = 1e-4 * held[:, -1] + 2.0**-21 * np.sqrt(held[:, -1] * squares[part].sum(1))
         again = np.flatnonzero((np.abs(held - goal) <= doubt[:, None]).any(1))
         if len(again):
@@ -252,7 +253,7 @@ def _gride(logs: np.ndarray, rank: int, near: np.ndarray) -> tuple[float, float]
         return 1 / d + (rank - 1) * growth - (2 * rank - 1) * logs
 
     top = 1.0
-    while slopes(top).sum() > 0:        # it falls to -rank sum log mu < 0
+    while slopes(top).sum() > 0:  # it falls to -rank sum log mu < 0
         top *= 2
     value = float(brentq(lambda d: slopes(d).sum(), 1e-6, top))
     step = 1e-4 * value

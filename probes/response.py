@@ -32,8 +32,8 @@ from probes.layout import (
 )
 
 Outputs = Callable[[dict[str, Tensor], object], Tensor]
-CHUNK = 32                  # examples differentiated at once: activations of C x CHUNK sequences are alive
-BUDGET = 1 << 30            # bytes that G may take
+CHUNK = 32  # examples differentiated at once: activations of C x CHUNK sequences are alive
+BUDGET = 1 << 30  # bytes that G may take
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Response:
             return torch.stack([self.rmatvec(column) for column in dy.unbind(2)], dim=-1)
         total, start = torch.zeros(m, dtype=self.dtype, device=self.outputs.device), 0
         for i, (y, z) in enumerate(self._forwards()):
-            pulled = _pull(y, z, dy[start:start + len(y)])
+            pulled = _pull(y, z, dy[start : start + len(y)])
             with named(i):
                 check_values([pulled], "the product of G'")
             total += pulled
@@ -140,7 +140,7 @@ class Response:
         start = 0
         for block in self._column_blocks():
             part, width = self._restricted(block), sum(math.prod(self.shapes[k]) for k in block)
-            part._add_kernel(total, None if root is None else root[start:start + width])
+            part._add_kernel(total, None if root is None else root[start : start + width])
             start += width
         check_finite(total)
         return total
@@ -219,7 +219,7 @@ class Response:
         for batch in self._batches:
             tensors, rebuild = split_batch(batch)
             for start in range(0, batch_size(batch), chunk):
-                part = [t[start:start + chunk] for t in tensors]
+                part = [t[start : start + chunk] for t in tensors]
                 yield self._looped(part, rebuild) if self.route == "loop" else self._mapped(part, rebuild)
 
     def _mapped(self, part: list[Tensor], rebuild) -> tuple[Tensor, Tensor]:
@@ -232,7 +232,7 @@ class Response:
             return y, y
 
         jacobian = torch.func.jacrev(single, has_aux=True)
-        with torch.no_grad():           # what the function closes over may require gradients; G does not
+        with torch.no_grad():  # what the function closes over may require gradients; G does not
             rows, y = torch.func.vmap(jacobian, in_dims=(None, *[0] * len(part)))(active, *part)
         return y, torch.cat([rows[k].reshape(*y.shape, -1) for k in self.names], dim=-1)
 
@@ -243,7 +243,7 @@ class Response:
             fixed, active = self._point(True)
             with torch.enable_grad():
                 whole = {k: active.get(k, fixed.get(k)) for k in self._params}
-                y = self._function(whole, rebuild([t[i:i + 1] for t in part])).squeeze(0)
+                y = self._function(whole, rebuild([t[i : i + 1] for t in part])).squeeze(0)
             rows.append(torch.stack([_pull(v, active) for v in y]))
             values.append(y.detach())
         return torch.stack(values), torch.stack(rows)
@@ -277,18 +277,25 @@ class Response:
             yield start, torch.cat(held).reshape(-1, m)
 
         for i, left in tiles():
-            for j, right in (((i, left),) if tile == n else tiles()):
+            for j, right in ((i, left),) if tile == n else tiles():
                 if j <= i:
                     block = left @ right.T
-                    total[i * c:i * c + len(left), j * c:j * c + len(right)] += block
+                    total[i * c : i * c + len(left), j * c : j * c + len(right)] += block
                     if j < i:
-                        total[j * c:j * c + len(right), i * c:i * c + len(left)] += block.T
+                        total[j * c : j * c + len(right), i * c : i * c + len(left)] += block.T
                 else:
                     break
 
 
-def response(outputs: Outputs, params: Mapping[str, Tensor], batches: Sequence, *, chunk: int = CHUNK,
-             budget: int = BUDGET, route: str | None = None) -> Response:
+def response(
+    outputs: Outputs,
+    params: Mapping[str, Tensor],
+    batches: Sequence,
+    *,
+    chunk: int = CHUNK,
+    budget: int = BUDGET,
+    route: str | None = None,
+) -> Response:
     """The response G = dy/dz of the outputs to all parameters, at params, example by example.
 
     y = outputs(params, batch) has shape (B, C), or is a model's output with that as .logits; a batch is a tuple, named
@@ -318,8 +325,8 @@ def response(outputs: Outputs, params: Mapping[str, Tensor], batches: Sequence, 
         return found
     matrix, start = y.new_empty(found.shape), 0
     for value, rows in found._rows(chunk) if len(y) > 1 else [first]:
-        _check_alone(value, y[start:start + len(value)], found.precision)
-        matrix[start:start + len(value)] = rows
+        _check_alone(value, y[start : start + len(value)], found.precision)
+        matrix[start : start + len(value)] = rows
         start += len(value)
     finite = torch.isfinite(matrix).flatten(1).all(1)
     if not bool(finite.all()):
@@ -340,8 +347,9 @@ def _graded(found: Response) -> Response:
             return found._function(active, part)
 
     y = once()
-    check_repeats(y.detach().reshape(-1), once().detach().reshape(-1), lambda: once().detach().reshape(-1), precision(y),
-                  "an output")
+    check_repeats(
+        y.detach().reshape(-1), once().detach().reshape(-1), lambda: once().detach().reshape(-1), precision(y), "an output"
+    )
     coarse = coarsest({precision(y), *(p.dtype for p in found._params.values())})
     return replace(found, precision=coarse, status=standing(coarse, found.dtype))
 
@@ -355,7 +363,7 @@ def _with_route(found: Response, insist: bool) -> tuple[Response, tuple[Tensor, 
             made = found._mapped(first, rebuild)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:      # whatever vmap trips over, the loop below either works or raises it
+        except Exception as error:  # whatever vmap trips over, the loop below either works or raises it
             if insist:
                 raise
             reason = textwrap.shorten(f"{type(error).__name__}: {error}", 160)
@@ -374,7 +382,8 @@ def _check_alone(alone: Tensor, together: Tensor, precision: torch.dtype) -> Non
     if gap > bound:
         raise ValueError(
             f"outputs of an example alone differ from its row in the batch by {gap:.2e}; examples must be "
-            "independent and outputs deterministic: switch dropout and batch normalisation to eval mode")
+            "independent and outputs deterministic: switch dropout and batch normalisation to eval mode"
+        )
 
 
 def _pull(y: Tensor, params: Mapping[str, Tensor], dy: Tensor | None = None) -> Tensor:

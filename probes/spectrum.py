@@ -94,9 +94,17 @@ class Spectrum:
         return self._lift(k)
 
 
-def top_eigenpairs(op, k: int, *, which: str = "magnitude", tol: float = 1e-3, seed: int = 0,
-                   max_products: int | None = None, start: Eigenpairs | Tensor | None = None,
-                   proof: bool = True) -> Eigenpairs:
+def top_eigenpairs(
+    op,
+    k: int,
+    *,
+    which: str = "magnitude",
+    tol: float = 1e-3,
+    seed: int = 0,
+    max_products: int | None = None,
+    start: Eigenpairs | Tensor | None = None,
+    proof: bool = True,
+) -> Eigenpairs:
     """The k extreme eigenpairs of a symmetric operator, repeated eigenvalues as often as they occur.
 
     Lanczos with full two-pass reorthogonalisation (Parlett 1998, ch. 13), stopped when |A x - theta x| <= tol |theta|.
@@ -127,9 +135,17 @@ def end_eigenpairs(op, *, tol: float = 1e-3, seed: int = 0, max_products: int = 
     return Eigenpairs("ends", *lanczos.ends(op, tol, seed, max_products))
 
 
-def gauss_newton_spectrum(outputs: Callable, criterion: Callable, params: Mapping[str, Tensor],
-                          batches: Sequence, *, weights: Sequence[float] | Callable | str | None = None,
-                          chunk: int = CHUNK, budget: int = BUDGET, route: str | None = None) -> Spectrum:
+def gauss_newton_spectrum(
+    outputs: Callable,
+    criterion: Callable,
+    params: Mapping[str, Tensor],
+    batches: Sequence,
+    *,
+    weights: Sequence[float] | Callable | str | None = None,
+    chunk: int = CHUNK,
+    budget: int = BUDGET,
+    route: str | None = None,
+) -> Spectrum:
     """All nonzero eigenvalues of the Gauss-Newton matrix sum_b (n_b / W) J_b' (d2 criterion / dy2) J_b.
 
     They are those of the Gram matrix S G G' S', where S'S is the criterion's curvature in the outputs; for
@@ -143,13 +159,13 @@ def gauss_newton_spectrum(outputs: Callable, criterion: Callable, params: Mappin
     g = response(outputs, params, batches, chunk=chunk, budget=budget, route=route)
     blocks, start = [], 0
     for i, (batch, weight) in enumerate(zip(batches, items, strict=True)):
-        y = g.outputs[start:start + batch_size(batch)]
+        y = g.outputs[start : start + batch_size(batch)]
         with named(i):
             check_values([function(y, batch)], "the criterion", batch)
             blocks.append(output_curvature(function, y, batch) * (weight / sum(items)))
         start += len(y)
     whole = torch.cat(blocks)
-    bend, turn = torch.linalg.eigh(whole)                                   # (N, C), (N, C, C)
+    bend, turn = torch.linalg.eigh(whole)  # (N, C), (N, C, C)
     # softmax: one zero per example, whose size against the others' curvature says nothing
     size, used = g.shape[2], bend.abs() > 1e-12 * bend.abs().amax(1, keepdim=True)
     root, sign = turn * bend.abs().sqrt()[:, None, :], bend.sign()[used]
@@ -193,7 +209,7 @@ def _gram(g: Response, root: Tensor, used: Tensor) -> Tensor:
         whole = torch.einsum("nac,namb,mbd->ncmd", root, whole, root)
         return whole[used][:, used]
     total = torch.zeros(int(used.sum()), int(used.sum()), dtype=torch.float64, device=root.device)
-    for start in range(0, m, 4096):                     # a float64 copy of all of G would double the memory
-        rows = (root.mT @ g.matrix[..., start:start + 4096].double())[used]
+    for start in range(0, m, 4096):  # a float64 copy of all of G would double the memory
+        rows = (root.mT @ g.matrix[..., start : start + 4096].double())[used]
         total += rows @ rows.T
     return total

@@ -23,8 +23,8 @@ from probes.layout import check_batches, columns, group_names
 from probes.records import Estimate, student
 from probes.spectrum import Density, Spectrum, density, end_eigenpairs, gauss_newton_spectrum, trace
 
-ENDS = 25                   # products that both extreme eigenvalues take together, about
-LARGEST = 4096              # the most numbers in a block that is diagonalised unasked
+ENDS = 25  # products that both extreme eigenvalues take together, about
+LARGEST = 4096  # the most numbers in a block that is diagonalised unasked
 
 Groups = Mapping[str, str | Sequence[str]] | Sequence[str] | Callable[[Sequence[str]], Mapping]
 
@@ -83,17 +83,29 @@ def by_layer(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     for name in names:
         path = name.rpartition("/")[2].split(".")
         numbers = [i for i, part in enumerate(path) if part.isdigit()]
-        place = path[:numbers[0] + 1] if numbers else path[:-1] or path
+        place = path[: numbers[0] + 1] if numbers else path[:-1] or path
         found.setdefault(".".join(place), []).append(name)
     return {place: tuple(some) for place, some in found.items()}
 
 
-def summaries(source: Operator | Callable, groups: Groups | None = None, *,
-              params: Mapping[str, Tensor] | None = None, batches: Sequence | None = None,
-              outputs: Callable | None = None, criterion: Callable | None = None,
-              weights: Sequence[float] | Callable | str | None = None, ridge: float = 1e-3, probes: int = 10, steps: int = 50,
-              budget: int = 32, dense: int | None = None, tol: float = 1e-3, seed: int = 0,
-              allow_unused: bool = False) -> tuple[BlockSummary, ...]:
+def summaries(
+    source: Operator | Callable,
+    groups: Groups | None = None,
+    *,
+    params: Mapping[str, Tensor] | None = None,
+    batches: Sequence | None = None,
+    outputs: Callable | None = None,
+    criterion: Callable | None = None,
+    weights: Sequence[float] | Callable | str | None = None,
+    ridge: float = 1e-3,
+    probes: int = 10,
+    steps: int = 50,
+    budget: int = 32,
+    dense: int | None = None,
+    tol: float = 1e-3,
+    seed: int = 0,
+    allow_unused: bool = False,
+) -> tuple[BlockSummary, ...]:
     """The curvature of each group of parameters, in the order of the groups.
 
     source is an Operator, or a loss(params, batch) whose Hessian is taken at params over batches. groups maps
@@ -135,7 +147,8 @@ def summaries(source: Operator | Callable, groups: Groups | None = None, *,
         if outputs is not None:
             rest, active = dict(params), {name: params[name] for name in names}
             gauss_newton = gauss_newton_spectrum(
-                lambda z, batch, rest=rest: outputs(rest | z, batch), criterion, active, batches, weights=weights)
+                lambda z, batch, rest=rest: outputs(rest | z, batch), criterion, active, batches, weights=weights
+            )
         holder = next((held for held in matrices if set(names) <= set(held[0].names)), None)
         if holder is not None:
             rows = columns(holder[0].shapes, names).to(holder[1].device)
@@ -147,11 +160,17 @@ def summaries(source: Operator | Callable, groups: Groups | None = None, *,
         else:
             measured = _iterated(_block(op, names), gauss_newton, probes, steps, budget, tol, seed)
         found[label] = BlockSummary(
-            name=label, names=names, size=size, **measured, negative_mass=measured["density"].negative_mass(),
+            name=label,
+            names=names,
+            size=size,
+            **measured,
+            negative_mass=measured["density"].negative_mass(),
             effective_dimension=_effective(measured["density"], gauss_newton, ridge),
             precision=str(op.precision).removeprefix("torch."),
-            ridge=ridge, spectrum="positive part" if gauss_newton is None else "gauss-newton",
-            gauss_newton_trace=None if gauss_newton is None else gauss_newton.trace)
+            ridge=ridge,
+            spectrum="positive part" if gauss_newton is None else "gauss-newton",
+            gauss_newton_trace=None if gauss_newton is None else gauss_newton.trace,
+        )
     return tuple(found[label] for label in wanted)
 
 
@@ -170,28 +189,36 @@ def _diagonalised(matrix: Tensor, route: str, products: int) -> dict:
         "smallest": Extreme(float(values[0]), float(residuals[0]), True),
         "trace": Estimate("trace", total, 0.0, (total, total), size, products=products),
         "density": density(matrix, probes=1, steps=size),
-        "route": route, "products": products,
+        "route": route,
+        "products": products,
     }
 
 
-def _iterated(block: Operator, gauss_newton: Spectrum | None, probes: int, steps: int, budget: int, tol: float,
-              seed: int) -> dict:
+def _iterated(
+    block: Operator, gauss_newton: Spectrum | None, probes: int, steps: int, budget: int, tol: float, seed: int
+) -> dict:
     """Both ends by Lanczos, the trace of what the Gauss-Newton part leaves, the density by quadrature."""
     before = block.products
     ends = end_eigenpairs(block, tol=tol, seed=seed)
     parts = zip(ends.values.tolist(), ends.residuals.tolist(), ends.converged.tolist(), strict=True)
     high, low = (Extreme(*part) for part in parts)
-    if high == low == Extreme(0.0, 0.0, True):          # a random vector was mapped to zero, so all are
+    if high == low == Extreme(0.0, 0.0, True):  # a random vector was mapped to zero, so all are
         probes, steps, budget = 2, 1, 2
     known = None
     if gauss_newton is not None and gauss_newton.rank:
         values = gauss_newton.values
-        leading = int((values.abs() > 1e-3 * values.abs()[0]).sum())        # small ones' vectors are rounding
+        leading = int((values.abs() > 1e-3 * values.abs()[0]).sum())  # small ones' vectors are rounding
         known = values[:leading], gauss_newton.vectors(leading)
     total = trace(block, budget=budget, deflate=known, seed=seed)
     spread = density(block, probes=probes, steps=steps, seed=seed)
-    return {"largest": high, "smallest": low, "trace": total, "density": spread, "route": "iterative",
-            "products": block.products - before}
+    return {
+        "largest": high,
+        "smallest": low,
+        "trace": total,
+        "density": spread,
+        "route": "iterative",
+        "products": block.products - before,
+    }
 
 
 def _effective(found: Density, gauss_newton: Spectrum | None, ridge: float) -> Estimate:

@@ -18,9 +18,12 @@ def spectral(g: probes.Response, groups: Mapping[str, Sequence[str]], top: int) 
     parts = g.by_group(groups)
     shares = {k: float(part.kernel().double().trace() / kernel.trace()) for k, part in parts.items()}
     return {
-        "shape": list(g.shape), "route": g.route, "status": g.status,
+        "shape": list(g.shape),
+        "route": g.route,
+        "status": g.status,
         "singular_values": values[:top].sqrt().tolist(),
-        "participation_ratio": float(values.sum() ** 2 / (values**2).sum()), "share": shares,
+        "participation_ratio": float(values.sum() ** 2 / (values**2).sum()),
+        "share": shares,
     }
 
 
@@ -47,10 +50,16 @@ def block_row(level: str, row: probes.BlockSummary) -> dict:
 
     mass = row.negative_mass
     return {
-        "place": row.name, "level": level, "size": row.size, "largest": dataclasses.asdict(row.largest),
-        "smallest": dataclasses.asdict(row.smallest), "trace": estimate(row.trace),
-        "gauss_newton_trace": row.gauss_newton_trace, "effective_dimension": estimate(row.effective_dimension),
-        "negative_mass": {"value": mass.value, "interval": list(mass.interval)}, "route": row.route,
+        "place": row.name,
+        "level": level,
+        "size": row.size,
+        "largest": dataclasses.asdict(row.largest),
+        "smallest": dataclasses.asdict(row.smallest),
+        "trace": estimate(row.trace),
+        "gauss_newton_trace": row.gauss_newton_trace,
+        "effective_dimension": estimate(row.effective_dimension),
+        "negative_mass": {"value": mass.value, "interval": list(mass.interval)},
+        "route": row.route,
         "products": row.products,
     }
 

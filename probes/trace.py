@@ -22,16 +22,24 @@ from probes.quadrature import known_pairs
 from probes.records import Estimate, student
 
 METHODS = ("hutchinson", "hutch++")
-SHARE = 3                   # one product in SHARE is a sketch; Hutch++ takes as many again for its range
-LEAST = 8                   # products per group, on average, below which no partition is tried
-FLOOR = 6                   # products that each group of a partition gets at least; a quarter of the mean share too
+SHARE = 3  # one product in SHARE is a sketch; Hutch++ takes as many again for its range
+LEAST = 8  # products per group, on average, below which no partition is tried
+FLOOR = 6  # products that each group of a partition gets at least; a quarter of the mean share too
 
 Groups = Sequence[str] | Mapping[str, str | Sequence[str]]
 Product = Callable[[Tensor], Tensor]
 
 
-def trace(op, *, budget: int = 32, groups: Groups | None = None, control: object | None = None, deflate=None,
-          method: str | None = None, seed: int = 0) -> Estimate:
+def trace(
+    op,
+    *,
+    budget: int = 32,
+    groups: Groups | None = None,
+    control: object | None = None,
+    deflate=None,
+    method: str | None = None,
+    seed: int = 0,
+) -> Estimate:
     """An unbiased estimate of tr A from at most `budget` products, with Student's interval; exact if D <= budget.
 
     groups (globs or label -> globs; they must cover all parameters once) fixes the partition whose cross terms
@@ -57,8 +65,7 @@ def trace(op, *, budget: int = 32, groups: Groups | None = None, control: object
         return _dense(op, partitions[0] if groups is not None else partitions[-1])
     parts, most = partitions[0], budget // rest.cost
     if most < 2 * len(parts):
-        raise ValueError(f"a standard error takes two probes of {len(parts) * rest.cost} products each, got "
-                         f"budget={budget}")
+        raise ValueError(f"a standard error takes two probes of {len(parts) * rest.cost} products each, got budget={budget}")
     generator = torch.Generator().manual_seed(seed)
     pilot = 2 if most >= 2 * LEAST * len(parts) else 1
     signs = _signs(size, pilot, generator, rest.at)
@@ -66,7 +73,7 @@ def trace(op, *, budget: int = 32, groups: Groups | None = None, control: object
     chosen = min(partitions, key=lambda p: sum(_energies(signs, _merge(seen, parts, p), p)))
     spent = _merge(seen, parts, chosen)
     shares = _share(most - pilot * (len(parts) - len(chosen)), _energies(signs, spent, chosen))
-    judged = pilot if len(parts) > 1 and min(shares) >= FLOOR else 0        # else the pilot has decided nothing
+    judged = pilot if len(parts) > 1 and min(shares) >= FLOOR else 0  # else the pilot has decided nothing
     blocks = {}
     for (label, places), share in zip(chosen.items(), shares, strict=True):
         sketches = max(pilot, share // SHARE)
@@ -113,8 +120,15 @@ def frobenius(op, *, budget: int = 32, deflate=None, seed: int = 0) -> Estimate:
     words += f", deflated by {len(rest.values)} directions" if len(rest.values) else ""
     e = student("square", float(left.mean()), float(left.std() / len(left) ** 0.5), len(left))
     factor = math.exp((e.interval[1] - e.value) / e.value) if e.value > 0 else 1.0
-    return _root(replace(e, value=sure + e.value, interval=(sure + e.value / factor, sure + e.value * factor),
-                         products=rest.products, method=words))
+    return _root(
+        replace(
+            e,
+            value=sure + e.value,
+            interval=(sure + e.value / factor, sure + e.value * factor),
+            products=rest.products,
+            method=words,
+        )
+    )
 
 
 class _Rest:
@@ -130,8 +144,7 @@ class _Rest:
         self.traced = float(self.traced() if callable(self.traced) else self.traced)
         self.cost = 1 if control is None or self.free else 2
         if self.control is not None and tuple(getattr(self.control, "shape", op.shape)) != tuple(op.shape):
-            raise ValueError(f"the control must have the operator's shape {tuple(op.shape)}, got "
-                             f"{tuple(self.control.shape)}")
+            raise ValueError(f"the control must have the operator's shape {tuple(op.shape)}, got {tuple(self.control.shape)}")
 
     @property
     def offset(self) -> float:
@@ -168,8 +181,16 @@ class _Rest:
         return less
 
 
-def _block(name: str, product: Product, omega: Tensor, first: Tensor, more: int, method: str | None,
-           generator: torch.Generator, pilot: int) -> Estimate:
+def _block(
+    name: str,
+    product: Product,
+    omega: Tensor,
+    first: Tensor,
+    more: int,
+    method: str | None,
+    generator: torch.Generator,
+    pilot: int,
+) -> Estimate:
     """The trace of one block from its sketches `first` = A omega (D_g, k) and `more` further products.
 
     The pilot's sketches are no probes where there are others: they have set the block's share of the
@@ -184,8 +205,9 @@ def _block(name: str, product: Product, omega: Tensor, first: Tensor, more: int,
         method = "hutch++" if gain else "hutchinson"
     elif method == "hutch++" and more < k + 2:
         raise ValueError("hutch++ takes at least 4 products per group; raise the budget or use fewer groups")
-    fresh = _signs(size, more - (q.shape[1] if method == "hutch++" else 0), generator,
-                   {"dtype": omega.dtype, "device": omega.device})
+    fresh = _signs(
+        size, more - (q.shape[1] if method == "hutch++" else 0), generator, {"dtype": omega.dtype, "device": omega.device}
+    )
     if method == "hutch++":
         inner = (q * product(q)).sum()
         fresh = fresh - q @ (q.T @ fresh)
@@ -237,13 +259,15 @@ def _share(products: int, spreads: Sequence[float]) -> list[int]:
 
 def _merge(seen: Mapping[str, Tensor], fine: Mapping[str, Tensor], coarse: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The products of a partition's masked probes as those of a coarser one."""
-    return {label: sum(seen[f] for f, inner in fine.items() if bool(torch.isin(inner[:1], places).any()))
-            for label, places in coarse.items()}
+    return {
+        label: sum(seen[f] for f, inner in fine.items() if bool(torch.isin(inner[:1], places).any()))
+        for label, places in coarse.items()
+    }
 
 
 def _candidates(op, most: int) -> list[dict[str, Tensor]]:
     """Partitions from the finest affordable to none: each tensor, the last components of the names, all."""
-    names = tuple(getattr(op, "shapes", ()))                    # a Tensor's own .names, where torch has them, are of its axes
+    names = tuple(getattr(op, "shapes", ()))  # a Tensor's own .names, where torch has them, are of its axes
     whole = {"all": torch.arange(op.shape[0])}
     last: dict[str, list[str]] = {}
     for name in names:
@@ -313,5 +337,4 @@ def _root(square: Estimate) -> Estimate:
     value = math.sqrt(max(square.value, 0.0))
     interval = tuple(math.sqrt(max(x, 0.0)) for x in square.interval)
     error = square.stderr / (2 * value) if value else 0.0
-    return replace(square, quantity="Frobenius norm", value=value, stderr=error, interval=interval,
-                   parts={"square": square})
+    return replace(square, quantity="Frobenius norm", value=value, stderr=error, interval=interval, parts={"square": square})

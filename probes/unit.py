@@ -30,6 +30,6 @@ class Unit:
         w = self.op @ v
         check_finite(w)
         if self.exponent is None and (largest := float(w.abs().max())) > 0:
-            limit = int(math.log2(torch.finfo(self.dtype).max)) - 1         # the factor's inverse is to be a number too
+            limit = int(math.log2(torch.finfo(self.dtype).max)) - 1  # the factor's inverse is to be a number too
             self.exponent = min(max(math.frexp(largest)[1], -limit), limit)
         return w if self.exponent is None else w * 2.0**-self.exponent

@@ -1,9 +1,9 @@
 """Views of a network as a linear system where no matrix fits: maps by products, their leading triples, their range.
 
-    J = d f / d z at a point        J v and J' w by reverse sweeps alone, many columns at once
-    J v_i = s_i u_i                 the leading singular triples of any such map, each with its measured residual
-    G = d y / d u                   the outputs' response to controls added to a trajectory that is held
-    eta_i(s) = |y_i(s u) - y_i(0) - s G_i u| / |s G_i u|        how far the linear view holds
+J = d f / d z at a point        J v and J' w by reverse sweeps alone, many columns at once
+J v_i = s_i u_i                 the leading singular triples of any such map, each with its measured residual
+G = d y / d u                   the outputs' response to controls added to a trajectory that is held
+eta_i(s) = |y_i(s u) - y_i(0) - s G_i u| / |s G_i u|        how far the linear view holds
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from probes.inputs import check_values, coarsest, named, opened, precision, stea
 from probes.layout import check_batches, check_params, flatten, unflatten
 from probes.response import Outputs, Response, response
 
-SPARE = 8                   # columns of a block beyond the wanted triples
+SPARE = 8  # columns of a block beyond the wanted triples
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
@@ -33,8 +33,9 @@ class LinearMap:
     device: torch.device
 
 
-def jacobian_map(function: Callable[[dict[str, Tensor]], Tensor], at: Mapping[str, Tensor], *,
-                 chunk: int | None = None) -> LinearMap:
+def jacobian_map(
+    function: Callable[[dict[str, Tensor]], Tensor], at: Mapping[str, Tensor], *, chunk: int | None = None
+) -> LinearMap:
     """J = d function / d z at the point, as products; z is a dict of tensors, flattened in its order.
 
     J'w is one reverse sweep and J v = d <J'w, v> / dw a sweep through that sweep, vmapped over columns, `chunk` at a
@@ -45,7 +46,7 @@ def jacobian_map(function: Callable[[dict[str, Tensor]], Tensor], at: Mapping[st
     check_params(at)
     shapes, point = {k: tuple(v.shape) for k, v in at.items()}, flatten(at).detach()
     plain = opened(function, "logits", "the function")
-    with torch.no_grad():           # parameters that the function closes over may require gradients; J does not
+    with torch.no_grad():  # parameters that the function closes over may require gradients; J does not
         value, pull = steady(lambda: torch.func.vjp(lambda z: plain(unflatten(z, shapes)).reshape(-1), point), "the function")
     check_values([value], "the function")
 
@@ -88,14 +89,24 @@ class SingularTriples:
 
     @property
     def status(self) -> str:
-        """"converged", or how many triples are not."""
+        """ "converged", or how many triples are not."""
         missing = int((~self.converged).sum())
         return "converged" if not missing else f"{missing} of {len(self.values)} triples not converged"
 
 
-def block_svd(matvec: Callable[[Tensor], Tensor], rmatvec: Callable[[Tensor], Tensor], shape: tuple[int, int], k: int, *,
-              tol: float = 1e-3, seed: int = 0, max_sweeps: int = 50, block: int | None = None,
-              dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> SingularTriples:
+def block_svd(
+    matvec: Callable[[Tensor], Tensor],
+    rmatvec: Callable[[Tensor], Tensor],
+    shape: tuple[int, int],
+    k: int,
+    *,
+    tol: float = 1e-3,
+    seed: int = 0,
+    max_sweeps: int = 50,
+    block: int | None = None,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> SingularTriples:
     """The k leading singular triples of the map (m, n) that matvec (n, j) -> (m, j) and rmatvec (m, j) -> (n, j) give.
 
     Randomised block Golub-Kahan bidiagonalisation with full reorthogonalisation (Musco and Musco 2015, algorithm 2,
@@ -113,7 +124,7 @@ def block_svd(matvec: Callable[[Tensor], Tensor], rmatvec: Callable[[Tensor], Te
         raise ValueError(f"tol, max_sweeps and block must be positive, got {tol}, {max_sweeps} and {block}")
     generator, kind = torch.Generator().manual_seed(seed), {"dtype": dtype, "device": device}
     draw = lambda rows, columns: torch.randn(rows, columns, generator=generator, dtype=torch.float64).to(**kind)  # noqa: E731
-    empty = lambda rows: torch.zeros(rows, 0, **kind)                                                           # noqa: E731
+    empty = lambda rows: torch.zeros(rows, 0, **kind)  # noqa: E731
     V = _extend(empty(n), draw(n, min(block or k + SPARE, m, n)), 0.0)
     P, Q, T = matvec(V), empty(m), torch.zeros(V.shape[1], 0, **kind)
     products, sweeps, fresh, scale = V.shape[1], 0, P, float(torch.linalg.matrix_norm(P, 2))
@@ -126,13 +137,13 @@ def block_svd(matvec: Callable[[Tensor], Tensor], rmatvec: Callable[[Tensor], Te
         fresh = matvec(more) if more.shape[1] else empty(m)
         products += new.shape[1] + more.shape[1]
         Q, V, P = torch.cat([Q, new], 1), torch.cat([V, more], 1), torch.cat([P, fresh], 1)
-        T = torch.cat([torch.cat([T, T.new_zeros(more.shape[1], T.shape[1])]), V.T @ Y], 1)      # K'Q = V T
+        T = torch.cat([torch.cat([T, T.new_zeros(more.shape[1], T.shape[1])]), V.T @ Y], 1)  # K'Q = V T
         a, s, bt = torch.linalg.svd(T, full_matrices=False)
         a, s, b = a[:, :k], s[:k], bt[:k].T
         scale = max(scale, float(s[0]) if len(s) else 0.0)
         residuals = torch.linalg.vector_norm(P @ a - Q @ (b * s), dim=0, dtype=torch.float64)
         settled = residuals <= (tol * s).clamp_min(noise * scale)
-        spent = fresh.shape[1] == 0                             # the space is invariant: there is nothing to add
+        spent = fresh.shape[1] == 0  # the space is invariant: there is nothing to add
         if spent or sweeps >= max_sweeps or (len(s) == k and bool(settled.all())):
             break
     left, right = Q @ b, V @ a
@@ -154,8 +165,14 @@ def _extend(basis: Tensor, block: Tensor, floor: float) -> Tensor:
     return torch.linalg.qr(outside(u[:, :room][:, s[:room] > floor]))[0]
 
 
-def output_map(steered: Callable[[dict[str, Tensor], object], Tensor], controls: Mapping[str, Tensor], batches: Sequence,
-               *, held: Sequence[Mapping[str, Tensor]] | None = None, **options) -> Response:
+def output_map(
+    steered: Callable[[dict[str, Tensor], object], Tensor],
+    controls: Mapping[str, Tensor],
+    batches: Sequence,
+    *,
+    held: Sequence[Mapping[str, Tensor]] | None = None,
+    **options,
+) -> Response:
     """G = dy/du, the response of the outputs to controls that all examples share, about any trajectory, open loop.
 
     y = steered(signals, batch) (B, C) adds signals at places; `controls` gives each place's control and its value at
@@ -202,8 +219,16 @@ class LinearRegime:
     status: str
 
 
-def linear_regime(outputs: Outputs, params: Mapping[str, Tensor], direction: Mapping[str, Tensor], batches: Sequence,
-                  scales: Sequence[float], *, limit: float = 0.3, levels: Sequence[float] = LEVELS) -> LinearRegime:
+def linear_regime(
+    outputs: Outputs,
+    params: Mapping[str, Tensor],
+    direction: Mapping[str, Tensor],
+    batches: Sequence,
+    scales: Sequence[float],
+    *,
+    limit: float = 0.3,
+    levels: Sequence[float] = LEVELS,
+) -> LinearRegime:
     """eta_i(s) = |y_i(z + s u) - y_i(z) - s G_i u| / |s G_i u| for every example i and scale s, summarised.
 
     y = outputs(params, batch) (B, C), z = params, u = direction (the same names and shapes), G_i = dy_i/dz, so that

@@ -48,6 +48,7 @@ def readable(results: Results, room: pathlib.Path, fonts: Sequence[str]) -> tupl
     Such letters become their code points in brackets, [U+4E2D U+6587]; control characters, lone surrogates, private and
     unassigned code points always do, for no font says what they mean. An empty title or name becomes a word that says so.
     """
+
     def fine(words: Sequence[str]) -> bool:
         return _set(words, room, fonts)
 

@@ -17,9 +17,7 @@ from .load import Results
 HERE = pathlib.Path(__file__).parent
 
 
-def build(
-    folder: str | pathlib.Path, out: str | pathlib.Path, *, fonts: Sequence[str | pathlib.Path] = ()
-) -> pathlib.Path:
+def build(folder: str | pathlib.Path, out: str | pathlib.Path, *, fonts: Sequence[str | pathlib.Path] = ()) -> pathlib.Path:
     """Write the report of the results in `folder` to `out`, all or nothing, and return its path.
 
     fonts: folders of further fonts, for letters that those of the report lack. The same results and fonts give the same bytes:

@@ -38,8 +38,14 @@ def residual_network(seed, n=3, m=2, T=4):
     def jacobians(t, x, u):
         return np.eye(n) + (1 - np.tanh(W[t] @ x + b[t]) ** 2)[:, None] * W[t], B[t]
 
-    return Process(step, jacobians, lambda x: (0.5 * float((x - target) @ (x - target)), x - target), definite(rng, m), T,
-                   stage=lambda t, x: (0.01 * float(np.sum(x**4)), 0.04 * x**3)), rng.normal(size=n)
+    return Process(
+        step,
+        jacobians,
+        lambda x: (0.5 * float((x - target) @ (x - target)), x - target),
+        definite(rng, m),
+        T,
+        stage=lambda t, x: (0.01 * float(np.sum(x**4)), 0.04 * x**3),
+    ), rng.normal(size=n)
 
 
 def ensemble(seed, *, N=12, C=3, M=8, loss="cross-entropy"):

@@ -82,9 +82,7 @@ def write(folder, *, tasks=4, deltas=5, seeds=3, claims=None, long_names=False):
             },
         },
         "claims": [
-            claim(spec, rng)
-            for spec in chain(CLAIMS, *(module.CLAIMS for module in MORE))
-            if claims is None or spec[0] in claims
+            claim(spec, rng) for spec in chain(CLAIMS, *(module.CLAIMS for module in MORE)) if claims is None or spec[0] in claims
         ],
         "derivations": [
             {

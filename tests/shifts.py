@@ -14,8 +14,11 @@ SETTINGS |= {"plain torch": {"ATEN_CPU_CAPABILITY": "default"}, "Haswell": {"OPE
 
 def main(arguments: list[str]) -> int:
     """The number of settings in which a test failed; arguments are files (default: all that draw) or options of pytest."""
-    files = [] if any(not a.startswith("-") for a in arguments) else [
-        str(p) for p in sorted(HERE.glob("test_*.py")) if DRAWS.search(p.read_text(encoding="utf-8"))]
+    files = (
+        []
+        if any(not a.startswith("-") for a in arguments)
+        else [str(p) for p in sorted(HERE.glob("test_*.py")) if DRAWS.search(p.read_text(encoding="utf-8"))]
+    )
     failed = {}
     for setting, change in SETTINGS.items():
         command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", "--tb", "short", "-rfE"]

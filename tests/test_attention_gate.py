@@ -65,12 +65,8 @@ def test_a_prefix_signal_stays_in_the_gate_s_reach():
     rolled = made.rollout(params, batch)
     h = rolled.inputs["0.attention"]
     module = backbone.model.encoder.layer[0].attention
-    q, k, v = (
-        linear(h).unflatten(-1, (4, 4)) for linear in (module.self.query, module.self.key, module.self.value)
-    )
-    own = torch.einsum("bthc,bshc->bhts", q, k) / 2 + torch.zeros(5, 1, 1, 7).masked_fill(
-        ~batch.mask[:, None, None], -1e9
-    )
+    q, k, v = (linear(h).unflatten(-1, (4, 4)) for linear in (module.self.query, module.self.key, module.self.value))
+    own = torch.einsum("bthc,bshc->bhts", q, k) / 2 + torch.zeros(5, 1, 1, 7).masked_fill(~batch.mask[:, None, None], -1e9)
     prefix = torch.einsum("bthc,hc->bht", q, params["0.attention.keys"][0]) / 2
     share = torch.sigmoid(prefix - own.logsumexp(-1)).transpose(1, 2)[..., None]
     context = torch.einsum("bhts,bshc->bthc", own.softmax(-1), v)

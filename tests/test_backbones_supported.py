@@ -35,9 +35,7 @@ def test_features_do_not_depend_on_padding_or_company(kind):
     assert (features(backbone, wider) - together).abs().max() < 1e-12
     for i in range(len(batch.labels)):
         length = int(batch.mask[i].sum())
-        alone = Batch(
-            batch.tokens[i : i + 1, :length], batch.mask[i : i + 1, :length], batch.labels[i : i + 1]
-        )
+        alone = Batch(batch.tokens[i : i + 1, :length], batch.mask[i : i + 1, :length], batch.labels[i : i + 1])
         assert (features(backbone, alone)[0] - together[i]).abs().max() < 1e-12
 
 
@@ -59,14 +57,8 @@ def test_roles_reach_the_keys_and_the_values(kind):
     for role, changed, kept in (("k", 0, 1), ("v", 1, 0), ("q", None, None)):
         linear = backbone.linear(0, role)
         push = torch.linspace(1, 2, linear.d_out, dtype=torch.float64)
-        full = (
-            push
-            if linear.rows is None
-            else torch.zeros(3 * linear.d_out).double().index_add(0, linear.rows, push)
-        )
-        pushed = frame(
-            backbone, Edits(outputs={linear.path: (lambda x, y, w=full: y + w,)}), record_keys=True
-        )
+        full = push if linear.rows is None else torch.zeros(3 * linear.d_out).double().index_add(0, linear.rows, push)
+        pushed = frame(backbone, Edits(outputs={linear.path: (lambda x, y, w=full: y + w,)}), record_keys=True)
         moved = hidden(backbone, batch, pushed)
         assert not torch.equal(moved, hidden(backbone, batch, frame(backbone)))
         before, after = plain.keys[0], pushed.keys[0]
@@ -107,27 +99,19 @@ def test_ports_are_what_is_added_to_the_stream(kind):
 
 
 def test_fingerprints_tell_weights_and_not_precision_apart():
-    prints = {
-        zoo.backbone_of("bert", seed, dtype).fingerprint
-        for seed in (0, 1)
-        for dtype in (torch.float32, torch.float64)
-    }
+    prints = {zoo.backbone_of("bert", seed, dtype).fingerprint for seed in (0, 1) for dtype in (torch.float32, torch.float64)}
     assert len(prints) == 2
     assert zoo.backbone_of("bert").fingerprint == zoo.backbone_of("bert").fingerprint
 
 
 def test_an_unsupported_architecture_is_refused_with_the_list():
     config = AutoConfig.for_model("albert", **zoo.COMMON, embedding_size=8)
-    with pytest.raises(
-        ValueError, match="expected a model of one of the kinds bert, roberta, .* got 'albert'"
-    ):
+    with pytest.raises(ValueError, match="expected a model of one of the kinds bert, roberta, .* got 'albert'"):
         wrap(AutoModel.from_config(config))
 
 
 def test_a_sliding_window_is_refused():
-    config = AutoConfig.for_model(
-        "qwen2", **zoo.SPECIAL["qwen2"], use_sliding_window=True, sliding_window=4, max_window_layers=0
-    )
+    config = AutoConfig.for_model("qwen2", **zoo.SPECIAL["qwen2"], use_sliding_window=True, sliding_window=4, max_window_layers=0)
     with pytest.raises(ValueError, match="expected full attention"):
         wrap(AutoModel.from_config(config))
 
@@ -210,9 +194,7 @@ def test_stories_is_read_and_predicts_as_the_library_does(shared):
     assert (backbone.kind, backbone.blocks, backbone.width, backbone.key_value_heads) == ("decoder", 5, 64, 4)
     batch = encode(backbone, ["Once upon a time, there was a little girl.", "The dog", ""])
     assert batch.mask.any(-1).all(), "an empty text still has one token"
-    states = AutoModel.from_pretrained(folder)(
-        input_ids=batch.tokens, attention_mask=batch.mask.long()
-    ).last_hidden_state
+    states = AutoModel.from_pretrained(folder)(input_ids=batch.tokens, attention_mask=batch.mask.long()).last_hidden_state
     ours = hidden(backbone, batch, frame(backbone))
     assert ((states - ours) * batch.mask[..., None]).abs().max() < 1e-4, "float32, states of size 10"
     last = states[torch.arange(3), batch.mask.sum(-1) - 1]

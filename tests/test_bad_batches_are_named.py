@@ -82,10 +82,12 @@ def test_a_batch_without_labels():
         made = batches(place, 0.0)
         made[place]["y"] = torch.full((N,), -100)
         for weights in (None, [N] * 3):
-            for f in (lambda b, w=weights: hessian(loss, PARAMS, b, weights=w),
-                      lambda b, w=weights: hessian(loss, PARAMS, b, weights=w, memory=0),
-                      lambda b, w=weights: gauss_newton(outputs, criterion, PARAMS, b, weights=w),
-                      lambda b, w=weights: gauss_newton_spectrum(outputs, criterion, PARAMS, b, weights=w)):
+            for f in (
+                lambda b, w=weights: hessian(loss, PARAMS, b, weights=w),
+                lambda b, w=weights: hessian(loss, PARAMS, b, weights=w, memory=0),
+                lambda b, w=weights: gauss_newton(outputs, criterion, PARAMS, b, weights=w),
+                lambda b, w=weights: gauss_newton_spectrum(outputs, criterion, PARAMS, b, weights=w),
+            ):
                 with pytest.raises(ValueError, match=rf"batches\[{place}\].*not finite.*all its labels are -100"):
                     f(made)
 
@@ -93,15 +95,19 @@ def test_a_batch_without_labels():
 def test_derivatives_that_are_not_finite():
     """sqrt has no slope at 0; |x|^1.5 has a slope there and no curvature, which the first product meets."""
     made = [{"x": torch.ones(2, 1).double() * (i != 1)} for i in range(3)]
-    root = lambda p, b: (b["x"] * p["w"]).abs().sqrt().mean()                # noqa: E731
-    bent = lambda p, b: ((b["x"] * p["w"]).abs() ** 1.5).mean()              # noqa: E731
-    line = lambda p, b: (b["x"] + p["w"] - 1).abs().sqrt()                   # noqa: E731
+    root = lambda p, b: (b["x"] * p["w"]).abs().sqrt().mean()  # noqa: E731
+    bent = lambda p, b: ((b["x"] * p["w"]).abs() ** 1.5).mean()  # noqa: E731
+    line = lambda p, b: (b["x"] + p["w"] - 1).abs().sqrt()  # noqa: E731
     one = {"w": torch.ones(1, dtype=torch.float64)}
     for memory in (0, 1 << 30):
         with pytest.raises(ValueError, match=r"batches\[1\].*gradient is not finite"):
             hessian(root, one, made, memory=memory)
-        op = hessian(lambda p, b: bent(p, {"x": b["x"] * 0 + 1}) if b["x"].any() else bent({"w": p["w"] - 1}, {"x": b["x"] + 1}),
-                     one, made, memory=memory)
+        op = hessian(
+            lambda p, b: bent(p, {"x": b["x"] * 0 + 1}) if b["x"].any() else bent({"w": p["w"] - 1}, {"x": b["x"] + 1}),
+            one,
+            made,
+            memory=memory,
+        )
         with pytest.raises(ValueError, match=r"batches\[1\].*product with its curvature is not finite"):
             op @ torch.ones(1)
         with pytest.raises(ValueError, match="the vector of the product is not finite"):
@@ -119,7 +125,7 @@ def test_derivatives_that_are_not_finite():
 
 def test_later_batches_are_asked_for_one_number():
     made = batches(0, 1.0)
-    wrong = lambda p, b: losses(p, b) if b is made[2] else loss(p, b)        # noqa: E731
+    wrong = lambda p, b: losses(p, b) if b is made[2] else loss(p, b)  # noqa: E731
     with pytest.raises(ValueError, match=r"batches\[2\].*scalar"):
         hessian(wrong, PARAMS, made)
     with pytest.raises(ValueError, match=r"batches\[2\].*scalar"):

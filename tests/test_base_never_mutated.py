@@ -33,11 +33,7 @@ def test_use_and_training_leave_the_base_alone(kind, name):
     params = {key: value.requires_grad_() for key, value in zoo.moved(made.initial).items()}
     made.rollout(params, batch)
     made.loss(params, batch).backward()
-    assert all(
-        value.grad is not None and value.grad.abs().max() > 0
-        for value in params.values()
-        if value.numel() > 64
-    )
+    assert all(value.grad is not None and value.grad.abs().max() > 0 for value in params.values() if value.numel() > 64)
     fit(penalized(made, [batch], 0.1), made.initial, max_evaluations=4)
     minibatch(made, batch, steps=2, batch_size=3, seed=shifted(0))
     assert digest(backbone.model) == before
@@ -116,6 +112,4 @@ def test_a_copy_that_was_not_wrapped_is_refused_rather_than_left_unedited():
         hidden(copied, batch, frame(copied, Edits(ports={"0.mlp": (lambda h, y: y + 1.0,)})))
     again = wrap(copied.model)
     edits = Edits(ports={"0.mlp": (lambda h, y: y + 1.0,)})
-    assert torch.equal(
-        hidden(again, batch, frame(again, edits)), hidden(backbone, batch, frame(backbone, edits))
-    )
+    assert torch.equal(hidden(again, batch, frame(again, edits)), hidden(backbone, batch, frame(backbone, edits)))

@@ -51,9 +51,16 @@ class Sub(dict):
 
 
 CONTAINERS = {
-    "dict": dict, "BatchEncoding": BatchEncoding, "UserDict": UserDict, "OrderedDict": OrderedDict, "a dict of one's own": Sub,
-    "ChainMap": ChainMap, "MappingProxyType": MappingProxyType, "dataclass": lambda d: Plain(**d),
-    "frozen dataclass": lambda d: Frozen(**d), "named tuple": lambda d: Named(**d),
+    "dict": dict,
+    "BatchEncoding": BatchEncoding,
+    "UserDict": UserDict,
+    "OrderedDict": OrderedDict,
+    "a dict of one's own": Sub,
+    "ChainMap": ChainMap,
+    "MappingProxyType": MappingProxyType,
+    "dataclass": lambda d: Plain(**d),
+    "frozen dataclass": lambda d: Frozen(**d),
+    "named tuple": lambda d: Named(**d),
     "nested": lambda d: {"in": UserDict(batch=Frozen(**d)), "more": [None, 3]},
     "key-value pairs": lambda d: {"x": d["x"], "y": d["y"], "scale": d["scale"], "past": ((d["x"], d["x"]), (d["x"], d["x"]))},
 }
@@ -67,8 +74,10 @@ PARAMS = {"w": draw(3, 2, seed=1)}
 
 
 def made(kind, sizes=(3, 4, 4)):
-    return [CONTAINERS[kind]({"x": draw(n, 3, seed=10 + i), "y": torch.arange(n) % 2, "scale": torch.tensor(1.0 + i)})
-            for i, n in enumerate(sizes)]
+    return [
+        CONTAINERS[kind]({"x": draw(n, 3, seed=10 + i), "y": torch.arange(n) % 2, "scale": torch.tensor(1.0 + i)})
+        for i, n in enumerate(sizes)
+    ]
 
 
 def read(batch):
@@ -137,7 +146,7 @@ def test_the_function_sees_the_container_it_was_given(kind):
     tensors, rebuild = split_batch(batch)
     part = rebuild([t[:1] for t in tensors])
     assert all(len(t) == 1 for t in split_batch(part)[0])
-    assert all(torch.equal(a, b) for a, b in zip(before, split_batch(batch)[0], strict=True))   # the given one is as it was
+    assert all(torch.equal(a, b) for a, b in zip(before, split_batch(batch)[0], strict=True))  # the given one is as it was
 
 
 @dataclass
@@ -147,8 +156,11 @@ class Output:
 
 
 WRAPPERS = {
-    "a model's output": lambda **k: SequenceClassifierOutput(**k), "dict": dict, "UserDict": lambda **k: UserDict(k),
-    "dataclass": Output, "tuple": lambda loss, logits: (loss, logits, ((logits, logits),)),
+    "a model's output": lambda **k: SequenceClassifierOutput(**k),
+    "dict": dict,
+    "UserDict": lambda **k: UserDict(k),
+    "dataclass": Output,
+    "tuple": lambda loss, logits: (loss, logits, ((logits, logits),)),
 }
 
 
@@ -159,17 +171,19 @@ def test_what_a_model_returns(kind):
     def model(p, b):
         return wrap(loss=losses(p, b).mean(), logits=outputs(p, b))
 
-    each = lambda p, b: {"loss": losses(p, b)}                                          # noqa: E731
+    each = lambda p, b: {"loss": losses(p, b)}  # noqa: E731
     same(measured("dict", model, each, model, lambda y, b: wrap(loss=criterion(y, b), logits=y)), measured("dict"))
 
 
 def test_what_cannot_be_told_is_a_sentence():
     batches = made("dict")
-    pooled = lambda p, b: BaseModelOutputWithPooling(outputs(p, b), outputs(p, b))      # noqa: E731
-    for returned, said in ((pooled, r"\.loss.*BaseModelOutputWithPooling with last_hidden_state, pooler_output"),
-                           (lambda p, b: SequenceClassifierOutput(logits=outputs(p, b)), "only where the batch has labels"),
-                           (lambda p, b: float(losses(p, b).mean()), "got float"),
-                           (lambda p, b: (losses(p, b).mean(),) * 2, "tuple of Tensor, Tensor")):
+    pooled = lambda p, b: BaseModelOutputWithPooling(outputs(p, b), outputs(p, b))  # noqa: E731
+    for returned, said in (
+        (pooled, r"\.loss.*BaseModelOutputWithPooling with last_hidden_state, pooler_output"),
+        (lambda p, b: SequenceClassifierOutput(logits=outputs(p, b)), "only where the batch has labels"),
+        (lambda p, b: float(losses(p, b).mean()), "got float"),
+        (lambda p, b: (losses(p, b).mean(),) * 2, "tuple of Tensor, Tensor"),
+    ):
         with pytest.raises(ValueError, match=said):
             hessian(returned, PARAMS, batches)
     for returned, said in ((pooled, r"\.logits"), (lambda p, b: (outputs(p, b), outputs(p, b)), "tuple")):

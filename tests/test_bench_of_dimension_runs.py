@@ -51,7 +51,7 @@ def test_the_published_map_is_the_published_map(transform):
     assert inner == pytest.approx(float(theta @ made.adjoint(y)), rel=1e-4)
     columns = torch.stack([made.apply(e)["w"].reshape(-1) for e in torch.eye(20)])
     assert abs(float(columns.square().sum(1).mean()) - 1) < 0.1
-    cut = torch.cat([theta[:8], torch.zeros(12)])           # a tensor of 7 numbers sees the first 8 coordinates only
+    cut = torch.cat([theta[:8], torch.zeros(12)])  # a tensor of 7 numbers sees the first 8 coordinates only
     assert torch.equal(made.apply(cut)["b"], moved["b"])
 
 
@@ -60,7 +60,7 @@ def test_the_test_of_adjoints_finds_a_wrong_one():
     theta = torch.randn(30, generator=torch.Generator().manual_seed(0))
     y, inner = dimension._opposite(p, theta)
     assert float(theta @ p.adjoint(y)) == pytest.approx(inner, rel=1e-5)
-    doubled = {k: x * (2 if k == "w" else 1) for k, x in y.items()}         # per-tensor factors, as in published code
+    doubled = {k: x * (2 if k == "w" else 1) for k, x in y.items()}  # per-tensor factors, as in published code
     assert abs(float(theta @ p.adjoint(doubled)) / inner - 1) > 0.1
 
 

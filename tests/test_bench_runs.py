@@ -44,10 +44,12 @@ def test_every_peer_agrees_with_ours(case):
 SMALL = {"size": Size(1, 8, 2, 5), "steps": 3}
 ALSO_TINY = {
     "product": lambda: curvature.product(
-        problems=(("LoRA", 2, 6), ("one module", 3, 6), ("adapters", 2, 6), ("prefix", 2, 6), ("all", 2, 6)), columns=3, **SMALL),
+        problems=(("LoRA", 2, 6), ("one module", 3, 6), ("adapters", 2, 6), ("prefix", 2, 6), ("all", 2, 6)), columns=3, **SMALL
+    ),
     "top10": lambda: curvature.top10(problems=(("one module", 2, 6), ("LoRA", 3, 6)), k=4, **SMALL),
     "density": lambda: curvature.densities(
-        problems=(("one module", 2, 6), ("LoRA", 2, 6)), probes=4, lanczos=16, fewer=2, **SMALL),
+        problems=(("one module", 2, 6), ("LoRA", 2, 6)), probes=4, lanczos=16, fewer=2, **SMALL
+    ),
     "gauss-newton": lambda: curvature.gauss_newton(problems=(("LoRA", 2, 8), ("LoRA", 3, 8)), k=3, **SMALL),
     "trace": lambda: curvature.traces(module=("one module", 2, 6), lora=("LoRA", 2, 6), seeds=4, **SMALL),
     "memory": lambda: curvature.memory(count=8, batches=2, budget=1 << 20, size=SMALL["size"]),
@@ -56,7 +58,7 @@ ALSO_TINY = {
 PACKAGES = {"curvlinops": "curvlinops", "eigenthings": "hessian_eigenthings", "PyHessian": "pyhessian"}
 
 
-@pytest.mark.parametrize("case", sorted(set(curvature.CASES) - {"compiled"}))     # compiling takes a quarter of a minute
+@pytest.mark.parametrize("case", sorted(set(curvature.CASES) - {"compiled"}))  # compiling takes a quarter of a minute
 def test_curvature_agrees_with_float64(case):
     """Ours is within its tolerance of the exact reference in every case, and each absent package is said to be absent."""
     torch.set_num_threads(1)
@@ -76,7 +78,7 @@ def test_curvature_agrees_with_float64(case):
 def test_missed_multiplicities_and_signs_are_errors():
     exact = np.array([5.0, -5.0, 5.0, -3.0, 3.0, 0.1])
     error = lambda *found: curvature.relative_errors(np.array(found), exact, 1e-3).max()  # noqa: E731
-    assert error(5.0, 5.0, -5.0) < 1e-12 and error(5.0, -5.0, 5.0, 3.0) < 1e-12     # either sign of the tie at the end
+    assert error(5.0, 5.0, -5.0) < 1e-12 and error(5.0, -5.0, 5.0, 3.0) < 1e-12  # either sign of the tie at the end
     assert error(5.0, -5.0, -5.0) > 0.3 and error(5.0, -5.0, 3.0) > 0.3
     assert error(5.0, 5.0, -5.0, 3.03) == pytest.approx(0.01)
 
@@ -117,6 +119,7 @@ def clocked(monkeypatch, contest, rounds=5):
         def run():
             now[0] += call()
             return np.ones(2)
+
         return run
 
     made = tuple(replace(p, run=taking(p.run)) for p in contest.peers)
@@ -134,7 +137,7 @@ def test_ratios_are_those_of_the_clock(monkeypatch):
 
 
 def test_the_least_time_is_reported_and_the_quartiles_are_paired(monkeypatch):
-    slow = iter([0.1, 0.1, 0.1, 0.2, 0.3, 0.4])             # the first two are the warm-up and the count
+    slow = iter([0.1, 0.1, 0.1, 0.2, 0.3, 0.4])  # the first two are the warm-up and the count
     peer = iter([0.4, 0.4, 0.4, 0.4, 0.9, 1.6])
     rivals = (Peer("peer", lambda: next(peer), np.asarray, line=4.0),)
     (row,) = clocked(monkeypatch, Contest("problem", "ours", lambda: next(slow), np.asarray, rivals), rounds=4)
@@ -147,8 +150,10 @@ def test_failures_and_wrong_answers_are_said():
         raise RuntimeError("no such kernel")
 
     rivals = (
-        Peer("absent", None, np.asarray, note="pip install it"), Peer("broken", broken, np.asarray),
-        Peer("wrong", lambda: np.array([1.0, 2.5]), np.asarray), Peer("right", lambda: np.array([1.0, 2.0]), np.asarray),
+        Peer("absent", None, np.asarray, note="pip install it"),
+        Peer("broken", broken, np.asarray),
+        Peer("wrong", lambda: np.array([1.0, 2.5]), np.asarray),
+        Peer("right", lambda: np.array([1.0, 2.0]), np.asarray),
     )
     ours = Contest("problem", "ours", lambda: np.array([1.0, 2.0]), np.asarray, rivals)
     absent, broke, wrong, right = contend("case", ours, rounds=2)

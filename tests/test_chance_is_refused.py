@@ -46,8 +46,8 @@ def network(noise, dtype):
 
 
 def measures(outputs):
-    criterion = lambda y, b: cross_entropy(y, b["y"])                        # noqa: E731
-    loss = lambda p, b: criterion(outputs(p, b), b)                          # noqa: E731
+    criterion = lambda y, b: cross_entropy(y, b["y"])  # noqa: E731
+    loss = lambda p, b: criterion(outputs(p, b), b)  # noqa: E731
     last = BATCHES[2]
     return {
         "hessian": lambda: hessian(loss, PARAMS, BATCHES),
@@ -60,8 +60,9 @@ def measures(outputs):
         "jacobian_map": lambda: jacobian_map(lambda z: outputs(z, last), PARAMS),
         "layers": lambda: layer_representations(lambda b: {"one": outputs(PARAMS, b)}, BATCHES),
         "learning": lambda: local_learning_coefficient(loss, PARAMS, BATCHES, step=1e-5, chains=4, draws=4, burn=0, route="loop"),
-        "prompts": lambda: prompt_reachability(lambda u, _: outputs(PARAMS, last)[-1:].expand(len(u), -1),
-                                               [(torch.zeros(1), 0)], torch.arange(2), longest=0),
+        "prompts": lambda: prompt_reachability(
+            lambda u, _: outputs(PARAMS, last)[-1:].expand(len(u), -1), [(torch.zeros(1), 0)], torch.arange(2), longest=0
+        ),
     }
 
 
@@ -88,7 +89,7 @@ def test_the_same_without_chance_is_taken(dtype):
 @pytest.mark.parametrize("moves", [random.random, np.random.rand, lambda: torch.rand(())], ids=["python", "numpy", "torch"])
 def test_every_global_generator_counts(moves):
     def outputs(p, b):
-        return torch.tanh(b["x"] @ p["w"]) * (1 + 1e-12 * float(moves()))      # below the resolution of float32
+        return torch.tanh(b["x"] @ p["w"]) * (1 + 1e-12 * float(moves()))  # below the resolution of float32
 
     for name in ("hessian", "response", "layers"):
         with pytest.raises(ValueError, match="draws random numbers"):
@@ -101,7 +102,7 @@ def test_a_generator_of_its_own_or_a_state_is_seen_in_the_values():
     def noisy(p, b):
         return torch.tanh(b["x"] @ p["w"]) * (1 + 0.01 * float(own.standard_normal()))
 
-    def growing(p, b):                                                  # as a key-value cache handed in does
+    def growing(p, b):  # as a key-value cache handed in does
         seen.append(0)
         return torch.tanh(b["x"] @ p["w"] / len(seen))
 
@@ -118,7 +119,7 @@ def test_a_function_that_seeds_itself_is_no_chance():
             kept = dropout(torch.ones(WIDTH), 0.5)
         return torch.tanh(b["x"] * kept @ p["w"])
 
-    def reset(p, b):                                                    # leaves the generator moved, by as much every time
+    def reset(p, b):  # leaves the generator moved, by as much every time
         torch.manual_seed(3)
         return torch.tanh(b["x"] * dropout(torch.ones(len(b["x"]), WIDTH), 0.5) @ p["w"])
 
@@ -133,7 +134,7 @@ def test_training_mode_without_dropout_is_taken():
     layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True, norm_first=True).train()
     params = {"linear1.weight": layer.linear1.weight.detach().clone()}
     batch = (draw(3, 4, 8),)
-    loss = lambda p, b: (functional_call(layer, p, b) ** 3).mean()          # noqa: E731
+    loss = lambda p, b: (functional_call(layer, p, b) ** 3).mean()  # noqa: E731
     found = hessian(loss, params, [batch])
     layer.eval()
     v = draw(128, seed=2)

@@ -19,7 +19,7 @@ from probes import (
 )
 
 ORIGINAL = checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator
-EXACT = {"rtol": 1e-12, "atol": 1e-13}      # the same operations in float64, in another order at most
+EXACT = {"rtol": 1e-12, "atol": 1e-13}  # the same operations in float64, in another order at most
 
 
 class Net(nn.Module):
@@ -48,9 +48,9 @@ def problem():
 
 
 def measured(net, params, batches):
-    outputs = lambda p, b: functional_call(net, p, (b["x"],))                   # noqa: E731
-    criterion = lambda y, b: cross_entropy(y, b["y"])                           # noqa: E731
-    loss = lambda p, b: criterion(outputs(p, b), b)                             # noqa: E731
+    outputs = lambda p, b: functional_call(net, p, (b["x"],))  # noqa: E731
+    criterion = lambda y, b: cross_entropy(y, b["y"])  # noqa: E731
+    loss = lambda p, b: criterion(outputs(p, b), b)  # noqa: E731
     free, point = response(outputs, params, batches, budget=0), torch.ones(40, 2).double()
     chains = {"step": 1e-4, "chains": 4, "draws": 6, "burn": 0, "stationary": True}
     coefficient = {r: local_learning_coefficient(loss, params, batches, route=r, **chains) for r in ("vmap", "loop")}
@@ -107,14 +107,15 @@ def test_checkpointing_is_back_on_afterwards(problem):
 def test_a_llama_with_adapters(reentrant):
     transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
     torch.manual_seed(0)
-    base = transformers.LlamaForCausalLM(transformers.LlamaConfig(
-        vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24))
+    base = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24)
+    )
     lora = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     model = peft.get_peft_model(base, lora).train()
     params = {n: 1.5 * p.detach() for n, p in model.named_parameters() if "lora_" in n}
     ids = torch.randint(40, (3, 6))
     batch, v = {"input_ids": ids, "labels": ids}, torch.randn(sum(p.numel() for p in params.values()))
-    loss = lambda q, b: functional_call(model, q, (), b)                                                # noqa: E731
+    loss = lambda q, b: functional_call(model, q, (), b)  # noqa: E731
     last = lambda q, b: functional_call(model, q, (), {"input_ids": b["input_ids"]}).logits[:, -1, :3]  # noqa: E731
     plain = hessian(loss, params, [batch]) @ v, response(last, params, [batch]).matrix
     base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})

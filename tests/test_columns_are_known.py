@@ -56,7 +56,10 @@ def test_some_columns_named_the_rest_found():
     named = {"text_a": "sentence", "label": "y"}
     assert chosen(present, named, "here", strict=True) == named  # and no second text unless it is named
     assert chosen(["premise", "hypothesis", "label"], {"text_b": "premise"}, "here", strict=True) == {
-        "text_a": "hypothesis", "text_b": "premise", "label": "label"}
+        "text_a": "hypothesis",
+        "text_b": "premise",
+        "label": "label",
+    }
 
 
 def rows(text, label, n=60):

@@ -109,14 +109,17 @@ def test_multipliers_price_the_bounds():
     assert relative((more - less) / (2e-6 * bound), -np.concatenate(found.multipliers).sum()) < 1e-6
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(bound=0.0), "bound must be positive"),
-    (dict(bound=[1.0]), "one entry for each of 12"),
-    (dict(R=np.full((8, 8), 0.1) + np.eye(8)), "R must be diagonal"),
-    (dict(R=-1.0), "positive definite"),
-    (dict(g=np.zeros(2)), "g must have shape"),
-    (dict(M=-np.eye(3)), "semi-definite"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(bound=0.0), "bound must be positive"),
+        (dict(bound=[1.0]), "one entry for each of 12"),
+        (dict(R=np.full((8, 8), 0.1) + np.eye(8)), "R must be diagonal"),
+        (dict(R=-1.0), "positive definite"),
+        (dict(g=np.zeros(2)), "g must have shape"),
+        (dict(M=-np.eye(3)), "semi-definite"),
+    ],
+)
 def test_wrong_problems_are_refused(change, words):
     G, M, g, r, bound = problem(0)
     with pytest.raises(ValueError, match=words):

@@ -39,12 +39,14 @@ SOFTMAX = {
     "by hand": (lambda y, t: (y.logsumexp(1) - y.gather(1, t[:, None])[:, 0]).sum(), lambda t: np.ones(len(t)), 1),
     "weighted": (lambda y, t: F.cross_entropy(y, t, WEIGHT.to(y.dtype)), lambda t: (WEIGHT[t] / WEIGHT[t].sum()).numpy(), 1),
     "smoothed": (lambda y, t: F.cross_entropy(y, t, label_smoothing=0.1), lambda t: np.full(len(t), 1 / len(t)), 1),
-    "ignoring": (lambda y, t: F.cross_entropy(y, torch.where(torch.arange(len(t)) < 3, -100, t)),
-                 lambda t: np.where(np.arange(len(t)) < 3, 0, 1 / (len(t) - 3)), 1),
+    "ignoring": (
+        lambda y, t: F.cross_entropy(y, torch.where(torch.arange(len(t)) < 3, -100, t)),
+        lambda t: np.where(np.arange(len(t)) < 3, 0, 1 / (len(t) - 3)),
+        1,
+    ),
     "tempered": (lambda y, t: F.cross_entropy(y / 2, t), lambda t: np.full(len(t), 0.25 / len(t)), 2),
     "in float32": (lambda y, t: F.cross_entropy(y.float(), t), lambda t: np.full(len(t), 1 / len(t)), 1),
-    "against probabilities": (lambda y, t: F.cross_entropy(y, F.one_hot(t, 3).to(y)),
-                              lambda t: np.full(len(t), 1 / len(t)), 1),
+    "against probabilities": (lambda y, t: F.cross_entropy(y, F.one_hot(t, 3).to(y)), lambda t: np.full(len(t), 1 / len(t)), 1),
 }
 
 
@@ -85,14 +87,18 @@ def test_logistic_at_any_confidence(dtype):
         assert not (found - torch.diag_embed(found.diagonal(dim1=1, dim2=2))).any()
 
 
-OTHERS = {      # not of the softmax's or the logistic's kind, though at some outputs their curvature looks alike
+OTHERS = {  # not of the softmax's or the logistic's kind, though at some outputs their curvature looks alike
     "square": (lambda y: y.square().sum(), lambda y: 2 * torch.eye(3).expand(len(y), 3, 3)),
     "one output": (lambda y: y[:, 0].square().sum(), lambda y: torch.diag(torch.tensor([2.0, 0, 0])).expand(len(y), 3, 3)),
-    "saddle": (lambda y: (y[:, 0] * y[:, 1]).sum(),
-               lambda y: torch.tensor([[0.0, 1, 0], [1, 0, 0], [0, 0, 0]]).expand(len(y), 3, 3)),
+    "saddle": (
+        lambda y: (y[:, 0] * y[:, 1]).sum(),
+        lambda y: torch.tensor([[0.0, 1, 0], [1, 0, 0], [0, 0, 0]]).expand(len(y), 3, 3),
+    ),
     "counts": (lambda y: y.exp().sum(), lambda y: torch.diag_embed(y.exp())),
-    "far from its centre": (lambda y: F.softplus(2 * (y - 5)).sum(),
-                            lambda y: torch.diag_embed(4 * torch.sigmoid(2 * (y - 5)) * torch.sigmoid(-2 * (y - 5)))),
+    "far from its centre": (
+        lambda y: F.softplus(2 * (y - 5)).sum(),
+        lambda y: torch.diag_embed(4 * torch.sigmoid(2 * (y - 5)) * torch.sigmoid(-2 * (y - 5))),
+    ),
     "linear": (lambda y: y.sum(), lambda y: torch.zeros(len(y), 3, 3)),
 }
 
@@ -132,7 +138,7 @@ def test_coupled_examples_are_refused(name, dtype):
         for count in (2, 3, 8, 13):
             y, labels = logits(margin, dtype, count, count=count)
             if name == "softmax over the batch":
-                y = y / 10                              # at margin 40 a column is one example's, and nothing is coupled
+                y = y / 10  # at margin 40 a column is one example's, and nothing is coupled
             with pytest.raises(ValueError, match="couples"):
                 output_curvature(lambda y, b: COUPLED[name](y, b[0]), y, (labels,))
 

@@ -13,8 +13,12 @@ def drawn(seed, shape=(5, 4, 9), **options):
     """A random float32 map (N, C, M), its response, a shift that no control reaches, and the map (N C, M) in float64."""
     rng = np.random.default_rng(seed)
     G = torch.tensor(rng.standard_normal(shape), dtype=torch.float32)
-    flat = response(lambda p, b: torch.einsum("ncm,m->nc", G[b[0]], p["z"]), {"z": torch.zeros(shape[2])},
-                    [(torch.arange(shape[0]),)], **options)
+    flat = response(
+        lambda p, b: torch.einsum("ncm,m->nc", G[b[0]], p["z"]),
+        {"z": torch.zeros(shape[2])},
+        [(torch.arange(shape[0]),)],
+        **options,
+    )
     return flat, rng.standard_normal(shape[:2]), G.double().numpy().reshape(-1, shape[2])
 
 

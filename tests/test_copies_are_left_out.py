@@ -50,7 +50,7 @@ def test_the_dimension_is_that_of_the_sample_without_copies(name, size, share):
 
 def test_groups_and_copies_of_copies():
     X = uniform(3)
-    four = copies(X, np.repeat(np.arange(50), 3), 1e-8)                 # groups of four
+    four = copies(X, np.repeat(np.arange(50), 3), 1e-8)  # groups of four
     nested = copies(copies(X, np.arange(40), 1e-6), np.arange(40), 1e-11, seed=2)
     mixed = np.concatenate([copies(X, np.arange(40), 1e-8), X[100:120]])  # equal ones too
     for Y, left in ((four, 150), (nested, 80), (mixed, 60)):
@@ -86,14 +86,19 @@ def test_a_lattice_has_a_status(name, side, d):
         for Y in (scale * X, scale * np.concatenate([X, np.zeros((len(X), 30))], 1)):
             found = ESTIMATORS[name](Y)
             assert found.status != "ok" and str(len(X)) in found.status
-    few = np.random.default_rng(0).integers(40, size=(300, d)).astype(float)        # a sample of a grid
+    few = np.random.default_rng(0).integers(40, size=(300, d)).astype(float)  # a sample of a grid
     assert "ties" in ESTIMATORS[name](few).status or "equal distance" in ESTIMATORS[name](few).status
 
 
 def test_no_number_is_ok_unless_it_is_one():
-    shapes = [np.eye(20), np.concatenate([np.eye(20), -np.eye(20)]), np.arange(40.0)[:, None],
-              np.stack(np.meshgrid(np.arange(6.0), np.arange(6.0)), -1).reshape(-1, 2),
-              np.geomspace(1e-300, 1, 60)[:, None], np.random.default_rng(0).integers(2, size=(60, 12)).astype(float)]
+    shapes = [
+        np.eye(20),
+        np.concatenate([np.eye(20), -np.eye(20)]),
+        np.arange(40.0)[:, None],
+        np.stack(np.meshgrid(np.arange(6.0), np.arange(6.0)), -1).reshape(-1, 2),
+        np.geomspace(1e-300, 1, 60)[:, None],
+        np.random.default_rng(0).integers(2, size=(60, 12)).astype(float),
+    ]
     for X in shapes:
         estimates = [two_nn(X), *gride(X, (1, 2, 4)).estimates, local_pca(X, 10)]
         estimates += [mle(X, 5), mle(X, 5).parts["mean"]]

@@ -21,7 +21,7 @@ def matrix_of(values, seed=0, dtype=torch.float64):
     return ((found + found.T) / 2).to(dtype)
 
 
-OUTLIER = np.r_[1.0, np.full(119, 1e-3)]                # a flat bulk, whose rounding is far below its largest neighbour
+OUTLIER = np.r_[1.0, np.full(119, 1e-3)]  # a flat bulk, whose rounding is far below its largest neighbour
 PAIRS = np.r_[[1.0] * 4, [-1.0] * 4, np.linspace(-0.2, 0.3, 112)]
 
 
@@ -35,10 +35,18 @@ def measured(matrix, unit):
         found += [again.values / unit, again.residuals / unit]
     few, ends = top_eigenpairs(matrix, 2, tol=1e-6), end_eigenpairs(matrix)
     found += [few.values / unit, few.converged, ends.values / unit, ends.residuals / unit, ends.vectors]
-    for found_density in (density(matrix, probes=4, steps=16), density(matrix, probes=8, steps=15)):    # sampled and dense
+    for found_density in (density(matrix, probes=4, steps=16), density(matrix, probes=8, steps=15)):  # sampled and dense
         mass, near = found_density.negative_mass(), found_density.mass_near_zero(0.1 * unit)
-        found += [found_density.nodes / unit, found_density.weights, found_density.width / unit, mass.value, *mass.interval,
-                  near.value, *near.interval, found_density.resolution / unit]
+        found += [
+            found_density.nodes / unit,
+            found_density.weights,
+            found_density.width / unit,
+            mass.value,
+            *mass.interval,
+            near.value,
+            *near.interval,
+            found_density.resolution / unit,
+        ]
         found += [found_density.moment(1).value / unit, found_density.moment(2).value / unit**2]
     for estimate in (trace(matrix, budget=24), trace(matrix, budget=24, method="hutch++"), frobenius(matrix, budget=24)):
         found += [estimate.value / unit, estimate.stderr / unit, *np.divide(estimate.interval, unit)]
@@ -58,9 +66,11 @@ def test_what_is_called_converged_is_right_at_any_scale(scale):
     for seed in range(3):
         matrix = matrix_of(scale * OUTLIER, seed, torch.float32)
         exact = np.sort(np.linalg.eigvalsh(matrix.double().numpy() / scale))[::-1]
-        for found, wanted in ((top_eigenpairs(matrix, 8, seed=seed), exact[:8]),
-                              (top_eigenpairs(matrix, 1, seed=seed), exact[:1]),
-                              (end_eigenpairs(matrix, seed=seed), exact[[0, -1]])):
+        for found, wanted in (
+            (top_eigenpairs(matrix, 8, seed=seed), exact[:8]),
+            (top_eigenpairs(matrix, 1, seed=seed), exact[:1]),
+            (end_eigenpairs(matrix, seed=seed), exact[[0, -1]]),
+        ):
             assert found.status == "converged"
             np.testing.assert_allclose(found.values.numpy() / scale, wanted, atol=2e-6)
         assert density(matrix, probes=2, steps=20, seed=seed).negative_mass().interval[0] == 0
@@ -86,8 +96,9 @@ def test_the_gauss_newton_spectrum_follows_its_criterion(budget):
     params, batch = {"w": torch.randn(3, 5, generator=g)}, (torch.randn(8, 5, generator=g), torch.randn(8, 3, generator=g))
 
     def spectrum(unit):
-        return gauss_newton_spectrum(lambda p, b: b[0] @ p["w"].T, lambda y, b: unit * (y - b[1]).square().mean(),
-                                     params, [batch], budget=budget)
+        return gauss_newton_spectrum(
+            lambda p, b: b[0] @ p["w"].T, lambda y, b: unit * (y - b[1]).square().mean(), params, [batch], budget=budget
+        )
 
     plain = spectrum(1.0)
     for power in (-66, 66):

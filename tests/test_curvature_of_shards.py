@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from probes.curvature import empirical_fisher, fisher, gauss_newton, hessian
 from probes.spectrum import top_eigenpairs
 
-SHARDS = ((0, 5), (5, 7), (7, 18))      # two batches for the first process, one for the second
+SHARDS = ((0, 5), (5, 7), (7, 18))  # two batches for the first process, one for the second
 
 
 def problem():
@@ -43,8 +43,12 @@ def measured(batches, **options):
     made = operators(batches, **options)
     found = {name: op @ v for name, op in made.items()}
     block = made["hessian"].block("out")
-    return {**found, "block": block @ v[:24], "values": top_eigenpairs(made["hessian"], 2, tol=1e-8).values,
-            "examples": torch.tensor(made["hessian"].examples)}
+    return {
+        **found,
+        "block": block @ v[:24],
+        "values": top_eigenpairs(made["hessian"], 2, tol=1e-8).values,
+        "examples": torch.tensor(made["hessian"].examples),
+    }
 
 
 def _rank(rank, place):
@@ -52,7 +56,7 @@ def _rank(rank, place):
     dist.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2)
     _, batches = problem()
     found = measured(batches[:2] if rank == 0 else batches[2:], group=dist.group.WORLD)
-    x, y = batches[rank]                                # one batch each, with labels left out in the second process only
+    x, y = batches[rank]  # one batch each, with labels left out in the second process only
     labelled = (x, torch.cat([y.new_full((rank,), -100), y[rank:]]))
     try:
         hessian(lambda p, b: losses(p, b).mean(), problem()[0], [labelled], group=dist.group.WORLD)
@@ -68,6 +72,6 @@ def test_two_processes_equal_one(tmp_path):
     for rank in (0, 1):
         found = torch.load(tmp_path / f"{rank}.pt")
         assert float(found["examples"]) == 18
-        assert "weights=" in found["refused"]           # by both: one process alone would leave the other waiting
+        assert "weights=" in found["refused"]  # by both: one process alone would leave the other waiting
         for name, value in whole.items():
             torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-10, msg=lambda m, name=name: f"{name}: {m}")

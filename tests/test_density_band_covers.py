@@ -75,8 +75,10 @@ def test_band_covers(name):
         rounding = 1e-9 * truth.max()
         inside = (curve.lower <= truth + rounding) & (truth - rounding <= curve.upper)
         hits.append(inside[truth > 1e-3 * truth.max()])
-        for e, true in ((found.negative_mass(confidence=0.9), np.mean(values < 0)),
-                        (found.mass_near_zero(0.1, confidence=0.9), np.mean(abs(values) <= 0.1))):
+        for e, true in (
+            (found.negative_mass(confidence=0.9), np.mean(values < 0)),
+            (found.mass_near_zero(0.1, confidence=0.9), np.mean(abs(values) <= 0.1)),
+        ):
             least.append(e.interval[0] - 1e-12 <= true <= e.interval[1] + 1e-12)
             assert 0 <= e.interval[0] <= e.value <= e.interval[1] <= 1
     assert 0.83 <= np.mean(hits) <= 0.97
@@ -92,11 +94,11 @@ def test_outliers_enter_with_their_multiplicity(dtype):
     matrix, close = matrix_of(values).to(dtype), {torch.float64: 1e-8, torch.float32: 1e-5}[dtype]
     for seed in range(8):
         found.append(density(matrix, probes=10, steps=25, seed=seed))
-        known = np.sort(found[-1].nodes[0, :found[-1].known])
+        known = np.sort(found[-1].nodes[0, : found[-1].known])
         np.testing.assert_allclose(known[abs(known) > 0.4], outer, atol=close)
         inner = np.sort(values)[np.searchsorted(np.sort(values), known - close)]
         assert (inner <= known + close).all()
-        assert (found[-1].weights[:, :found[-1].known] == 1 / 260).all()
+        assert (found[-1].weights[:, : found[-1].known] == 1 / 260).all()
         np.testing.assert_allclose(found[-1].weights.sum(1), 1, atol=1e-12)
         curve = found[-1].on([-1.0, 1.0], 0.01)
         np.testing.assert_allclose(curve.value, 4 / 260 * stats.norm.pdf(0, 0, 0.01), rtol=1e-4)
@@ -156,7 +158,7 @@ def test_an_eigenvalue_at_the_edge_is_in_doubt():
         curve = found.cumulative([-0.1, 0.0, 0.25])
         assert curve.upper[0] < 0.1 and curve.lower[2] > 0.35 and curve.upper[2] < 0.65
         assert curve.lower[1] < 0.1 and curve.upper[1] > 0.4
-        low, high = found.negative_mass().interval      # its edge lies beyond what the node at zero leaves open
+        low, high = found.negative_mass().interval  # its edge lies beyond what the node at zero leaves open
         assert low == 0 and high < 0.1 and found.resolution < 1e-6
 
 
@@ -165,8 +167,9 @@ def test_known_pairs_take_their_noise_away():
     values = np.r_[np.linspace(4, 6, 10), 0.2 * BULK[:250]]
     matrix = matrix_of(values)
     top = top_eigenpairs(matrix, 10, tol=1e-8)
-    pairs = [(density(matrix, probes=4, steps=6, seed=i), density(matrix, probes=4, steps=6, deflate=top, seed=i))
-             for i in range(12)]
+    pairs = [
+        (density(matrix, probes=4, steps=6, seed=i), density(matrix, probes=4, steps=6, deflate=top, seed=i)) for i in range(12)
+    ]
     plain, helped = ([pair[i].moment(1) for pair in pairs] for i in (0, 1))
     assert {(p.known, h.known) for p, h in pairs} == {(0, 10)}
     # a factor of eight in expectation; below 2.5 by chance once in 10^9 (Fisher's ratio of 36 and 36 squares)
@@ -185,7 +188,7 @@ def test_wasserstein_distance_on_a_lora_like_spectrum():
     matrix = matrix_of(values)
     for seed in range(3):
         found = density(matrix, seed=seed)
-        known = np.sort(found.nodes[0, :found.known])
+        known = np.sort(found.nodes[0, : found.known])
         assert found.products == 500
         np.testing.assert_allclose(known[abs(known) > 1e-3], np.sort(values[:8]), rtol=1e-7)
         mean = (found.weights / len(found.weights)).ravel()
@@ -199,15 +202,18 @@ def test_tolerance_stops_early():
         assert density(matrix, probes=16, steps=16, tolerance=0.2, seed=seed).products < found.products <= 16 * 16
         each = (found.weights[..., None] * stats.norm.cdf(t, found.nodes[..., None], found.width)).sum(1)
         half = stats.t.ppf(0.975, len(each) - 1) * each.std(0, ddof=1) / len(each) ** 0.5
-        assert len(each) == 16 or half.max() <= 0.021       # the stop looks at another grid of the same curve
+        assert len(each) == 16 or half.max() <= 0.021  # the stop looks at another grid of the same curve
         truth = stats.norm.cdf(t, SPECTRA["indefinite"][:, None], found.width).mean(0)
         covered.append(np.mean(abs(each.mean(0) - truth) <= half))
     # points go together: ten of twenty 95 % bands astray is one in 10^7
     assert np.mean(covered) > 0.5
 
 
-@pytest.mark.parametrize("values", [np.zeros(60), np.full(60, -2.0), np.r_[np.zeros(20), np.ones(40)],
-                                    np.r_[np.zeros(57), 1.0, 1.0, 3.0]], ids=["zero", "one value", "two", "low rank"])
+@pytest.mark.parametrize(
+    "values",
+    [np.zeros(60), np.full(60, -2.0), np.r_[np.zeros(20), np.ones(40)], np.r_[np.zeros(57), 1.0, 1.0, 3.0]],
+    ids=["zero", "one value", "two", "low rank"],
+)
 def test_degenerate_spectra(values):
     """The Krylov spaces end early: no product is spent beyond, and no node is invented."""
     for seed in range(10):
@@ -222,7 +228,7 @@ def test_degenerate_spectra(values):
 def test_smallest_operators():
     one = density(torch.tensor([[-2.0]], dtype=torch.float64))
     assert one.status == "exact" and one.negative_mass().value == 1.0
-    two = density(torch.diag(torch.tensor([1.0, 2.0])), probes=1, steps=1)      # D > probes * steps
+    two = density(torch.diag(torch.tensor([1.0, 2.0])), probes=1, steps=1)  # D > probes * steps
     assert two.products == 1 and two.known == 0 and np.isinf(two.on([1.0]).upper).all()
 
 

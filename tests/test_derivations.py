@@ -21,7 +21,10 @@ def derived():
 
 def test_all_three_are_derived(derived):
     assert [d.title for d in derived] == [
-        "The maximum principle of a residual network", "Optimal feedback from the outputs", "A prefix is a gate"]
+        "The maximum principle of a residual network",
+        "Optimal feedback from the outputs",
+        "A prefix is a gate",
+    ]
     assert all(step.check for d in derived for step in d.steps)
 
 
@@ -61,8 +64,14 @@ def test_one_bad_case_among_good_ones_is_enough():
 
 def test_evaluation_of_every_kind():
     a_i, i = sp.Symbol("a_i"), sp.Symbol("i", integer=True)
-    case = {"a": {1: sp.Integer(2), 2: sp.Integer(5)}, "x": x, "L": x**3, "R": sp.Matrix([[1, 2], [2, 4]]), "c": 2,
-            "B": sp.Matrix([[2, 1], [1, 1]])}
+    case = {
+        "a": {1: sp.Integer(2), 2: sp.Integer(5)},
+        "x": x,
+        "L": x**3,
+        "R": sp.Matrix([[1, 2], [2, 4]]),
+        "c": 2,
+        "B": sp.Matrix([[2, 1], [1, 1]]),
+    }
     assert evaluate(sp.Sum(a_i, (i, 1, 2)), case) == 7
     assert evaluate(gradient(sp.Symbol("L"), x), case) == 3 * x**2
     assert evaluate(rank(R), case) == 1

@@ -40,9 +40,7 @@ def test_modes_agree(backbone, name):
     _, forward = jvp(grad(loss), (params,), (direction,))
     leaves = {key: value.clone().requires_grad_() for key, value in params.items()}
     first = torch.autograd.grad(loss(leaves), list(leaves.values()), create_graph=True)
-    products = torch.autograd.grad(
-        dot(dict(zip(leaves, first, strict=True)), direction), list(leaves.values())
-    )
+    products = torch.autograd.grad(dot(dict(zip(leaves, first, strict=True)), direction), list(leaves.values()))
     scale = max(value.abs().max() for value in products)
     assert scale > 1e-3
     for key, product in zip(leaves, products, strict=True):

@@ -33,12 +33,15 @@ def test_representation_before_and_after_tuning(capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["layers"] == after
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    (["representation", "--at", "checkpoint"], "--at checkpoint needs --checkpoint"),
-    (["representation", "--out", "{}/a.txt"], "--out must end in .json"),
-    (["dimension", "--figure", "{}/a.gif"], "--figure must end in"),
-    (["dimension", "--dimensions", "2,4,99999999", "--examples", "4"], "dimension must lie between 1 and"),
-])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["representation", "--at", "checkpoint"], "--at checkpoint needs --checkpoint"),
+        (["representation", "--out", "{}/a.txt"], "--out must end in .json"),
+        (["dimension", "--figure", "{}/a.gif"], "--figure must end in"),
+        (["dimension", "--dimensions", "2,4,99999999", "--examples", "4"], "dimension must lie between 1 and"),
+    ],
+)
 def test_a_bad_request_leaves_nothing(capsys, tmp_path, options, words):
     assert main([options[0], *TEXT, *(text.format(tmp_path) for text in options[1:])]) == 2
     captured = capsys.readouterr()

@@ -87,7 +87,7 @@ def test_the_quadratic_s_gain_is_that_of_drawn_subspaces():
             direct.append(wide @ P @ np.linalg.solve(P.T @ H @ P, P.T @ wide) / full)
         error = math.hypot(np.std(direct), drawn[:, j].std()) / math.sqrt(1500)
         assert abs(drawn[:, j].mean() - np.mean(direct)) <= 6 * error + 1e-12
-        if d < size:                                    # of all directions every draw is the whole gain, to rounding
+        if d < size:  # of all directions every draw is the whole gain, to rounding
             assert ks_2samp(drawn[:, j], direct).pvalue > 1e-8
     flat = projected_gain(np.zeros(4), g, size, [3], ridge=r, draws=3000)
     assert abs(flat.mean() - 3 / size) <= 6 * flat.std() / math.sqrt(3000)  # no curvature: the share of |g|^2 that P keeps
@@ -106,7 +106,7 @@ def test_gradient_components_are_those_of_the_dense_curvature():
     dense, V = np.linalg.eigh(np.einsum("ncm,ncd,ndk->mk", G, loss.hessian(y) / 5, G))
     np.testing.assert_allclose(values, dense[::-1][: len(values)], rtol=1e-9)
     np.testing.assert_allclose(np.abs(components), np.abs(V.T @ gradient)[::-1][: len(values)], rtol=1e-8)
-    assert components @ components == pytest.approx(gradient @ gradient)    # the gradient lies in the curvature's range
+    assert components @ components == pytest.approx(gradient @ gradient)  # the gradient lies in the curvature's range
 
 
 def test_directions_seen_from_a_random_subspace_are_those_of_drawn_ones():
@@ -142,9 +142,16 @@ def test_a_threshold_beyond_the_dimensions_tried_lies_below_all_numbers():
     assert not BRACKETED.passes(Cell("plant", "bias", 0, before, after))
 
 
-@pytest.mark.parametrize(("dimensions", "measured", "holds"), [
-    ([512, 768, 896], 850.0, True), ([512, 768, 896], 1000.0, True), ([512, 768], 1000.0, False), ([512, 896], 850.0, False),
-    ([896, 960], 896.0, False)])
+@pytest.mark.parametrize(
+    ("dimensions", "measured", "holds"),
+    [
+        ([512, 768, 896], 850.0, True),
+        ([512, 768, 896], 1000.0, True),
+        ([512, 768], 1000.0, False),
+        ([512, 896], 850.0, False),
+        ([896, 960], 896.0, False),
+    ],
+)
 def test_a_threshold_is_bracketed_by_near_dimensions_or_not_at_all(dimensions, measured, holds):
     record = Measured({"dimensions": dimensions, "measured": measured, "parameters": 1024}, {})
     assert BRACKETED.passes(Cell("task", "delta", 0, record, record)) is holds

@@ -52,8 +52,14 @@ def test_a_looser_level_is_kept_and_tends_to_the_regulator():
 
 def test_a_rotation_of_the_state_leaves_the_level():
     V = np.linalg.qr(np.random.default_rng(0).normal(size=(2, 2)))[0]
-    turned = game([V @ a @ V.T for a in case.A], [V @ b for b in case.B], [V @ d for d in case.D], V @ case.Q @ V.T, case.R,
-                  V @ case.QF @ V.T)
+    turned = game(
+        [V @ a @ V.T for a in case.A],
+        [V @ b for b in case.B],
+        [V @ d for d in case.D],
+        V @ case.Q @ V.T,
+        case.R,
+        V @ case.QF @ V.T,
+    )
     assert relative(turned.gamma, game(*DATA).gamma) < 1e-9
 
 

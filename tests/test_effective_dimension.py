@@ -64,11 +64,14 @@ def test_monotone_in_distance_and_tolerance():
     assert threshold_dimension(values, 1.0, 1e-9, 60, ridge=1e-3) > threshold_dimension(values, 1.0, 1.0, 60, ridge=1e-3)
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (dict(eigenvalues=[1.0, 2.0], distance=1, tolerance=1, ambient=1, ridge=0), "at most 1"),
-    (dict(eigenvalues=[-1.0], distance=1, tolerance=1, ambient=2, ridge=0), "not be negative"),
-    (dict(eigenvalues=[1.0], distance=0, tolerance=1, ambient=2, ridge=0), "must be positive"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (dict(eigenvalues=[1.0, 2.0], distance=1, tolerance=1, ambient=1, ridge=0), "at most 1"),
+        (dict(eigenvalues=[-1.0], distance=1, tolerance=1, ambient=2, ridge=0), "not be negative"),
+        (dict(eigenvalues=[1.0], distance=0, tolerance=1, ambient=2, ridge=0), "must be positive"),
+    ],
+)
 def test_wrong_wells_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         threshold_dimension(**arguments)
@@ -92,8 +95,14 @@ def test_the_three_bounds_hold_and_order_themselves(seed):
     L1 = np.linalg.norm(H @ e)  # the gradient is largest at the far end of the segment from c to its projection
     L2 = max(np.linalg.norm(P.T @ H @ (P @ x - c)) for x in (projected, optimum))
     bounds = restricted_optimum_bounds(
-        gap, np.linalg.norm(e), lipschitz=L1, restricted_lipschitz=L2, projected=np.linalg.norm(projected),
-        optimum=np.linalg.norm(optimum), curvature=e @ H @ e)
+        gap,
+        np.linalg.norm(e),
+        lipschitz=L1,
+        restricted_lipschitz=L2,
+        projected=np.linalg.norm(projected),
+        optimum=np.linalg.norm(optimum),
+        curvature=e @ H @ e,
+    )
     published, one_sided, hessian = bounds
     assert [b.name for b in bounds] == ["published", "one-sided", "hessian"]
     assert all(b.holds and b.tightness >= 1.0 for b in bounds)
@@ -105,15 +114,23 @@ def test_the_hessian_bound_is_exact_where_projection_and_optimum_meet():
     H, c, _ = quadratic(3)
     P = np.linalg.eigh(H)[1][:, -4:]  # an invariant subspace: the Euclidean projection is the restricted optimum
     e = c - P @ (P.T @ c)
-    bounds = restricted_optimum_bounds(0.5 * e @ H @ e, np.linalg.norm(e), lipschitz=np.linalg.norm(H @ e),
-                                       restricted_lipschitz=0.0, projected=1.0, optimum=1.0, curvature=e @ H @ e)
+    bounds = restricted_optimum_bounds(
+        0.5 * e @ H @ e,
+        np.linalg.norm(e),
+        lipschitz=np.linalg.norm(H @ e),
+        restricted_lipschitz=0.0,
+        projected=1.0,
+        optimum=1.0,
+        curvature=e @ H @ e,
+    )
     assert relative(bounds[2].tightness, 1.0) < 1e-12
     assert bounds[1].tightness > 1.0
 
 
 def test_a_violated_bound_says_so():
-    bound = restricted_optimum_bounds(2.0, 1.0, lipschitz=1.0, restricted_lipschitz=0.0, projected=0.0, optimum=0.0,
-                                      curvature=1.0)
+    bound = restricted_optimum_bounds(
+        2.0, 1.0, lipschitz=1.0, restricted_lipschitz=0.0, projected=0.0, optimum=0.0, curvature=1.0
+    )
     assert not bound[1].holds and bound[1].tightness == 0.5
     with pytest.raises(ValueError, match="lipschitz must be finite"):
         restricted_optimum_bounds(1.0, 1.0, lipschitz=np.inf, restricted_lipschitz=0, projected=0, optimum=0, curvature=1.0)

@@ -29,8 +29,10 @@ def lora_chain(seed, r, *, spread=D, lift=None):
         x = x @ w.T
     A = [np.broadcast_to(w, (N, D, D)) for w in W]
     # d(U V phi)/dU = I kron (V phi)', and the factor V has no derivative at U = 0
-    B = [np.concatenate([np.stack([np.kron(np.eye(D), V[t] @ y) for y in states[t]]), np.zeros((N, D, V[t].size))], -1)
-         for t in range(T)]
+    B = [
+        np.concatenate([np.stack([np.kron(np.eye(D), V[t] @ y) for y in states[t]]), np.zeros((N, D, V[t].size))], -1)
+        for t in range(T)
+    ]
     return ends, A, B, states, T * (D * r + V[0].size)
 
 
@@ -93,13 +95,16 @@ def test_one_bias_for_all_moves_every_sample_alike():
     assert endpoint_rank(A, [np.broadcast_to(np.eye(D), (N, D, D))] * T).rank == D
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(A=[np.eye(D)] * T), "one leading sample axis"),
-    (dict(inputs=[np.zeros((N, D))] * T), "go together"),
-    (dict(bottleneck=2), "go together"),
-    (dict(inputs=[np.zeros((2, D))] * T, width=D), "inputs must be 3 arrays"),
-    (dict(B=[np.zeros((N, D, 2))]), "one matrix per step"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(A=[np.eye(D)] * T), "one leading sample axis"),
+        (dict(inputs=[np.zeros((N, D))] * T), "go together"),
+        (dict(bottleneck=2), "go together"),
+        (dict(inputs=[np.zeros((2, D))] * T, width=D), "inputs must be 3 arrays"),
+        (dict(B=[np.zeros((N, D, 2))]), "one matrix per step"),
+    ],
+)
 def test_wrong_input_is_refused(change, words):
     data = dict(A=[np.zeros((N, D, D))] * T, B=[np.zeros((N, D, 2))] * T)
     with pytest.raises(ValueError, match=words):

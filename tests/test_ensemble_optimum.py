@@ -16,6 +16,7 @@ def objective(G, y0, loss, R):
         y = y0 + G @ z
         gradient = np.tensordot(loss.gradient(y) / len(y0), G, 2) + R * z
         return loss.value(y).mean() + 0.5 * z @ (R * z), gradient
+
     return value
 
 
@@ -32,8 +33,9 @@ def test_stationary_and_what_a_general_optimiser_finds(shape, loss, r):
     assert found.gradient_norm < 1e-12 * start
     assert np.linalg.norm(value(found.z)[1]) < 1e-12 * start  # recomputed here, not read from the record
     assert relative(found.value, value(found.z)[0]) < 1e-14
-    other = scipy.optimize.minimize(value, np.zeros(shape["M"]), jac=True, method="L-BFGS-B",
-                                    options=dict(maxiter=20000, maxfun=40000, ftol=0.0, gtol=1e-10))
+    other = scipy.optimize.minimize(
+        value, np.zeros(shape["M"]), jac=True, method="L-BFGS-B", options=dict(maxiter=20000, maxfun=40000, ftol=0.0, gtol=1e-10)
+    )
     assert np.linalg.norm(other.x - found.z) <= 2 * np.linalg.norm(other.jac) / r
     assert found.value <= other.fun + 1e-14
 

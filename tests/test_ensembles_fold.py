@@ -110,12 +110,15 @@ def test_the_step_is_the_optimizer_s():
     torch.testing.assert_close(run.theta[0], theta.detach())
 
 
-@pytest.mark.parametrize("options, sentence", [
-    ({"rates": [0.1]}, "a positive rate for each of 2"),
-    ({"rates": [0.1, -1.0]}, "a positive rate for each of 2"),
-    ({"rates": [0.1, 0.1], "batch": 3}, "a seed per run"),
-    ({"rates": [0.1, 0.1], "batch": 99, "seeds": [0, 1]}, "between 1 and 6 examples"),
-])
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"rates": [0.1]}, "a positive rate for each of 2"),
+        ({"rates": [0.1, -1.0]}, "a positive rate for each of 2"),
+        ({"rates": [0.1, 0.1], "batch": 3}, "a seed per run"),
+        ({"rates": [0.1, 0.1], "batch": 99, "seeds": [0, 1]}, "between 1 and 6 examples"),
+    ],
+)
 def test_bad_input_is_refused(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         _runs(LoRA(2), lambda shapes: [Whole(shapes)] * 2, **options)

@@ -39,9 +39,7 @@ def test_open_loop_has_no_feedback(backbone):
 def test_a_parallel_adapter_in_closed_form():
     """In a sublayer without its own normalisation, J = s W_up diag(act'(W_down h + b)) W_down per token."""
     backbone, batch = zoo.backbone_of("bert"), zoo.batch_of()
-    made = zoo.subject_of(
-        backbone, Adapter(3, placement="parallel", activation="tanh", scale=1.5, ports=("mlp",))
-    )
+    made = zoo.subject_of(backbone, Adapter(3, placement="parallel", activation="tanh", scale=1.5, ports=("mlp",)))
     params = zoo.moved(made.initial)
     operator = made.feedback(params, batch, "1.mlp")
     h = made.rollout(params, batch).inputs["1.mlp"]

@@ -25,7 +25,7 @@ def criterion(y, batch):
 def walk(count):
     g = torch.Generator().manual_seed(1)
     steps = [{k: 0.3 * torch.randn(v.shape, generator=g, dtype=DOUBLE) for k, v in POINT.items()} for _ in range(count)]
-    return [{k: v + sum(s[k] for s in steps[:i + 1]) for k, v in POINT.items()} for i in range(count)]
+    return [{k: v + sum(s[k] for s in steps[: i + 1]) for k, v in POINT.items()} for i in range(count)]
 
 
 KINDS = {
@@ -48,7 +48,7 @@ def test_orthonormal_nested_and_ordered(kind):
     for few in (1, 3, d - 1):
         alone, cut = KINDS[kind](few), whole.first(few)
         assert alone.dimension == cut.dimension == few
-        for name in POINT:                              # the projectors agree, whatever the signs of the columns
+        for name in POINT:  # the projectors agree, whatever the signs of the columns
             x = {k: torch.ones_like(v) for k, v in POINT.items()}
             torch.testing.assert_close(alone.apply(alone.adjoint(x))[name], cut.apply(cut.adjoint(x))[name], rtol=1e-7, atol=1e-8)
         assert 0 < cut.share < 1 and cut.share == pytest.approx(float(whole.values[:few].sum()) / whole.total)
@@ -65,8 +65,8 @@ def test_points_lie_in_their_span_and_leading_directions_hold_most():
     for d in (1, 2, 4):
         held = sum(float(found.first(d).adjoint(x).square().sum()) for x in away)
         assert held == pytest.approx(found.first(d).share * energy, rel=1e-9)
-        assert held >= d / 6 * energy * (1 - 1e-9)          # of six directions the leading; random ones hold d / 21 on average
-    assert principal_directions(points).dimension == 5      # the mean takes one direction
+        assert held >= d / 6 * energy * (1 - 1e-9)  # of six directions the leading; random ones hold d / 21 on average
+    assert principal_directions(points).dimension == 5  # the mean takes one direction
 
 
 def test_gauss_newton_and_reachable_directions_are_the_matrices_eigenvectors():
@@ -83,6 +83,7 @@ def test_gauss_newton_and_reachable_directions_are_the_matrices_eigenvectors():
 
 def test_the_same_training_takes_them():
     """A few steps of gradient descent in theta lower the loss, by the gradient P' g."""
+
     def loss(p):
         return criterion(outputs(p, BATCH), BATCH)
 
@@ -90,7 +91,7 @@ def test_the_same_training_takes_them():
         found = make(3)
         theta = torch.zeros(3, dtype=DOUBLE, requires_grad=True)
         value = loss({k: POINT[k] + step for k, step in found.apply(theta).items()})
-        slope, = torch.autograd.grad(value, theta)
+        (slope,) = torch.autograd.grad(value, theta)
         leaves = {k: v.clone().requires_grad_() for k, v in POINT.items()}
         full = dict(zip(leaves, torch.autograd.grad(loss(leaves), leaves.values()), strict=True))
         torch.testing.assert_close(slope, found.adjoint(full), rtol=1e-9, atol=1e-10)

@@ -41,8 +41,11 @@ def test_regulator(form):
     assert relative(law.P[0], [[2.3739640633228216, 1.3180640111897162], [1.3180640111897162, 1.9393238564783515]]) < TIGHT
     assert relative(law.P[1], [[1.51077675134719, -0.48949037721324], [-0.48949037721324, 1.5513056197074675]]) < TIGHT
     assert relative(law.P[2], [[2.0016949152542374, -0.6823728813559322], [-0.6823728813559322, 1.2793220338983053]]) < TIGHT
-    gains = [[[-0.27950026066552786, 0.6062992264431771]], [[1.0641262509622786, 0.14464973056197075]],
-             [[0.6101694915254238, 0.7457627118644068]]]
+    gains = [
+        [[-0.27950026066552786, 0.6062992264431771]],
+        [[1.0641262509622786, 0.14464973056197075]],
+        [[0.6101694915254238, 0.7457627118644068]],
+    ]
     assert relative(law.K, gains) < TIGHT
     run = law.rollout(case.X0)
     assert relative(np.ravel(run.controls), [0.8857994871087049, 0.0165190734197647, 0.10992788400252143]) < TIGHT
@@ -100,7 +103,9 @@ def test_nonlinear_extremal(start):
         step=lambda t, x, u: np.tanh(1.5 * x) + u,
         jacobians=lambda t, x, u: (np.diag(1.5 / np.cosh(1.5 * x) ** 2), np.eye(1)),
         terminal=lambda x: (0.5 * float((x - 1.5) @ (x - 1.5)), x - 1.5),
-        R=0.05, horizon=4)
+        R=0.05,
+        horizon=4,
+    )
     found = shoot(process, [0.2], np.full(4, start))
     u = [0.12102610872886024, 0.11569222208985647, 0.18327840767700945, 0.5820377461335744]
     assert found.converged and found.curvature > 0

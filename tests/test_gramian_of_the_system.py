@@ -26,7 +26,7 @@ def test_golden_system(shared):
     golden = json.loads((shared / "golden" / "control.json").read_text(encoding="utf-8"))["G1"]
     A = [[[1, 1], [0, 1]], [[1, 0.5], [-0.5, 1]], [[0.8, 0], [0.3, 1.1]]]
     A = [torch.tensor(a, dtype=torch.float64) for a in A]
-    B = [torch.tensor(b, dtype=torch.float64)[:, None] for b in ([0, 1], [1, 0], [.5, 1])]
+    B = [torch.tensor(b, dtype=torch.float64)[:, None] for b in ([0, 1], [1, 0], [0.5, 1])]
     np.testing.assert_allclose(gramian((A, B)), golden["W"], atol=1e-12)
     found = reachable((A, B), 2)
     G = found.states @ torch.diag(found.values) @ found.controls
@@ -70,7 +70,7 @@ def test_reach_map_is_the_simulation(inputs):
         end = simulate(A, B, torch.zeros(5, dtype=torch.float64), u)
         torch.testing.assert_close(end, found.values[i] * found.states[:, i], rtol=1e-10, atol=1e-12)
     W = gramian((A, B))
-    values = torch.linalg.eigvalsh(W).flip(0)[:len(found.values)]
+    values = torch.linalg.eigvalsh(W).flip(0)[: len(found.values)]
     torch.testing.assert_close(found.values**2, values, rtol=1e-9, atol=1e-12)
     assert found.energy == pytest.approx(float(W.trace()), rel=1e-12)
     assert found.rank == min(5, sum(inputs))
@@ -80,12 +80,12 @@ def test_reverse_time_duality():
     """W of (A, B) is the observability Gramian of the transposed system run backwards."""
     A, B = system(seed=2)
     S = torch.zeros(5, 5, dtype=torch.float64)
-    for a, b in zip(A, B, strict=True):                  # S <- A S A' + B B' is the dual's backward recursion
+    for a, b in zip(A, B, strict=True):  # S <- A S A' + B B' is the dual's backward recursion
         S = a @ S @ a.T + b @ b.T
     explicit = torch.zeros_like(S)
     for t in range(len(A)):
         phi = torch.eye(5, dtype=torch.float64)
-        for a in A[t + 1:]:
+        for a in A[t + 1 :]:
             phi = a @ phi
         explicit += phi @ B[t] @ B[t].T @ phi.T
     torch.testing.assert_close(gramian((A, B)), explicit, rtol=1e-12, atol=1e-12)

@@ -84,8 +84,7 @@ def test_tense():
 
 MODELS = list(
     itertools.chain.from_iterable(
-        itertools.combinations_with_replacement(list(itertools.product((False, True), repeat=4)), size)
-        for size in range(3)
+        itertools.combinations_with_replacement(list(itertools.product((False, True), repeat=4)), size) for size in range(3)
     )
 )  # every domain of at most two things with the four properties (noun, adjective, verb, adverb)
 
@@ -133,9 +132,7 @@ def test_train_and_test_share_no_content_word(name):
     content |= {grammar.noun(word, True) for word in grammar.THINGS}
     used = {}
     for key, split in task.splits.items():
-        used[key] = {
-            w for pair in examples(split) for text in pair for w in text.lower().rstrip(".").split()
-        } & content
+        used[key] = {w for pair in examples(split) for text in pair for w in text.lower().rstrip(".").split()} & content
         assert len(used[key]) > 10
     assert not (used["train"] | used["dev"]) & used["test"]
     assert not used["train"] & used.get("test_attractor", set())
@@ -157,9 +154,7 @@ def test_a_grammar_used_up_is_refused():
         return grammar.fill(draw, grammar.lexicon(0), n, set(), [0], np.random.default_rng(0))
 
     assert len(set(fill(10).text_a)) == 10
-    with pytest.raises(
-        ValueError, match="gives 10 different examples here, 12 were asked for: ask for fewer"
-    ):
+    with pytest.raises(ValueError, match="gives 10 different examples here, 12 were asked for: ask for fewer"):
         fill(12)
 
 

@@ -39,8 +39,9 @@ def test_the_schedule_is_the_optimum(seed):
         x = theta[t] @ (x + u[-1])
     q = x0 - V[0] @ (V[0].T @ x0)
     assert relative(cost_of(u, theta, V, x0), 0.5 * plan.value[0] * q @ q) < 1e-12
-    best = scipy.optimize.minimize(lambda v: cost_of(v.reshape(T, N), theta, V, x0), np.zeros(T * N), method="BFGS",
-                                   options=dict(gtol=1e-9))
+    best = scipy.optimize.minimize(
+        lambda v: cost_of(v.reshape(T, N), theta, V, x0), np.zeros(T * N), method="BFGS", options=dict(gtol=1e-9)
+    )
     assert relative(best.fun, cost_of(u, theta, V, x0)) < 1e-9
     assert np.abs(best.x.reshape(T, N) - u).max() < 1e-5
 

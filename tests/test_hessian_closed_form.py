@@ -65,9 +65,11 @@ def test_logistic_is_the_kronecker_form(batches):
     s = (x @ p["w"].T).softmax(-1)
     middle = torch.diag_embed(s) - s[:, :, None] * s[:, None, :]
     closed = torch.einsum("ncd,ni,nj->cidj", middle, x, x).reshape(12, 12) / len(x)
-    for op in (hessian(lambda q, b: cross_entropy(linear(q, b), b[1]), p, batches),
-               fisher(linear, p, batches),
-               gauss_newton(linear, lambda z, b: cross_entropy(z, b[1]), p, batches)):
+    for op in (
+        hessian(lambda q, b: cross_entropy(linear(q, b), b[1]), p, batches),
+        fisher(linear, p, batches),
+        gauss_newton(linear, lambda z, b: cross_entropy(z, b[1]), p, batches),
+    ):
         torch.testing.assert_close(op.dense(), closed, **EXACT)
 
 

@@ -57,7 +57,8 @@ def test_the_gradient_rival_is_the_best_multiple_of_the_gradient(r):
     d = -np.tensordot(cost.gradient(y0) / 10, G, 2)
     found = gradient_rival(G, y0, cost, r)
     best = scipy.optimize.minimize_scalar(
-        lambda s: cost.value(y0 + G @ (s * d)).mean() + 0.5 * s**2 * np.sum(r * d * d), options=dict(xtol=1e-12))
+        lambda s: cost.value(y0 + G @ (s * d)).mean() + 0.5 * s**2 * np.sum(r * d * d), options=dict(xtol=1e-12)
+    )
     assert relative(found.z, best.x * d) < 1e-6  # a flat minimum seen through values alone
     assert relative(found.value, best.fun) < 1e-12
     assert relative(found.energy, np.sum(r * found.z**2)) < 1e-12

@@ -46,6 +46,7 @@ def reference(backbone, batch, at, edits=None, signals=None):
     calls = own_blocks(backbone, batch, frame(backbone, edits, signals=signals or {}))
     each = torch.arange(len(at))
     for t, (block, (h, *args), kwargs) in enumerate(calls):
+
         def run(x, add=None, prefix=edits.prefix, t=t, block=block, h=h, args=args, kwargs=kwargs):
             held = dict(signals or {})
             for key, u in (add or {}).items():
@@ -62,6 +63,7 @@ def reference(backbone, batch, at, edits=None, signals=None):
             for site in ("attention", "mlp")
         }
         for place, what in enumerate(("keys", "values") if t in edits.prefix else ()):
+
             def moved(p, place=place):
                 pair = list(edits.prefix[t])  # noqa: B023
                 pair[place] = p
@@ -158,8 +160,14 @@ def test_along_a_reference_trajectory(backbone):
     agree(found, reference(backbone, batch, places(batch, "first"), signals=signals))
 
 
-@pytest.mark.parametrize("kind, setting", [("gpt_neox", {"use_parallel_residual": False}), ("qwen2", {"hidden_act": "gelu"}),
-                                           ("gpt2", {"scale_attn_by_inverse_layer_idx": True})])
+@pytest.mark.parametrize(
+    "kind, setting",
+    [
+        ("gpt_neox", {"use_parallel_residual": False}),
+        ("qwen2", {"hidden_act": "gelu"}),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+    ],
+)
 def test_other_settings_of_a_family(kind, setting):
     settings = zoo.SPECIAL.get(kind, zoo.COMMON) | setting
     config = AutoConfig.for_model(kind, **settings, max_position_embeddings=40, pad_token_id=0)
@@ -201,6 +209,7 @@ def test_the_last_token_of_a_causal_model_sees_the_whole_derivative():
     for kind, exact in (("gpt2", True), ("bert", False)):
         backbone, batch = zoo.backbone_of(kind), zoo.batch_of(3)
         each, at = torch.arange(3), batch.mask.sum(1) - 1
+
         def final(u, backbone=backbone, batch=batch, each=each, at=at):
             signal = torch.zeros(3, 7, 16, dtype=torch.float64).index_put((each, at), u)
             run = frame(backbone, signals={"embedding": signal}, record=True)

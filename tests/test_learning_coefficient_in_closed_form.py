@@ -11,7 +11,7 @@ from seeds import shifted
 from probes.learning import local_learning_coefficient
 
 DOUBLE = torch.float64
-ALL = [torch.zeros(1)]                                  # the losses are known functions: one batch holds everything
+ALL = [torch.zeros(1)]  # the losses are known functions: one batch holds everything
 
 
 def squares(p, _):
@@ -39,7 +39,7 @@ def test_bowl():
     found = measured(squares, {"w": torch.zeros(d, dtype=DOUBLE)}, t, 1e-4, draws=1500, burn=200)
     assert raised(found, d / 2) and found.status == "ok" and holds(found.tempered, d * t / (2 * t + 1))
     assert found.tempered.stderr < 0.02 * d and abs(found.equipartition.value - 1) < 0.02 and found.rhat < 1.02
-    assert holds(found.slope, 0)                                        # a bowl has no multiplicity
+    assert holds(found.slope, 0)  # a bowl has no multiplicity
     assert (found.nbeta, found.gamma, found.step, found.chains, found.draws, found.burn) == (t, 1.0, 1e-4, 64, 1500, 200)
 
 
@@ -59,17 +59,27 @@ def test_crossing_of_two_valleys():
         return -math.log(value)
 
     exact = (free_energy(1.001 * t) - free_energy(t / 1.001)) / (2 * math.log(1.001))
-    found = measured(lambda p, _: (p["w"][..., 0] * p["w"][..., 1]) ** 2, {"w": torch.zeros(2, dtype=DOUBLE)}, t, 1.5e-3,
-                     chains=512, draws=3000, burn=1500)
+    found = measured(
+        lambda p, _: (p["w"][..., 0] * p["w"][..., 1]) ** 2,
+        {"w": torch.zeros(2, dtype=DOUBLE)},
+        t,
+        1.5e-3,
+        chains=512,
+        draws=3000,
+        burn=1500,
+    )
     assert holds(found.tempered, exact) and found.tempered.interval[1] < 0.4
     assert raised(found, 1 / 2) and found.interval[1] < 0.6 and found.status == "ok"
     assert abs(found.value + math.sqrt(found.slope.value) - 1 / 2) < 0.04
 
 
-@pytest.mark.parametrize(("m", "n", "h", "r", "truth"), [
-    (4, 3, 2, 1, (-(2 + 1) ** 2 - 4 * 4 - 3 * 3 + 2 * (2 + 1) * (4 + 3) + 2 * 4 * 3) / 8),      # m + n + h + r even
-    (3, 2, 2, 2, (2 * 2 - 2 * 2 + 3 * 2) / 2),                                                  # n + h < m + r
-])
+@pytest.mark.parametrize(
+    ("m", "n", "h", "r", "truth"),
+    [
+        (4, 3, 2, 1, (-((2 + 1) ** 2) - 4 * 4 - 3 * 3 + 2 * (2 + 1) * (4 + 3) + 2 * 4 * 3) / 8),  # m + n + h + r even
+        (3, 2, 2, 2, (2 * 2 - 2 * 2 + 3 * 2) / 2),  # n + h < m + r
+    ],
+)
 def test_reduced_rank_regression(m, n, h, r, truth):
     """|B A - T|^2 / 2 with B (n, h), A (h, m) and T of rank r (Aoyagi & Watanabe 2005, main theorem), here 4 and 3."""
     a, b = torch.zeros(h, m, dtype=DOUBLE), torch.zeros(n, h, dtype=DOUBLE)
@@ -81,9 +91,9 @@ def test_reduced_rank_regression(m, n, h, r, truth):
 
     found = measured(loss, {"A": a, "B": b}, 3000, 7e-5, gamma=4.0, chains=64, draws=2500, burn=1200)
     assert raised(found, truth) and found.status == "ok"
-    assert found.tempered.stderr < 0.05 and found.interval[1] < (m + n) * h / 2    # 0.03 of 64 chains, known to 9 %
+    assert found.tempered.stderr < 0.05 and found.interval[1] < (m + n) * h / 2  # 0.03 of 64 chains, known to 9 %
     coarse = measured(loss, {"A": a, "B": b}, 1000, 6e-4, draws=800, burn=1200)
-    assert coarse.status == "step too large"            # seldom excursions raise the losses' variance before their mean
+    assert coarse.status == "step too large"  # seldom excursions raise the losses' variance before their mean
 
 
 def regression(p, batch):
@@ -98,7 +108,7 @@ def test_routes_agree_and_minibatches_are_unbiased():
     whole = torch.linalg.lstsq(torch.cat([x, torch.ones(200, 1, dtype=DOUBLE)], 1), y[:, None]).solution[:, 0]
     point = {"w": whole[:3], "b": whole[3]}
     options = {"step": 2e-3, "chains": 4, "draws": 12, "burn": 3, "beta": 1.0}
-    batches = [(x[i:i + 50], y[i:i + 50]) for i in range(0, 200, 50)]
+    batches = [(x[i : i + 50], y[i : i + 50]) for i in range(0, 200, 50)]
     for some in (batches, [(x, y)]):
         a, b = (local_learning_coefficient(regression, point, some, route=route, **options) for route in ("vmap", "loop"))
         np.testing.assert_allclose(a.chain_values, b.chain_values, rtol=1e-9)
@@ -109,7 +119,7 @@ def test_routes_agree_and_minibatches_are_unbiased():
     assert found.slope is None and found.initial_loss == pytest.approx(a.initial_loss, rel=1e-12)
     # four directions of a bowl at n beta = 200 and unit curvatures: 2 less half a percent, plus what the noise of the
     # minibatches' slopes heats the chains, which is in proportion to the step and below 5 % here
-    assert abs(found.value - 2) < 10 * found.tempered.stderr + 0.1       # Student's with 11 degrees: once in 1e6 beyond 10
+    assert abs(found.value - 2) < 10 * found.tempered.stderr + 0.1  # Student's with 11 degrees: once in 1e6 beyond 10
 
 
 def test_bad_chains_are_refused_and_bad_requests_are_sentences():
@@ -121,8 +131,13 @@ def test_bad_chains_are_refused_and_bad_requests_are_sentences():
     assert math.isnan(wild.value) and "smaller step" in wild.status
     cold = measured(squares, zero, 1000, 1e-7, draws=400, burn=0)
     assert cold.status in ("not mixed", "not in equilibrium") and cold.equipartition.value < 0.1
-    wrong = ({"chains": 3}, "at least 4 chains"), ({"step": 0.0}, "step, gamma and n beta must be"), \
-        ({"gamma": 0.0}, "must be positive"), ({"n": 1}, "at least 3 items"), ({"route": "scan"}, "route must be one of")
+    wrong = (
+        ({"chains": 3}, "at least 4 chains"),
+        ({"step": 0.0}, "step, gamma and n beta must be"),
+        ({"gamma": 0.0}, "must be positive"),
+        ({"n": 1}, "at least 3 items"),
+        ({"route": "scan"}, "route must be one of"),
+    )
     for options, words in wrong:
         with pytest.raises(ValueError, match=words):
             local_learning_coefficient(squares, zero, ALL, **({"step": 1e-4, "n": 100} | options))

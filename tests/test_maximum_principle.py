@@ -51,8 +51,14 @@ def test_on_a_linear_system_the_extremal_is_the_regulators_trajectory():
     A, B = plant(7, n=3, m=2, T=4)
     rng = np.random.default_rng(8)
     Q, R, Qf, x0 = definite(rng, 3), definite(rng, 2), definite(rng, 3), rng.normal(size=3)
-    process = Process(lambda t, x, u: A[t] @ x + B[t] @ u, lambda t, x, u: (A[t], B[t]),
-                      lambda x: (0.5 * float(x @ Qf @ x), Qf @ x), R, 4, stage=lambda t, x: (0.5 * float(x @ Q @ x), Q @ x))
+    process = Process(
+        lambda t, x, u: A[t] @ x + B[t] @ u,
+        lambda t, x, u: (A[t], B[t]),
+        lambda x: (0.5 * float(x @ Qf @ x), Qf @ x),
+        R,
+        4,
+        stage=lambda t, x: (0.5 * float(x @ Q @ x), Q @ x),
+    )
     law = riccati(A, B, Q, R, Qf)
     found = shoot(process, x0, rng.normal(size=(4, 2)))
     assert relative(found.u, np.array(law.rollout(x0).controls)) < 1e-9

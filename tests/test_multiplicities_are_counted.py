@@ -39,7 +39,7 @@ SPECTRA = {
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_every_copy_is_found(name, which, dtype):
     values = SPECTRA[name]
-    if (name, which) == ("slow decay", "smallest"):     # the last of 600 values 3e-6 apart: out of reach, and said to be
+    if (name, which) == ("slow decay", "smallest"):  # the last of 600 values 3e-6 apart: out of reach, and said to be
         assert top_eigenpairs(Diagonal(values, dtype), 10, which=which, max_products=100).status == "not converged"
         return
     wanted = np.sort(lanczos.ORDERS[which](values))[::-1][:10]
@@ -80,7 +80,7 @@ def test_the_bound_on_the_unseen_holds_and_is_not_idle():
     values = np.r_[1.0, np.linspace(-0.5, 0.5, D - 1)]
     for seed in range(5):
         start = torch.randn(D, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-        start[-1] = 5.0                                 # one share far above the others
+        start[-1] = 5.0  # one share far above the others
         start /= start.norm()
         shares = start.numpy() ** 2
         run = lanczos._Krylov(Diagonal(values), start, torch.zeros(D, 0, dtype=torch.float64))

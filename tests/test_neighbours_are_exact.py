@@ -19,8 +19,10 @@ CLOUDS = {
     "smallest": 1e-160 * NORMAL,
     "largest": 1e160 * NORMAL,
     "largest, tree": 1e160 * NORMAL[:, :5],
-    **{f"clusters {s:g} apart": np.concatenate([NORMAL[:150], NORMAL[150:] + s * (np.arange(30) == 0)])
-       for s in (1e2, 1e5, 1e7, 1e9)},
+    **{
+        f"clusters {s:g} apart": np.concatenate([NORMAL[:150], NORMAL[150:] + s * (np.arange(30) == 0)])
+        for s in (1e2, 1e5, 1e7, 1e9)
+    },
     "many clusters": NORMAL + 1e8 * DRAW.standard_normal((10, 30))[np.arange(500) % 10],
     "clusters of clusters": NORMAL + 1e4 * np.eye(30)[np.arange(500) % 7] + 1e8 * np.eye(30)[np.arange(500) % 3],
     "pairs": np.concatenate([NORMAL[:250], NORMAL[:250] + 1e-9 * NORMAL[250:]]),
@@ -56,5 +58,6 @@ def test_ties_have_the_distances_of_either():
     d, near = distances(x, 3)
     np.testing.assert_allclose(d, np.sqrt(2), rtol=1e-15)
     assert all(len(set(row)) == 3 and i not in row for i, row in enumerate(near))
-    assert all(len(set(row)) == 38 and i not in row and (i + 20) % 40 not in row
-               for i, row in enumerate(sets(x, np.arange(40), 38)))
+    assert all(
+        len(set(row)) == 38 and i not in row and (i + 20) % 40 not in row for i, row in enumerate(sets(x, np.arange(40), 38))
+    )

@@ -25,7 +25,7 @@ from probes.__main__ import main
 from theory import minimum_energy
 from tuning import LoRA, PortBias, Prefix
 
-ROUND = {"rtol": 1e-9, "atol": 1e-12}       # float64, maps of condition below 1e6
+ROUND = {"rtol": 1e-9, "atol": 1e-12}  # float64, maps of condition below 1e6
 
 
 def measured(delta=None, kind="bert", size=5, **options):
@@ -71,7 +71,7 @@ def test_values_are_those_of_the_stacked_map(metric):
     U = found.outputs.reshape(n * c, -1)
     torch.testing.assert_close(U @ torch.diag(found.values**2) @ U.T, K, **ROUND)
     for i in range(n):
-        torch.testing.assert_close(found.examples[i], K[i * c:(i + 1) * c, i * c:(i + 1) * c], **ROUND)
+        torch.testing.assert_close(found.examples[i], K[i * c : (i + 1) * c, i * c : (i + 1) * c], **ROUND)
         torch.testing.assert_close(found.example_values[i], torch.linalg.svdvals(G.reshape(n, c, m)[i]), **ROUND)
     assert found.energy == pytest.approx(float(K.trace()), rel=1e-12)
     lead = found.control(g, found.outputs[..., :3] / found.values[:3])
@@ -100,7 +100,7 @@ def test_float32_rank_comes_from_the_map_and_not_from_its_square():
     g = response(lambda z, b: (z["z"] @ matrix.T)[None] * b, {"z": torch.zeros(3)}, [torch.ones(1, 1)])
     found = output_gramian(g)
     assert found.rank == 3 and g.dtype == torch.float32
-    torch.testing.assert_close(found.values, gains, rtol=2e-2, atol=0)      # the entries' own rounding, 6e-8 of 1e-5
+    torch.testing.assert_close(found.values, gains, rtol=2e-2, atol=0)  # the entries' own rounding, 6e-8 of 1e-5
     squared = torch.linalg.eigvalsh(g.kernel())[0]
     assert abs(float(squared) / 1e-10 - 1) > 0.5
 
@@ -128,7 +128,7 @@ def test_shares_add_up_over_ports_layers_and_heads():
         assert sum(part.size for part in found.places.values()) == g.shape[2] == s.size
         whole = sum((part.examples for part in found.places.values()), torch.zeros_like(found.examples))
         torch.testing.assert_close(whole, found.examples, **ROUND)
-    only = g.matrix.reshape(*g.shape[:2], 4, 2, 4, 4)[..., 1, :]          # four tensors (length, heads, width)
+    only = g.matrix.reshape(*g.shape[:2], 4, 2, 4, 4)[..., 1, :]  # four tensors (length, heads, width)
     assert output_gramian(g, heads).places["head 1"].energy == pytest.approx(float((only**2).sum()), rel=1e-12)
 
 
@@ -141,15 +141,18 @@ def test_a_shared_signal_is_the_sum_of_its_token_slots():
         assert row[:n].tolist() == [0, *range(1, n - 1), length - 1][:n] and not row[n:].any()
     zero = torch.zeros(length, s.width, dtype=torch.float64)
     shared = response(s.steered, {port: zero[0] for port in s.ports}, [batch])
-    per_token = response(lambda z, b: s.steered({port: v[token_slots(b.mask)] * b.mask[..., None] for port, v in z.items()}, b),
-                         {port: zero for port in s.ports}, [batch])
+    per_token = response(
+        lambda z, b: s.steered({port: v[token_slots(b.mask)] * b.mask[..., None] for port, v in z.items()}, b),
+        {port: zero for port in s.ports},
+        [batch],
+    )
     rows = per_token.matrix.reshape(*shared.shape[:2], len(s.ports), length, s.width)
     torch.testing.assert_close(rows.sum(3).flatten(2), shared.matrix, **ROUND)
     names = {0: "first", length - 1: "last"}
     sets = axis_places(per_token.shapes, {p: (0, length) for p in s.ports}, lambda i: names.get(i, "content"))
     found = output_gramian(per_token, sets)
     assert list(found.places) == ["first", "content", "last"]
-    assert found.places["last"].energy == pytest.approx(float((rows[..., -1, :]**2).sum()), rel=1e-12)
+    assert found.places["last"].energy == pytest.approx(float((rows[..., -1, :] ** 2).sum()), rel=1e-12)
     assert sum(part.share for part in found.places.values()) == pytest.approx(1, rel=1e-12)
     assert real.any()
 
@@ -178,9 +181,9 @@ def test_energy_is_the_quadratic_form_and_no_control_does_it_for_less():
     flat = g.matrix.reshape(n * c, m).numpy()
     theory = minimum_energy([np.eye(n * c)], [flat], d.reshape(-1).numpy())
     assert theory.converged and cost.value == pytest.approx(float(theory.energy), rel=1e-8)
-    null = torch.linalg.svd(g.matrix.reshape(n * c, m))[2][n * c:]
+    null = torch.linalg.svd(g.matrix.reshape(n * c, m))[2][n * c :]
     assert all(float((z + row) @ (z + row)) > cost.value for row in null[:5])
-    assert (cost.examples <= cost.value).all()          # a control per example is never dearer than a shared one
+    assert (cost.examples <= cost.value).all()  # a control per example is never dearer than a shared one
 
 
 def test_what_cannot_be_reached_is_missed_and_not_paid_for():
@@ -255,7 +258,7 @@ def test_reach_grows_with_the_delta():
     shift = margin_shift(responses["1 ports"].outputs, batch.labels)
     rows = reach_table(responses, shift, ridge=0.01)
     assert [row.name for row in rows] == list(made) and [row.size for row in rows] == [16, 32, 64]
-    assert rows[0].rank == 15                       # a signal into the residual stream loses its mean
+    assert rows[0].rank == 15  # a signal into the residual stream loses its mean
     for less, more in zip(rows, rows[1:], strict=False):
         assert less.rank < more.rank and less.largest <= more.largest and more.energy <= less.energy
     by_function = reach_table(responses, lambda y: margin_shift(y, batch.labels), ridge=0.01)
@@ -267,11 +270,11 @@ def test_departure_is_the_second_order_share():
     """y = z + a z^2 departs by a |z|; a linear map by nothing; what moves at second order only, without bound."""
     one = {"z": torch.zeros(1, dtype=torch.float64)}
     ones = torch.ones(3, 1, dtype=torch.float64)
-    g = response(lambda z, b: b * (z["z"] + 0.5 * z["z"]**2), one, [ones])
+    g = response(lambda z, b: b * (z["z"] + 0.5 * z["z"] ** 2), one, [ones])
     z = torch.tensor([0.2], dtype=torch.float64)
     torch.testing.assert_close(departure(g, z, ones * (z + 0.5 * z**2)), torch.full((3,), 0.1).double())
     assert (departure(g, z, ones * z) == 0).all()
-    flat = response(lambda z, b: b * z["z"]**2, one, [ones])
+    flat = response(lambda z, b: b * z["z"] ** 2, one, [ones])
     assert torch.isinf(departure(flat, z, ones * z**2)).all()
     s, batch, g = measured(Prefix(2))
     d = torch.randn(g.shape[2], dtype=torch.float64, generator=torch.Generator().manual_seed(5))
@@ -280,7 +283,7 @@ def test_departure_is_the_second_order_share():
         parts = (size * d).split([v.numel() for v in start.values()])
         there = {k: v + p.reshape(v.shape) for (k, v), p in zip(start.items(), parts, strict=True)}
         etas.append(float(departure(g, size * d, s.outputs(there, batch)).median()))
-    assert etas[0] / etas[1] == pytest.approx(10, rel=0.1)                  # the remainder is quadratic
+    assert etas[0] / etas[1] == pytest.approx(10, rel=0.1)  # the remainder is quadratic
 
 
 def test_bad_input_is_a_sentence():

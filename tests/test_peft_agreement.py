@@ -54,9 +54,7 @@ def test_same_numbers_same_states(kind, delta, tmp_path):
     error = ((theirs(kind, tmp_path, batch) - ours) * real).abs().max()
     print(f"PEFT {kind} {delta.name}: {error:.1e}")
     assert error < TOLERANCE
-    assert ((plain - ours) * real).abs().max() > 0.05, (
-        "the delta must do something, or agreement says nothing"
-    )
+    assert ((plain - ours) * real).abs().max() > 0.05, "the delta must do something, or agreement says nothing"
 
 
 @pytest.mark.parametrize(("kind", "delta"), CASES, ids=[f"{kind}-{delta.name}" for kind, delta in CASES])
@@ -65,9 +63,7 @@ def test_import_inverts_export(kind, delta, tmp_path):
     params = zoo.moved(delta.initial(backbone, 0))
     export_peft(tmp_path, backbone, delta, params)
     again, numbers = import_peft(tmp_path, backbone)
-    ours, back = (
-        features(backbone, batch, d.edits(backbone, p)) for d, p in ((delta, params), (again, numbers))
-    )
+    ours, back = (features(backbone, batch, d.edits(backbone, p)) for d, p in ((delta, params), (again, numbers)))
     assert (ours - back).abs().max() < TOLERANCE
     if backbone.layout.fused is None:
         assert again.edits(backbone, numbers).shift == delta.edits(backbone, params).shift

@@ -20,12 +20,18 @@ TOLERANCE = 1e-5  # float32 on both sides, logits O(1)
 QV = {"target_modules": ["query", "value"]}
 CASES = {
     "bert": ("bert", LoraConfig(task_type="SEQ_CLS", r=2, **QV)),
-    "bert-pooler-adapted": ("bert", LoraConfig(
-        task_type="SEQ_CLS", r=2, target_modules="all-linear", alpha_pattern={"pooler.dense": 3})),
+    "bert-pooler-adapted": (
+        "bert",
+        LoraConfig(task_type="SEQ_CLS", r=2, target_modules="all-linear", alpha_pattern={"pooler.dense": 3}),
+    ),
     "bert-pooler-trained": ("bert", LoraConfig(task_type="SEQ_CLS", r=2, modules_to_save=["pooler"], **QV)),
     "bert-ia3": ("bert", IA3Config(task_type="SEQ_CLS")),
-    "bert-ia3-pooler": ("bert", IA3Config(
-        task_type="SEQ_CLS", target_modules=["pooler.dense", "output.dense", "key"], feedforward_modules=["output.dense"])),
+    "bert-ia3-pooler": (
+        "bert",
+        IA3Config(
+            task_type="SEQ_CLS", target_modules=["pooler.dense", "output.dense", "key"], feedforward_modules=["output.dense"]
+        ),
+    ),
     "bert-ia3-pooler-inputs": ("bert", IA3Config(task_type="SEQ_CLS", target_modules=["dense"], feedforward_modules=["dense"])),
     "bert-prefix": ("bert", PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=2)),
     "bert-by-class": ("bert", LoraConfig(r=2, modules_to_save=["classifier"], **QV)),
@@ -47,9 +53,7 @@ CASES = {
 def classifier(kind):
     """A random classifier of three classes, every parameter away from its default; the same at every call."""
     tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 1 if kind in ("roberta", "mpnet") else 0}
-    config = AutoConfig.for_model(
-        kind, **zoo.SPECIAL.get(kind, zoo.COMMON), **tokens, max_position_embeddings=40, num_labels=3
-    )
+    config = AutoConfig.for_model(kind, **zoo.SPECIAL.get(kind, zoo.COMMON), **tokens, max_position_embeddings=40, num_labels=3)
     model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():

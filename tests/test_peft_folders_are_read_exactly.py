@@ -60,17 +60,21 @@ CASES = {
     "ia3-distilbert": ("distilbert", IA3Config, {"target_modules": ["k_lin", "lin2"], "feedforward_modules": ["lin2"]}),
     "ia3-inputs": ("bert", IA3Config, {"target_modules": ["query", "key"], "feedforward_modules": ["query"]}),
     "ia3-outputs": ("bert", IA3Config, {**QV, "feedforward_modules": [], "init_ia3_weights": False}),
-    "ia3-blocks": ("bert", IA3Config, {
-        "target_modules": r".*layer\.(0\.attention\.self\.key|1\.(attention\.)?output\.dense)",
-        "feedforward_modules": r".*output\.dense", "exclude_modules": ["1.attention.output.dense"],
-    }),
+    "ia3-blocks": (
+        "bert",
+        IA3Config,
+        {
+            "target_modules": r".*layer\.(0\.attention\.self\.key|1\.(attention\.)?output\.dense)",
+            "feedforward_modules": r".*output\.dense",
+            "exclude_modules": ["1.attention.output.dense"],
+        },
+    ),
     **{
         f"{name}-{kind}": (kind, config, SLOTS)
         for name, config in (("prefix", PrefixTuningConfig), ("prompt", PromptTuningConfig))
         for kind in ("bert", "gpt2", "llama")
     },
-    "prefix-projected": ("bert", PrefixTuningConfig, {
-        **SLOTS, "prefix_projection": True, "encoder_hidden_size": 5}),
+    "prefix-projected": ("bert", PrefixTuningConfig, {**SLOTS, "prefix_projection": True, "encoder_hidden_size": 5}),
     "prefix-zero": ("bert", PrefixTuningConfig, SLOTS | {"init_weights": "zero"}),
     "prompt-vocabulary": ("bert", PromptTuningConfig, SLOTS | {"prompt_tuning_init": "SAMPLE_VOCAB"}),
 }
@@ -128,9 +132,7 @@ def test_what_is_read_is_written_back(case, tmp_path):
     again, back = import_peft(tmp_path / "ours", backbone)
     assert again.shapes(backbone) == delta.shapes(backbone)
     batch = zoo.batch_of()
-    first, second = (
-        hidden(backbone, batch, frame(backbone, d.edits(backbone, p))) for d, p in ((delta, params), (again, back))
-    )
+    first, second = (hidden(backbone, batch, frame(backbone, d.edits(backbone, p))) for d, p in ((delta, params), (again, back)))
     assert (first - second).abs().max() < TOLERANCE
     model = peft.PeftModel.from_pretrained(zoo.model_of(kind, dtype=torch.float32), tmp_path / "ours").eval()
     assert ((states(model, batch) - first) * batch.mask[..., None]).abs().max() < TOLERANCE
@@ -147,9 +149,7 @@ def test_starts_that_change_the_base_weights_are_refused(start, tmp_path):
 
 def test_a_converted_pissa_adapter_is_read(tmp_path):
     torch.manual_seed(0)
-    model = peft.get_peft_model(
-        zoo.model_of("bert", dtype=torch.float32), LoraConfig(r=2, init_lora_weights="pissa", **QV)
-    )
+    model = peft.get_peft_model(zoo.model_of("bert", dtype=torch.float32), LoraConfig(r=2, init_lora_weights="pissa", **QV))
     model.peft_config["default"].init_lora_weights = True
     model.save_pretrained(tmp_path / "start")
     model.peft_config["default"].init_lora_weights = "pissa"
@@ -294,9 +294,13 @@ def test_modules_that_differ_make_a_combination(tmp_path):
     kind, config, settings = CASES["ranks"]
     made(kind, config(**settings), tmp_path)
     delta, _ = import_peft(tmp_path, zoo.backbone_of(kind))
-    assert delta == Combined((
-        ("lora-0", LoRA(3, 5, ("q",))), ("lora-1", LoRA(2, 5, ("v",), (0,))), ("lora-2", LoRA(1, 5, ("v",), (1,))),
-    ))
+    assert delta == Combined(
+        (
+            ("lora-0", LoRA(3, 5, ("q",))),
+            ("lora-1", LoRA(2, 5, ("v",), (0,))),
+            ("lora-2", LoRA(1, 5, ("v",), (1,))),
+        )
+    )
 
 
 def test_the_pooler_of_a_base_model_is_left_out_with_one_warning(tmp_path):
@@ -312,7 +316,8 @@ def test_the_pooler_of_a_base_model_is_left_out_with_one_warning(tmp_path):
 
 def test_ia3_scales_the_side_that_peft_scales():
     assert IA3().inputs == ("down",) and IA3(targets=("o",), inputs=("o",)).shapes(zoo.backbone_of("bert")) == {
-        "0.attention.o": (16,), "1.attention.o": (16,)
+        "0.attention.o": (16,),
+        "1.attention.o": (16,),
     }
     with pytest.raises(ValueError, match="expected inputs of whole maps"):
         IA3(targets=("k",), inputs=("k",)).shapes(zoo.backbone_of("gpt2"))

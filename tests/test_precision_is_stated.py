@@ -63,8 +63,11 @@ def test_half_precision_is_taken_and_near(dtype, own):
     """Products of float32 are within the base's rounding, some 20 operations of eps = 2^-8 or less in sequence."""
     outputs, params = network(dtype), at(own or dtype)
     bound, v = 20 * torch.finfo(dtype).eps, draw(64, 4, seed=6).float()
-    for made in (lambda f, p, b: hessian(loss_of(f), p, b), lambda f, p, b: gauss_newton(f, criterion, p, b),
-                 lambda f, p, b: hessian(loss_of(f), p, b, memory=0)):
+    for made in (
+        lambda f, p, b: hessian(loss_of(f), p, b),
+        lambda f, p, b: gauss_newton(f, criterion, p, b),
+        lambda f, p, b: hessian(loss_of(f), p, b, memory=0),
+    ):
         op, true = made(outputs, params, batches()), made(network(torch.float64), at(torch.float64), batches())
         assert op.precision == dtype and op.dtype == torch.float32 and op.status == f"rounded in {str(dtype)[6:]}"
         assert true.precision == torch.float64 and true.status == "exact"
@@ -96,11 +99,12 @@ def test_every_record_states_it():
     fine = linear_regime(network(torch.float32), params, params, batches(), [0.1])
     assert (coarse.precision, fine.precision) == (torch.bfloat16, torch.float32)
     ratio = float(coarse.rounding / fine.rounding) * torch.finfo(torch.float32).eps / torch.finfo(torch.bfloat16).eps
-    assert 0.8 < ratio < 1.25                       # eta's noise grows with eps; outputs and slopes are the same to rounding
+    assert 0.8 < ratio < 1.25  # eta's noise grows with eps; outputs and slopes are the same to rounding
 
 
 def test_what_passes_through_counts():
     """A detour through a coarser dtype, autocast, and float32 inside float64, wherever in the graph."""
+
     def detour(p, b, dtype):
         return network(torch.float32)({**p, "B": p["B"].to(dtype).to(p["B"].dtype)}, {**b, "x": b["x"].float()})
 
@@ -111,7 +115,7 @@ def test_what_passes_through_counts():
     inside = hessian(loss_of(lambda p, b: detour(p, b, torch.float64)), at(torch.float64), batches())
     assert inside.precision == torch.float32 and inside.status == "rounded in float32"
     only_last = batches()
-    late = lambda p, b: network(torch.bfloat16 if b is only_last[2] else torch.float32)(p, b)       # noqa: E731
+    late = lambda p, b: network(torch.bfloat16 if b is only_last[2] else torch.float32)(p, b)  # noqa: E731
     for memory in (0, 1 << 30):
         assert hessian(loss_of(late), at(torch.float32), only_last, memory=memory).precision == torch.bfloat16
 
@@ -124,16 +128,17 @@ def test_blocks_keep_the_precision():
 def test_a_llama_in_bfloat16_with_adapters_in_float32():
     transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                                      intermediate_size=48)
+    config = transformers.LlamaConfig(
+        vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
+    )
     base = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
     lora = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     model = peft.get_peft_model(base, lora).eval()
     params = {n: p.detach().float() for n, p in model.named_parameters() if "lora_" in n}
     ids = torch.randint(40, (4, 10))
     batch = {"input_ids": ids, "labels": ids}
-    loss = lambda q, b: functional_call(model, q, (), b)                                        # noqa: E731
-    last = lambda q, b: functional_call(model, q, (), {"input_ids": b["input_ids"]}).logits[:, -1, :3]      # noqa: E731
+    loss = lambda q, b: functional_call(model, q, (), b)  # noqa: E731
+    last = lambda q, b: functional_call(model, q, (), {"input_ids": b["input_ids"]}).logits[:, -1, :3]  # noqa: E731
     op, g = hessian(loss, params, [batch]), response(last, params, [batch])
     assert op.status == g.status == "rounded in bfloat16"
     v = draw(op.shape[0], seed=7).float()
@@ -141,7 +146,7 @@ def test_a_llama_in_bfloat16_with_adapters_in_float32():
     model.float()
     assert (rough - hessian(loss, params, [batch]) @ v).norm() < 0.2 * rough.norm()
     model.bfloat16().train()
-    assert hessian(loss, params, [batch]).status == op.status           # training mode draws nothing where dropout is 0
+    assert hessian(loss, params, [batch]).status == op.status  # training mode draws nothing where dropout is 0
     for module in model.modules():
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.01

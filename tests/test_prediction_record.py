@@ -7,8 +7,9 @@ import pytest
 
 from theory import Prediction
 
-VALUE = Prediction("gate", "mass on the prefix", value=[[0.25, 0.5]], tolerance=1e-3, assumptions=("one head",),
-                   source="He et al. 2022")
+VALUE = Prediction(
+    "gate", "mass on the prefix", value=[[0.25, 0.5]], tolerance=1e-3, assumptions=("one head",), source="He et al. 2022"
+)
 BAND = Prediction("tightness", "bound over observed", band=(1.0, 4.0), tolerance=0.1)
 
 
@@ -26,16 +27,19 @@ def test_agreement():
         VALUE.covers(0.25)
 
 
-@pytest.mark.parametrize("fields, error, words", [
-    (dict(), ValueError, "exactly one"),
-    (dict(value=1.0, band=(0, 1)), ValueError, "exactly one"),
-    (dict(band=(2.0, 1.0)), ValueError, "low <= high"),
-    (dict(value=float("nan")), ValueError, "finite"),
-    (dict(value="high"), TypeError, "number"),
-    (dict(value=1.0, tolerance=-1.0), ValueError, "tolerance"),
-    (dict(value=1.0, assumptions="linear"), TypeError, "sequence of sentences"),
-    (dict(value=1.0, source=""), TypeError, "source"),
-])
+@pytest.mark.parametrize(
+    "fields, error, words",
+    [
+        (dict(), ValueError, "exactly one"),
+        (dict(value=1.0, band=(0, 1)), ValueError, "exactly one"),
+        (dict(band=(2.0, 1.0)), ValueError, "low <= high"),
+        (dict(value=float("nan")), ValueError, "finite"),
+        (dict(value="high"), TypeError, "number"),
+        (dict(value=1.0, tolerance=-1.0), ValueError, "tolerance"),
+        (dict(value=1.0, assumptions="linear"), TypeError, "sequence of sentences"),
+        (dict(value=1.0, source=""), TypeError, "source"),
+    ],
+)
 def test_vague_predictions_are_refused(fields, error, words):
     with pytest.raises(error, match=words):
         Prediction("claim", "quantity", **fields)

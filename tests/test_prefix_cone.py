@@ -12,7 +12,7 @@ from probes import prefix_cone
 from theory import cone_residual, perpendicular, perpendicular_bound, prefixed_attention, ratio_deviation
 from tuning import Prefix, features
 
-EXACT = 1e-11           # identities in float64: rounding of a softmax and a sum of ten terms, over biases of 1e-2
+EXACT = 1e-11  # identities in float64: rounding of a softmax and a sum of ten terms, over biases of 1e-2
 attend = tuning.attention.attend
 
 
@@ -124,7 +124,7 @@ def test_the_perpendicular_bound_holds_in_real_heads(monkeypatch, kind):
     rng, tightest, loosest = torch.Generator().manual_seed(0), np.inf, 0.0
     for h in range(backbone.heads):
         # the head's maps from the input with a one appended, recovered from what the model computed
-        maps = [full_map(backbone, role)[:, 4 * h:4 * h + 4] for role in ("q", "k", "v")]
+        maps = [full_map(backbone, role)[:, 4 * h : 4 * h + 4] for role in ("q", "k", "v")]
         Wq, Wk, Wv = maps
         torch.testing.assert_close(x @ Wq, q[0, h], rtol=0, atol=1e-12)
         for tokens in (1, 3):

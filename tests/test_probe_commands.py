@@ -46,7 +46,8 @@ def test_curvature_of_a_checkpoint_by_layer_and_block(capsys, tmp_path):
     whole = rows["all"]
     assert found["at"] == "checkpoint" and whole["products"] == 384 and whole["route"] == "dense"
     assert sum(row["trace"]["value"] for place, row in rows.items() if place.endswith("bias")) == pytest.approx(
-        whole["trace"]["value"], rel=1e-10)
+        whole["trace"]["value"], rel=1e-10
+    )
     extremes = [whole["largest"]["value"], whole["smallest"]["value"]]
     assert max(extremes, key=abs) == pytest.approx(found["hessian"][0], rel=1e-6)
     for row in rows.values():
@@ -60,15 +61,18 @@ def test_curvature_of_a_checkpoint_by_layer_and_block(capsys, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"a.safetensors", "a.json", "a.svg"}
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    (["--at", "checkpoint"], "--at checkpoint needs --checkpoint"),
-    (["--out", "{}/a.txt"], "--out must end in .json"),
-    (["--figure", "{}/a.gif"], "--figure must end in .svg or .pdf or .png"),
-    (["--figure", "{}/none/a.svg"], "existing folder"),
-    (["--ridge", "0", "--out", "{}/a.json", "--delta", "bitfit"], "--ridge must be a number above 0"),
-    (["--by", "delta", "--out", "{}/a.json"], "--by delta needs a combination"),
-    (["--checkpoint", "{}/none", "--figure", "{}/a.svg"], "expected a checkpoint file"),
-])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--at", "checkpoint"], "--at checkpoint needs --checkpoint"),
+        (["--out", "{}/a.txt"], "--out must end in .json"),
+        (["--figure", "{}/a.gif"], "--figure must end in .svg or .pdf or .png"),
+        (["--figure", "{}/none/a.svg"], "existing folder"),
+        (["--ridge", "0", "--out", "{}/a.json", "--delta", "bitfit"], "--ridge must be a number above 0"),
+        (["--by", "delta", "--out", "{}/a.json"], "--by delta needs a combination"),
+        (["--checkpoint", "{}/none", "--figure", "{}/a.svg"], "expected a checkpoint file"),
+    ],
+)
 def test_a_bad_curvature_request_leaves_nothing(capsys, tmp_path, options, words):
     assert main([*SMALL, *(text.format(tmp_path) for text in options)]) == 2
     captured = capsys.readouterr()

@@ -11,7 +11,7 @@ from probes.projection import FEW, said
 
 SHAPES = {"weight": (40, 37), "bias": (37,), "scalar": (), "deep": (3, 16, 20)}
 SIZE = sum(math.prod(s) for s in SHAPES.values())
-LARGE = {"weight": (90, 111), "bias": (13,)}            # 39 blocks of 256 and 19 numbers
+LARGE = {"weight": (90, 111), "bias": (13,)}  # 39 blocks of 256 and 19 numbers
 EXACT = ("sorf", "dense", "onehot")
 KINDS = (*EXACT, "sparse")
 
@@ -64,8 +64,8 @@ def test_adjoint_and_derivatives(kind, dimension):
     torch.testing.assert_close(torch.autograd.grad(inner, theta)[0], pulled, rtol=1e-12, atol=1e-12)
     # twice differentiable: the Hessian of |P theta|^2 / 2 times v is P'P v
     half = sum((v**2).sum() for v in p.apply(theta).values()) / 2
-    slope, = torch.autograd.grad(half, theta, create_graph=True)
-    second, = torch.autograd.grad(slope @ pulled.detach(), theta)
+    (slope,) = torch.autograd.grad(half, theta, create_graph=True)
+    (second,) = torch.autograd.grad(slope @ pulled.detach(), theta)
     torch.testing.assert_close(second, p.adjoint(p.apply(pulled)), rtol=1e-12, atol=1e-12)
 
 
@@ -148,11 +148,12 @@ def test_said_scales_layers_and_counts_them():
     y = {k: torch.randn(s, dtype=torch.float64, generator=generator) for k, s in shapes.items()}
     start = torch.zeros(23, dtype=torch.float64, requires_grad=True)
     inner = sum((v * y[k]).sum() for k, v in made.apply(start).items())
-    slope, = torch.autograd.grad(inner, start)
+    (slope,) = torch.autograd.grad(inner, start)
     assert inner == 0 and (slope[:3] == 0).all()
     torch.testing.assert_close(slope[3:], made.projection.adjoint(y))
     torch.testing.assert_close(
-        torch.autograd.gradcheck(lambda t: made.apply(t)["layer.0.w"][:2], (theta[0].clone().requires_grad_(),)), True)
+        torch.autograd.gradcheck(lambda t: made.apply(t)["layer.0.w"][:2], (theta[0].clone().requires_grad_(),)), True
+    )
 
 
 def test_state_is_a_byte_per_number():

@@ -75,6 +75,7 @@ def test_search_finds_no_more_than_there_is(language):
 
 def planted(hard, soft, target, bonus):
     """A language model whose target is 60 logits down but for bonus(counts (B, k, V)) in the prompt's one-hot rows."""
+
     def with_rows(y, rows):
         change = torch.nn.functional.one_hot(torch.tensor(target), y.shape[-1]).to(y) * (bonus(rows) - 60.0)[:, None]
         return y + change
@@ -89,10 +90,10 @@ def planted(hard, soft, target, bonus):
 def test_the_one_token_that_reaches_is_found(language):
     hard, soft = planted(*language, 7, lambda rows: 120.0 * rows[..., 31].sum(1))
     for context in contexts(3):
-        found, = prompt_reachability(hard, [(context, 7)], VOCABULARY, longest=1)
+        (found,) = prompt_reachability(hard, [(context, 7)], VOCABULARY, longest=1)
         assert found.length == 1 and found.prompt == (31,) and found.evaluations == 51
         without = torch.cat([VOCABULARY[:31], VOCABULARY[32:]])
-        barred, = prompt_reachability(hard, [(context, 7)], without, longest=2, relaxed=soft, candidates=8)
+        (barred,) = prompt_reachability(hard, [(context, 7)], without, longest=2, relaxed=soft, candidates=8)
         assert not barred.reached and barred.prompt == () and len(barred.losses) == 3
 
 
@@ -102,6 +103,7 @@ def test_longer_prompts_only_add_and_every_prompt_does_what_it_says(language, gr
 
     A network may reach no target at all; target 7 is planted, out of one token's reach and within that of 11 with 22.
     """
+
     def bonus(rows):
         has = rows.amax(1) if rows.shape[1] else rows.sum(1)
         return 15 * has[:, 11] + 18 * has[:, 22] + 60 * has[:, 11] * has[:, 22]
@@ -120,7 +122,7 @@ def test_longer_prompts_only_add_and_every_prompt_does_what_it_says(language, gr
         if before is not None:
             for short, long in zip(before, found, strict=True):
                 assert long.length == short.length if short.reached else long.length in (longest, None)
-                assert long.losses[:len(short.losses)] == pytest.approx(short.losses)
+                assert long.losses[: len(short.losses)] == pytest.approx(short.losses)
         before = found
     shares = [e.value for e in k_epsilon(before, 3).shares]
     assert shares == sorted(shares) and shares[1] < shares[2]
@@ -129,6 +131,7 @@ def test_longer_prompts_only_add_and_every_prompt_does_what_it_says(language, gr
 @pytest.mark.parametrize("gradient", [False, True])
 def test_a_pair_that_greedy_search_misses_is_found_by_exchange(language, gradient):
     """Token 3 helps most alone but leads nowhere; only 11 with 22 reach, and one of them must replace it."""
+
     def bonus(rows):
         has = rows.amax(1) if rows.shape[1] else rows.sum(1)
         return 20 * has[:, 3] + 15 * has[:, 11] + 18 * has[:, 22] + 60 * has[:, 11] * has[:, 22]
@@ -136,12 +139,12 @@ def test_a_pair_that_greedy_search_misses_is_found_by_exchange(language, gradien
     hard, soft = planted(*language, 7, bonus)
     context = contexts(1)[0]
     options = {"longest": 2, "relaxed": soft if gradient else None, "candidates": 6}
-    greedy, = prompt_reachability(hard, [(context, 7)], VOCABULARY, rounds=0, **options)
+    (greedy,) = prompt_reachability(hard, [(context, 7)], VOCABULARY, rounds=0, **options)
     assert not greedy.reached
-    found, = prompt_reachability(hard, [(context, 7)], VOCABULARY, rounds=6, **options)
+    (found,) = prompt_reachability(hard, [(context, 7)], VOCABULARY, rounds=6, **options)
     assert found.length == 2 and set(found.prompt) == {11, 22}
     if gradient:
-        every, = prompt_reachability(hard, [(context, 7)], VOCABULARY, rounds=6, longest=2)
+        (every,) = prompt_reachability(hard, [(context, 7)], VOCABULARY, rounds=6, longest=2)
         assert found.evaluations < every.evaluations
 
 
@@ -155,7 +158,7 @@ def test_the_curve_counts_and_its_intervals_are_exact():
     found = [record(k, loss, 9 - i) for i, (k, loss) in enumerate(zip(lengths, [1, 2, 2, 3, *range(4, 10)], strict=True))]
     curve = k_epsilon(found, 2)
     assert [e.value for e in curve.shares] == pytest.approx([0.1, 0.3, 0.4])
-    assert curve.shares[1].interval == pytest.approx((0.0667395, 0.6524529), abs=1e-6)      # tables of 3 in 10
+    assert curve.shares[1].interval == pytest.approx((0.0667395, 0.6524529), abs=1e-6)  # tables of 3 in 10
     assert curve.n == 10 and curve.mean_length == pytest.approx(1.0)
     assert curve.base_loss > 0.85 and curve.base_rank < -0.85
     none = k_epsilon([record(None, 1.0, 4)] * 3, 2)

@@ -29,16 +29,18 @@ def cloud(kind, d, noise=0.0, seed=0, n=5000, ambient=128):
 
 # kind, d, noise: TwoNN and pooled MLE (k = 20) of seed 0;
 # mean of the local MLE, Gride n1 = 8, participation ratio, effective rank: means of 3 seeds
-GOLDEN = [("sphere", 2, 0.0, 1.8985, 1.9968, 2.00, 2.02, 3.00, 3.00),
-          ("sphere", 10, 0.0, 9.3208, 9.2682, 9.18, 9.17, 10.98, 10.99),
-          ("gauss", 5, 0.0, 5.1528, 5.0562, 5.06, 5.04, 5.00, 5.00),
-          ("gauss", 20, 0.0, 17.6692, 16.0191, 16.01, 15.82, 19.92, 19.96),
-          ("cube", 5, 0.0, 4.6112, 4.5888, 4.58, 4.54, 5.00, 5.00),
-          ("cube", 20, 0.0, 15.6524, 14.8906, 14.81, 14.77, 19.93, 19.96),
-          ("swiss", 2, 0.0, 1.9306, 1.9698, 1.97, 1.97, 2.95, 2.97),
-          ("sphere", 5, 0.01, 7.1963, 5.7858, 5.72, 5.60, 6.14, 6.64),
-          ("gauss", 10, 0.05, 12.4846, 10.9493, 10.90, 10.74, 10.58, 12.21),
-          ("swiss", 2, 0.01, 23.3465, 6.5125, 6.71, 5.84, 3.01, 3.25)]
+GOLDEN = [
+    ("sphere", 2, 0.0, 1.8985, 1.9968, 2.00, 2.02, 3.00, 3.00),
+    ("sphere", 10, 0.0, 9.3208, 9.2682, 9.18, 9.17, 10.98, 10.99),
+    ("gauss", 5, 0.0, 5.1528, 5.0562, 5.06, 5.04, 5.00, 5.00),
+    ("gauss", 20, 0.0, 17.6692, 16.0191, 16.01, 15.82, 19.92, 19.96),
+    ("cube", 5, 0.0, 4.6112, 4.5888, 4.58, 4.54, 5.00, 5.00),
+    ("cube", 20, 0.0, 15.6524, 14.8906, 14.81, 14.77, 19.93, 19.96),
+    ("swiss", 2, 0.0, 1.9306, 1.9698, 1.97, 1.97, 2.95, 2.97),
+    ("sphere", 5, 0.01, 7.1963, 5.7858, 5.72, 5.60, 6.14, 6.64),
+    ("gauss", 10, 0.05, 12.4846, 10.9493, 10.90, 10.74, 10.58, 12.21),
+    ("swiss", 2, 0.01, 23.3465, 6.5125, 6.71, 5.84, 3.01, 3.25),
+]
 
 
 @pytest.mark.recorded_draws("three libraries gave the table's digits for the points of seed 0")
@@ -50,8 +52,12 @@ def test_golden_table(kind, d, noise, nearest, pooled, local, scale8, span, entr
     # the table's numerator is n (k - 1) - 1; the digits are rounded to four
     assert abs(found.value * (1 - 1 / (found.n * (k - 1))) - pooled) < 5e-5
     assert abs(curve.values[0] - nearest) < 5e-5
-    for estimate, mean in ((found.parts["mean"], local), (curve.estimates[1], scale8),
-                           (linear, span), (linear.parts["effective_rank"], entropy)):
+    for estimate, mean in (
+        (found.parts["mean"], local),
+        (curve.estimates[1], scale8),
+        (linear, span),
+        (linear.parts["effective_rank"], entropy),
+    ):
         # the table's mean of 3 seeds is rounded to two digits
         assert abs(estimate.value - mean) < 0.005 + 3 * estimate.stderr * np.sqrt(4 / 3), estimate
     assert found.n == curve.n == 5000 and found.dropped == curve.dropped == 0

@@ -29,8 +29,14 @@ def branching(params, batch):
 def problem():
     g = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, dtype=torch.float64, generator=g)  # noqa: E731
-    params = {"0.weight": draw(5, 4), "0.bias": draw(5), "0.scale": draw(5), "1.weight": draw(3, 5),
-              "1.shift": draw(()), "unused": draw(2, 2)}
+    params = {
+        "0.weight": draw(5, 4),
+        "0.bias": draw(5),
+        "0.scale": draw(5),
+        "1.weight": draw(3, 5),
+        "1.shift": draw(()),
+        "unused": draw(2, 2),
+    }
     batches = [{"x": draw(n, 4), "mask": draw(n, 2).abs()} for n in SIZES]
     return params, batches
 
@@ -70,9 +76,13 @@ def test_matrix_free_is_the_matrix(problem, function, budget):
     dz = torch.randn(m, 2, dtype=torch.float64, generator=g)
     dy = torch.randn(n, c, 2, dtype=torch.float64, generator=g)
     metric = {k: torch.rand(v.shape, dtype=v.dtype, generator=g) + 0.1 for k, v in params.items()}
-    for a, b in ((full.matvec(dz), free.matvec(dz)), (full.rmatvec(dy), free.rmatvec(dy)),
-                 (full.kernel(), free.kernel()), (full.kernel(metric), free.kernel(metric)),
-                 (full.matrix, torch.stack(list(free.per_example())))):
+    for a, b in (
+        (full.matvec(dz), free.matvec(dz)),
+        (full.rmatvec(dy), free.rmatvec(dy)),
+        (full.kernel(), free.kernel()),
+        (full.kernel(metric), free.kernel(metric)),
+        (full.matrix, torch.stack(list(free.per_example()))),
+    ):
         torch.testing.assert_close(a, b, **EXACT)
     forward, back = free.matvec(dz[:, 0]), free.rmatvec(dy[..., 0])
     torch.testing.assert_close((forward * dy[..., 0]).sum(), dz[:, 0] @ back, **EXACT)

@@ -97,5 +97,5 @@ def test_the_gate_is_what_keeps_them(monkeypatch):
     data = additive(0.0, 1e8)
     monkeypatch.setattr(theory.control, "_GATE", 0.0)
     assert error(riccati(*data, form="identity").P[0], exact(*data)) > 1e-10
-    cheap = additive(0.0, 1e-4)                                 # and below it the cheap form runs: other rounding
+    cheap = additive(0.0, 1e-4)  # and below it the cheap form runs: other rounding
     assert np.any(riccati(*cheap, form="identity").P[0] != riccati(*cheap).P[0])

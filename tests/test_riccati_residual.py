@@ -81,8 +81,7 @@ def test_low_rank_value_equals_the_dense_one(m):
     A, B = plant(5, m=m)
     rng = np.random.default_rng(6)
     C, c, r = rng.normal(size=(2, 5)), rng.normal(size=(6, 5)), rng.normal(size=(7, 5))
-    dense, thin = (riccati(A, B, 0.0, 0.3, C.T @ C, affine=c, reference=r, form=form)
-                   for form in ("cholesky", "lowrank"))
+    dense, thin = (riccati(A, B, 0.0, 0.3, C.T @ C, affine=c, reference=r, form=form) for form in ("cholesky", "lowrank"))
     assert thin.values[0].shape == (5, 2)
     for t in range(7):
         assert relative(thin.P[t], dense.P[t]) < ROUND
@@ -136,8 +135,15 @@ def test_a_batch_is_its_members(form):
 def test_a_rotation_of_the_state_changes_nothing():
     A, B, w, more, x0 = problem(10)
     V = np.linalg.qr(np.random.default_rng(11).normal(size=(5, 5)))[0]
-    turned = riccati([V @ a @ V.T for a in A], [V @ b for b in B], [V @ q @ V.T for q in w["Q"]], w["R"], V @ w["Qf"] @ V.T,
-                     affine=more["affine"] @ V.T, reference=more["reference"] @ V.T)
+    turned = riccati(
+        [V @ a @ V.T for a in A],
+        [V @ b for b in B],
+        [V @ q @ V.T for q in w["Q"]],
+        w["R"],
+        V @ w["Qf"] @ V.T,
+        affine=more["affine"] @ V.T,
+        reference=more["reference"] @ V.T,
+    )
     assert relative(turned.cost(V @ x0), riccati(A, B, **w, **more).cost(x0)) < ROUND
 
 
@@ -170,23 +176,26 @@ def test_zero_control_effect_leaves_the_transition():
     assert relative(law.P[0], transition(A).T @ transition(A)) < ROUND
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(R=0.0), "positive definite"),
-    (dict(Qf=-1.0), "semi-definite"),
-    (dict(form="inverse"), "form must be one of"),
-    (dict(form="lowrank"), "needs Q = 0"),
-    (dict(form="identity"), "needs B = I"),
-    (dict(form="identity", B=[np.eye(2)] * 3, R=np.diag([1.0, 2.0])), "needs R = r I"),
-    (dict(Q=np.nan), "Q at step 0"),
-    (dict(Q=np.array([[1.0, 2.0], [2.0, 1.0]])), "semi-definite"),
-    (dict(R=np.array([[-1.0]])), "positive definite"),
-    (dict(linear=np.zeros((3, 2))), "linear must be 4 vectors"),
-    (dict(affine=np.zeros((2, 2))), "affine must be 3 vectors"),
-    (dict(Q=np.eye(3)), "Q at step 0"),
-    (dict(Q=[np.eye(2)]), "list of 3"),
-    (dict(B=case.B[:2]), "one matrix per step"),
-    (dict(Qf=np.array([[1.0, 1.0], [0.0, 1.0]])), "symmetric"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(R=0.0), "positive definite"),
+        (dict(Qf=-1.0), "semi-definite"),
+        (dict(form="inverse"), "form must be one of"),
+        (dict(form="lowrank"), "needs Q = 0"),
+        (dict(form="identity"), "needs B = I"),
+        (dict(form="identity", B=[np.eye(2)] * 3, R=np.diag([1.0, 2.0])), "needs R = r I"),
+        (dict(Q=np.nan), "Q at step 0"),
+        (dict(Q=np.array([[1.0, 2.0], [2.0, 1.0]])), "semi-definite"),
+        (dict(R=np.array([[-1.0]])), "positive definite"),
+        (dict(linear=np.zeros((3, 2))), "linear must be 4 vectors"),
+        (dict(affine=np.zeros((2, 2))), "affine must be 3 vectors"),
+        (dict(Q=np.eye(3)), "Q at step 0"),
+        (dict(Q=[np.eye(2)]), "list of 3"),
+        (dict(B=case.B[:2]), "one matrix per step"),
+        (dict(Qf=np.array([[1.0, 1.0], [0.0, 1.0]])), "symmetric"),
+    ],
+)
 def test_wrong_problems_are_refused(change, words):
     data = dict(A=case.A, B=case.B, Q=case.Q, R=case.R, Qf=case.QF) | change
     with pytest.raises(ValueError, match=words):

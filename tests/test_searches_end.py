@@ -130,8 +130,12 @@ def test_a_search_between_neighbouring_numbers_ends():
 @pytest.mark.parametrize("method", ["lbfgs", "gd"])
 def test_training_does_not_spend_its_budget_on_a_kink(method):
     """|x - 0.3| with slope -1 or 1 everywhere: no step meets the curvature condition, and the bracket shrinks to neighbours."""
-    run = fit(lambda p: torch.where(p["x"] < 0.3, 0.3 - p["x"], p["x"] - 0.3).sum(), {"x": torch.zeros(1, dtype=torch.float64)},
-              method=method, max_evaluations=10000)
+    run = fit(
+        lambda p: torch.where(p["x"] < 0.3, 0.3 - p["x"], p["x"] - 0.3).sum(),
+        {"x": torch.zeros(1, dtype=torch.float64)},
+        method=method,
+        max_evaluations=10000,
+    )
     assert not run.converged and run.evaluations < 400 and run.value <= 0.3
     with pytest.raises(ValueError, match="finite number of evaluations"):
         fit(lambda p: p["x"].square().sum(), {"x": torch.ones(1)}, max_evaluations=math.inf)
@@ -140,8 +144,12 @@ def test_training_does_not_spend_its_budget_on_a_kink(method):
 NAN = [
     (lambda v: ensemble_lq(np.full((2, 2, 3), v), np.zeros((2, 2)), Quadratic(np.ones((2, 2))), 1.0), "G and y0 must be finite"),
     (lambda v: Quadratic(np.full((2, 2), v)), "target must be finite"),
-    (lambda v: ensemble_lq(np.ones((1, 2, 9)), np.zeros((1, 2)), CrossEntropy(np.zeros(1, int)), 1.0, kernel=np.full((2, 2), v)),
-     "kernel must be finite"),
+    (
+        lambda v: ensemble_lq(
+            np.ones((1, 2, 9)), np.zeros((1, 2)), CrossEntropy(np.zeros(1, int)), 1.0, kernel=np.full((2, 2), v)
+        ),
+        "kernel must be finite",
+    ),
     (lambda v: budget_law(np.ones((1, 2, 3)), np.zeros((1, 2)), CrossEntropy(np.zeros(1, int)), [v]), "radii must be"),
     (lambda v: worst_disturbance(np.full(3, v), np.eye(3), 1.0), "a and D must be finite"),
     (lambda v: worst_disturbance(np.ones(3), np.eye(3), v), "radius finite"),

@@ -95,7 +95,7 @@ def test_what_has_no_second_derivative_is_refused():
         hessian(lambda p, b: (p["w"] * b[0]).sqrt().mean(), {"w": -torch.ones(4)}, [(torch.ones(2, 4),)])
     calls = []
 
-    def drifting(p, batch):     # a constant value whose gradient is random
+    def drifting(p, batch):  # a constant value whose gradient is random
         calls.append(0)
         return (p["w"] - p["w"].detach()).mul(draw(4, seed=len(calls))).sum() + batch[0].mean()
 

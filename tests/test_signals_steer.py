@@ -45,9 +45,7 @@ def test_signals_of_every_shape_broadcast(backbone):
     made, batch = zoo.subject_of(backbone, PortBias()), zoo.batch_of()
     vector = torch.linspace(-1, 1, backbone.width, dtype=torch.float64)
     per_example, per_token = vector.expand(5, -1), vector.expand(5, 7, -1)
-    first, second, third = (
-        made.steered({"1.mlp": signal}, batch) for signal in (vector, per_example, per_token)
-    )
+    first, second, third = (made.steered({"1.mlp": signal}, batch) for signal in (vector, per_example, per_token))
     assert (first - second).abs().max() == 0 and (first - third).abs().max() == 0
 
 

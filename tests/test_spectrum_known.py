@@ -71,8 +71,7 @@ def mean_entropy(y, batch):
 @pytest.fixture(scope="module")
 def problem():
     g = torch.Generator().manual_seed(3)
-    params = {"u": torch.randn(6, 5, dtype=torch.float64, generator=g),
-              "v": torch.randn(3, 6, dtype=torch.float64, generator=g)}
+    params = {"u": torch.randn(6, 5, dtype=torch.float64, generator=g), "v": torch.randn(3, 6, dtype=torch.float64, generator=g)}
     x, y = torch.randn(11, 5, dtype=torch.float64, generator=g), torch.randint(3, (11,), generator=g)
     return params, list(zip(x.split([4, 1, 6]), y.split([4, 1, 6]), strict=True))
 
@@ -83,7 +82,7 @@ def test_gram_route_is_the_gauss_newton_spectrum(problem, budget):
     dense = gauss_newton(network, mean_entropy, params, batches).dense()
     found = gauss_newton_spectrum(network, mean_entropy, params, batches, budget=budget)
     values = torch.linalg.eigvalsh(dense).flip(0)
-    assert found.rank == min(22, 48) and found.status == "exact"       # N (C - 1) = 22 < D = 48
+    assert found.rank == min(22, 48) and found.status == "exact"  # N (C - 1) = 22 < D = 48
     torch.testing.assert_close(found.values, values[:22], rtol=1e-9, atol=1e-13)
     assert values[22:].abs().max() < 1e-13 and abs(found.trace - float(dense.trace())) < 1e-12
     x = found.vectors(5)
@@ -99,7 +98,7 @@ def test_gram_route_with_an_indefinite_criterion(problem):
     found = gauss_newton_spectrum(network, saddle, params, batches)
     dense = gauss_newton(network, saddle, params, batches).dense()
     values = torch.linalg.eigvalsh(dense)
-    order = values.abs().argsort(descending=True)[:found.rank]
+    order = values.abs().argsort(descending=True)[: found.rank]
     assert found.status == "indefinite"
     torch.testing.assert_close(found.values, values[order], rtol=1e-7, atol=1e-11)
     x = found.vectors(4)

@@ -297,8 +297,13 @@ def test_what_has_no_first_order_is_infinite():
 def test_a_return_to_the_line_is_not_the_linear_regime():
     """y = z + 5 z^2 (2 - z) is on its tangent again at z = 2, and the median did not stay below the limit before."""
     at, u = {"z": torch.zeros(1, dtype=torch.float64)}, {"z": torch.ones(1, dtype=torch.float64)}
-    found = linear_regime(lambda p, b: (b["x"] * (p["z"] + 5 * p["z"] ** 2 * (2 - p["z"])))[:, None], at, u,
-                          [{"x": torch.ones(3, dtype=torch.float64)}], [0.01, 1.0, 2.0])
+    found = linear_regime(
+        lambda p, b: (b["x"] * (p["z"] + 5 * p["z"] ** 2 * (2 - p["z"])))[:, None],
+        at,
+        u,
+        [{"x": torch.ones(3, dtype=torch.float64)}],
+        [0.01, 1.0, 2.0],
+    )
     assert found.median.tolist() == pytest.approx([0.0995, 5.0, 0.0]) and found.largest == 0.01
 
 

@@ -64,7 +64,10 @@ def test_the_command_line_says_one_sentence(tmp_path, words):
     out = tmp_path / "out"
     done = subprocess.run(
         [sys.executable, "-m", "validations", "run", *words, "--out", str(out)],
-        capture_output=True, text=True, encoding="utf-8", cwd=pathlib.Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        cwd=pathlib.Path(__file__).parents[1],
     )
     assert done.returncode == 2 and not out.exists()
     assert "Traceback" not in done.stderr and done.stderr.strip().splitlines()[-1].startswith("error: ")

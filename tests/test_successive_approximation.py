@@ -15,8 +15,9 @@ def linear_process(seed, price, n=3):
     A, B = plant(seed, n=n, m=M, T=T)
     rng = np.random.default_rng(seed + 30)
     Qf, x0 = definite(rng, n), rng.normal(size=n)
-    process = Process(lambda t, x, u: A[t] @ x + B[t] @ u, lambda t, x, u: (A[t], B[t]),
-                      lambda x: (0.5 * float(x @ Qf @ x), Qf @ x), price, T)
+    process = Process(
+        lambda t, x, u: A[t] @ x + B[t] @ u, lambda t, x, u: (A[t], B[t]), lambda x: (0.5 * float(x @ Qf @ x), Qf @ x), price, T
+    )
     G = reach(A, B)
     return process, x0, G.T @ Qf @ G, scipy.linalg.block_diag(*(b.T @ b for b in B)), riccati(A, B, 0.0, price, Qf)
 
@@ -30,17 +31,26 @@ def gated_network(seed, n=3):
         slope = (1 - np.tanh(W[t] @ x + V[t] @ u) ** 2)[:, None]
         return np.eye(n) + slope * W[t], slope * V[t]
 
-    return Process(lambda t, x, u: x + np.tanh(W[t] @ x + V[t] @ u), jacobians,
-                   lambda x: (0.5 * float((x - target) @ (x - target)), x - target), 2.0, T), rng.normal(size=n)
+    return Process(
+        lambda t, x, u: x + np.tanh(W[t] @ x + V[t] @ u),
+        jacobians,
+        lambda x: (0.5 * float((x - target) @ (x - target)), x - target),
+        2.0,
+        T,
+    ), rng.normal(size=n)
 
 
 def bilinear_network(seed, n=3):
     """x + tanh(W x) + u_1 S_1 x + u_2 S_2 x: affine in the control, with a Jacobian that depends on it."""
     rng = np.random.default_rng(seed)
     W, S = 0.4 * rng.normal(size=(n, n)), 0.4 * rng.normal(size=(M, n, n))
-    return Process(lambda t, x, u: x + np.tanh(W @ x) + np.tensordot(u, S, 1) @ x,
-                   lambda t, x, u: (np.eye(n) + (1 - np.tanh(W @ x) ** 2)[:, None] * W + np.tensordot(u, S, 1), (S @ x).T),
-                   lambda x: (0.5 * float(x @ x), x), 0.5, T), rng.normal(size=n)
+    return Process(
+        lambda t, x, u: x + np.tanh(W @ x) + np.tensordot(u, S, 1) @ x,
+        lambda t, x, u: (np.eye(n) + (1 - np.tanh(W @ x) ** 2)[:, None] * W + np.tensordot(u, S, 1), (S @ x).T),
+        lambda x: (0.5 * float(x @ x), x),
+        0.5,
+        T,
+    ), rng.normal(size=n)
 
 
 def test_on_a_linear_process_one_linear_quadratic_step_is_the_regulator():
@@ -71,8 +81,13 @@ def test_iterated_linear_quadratic_control_falls_to_the_extremal(seed):
 
 
 def golden_process():
-    return Process(lambda t, x, u: np.tanh(1.5 * x) + u, lambda t, x, u: (np.diag(1.5 / np.cosh(1.5 * x) ** 2), np.eye(1)),
-                   lambda x: (0.5 * float((x - 1.5) @ (x - 1.5)), x - 1.5), 0.05, 4)
+    return Process(
+        lambda t, x, u: np.tanh(1.5 * x) + u,
+        lambda t, x, u: (np.diag(1.5 / np.cosh(1.5 * x) ** 2), np.eye(1)),
+        lambda x: (0.5 * float((x - 1.5) @ (x - 1.5)), x - 1.5),
+        0.05,
+        4,
+    )
 
 
 @pytest.mark.parametrize("solve", [lambda *p: ilqr(*p, terminal=1.0), lambda *p: msa(*p, rho=1.0, max_iterations=500)])

@@ -75,8 +75,10 @@ def test_dense_and_iterative_agree():
     loss, point = quadratic(spectra)
     groups = {"all": "*", "0.A": "0.A", "0.B": "0.B", "1.zero": "1.zero"}
     exact = summaries(loss, groups, params=point, batches=ONES, dense=1000, ridge=0.5)
-    runs = [summaries(loss, groups, params=point, batches=ONES, dense=0, probes=4, steps=12, tol=1e-6, ridge=0.5, seed=seed)
-            for seed in range(8)]
+    runs = [
+        summaries(loss, groups, params=point, batches=ONES, dense=0, probes=4, steps=12, tol=1e-6, ridge=0.5, seed=seed)
+        for seed in range(8)
+    ]
     for sure, *rows in zip(exact, *runs, strict=True):
         for row in rows:
             assert row.route == "iterative" and row.products > 0
@@ -89,8 +91,10 @@ def test_dense_and_iterative_agree():
             found, truth = [getattr(row, name) for row in rows], getattr(sure, name).value
             room = stats.t.ppf(1 - 0.5e-7, 24) * np.sqrt(np.sum([e.stderr**2 for e in found])) / 8
             assert abs(np.mean([e.value for e in found]) - truth) <= room + 1e-9
-        missed = [not e.interval[0] - 1e-12 <= sure.negative_mass.value <= e.interval[1] + 1e-12
-                  for e in (row.negative_mass for row in rows)]
+        missed = [
+            not e.interval[0] - 1e-12 <= sure.negative_mass.value <= e.interval[1] + 1e-12
+            for e in (row.negative_mass for row in rows)
+        ]
         assert sum(missed) <= stats.binom.ppf(1 - 1e-7, 8, 0.05)
     for zero in (drawn[-1] for drawn in runs):
         assert zero.largest.value == zero.smallest.value == zero.trace.value == zero.effective_dimension.value == 0
@@ -113,8 +117,15 @@ def test_linear_regression_in_closed_form():
     def loss(params, batch):
         return criterion(outputs(params, batch), batch)
 
-    found = summaries(loss, {"left": "left.*", "both": ["left.*", "right.*"]}, params=point, batches=batches,
-                      outputs=outputs, criterion=criterion, ridge=0.3)
+    found = summaries(
+        loss,
+        {"left": "left.*", "both": ["left.*", "right.*"]},
+        params=point,
+        batches=batches,
+        outputs=outputs,
+        criterion=criterion,
+        ridge=0.3,
+    )
     for row, columns in zip(found, (x[:, :3], x), strict=True):
         values = torch.linalg.eigvalsh(columns.T @ columns / 12)
         assert row.spectrum == "gauss-newton"
@@ -140,19 +151,34 @@ def test_the_figure_has_the_same_bytes_each_time():
 
 
 def test_layers_are_found_in_names():
-    names = ["lora/3.attention.q.A", "bias/3.mlp.bias", "bert.encoder.layer.11.output.weight", "bert.embeddings.norm.bias",
-             "classifier", "layer1.0.conv1.weight", "layer1.1.conv1.weight"]
+    names = [
+        "lora/3.attention.q.A",
+        "bias/3.mlp.bias",
+        "bert.encoder.layer.11.output.weight",
+        "bert.embeddings.norm.bias",
+        "classifier",
+        "layer1.0.conv1.weight",
+        "layer1.1.conv1.weight",
+    ]
     assert by_layer(names) == {
-        "3": tuple(names[:2]), "bert.encoder.layer.11": (names[2],), "bert.embeddings.norm": (names[3],),
-        "classifier": ("classifier",), "layer1.0": (names[5],), "layer1.1": (names[6],)}
+        "3": tuple(names[:2]),
+        "bert.encoder.layer.11": (names[2],),
+        "bert.embeddings.norm": (names[3],),
+        "classifier": ("classifier",),
+        "layer1.0": (names[5],),
+        "layer1.1": (names[6],),
+    }
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"ridge": 0.0}, "ridge must be positive"),
-    ({"groups": "nothing.*"}, "no parameter matches 'nothing.*'"),
-    ({"batches": None}, "a loss needs params and batches"),
-    ({"outputs": lambda params, batch: batch[0]}, "outputs, criterion, params and batches together"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"ridge": 0.0}, "ridge must be positive"),
+        ({"groups": "nothing.*"}, "no parameter matches 'nothing.*'"),
+        ({"batches": None}, "a loss needs params and batches"),
+        ({"outputs": lambda params, batch: batch[0]}, "outputs, criterion, params and batches together"),
+    ],
+)
 def test_a_bad_request_is_a_sentence(change, words):
     loss, point = quadratic(SPECTRA)
     options = {"groups": None, "params": point, "batches": ONES} | change
@@ -166,7 +192,7 @@ def test_the_readme_runs_on_a_model_of_ones_own(capsys):
     assert not re.search(r"\b(tuning|theory|validations|reports)\b", code)
     torch.manual_seed(0)
     held = {}
-    exec(compile(code, "README.md", "exec"), held)      # the block as a reader would paste it
+    exec(compile(code, "README.md", "exec"), held)  # the block as a reader would paste it
     assert [row.name for row in held["rows"]] == ["bert.encoder.layer.0", "bert.encoder.layer.1"]
     whole = torch.linalg.eigvalsh(held["op"].dense().double())
     layer = held["rows"][1]

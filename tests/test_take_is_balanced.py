@@ -19,9 +19,7 @@ def skewed():
     return make_task("skewed", "made", ("a", "b", "c"), {"train": split, "test": split}, "made here")
 
 
-@pytest.mark.parametrize(
-    ("n", "counts"), [(3, (1, 1, 1)), (15, (5, 5, 5)), (25, (5, 10, 10)), (85, (5, 30, 50))]
-)
+@pytest.mark.parametrize(("n", "counts"), [(3, (1, 1, 1)), (15, (5, 5, 5)), (25, (5, 10, 10)), (85, (5, 30, 50))])
 def test_counts(skewed, n, counts):
     drawn = skewed.take("train", n, seed=shifted(7))
     assert tuple(np.bincount(drawn.labels)) == counts
@@ -71,9 +69,7 @@ def test_relabel(skewed):
 def test_digest_sees_every_part(skewed):
     split = skewed.splits["train"]
 
-    def digest(
-        text_a=split.text_a, text_b=split.text_b, labels=split.labels, classes=("a", "b", "c"), name="x"
-    ):
+    def digest(text_a=split.text_a, text_b=split.text_b, labels=split.labels, classes=("a", "b", "c"), name="x"):
         made = Split(text_a, text_b, labels)
         return make_task(name, "made", classes, {"train": made, "test": split}, "").digest
 

@@ -123,9 +123,7 @@ WRONG = {
     },
     "only some splits have text_b": {"test": [{**row, "text_b": "x"} for row in records(TEST)]},
     "1 class.*at least 2": {"train": LABELLED[:1], "test": records(TEST)[:1]},
-    "label in row 1 of films/train is float": {
-        "train": [{"text_a": "x", "label": 0.5}, {"text_a": "y", "label": 1.5}]
-    },
+    "label in row 1 of films/train is float": {"train": [{"text_a": "x", "label": 0.5}, {"text_a": "y", "label": 1.5}]},
     "several kinds \\(int, str\\)": {"train": [{"text_a": "x", "label": 0}, {"text_a": "y", "label": "b"}]},
     "meta.json is not JSON": {"meta": "{"},
     "meta.json must list different class names": {"meta": '{"labels": ["a", "a"]}'},
@@ -237,6 +235,4 @@ def test_development_data_loads(shared):
     index = [path for path in sorted((shared / "data").iterdir()) if path.is_dir()]
     for path in index[:6]:
         task = tasks.load(path)
-        assert json.loads((path / "meta.json").read_text(encoding="utf-8"))["n"] == {
-            k: len(s) for k, s in task.splits.items()
-        }
+        assert json.loads((path / "meta.json").read_text(encoding="utf-8"))["n"] == {k: len(s) for k, s in task.splits.items()}

@@ -77,9 +77,7 @@ def test_ambiguous_endings_are_dropped():
             made("Return the sum of all the entries.", 0),
             made("Compute now the sum of all the entries.", 1),  # same ending, other label: both go
             made("Return one more sample from a normal law.", 0),
-            made(
-                "Return one more sample from the other law.", 0
-            ),  # same opening, same label: the second goes
+            made("Return one more sample from the other law.", 0),  # same opening, same label: the second goes
             made("This line mentions numpy by its name.", 1),
         ],
         embedded.LIBRARY_NAMES,
@@ -89,9 +87,7 @@ def test_ambiguous_endings_are_dropped():
 
 def test_a_planted_leak_is_counted():
     train = Split(("one", "two", "three"), None, [0, 1, 0])
-    task = make_task(
-        "leaky", "made", ("a", "b"), {"train": train, "test": Split(("two", "four"), None, [1, 0])}, ""
-    )
+    task = make_task("leaky", "made", ("a", "b"), {"train": train, "test": Split(("two", "four"), None, [1, 0])}, "")
     assert tasks.describe(task)["overlap"] == {"test": 1}
 
 

@@ -11,11 +11,13 @@ from seeds import shifted
 from probes.dimension import random_subspace, threshold_dimension
 
 CHANCE, FULL = 0.1, 0.95
-LEVELS = np.repeat(np.linspace(3, 11, 10), 3)           # log2 d, three seeds each
-RISES = {"logistic": (lambda u: 1 / (1 + np.exp(-u)), math.log(9)),
-         "gompertz": (lambda u: np.exp(-np.exp(-u)), -math.log(-math.log(0.9))),
-         "corner": (lambda u: np.exp2(np.minimum(u, 0)), math.log2(0.9)),
-         "probit": (norm.cdf, norm.ppf(0.9))}           # the last is none of the estimator's own
+LEVELS = np.repeat(np.linspace(3, 11, 10), 3)  # log2 d, three seeds each
+RISES = {
+    "logistic": (lambda u: 1 / (1 + np.exp(-u)), math.log(9)),
+    "gompertz": (lambda u: np.exp(-np.exp(-u)), -math.log(-math.log(0.9))),
+    "corner": (lambda u: np.exp2(np.minimum(u, 0)), math.log2(0.9)),
+    "probit": (norm.cdf, norm.ppf(0.9)),
+}  # the last is none of the estimator's own
 
 
 def simulate(truth, d90, width, noise, rng, failed=0.0):
@@ -37,8 +39,13 @@ def test_intervals_cover():
     is passed by 5 % of the errors, so by the median of 16 with probability 5e-7, and by half of them if they are double.
     """
     rng, covered = np.random.default_rng(0), 0
-    cases = [("logistic", 0.015, 0.0, 0.18), ("gompertz", 0.015, 0.0, 0.18), ("probit", 0.015, 0.0, 0.18),
-             ("corner", 0.015, 0.0, 0.08), ("logistic", 0.03, 0.05, 0.46)]
+    cases = [
+        ("logistic", 0.015, 0.0, 0.18),
+        ("gompertz", 0.015, 0.0, 0.18),
+        ("probit", 0.015, 0.0, 0.18),
+        ("corner", 0.015, 0.0, 0.08),
+        ("logistic", 0.03, 0.05, 0.46),
+    ]
     for truth, noise, failed, bound in cases:
         errors = []
         for _ in range(16):
@@ -80,8 +87,9 @@ def test_order_of_runs_does_not_matter():
     d, y, full = simulate("logistic", 7.0, 0.8, 0.015, rng)
     order = rng.permutation(len(d))
     sorted_, shuffled = (threshold_dimension(d[i], y[i], baseline=full, chance=CHANCE) for i in (slice(None), order))
-    np.testing.assert_allclose([shuffled.value, *shuffled.interval, shuffled.isotonic],
-                               [sorted_.value, *sorted_.interval, sorted_.isotonic], rtol=1e-9)
+    np.testing.assert_allclose(
+        [shuffled.value, *shuffled.interval, shuffled.isotonic], [sorted_.value, *sorted_.interval, sorted_.isotonic], rtol=1e-9
+    )
     assert sorted_.warning == ""
 
 
@@ -96,12 +104,12 @@ def test_one_run_per_dimension_is_said():
 def test_failed_runs_do_not_move_it():
     rng = np.random.default_rng(1)
     d, y, full = simulate("logistic", 7.0, 0.8, 0.01, rng)
-    y[[16, 21]] = CHANCE                                 # two runs that never left chance, near the threshold
+    y[[16, 21]] = CHANCE  # two runs that never left chance, near the threshold
     found = threshold_dimension(d, y, baseline=full, chance=CHANCE)
     kept = np.delete(np.arange(len(d)), [16, 21])
     clean = threshold_dimension(d[kept], y[kept], baseline=full, chance=CHANCE)
     assert clean.interval[0] <= found.value <= clean.interval[1]
-    assert abs(math.log2(found.value) - 7) < 0.5         # the standard error is near 0.06
+    assert abs(math.log2(found.value) - 7) < 0.5  # the standard error is near 0.06
 
 
 def test_censoring_is_not_extrapolated():

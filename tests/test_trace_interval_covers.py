@@ -16,7 +16,7 @@ from tuning import LoRA
 SEEDS = 200
 # a 95 % interval misses 10 of 200, and 30 or more by chance once in 10^7; that it is not too wide, HONEST says
 MISSES = range(30)
-HONEST = 0.7, 1.4           # standard error over spread: 200 values know it to 5 %, and these ends are 6 and 8 times that
+HONEST = 0.7, 1.4  # standard error over spread: 200 values know it to 5 %, and these ends are 6 and 8 times that
 
 
 def matrix_of(values, seed=0):
@@ -43,7 +43,7 @@ def spread_of(op, truth, estimate=trace, **options):
     """(spread, root mean square standard error, misses, estimates) over the seeds; checks the bias as well."""
     found = [estimate(op, seed=seed, **options) for seed in range(SEEDS)]
     values = np.array([e.value for e in found])
-    assert abs(values.mean() - truth) < 6 * values.std() / SEEDS**0.5        # by chance once in 10^8
+    assert abs(values.mean() - truth) < 6 * values.std() / SEEDS**0.5  # by chance once in 10^8
     misses = sum(not e.interval[0] <= truth <= e.interval[1] for e in found)
     return values.std(), np.sqrt(np.mean([e.stderr**2 for e in found])), misses, found
 
@@ -59,8 +59,9 @@ def lora():
     return Named((matrix + matrix.T) / 2, op.shapes), gn
 
 
-@pytest.mark.parametrize("values", [np.linspace(-1, 3, 60), np.r_[20.0, -15.0, 9.0, np.linspace(-0.3, 0.3, 117)]],
-                         ids=["flat", "decaying"])
+@pytest.mark.parametrize(
+    "values", [np.linspace(-1, 3, 60), np.r_[20.0, -15.0, 9.0, np.linspace(-0.3, 0.3, 117)]], ids=["flat", "decaying"]
+)
 def test_intervals_cover_on_known_spectra(values):
     """The choice between Hutchinson and Hutch++ follows the spectrum and leaves the interval its rate."""
     spread, error, misses, found = spread_of(matrix_of(values), values.sum(), budget=24)
@@ -76,9 +77,9 @@ def test_intervals_cover_on_a_lora_and_the_choice_pays(lora):
     plain = float((2 / 48 * (off**2).sum()).sqrt())
     spread, error, misses, found = spread_of(op, float(op.matrix.trace()), budget=48)
     assert misses in MISSES and HONEST[0] < error / spread < HONEST[1]
-    assert plain / spread > 2                       # stated for all of a LoRA; 30 products on 8192 numbers
+    assert plain / spread > 2  # stated for all of a LoRA; 30 products on 8192 numbers
     assert max(e.products for e in found) <= 48
-    apart = [f for f in found if "sign flips of 2 groups" in f.method]   # a draw may choose otherwise
+    apart = [f for f in found if "sign flips of 2 groups" in f.method]  # a draw may choose otherwise
     assert len(apart) > 0.9 * SEEDS and all(set(f.parts) == {"*.A", "*.B"} for f in apart)
     np.testing.assert_allclose(sum(p.value for p in apart[0].parts.values()), apart[0].value)
     for label in apart[0].parts:
@@ -163,7 +164,7 @@ def test_known_pairs_are_taken_out():
     _, _, misses, _ = spread_of(matrix, values.sum(), budget=24, deflate=wrong)
     assert misses in MISSES
     low = matrix_of(np.r_[9.0, -8.0, 7.0, np.zeros(97)])
-    found = frobenius(low, budget=4, deflate=top_eigenpairs(low, 3, tol=1e-9))          # too few products for Hutch++
+    found = frobenius(low, budget=4, deflate=top_eigenpairs(low, 3, tol=1e-9))  # too few products for Hutch++
     assert found.value == pytest.approx(np.linalg.norm([9, 8, 7]), rel=1e-9) and found.stderr < 1e-8
     assert max(frobenius(low, budget=4, seed=seed).stderr for seed in range(8)) > 0.1
 
@@ -172,7 +173,7 @@ def test_frobenius_interval_covers():
     values = np.r_[5.0, -4.0, 3.0, np.linspace(-1, 1, 97)]
     spread, error, misses, found = spread_of(matrix_of(values), np.linalg.norm(values), frobenius, budget=30)
     assert misses in MISSES and HONEST[0] < error / spread < HONEST[1]
-    assert found[0].parts["square"].value == pytest.approx(found[0].value**2)
+    assert found[0].parts["square"].value == pytest.approx(found[0].value ** 2)
 
 
 def test_exact_when_small(lora):
@@ -197,7 +198,7 @@ def test_scale_budget_and_repetition(seed, lora):
     found = trace(op, budget=budget, seed=seed)
     assert op.products == found.products <= budget and found.interval[0] <= found.value <= found.interval[1]
     assert trace(op, budget=budget, seed=seed) == found
-    scaled = trace(Named(-8 * op.matrix, op.shapes), budget=budget, seed=seed)     # a power of two rounds nothing
+    scaled = trace(Named(-8 * op.matrix, op.shapes), budget=budget, seed=seed)  # a power of two rounds nothing
     assert scaled.value == pytest.approx(-8 * found.value, rel=1e-9)
     assert scaled.stderr == pytest.approx(8 * found.stderr, rel=1e-9)
     assert frobenius(op, budget=budget, seed=seed).products <= budget

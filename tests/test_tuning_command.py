@@ -19,12 +19,7 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
 def test_list_names_what_there_is(capsys):
     status, out, _ = run(capsys, "list", "--json")
     listed = json.loads(out)
-    assert (
-        status == 0
-        and "nano" in listed["backbones"]
-        and "LoRA" in listed["deltas"]
-        and "agreement" in listed["tasks"]
-    )
+    assert status == 0 and "nano" in listed["backbones"] and "LoRA" in listed["deltas"] and "agreement" in listed["tasks"]
 
 
 @pytest.mark.parametrize("arm", ["minibatch", "full"])
@@ -45,11 +40,7 @@ def test_train_then_evaluate_agree(capsys, tmp_path, arm):
     status, out, err = run(capsys, "train", *QUICK, *options, "--json")
     assert status == 0, err
     trained = json.loads(out)
-    assert (
-        trained["examples"] == 40
-        and trained["size"] == 4 * (2 * 256 + 2 * 128)
-        and trained["tuned"] != trained["frozen"]
-    )
+    assert trained["examples"] == 40 and trained["size"] == 4 * (2 * 256 + 2 * 128) and trained["tuned"] != trained["frozen"]
     status, out, err = run(capsys, "evaluate", *QUICK, "--checkpoint", file, "--json")
     assert status == 0, err
     scored = json.loads(out)

@@ -28,6 +28,4 @@ def test_merged_equals_applied(kind, name):
             model.get_parameter(key).add_(change)
         states = model(input_ids=batch.tokens, attention_mask=batch.mask.long()).last_hidden_state
     # The library's rotary models round through float32 in softmax and normalisation.
-    assert (pool(backbone, states, batch.mask) - applied).abs().max() < (
-        1e-5 if backbone.layout.pre_norm else 1e-11
-    )
+    assert (pool(backbone, states, batch.mask) - applied).abs().max() < (1e-5 if backbone.layout.pre_norm else 1e-11)

@@ -18,7 +18,7 @@ from probes import (
     summaries,
 )
 
-EXACT = {"rtol": 1e-9, "atol": 1e-11}       # float64 sums of fewer than 1e3 terms; wrong weights show at 0.1
+EXACT = {"rtol": 1e-9, "atol": 1e-11}  # float64 sums of fewer than 1e3 terms; wrong weights show at 0.1
 VOCABULARY, WIDTH, ROWS, LENGTH = 5, 3, 6, 7
 
 
@@ -72,8 +72,8 @@ def test_any_cut_gives_one_matrix(sizes):
         op = hessian(loss, PARAMS, parts, weights=weights)
         torch.testing.assert_close(op.dense(), reference, **EXACT)
         assert op.examples == sum(counted)
-    flat = lambda p, b: logits(p, b)[:, :-1].reshape(-1, VOCABULARY)                # noqa: E731
-    criterion = lambda y, b: cross_entropy(y, b["labels"][:, 1:].reshape(-1))       # noqa: E731
+    flat = lambda p, b: logits(p, b)[:, :-1].reshape(-1, VOCABULARY)  # noqa: E731
+    criterion = lambda y, b: cross_entropy(y, b["labels"][:, 1:].reshape(-1))  # noqa: E731
     bent = gauss_newton(flat, criterion, PARAMS, parts, weights=tokens).dense()
     torch.testing.assert_close(bent, gauss_newton(flat, criterion, PARAMS, [whole]).dense(), **EXACT)
     found = local_learning_coefficient(loss, PARAMS, parts, weights=tokens, step=1e-4, chains=4, draws=4, burn=0)
@@ -84,8 +84,8 @@ def test_any_cut_gives_one_matrix(sizes):
 def test_means_over_rows_are_said_to_be():
     """The mean of the last token's loss is one over rows, whatever else the labels hold."""
     whole, parts = texts(), cut(texts(), (1, 2, 3))
-    each = lambda p, b: cross_entropy(last(p, b), b["labels"][:, -1], reduction="none")         # noqa: E731
-    final = lambda p, b: last_loss(last(p, b), b)                                               # noqa: E731
+    each = lambda p, b: cross_entropy(last(p, b), b["labels"][:, -1], reduction="none")  # noqa: E731
+    final = lambda p, b: last_loss(last(p, b), b)  # noqa: E731
     over_rows = {
         "hessian": lambda b, **o: hessian(final, PARAMS, b, **o).dense(),
         "gauss_newton": lambda b, **o: gauss_newton(last, last_loss, PARAMS, b, **o).dense(),
@@ -101,9 +101,9 @@ def test_means_over_rows_are_said_to_be():
             torch.testing.assert_close(measure(parts, weights=weights), one, **EXACT, msg=name)
         with pytest.raises(ValueError, match='weights="rows"'):
             measure(parts)
-    with pytest.raises(ValueError, match="weights="):       # even of one batch: the number of items is its temperature
+    with pytest.raises(ValueError, match="weights="):  # even of one batch: the number of items is its temperature
         local_learning_coefficient(loss, PARAMS, [whole], step=1e-4)
-    assert response(last, PARAMS, parts).shape[0] == ROWS   # nothing is averaged, so nothing needs to be said
+    assert response(last, PARAMS, parts).shape[0] == ROWS  # nothing is averaged, so nothing needs to be said
 
 
 def test_the_remedy_in_the_sentence_is_the_remedy():
@@ -128,15 +128,15 @@ def test_nothing_is_asked_where_all_counts_agree():
 def test_ragged_rows_and_unnamed_labels_are_asked_about():
     short = {k: v[:, :4] for k, v in texts().items() if k == "input_ids"}
     long = {"input_ids": texts()["input_ids"]}
-    plain = [{**b, "labels": b["input_ids"]} for b in (short, long)]                 # no -100 anywhere
+    plain = [{**b, "labels": b["input_ids"]} for b in (short, long)]  # no -100 anywhere
     with pytest.raises(ValueError, match=re.escape("weights=[18, 36] for a next-token loss, weights=[24, 42]")):
         hessian(loss, PARAMS, plain)
     classes = ([0, 1, 2, -100], [-100, 1, -100, 0])
     unnamed = [(draw(4, WIDTH, seed=i), torch.tensor(some)) for i, some in enumerate(classes)]
     with pytest.raises(ValueError, match=re.escape("weights=[3, 2]")):
         hessian(lambda p, b: cross_entropy(b[0] @ p["out"], b[1]), {"out": PARAMS["out"]}, unnamed)
-    rows = lambda p, b: logits(p, b).reshape(-1, VOCABULARY)         # noqa: E731
-    with pytest.raises(ValueError, match="rows per example"):        # no labels at all: the outputs tell
+    rows = lambda p, b: logits(p, b).reshape(-1, VOCABULARY)  # noqa: E731
+    with pytest.raises(ValueError, match="rows per example"):  # no labels at all: the outputs tell
         fisher(rows, PARAMS, [short, long])
     joined = fisher(rows, PARAMS, [short, long], weights=lambda b: b["input_ids"].numel()).dense()
     apart = [fisher(rows, PARAMS, [b]).dense() * b["input_ids"].numel() for b in (short, long)]
@@ -145,7 +145,12 @@ def test_ragged_rows_and_unnamed_labels_are_asked_about():
 
 def test_bad_weights_are_a_sentence():
     parts = cut(texts(), (2, 4))
-    for weights, said in (([1], "2 positive"), ([1, -1], "positive"), ([1, float("nan")], "positive"), ("tokens", '"rows"'),
-                          (lambda b: 0, "counts nothing")):
+    for weights, said in (
+        ([1], "2 positive"),
+        ([1, -1], "positive"),
+        ([1, float("nan")], "positive"),
+        ("tokens", '"rows"'),
+        (lambda b: 0, "counts nothing"),
+    ):
         with pytest.raises(ValueError, match=said):
             hessian(loss, PARAMS, parts, weights=weights)

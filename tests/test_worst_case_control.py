@@ -118,12 +118,15 @@ def test_one_scenario_is_the_ordinary_problem():
     assert relative(found.weights, [1.0]) < 1e-7
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(D=np.zeros((2, 4))), "D must have shape"),
-    (dict(radius=-1.0), "radius be finite and >= 0"),
-    (dict(r=0.0), "r must be positive"),
-    (dict(y=np.zeros(2)), "G must have shape"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(D=np.zeros((2, 4))), "D must have shape"),
+        (dict(radius=-1.0), "radius be finite and >= 0"),
+        (dict(r=0.0), "r must be positive"),
+        (dict(y=np.zeros(2)), "G must have shape"),
+    ],
+)
 def test_wrong_problems_are_refused(change, words):
     G, y, D = problem(0)
     with pytest.raises(ValueError, match=words):

@@ -77,27 +77,20 @@ def batch_of(size: int = 5, length: int = 7, classes: int = 3, seed: int = 0) ->
     tokens = torch.randint(5, 50, (size, length), generator=generator)
     lengths = torch.randint(2, length + 1, (size,), generator=generator)
     lengths[0] = length
-    return Batch(
-        tokens, torch.arange(length) < lengths[:, None], torch.randint(classes, (size,), generator=generator)
-    )
+    return Batch(tokens, torch.arange(length) < lengths[:, None], torch.randint(classes, (size,), generator=generator))
 
 
 def subject_of(backbone, delta, classes: int = 3, seed: int = 0):
     """A subject with a random readout."""
     generator = torch.Generator().manual_seed(seed + 1)
-    weight = (
-        torch.randn(classes, backbone.width, generator=generator, dtype=torch.float64) / backbone.width**0.5
-    )
-    return subject(
-        backbone, delta, Readout(weight.to(backbone.dtype), torch.zeros(classes, dtype=backbone.dtype)), shifted(seed)
-    )
+    weight = torch.randn(classes, backbone.width, generator=generator, dtype=torch.float64) / backbone.width**0.5
+    return subject(backbone, delta, Readout(weight.to(backbone.dtype), torch.zeros(classes, dtype=backbone.dtype)), shifted(seed))
 
 
 def moved(params: dict, size: float = 0.3, seed: int = 1) -> dict:
     """The parameters away from their initial values by a random amount."""
     generator = torch.Generator().manual_seed(seed)
     return {
-        name: value
-        + size * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.dtype)
+        name: value + size * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.dtype)
         for name, value in params.items()
     }

@@ -20,8 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m theory", description="What the theory says, with every step checked.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     derive = commands.add_parser(
-        "derive", help="print the derivations; each equation is verified by substitution before it is printed",
-        description="Print derivations: typst maths, the spoken equation and the reason of every step.")
+        "derive",
+        help="print the derivations; each equation is verified by substitution before it is printed",
+        description="Print derivations: typst maths, the spoken equation and the reason of every step.",
+    )
     derive.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(names)} (default: all)")
     derive.add_argument("--json", action="store_true", help="print a JSON list instead of text")
     chosen = parser.parse_args(arguments)

@@ -51,7 +51,7 @@ def prefixed_attention(q, K, V, prefix_keys, prefix_values, *, mask=None) -> Pre
     context, prefix = _logits(q, K, mask), _logits(q, Pk, None)
     a, b = logsumexp(prefix, axis=-1), logsumexp(context, axis=-1)
     weights = softmax(np.concatenate([prefix, context], -1), axis=-1)
-    l = Pk.shape[-2]                                            # noqa: E741 - the prefix length of the papers
+    l = Pk.shape[-2]  # noqa: E741 - the prefix length of the papers
     base_weights = softmax(context, axis=-1)
     return PrefixedAttention(
         gate=np.exp(a - np.logaddexp(a, b)),

@@ -34,8 +34,22 @@ from theory.linear import (
 )
 
 __all__ = [
-    "Control", "Game", "OutputRegulator", "Regulator", "Trajectory", "ensemble_lq", "expected_cost", "game",
-    "gramian", "induced_gain", "minimum_energy", "output_lq", "per_example_lq", "reach", "riccati", "transition",
+    "Control",
+    "Game",
+    "OutputRegulator",
+    "Regulator",
+    "Trajectory",
+    "ensemble_lq",
+    "expected_cost",
+    "game",
+    "gramian",
+    "induced_gain",
+    "minimum_energy",
+    "output_lq",
+    "per_example_lq",
+    "reach",
+    "riccati",
+    "transition",
 ]
 
 
@@ -154,7 +168,7 @@ def riccati(A, B, Q, R, Qf, *, affine=None, reference=None, linear=None, form="c
     problem = plan(A, B, Q, R, Qf, affine, reference, linear)
     values, gains, solves = _FORMS[form].recursion(problem)
     T, n = len(problem.A), problem.A[0].shape[-1]
-    if problem.plain:                                           # no linear terms: the offsets vanish
+    if problem.plain:  # no linear terms: the offsets vanish
         k = tuple(np.zeros(b.shape[-1]) for b in problem.B)
         return Regulator(problem, form, values, gains, k, (np.zeros(n),) * (T + 1), (0.0,) * (T + 1))
     gains = _made(gains)
@@ -164,7 +178,7 @@ def riccati(A, B, Q, R, Qf, *, affine=None, reference=None, linear=None, form="c
     product, k, p, s = _FORMS[form].product, [], [q[-1]], [level[-1]]
     for t in reversed(range(T)):
         B, c = problem.B[t], problem.c[t]
-        drift = product(values[t + 1], c)                       # P c
+        drift = product(values[t + 1], c)  # P c
         slope = p[-1] + drift
         push = apply(transpose(B), slope)
         k.append(solves[t](push[..., None])[..., 0])
@@ -179,6 +193,7 @@ def _made(gains):
 
 def _stepwise(start, step):
     """The backward recursion from V_T = start(Qf) by step(A, B, Q, R, V) -> gain, solver of S, V."""
+
     def recursion(problem):
         values, gains, solves = [start(problem.Qf)], [], []
         for data in zip(*(reversed(x) for x in (problem.A, problem.B, problem.Q, problem.R)), strict=True):
@@ -186,6 +201,7 @@ def _stepwise(start, step):
             for kept, new in ((gains, gain), (solves, solve), (values, V)):
                 kept.append(new)
         return tuple(tuple(reversed(x)) for x in (values, gains, solves))
+
     return recursion
 
 
@@ -229,18 +245,18 @@ def _lowrank(problem):
 
 
 def _lowrank_step(A, B, Q, R, Z):
-    if diagonal(R):                                             # R = LL'; left: L^-1 v, right: L^-T v
+    if diagonal(R):  # R = LL'; left: L^-1 v, right: L^-T v
         scale = np.sqrt(np.diagonal(R, axis1=-2, axis2=-1))[..., None]
         left = right = partial(np.multiply, 1.0 / scale)
     else:
         L = np.linalg.cholesky(R)
         left, right = partial(np.linalg.solve, L), partial(np.linalg.solve, transpose(L))
-    Y = left(transpose(B) @ Z)                                  # (..., m, rank)
+    Y = left(transpose(B) @ Z)  # (..., m, rank)
     E = np.linalg.cholesky(np.eye(Z.shape[-1]) + symmetric(transpose(Y) @ Y))
-    Z_new = transpose(np.linalg.solve(E, transpose(Z) @ A))     # A'Z E^-T
-    N = np.linalg.solve(E, transpose(Y))                        # E^-1 Z'B L^-T
+    Z_new = transpose(np.linalg.solve(E, transpose(Z) @ A))  # A'Z E^-T
+    N = np.linalg.solve(E, transpose(Y))  # E^-1 Z'B L^-T
 
-    def solve(v):                                               # (R + B'ZZ'B)^-1 v = L^-T (I - N'N) L^-1 v
+    def solve(v):  # (R + B'ZZ'B)^-1 v = L^-T (I - N'N) L^-1 v
         w = left(v)
         return right(w - transpose(N) @ (N @ w))
 
@@ -285,7 +301,7 @@ def _identity_step(A, Q, r, P, out):
     L, failed = dpotrf(S, lower=1, clean=0, overwrite_a=1)
     out[...] = Q
     if not failed:
-        Yt = dtrsm(1.0, L, A.T, side=1, lower=1, trans_a=1)     # (L^-1 A)'
+        Yt = dtrsm(1.0, L, A.T, side=1, lower=1, trans_a=1)  # (L^-1 A)'
         dsyrk(r, A.T, beta=1.0, c=out.T, lower=1, overwrite_c=1)
         whole = np.diagonal(out).max()
         dsyrk(-r * r, Yt, beta=1.0, c=out.T, lower=1, overwrite_c=1)
@@ -315,9 +331,9 @@ def _squared(Z):
 
 
 class _Form(NamedTuple):
-    recursion: Callable                                         # problem -> values, gains, solvers of S
-    dense: Callable                                             # value -> P
-    product: Callable                                           # value, x -> P x
+    recursion: Callable  # problem -> values, gains, solvers of S
+    dense: Callable  # value -> P
+    product: Callable  # value, x -> P x
 
 
 _FORMS = {

@@ -58,8 +58,17 @@ def _control(G, y0, loss, R, z, program) -> Control:
     costate = loss.gradient(outputs) / len(y0)
     fit, energy = float(loss.value(outputs).mean()), float(z @ (R * z))
     gradient = np.tensordot(costate, G, 2) + R * z
-    return Control(z, outputs, fit + 0.5 * energy, fit, energy, float(np.linalg.norm(gradient)),
-                   int(program.solver_stats.num_iters or 0), program.status == cp.OPTIMAL, costate)
+    return Control(
+        z,
+        outputs,
+        fit + 0.5 * energy,
+        fit,
+        energy,
+        float(np.linalg.norm(gradient)),
+        int(program.solver_stats.num_iters or 0),
+        program.status == cp.OPTIMAL,
+        costate,
+    )
 
 
 def ensemble_program(G, y0, loss, r) -> Control:
@@ -131,7 +140,7 @@ def budget_law(G, y0, loss, radii, *, metric=1.0) -> BudgetLaw:
             losses.append(float(loss.value(y0).mean()))
             multipliers.append(force / radius if radius > 0 else np.inf)
             continue
-        high = max(np.log(force / radius) + 1e-9, floor)        # r |z| <= force, so the norm is below the radius here
+        high = max(np.log(force / radius) + 1e-9, floor)  # r |z| <= force, so the norm is below the radius here
         low = high
         while low > floor and excess(low, radius) < 0:
             low = max(low - np.log(10.0), floor)
@@ -177,8 +186,9 @@ def bounded_control(A, B, Q, R, Qf, x0, bound, *, affine=None, reference=None) -
     moves += [x[t + 1] == data.A[t] @ x[t] + data.B[t] @ u[t] + data.c[t] for t in range(T)]
     limits = [cp.abs(v) <= b for v, b in zip(u, bounds, strict=True)]
     program = _solve(cp.Minimize(cost), moves + limits)
-    return BoundedControl(x.value, tuple(v.value for v in u), float(program.value),
-                          tuple(np.asarray(c.dual_value) for c in limits))
+    return BoundedControl(
+        x.value, tuple(v.value for v in u), float(program.value), tuple(np.asarray(c.dual_value) for c in limits)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,8 +241,14 @@ def condensed_box(G, M, g, R, bound, *, max_iterations=500) -> BoxControl:
     size = price * np.abs(u) + np.abs(G).T @ (np.abs(g) + np.abs(M) @ np.abs(z))
     pushed = (np.abs(u) >= box) & (u * slope < 0)
     multipliers = np.where(pushed, np.abs(slope), 0.0)
-    return BoxControl(tuple(np.split(u, cuts)), z, float(0.5 * (z @ M @ z + u @ (price * u)) + g @ z),
-                      tuple(np.split(multipliers, cuts)), iterations, bool(np.all(pushed | (np.abs(slope) <= 1e-9 * size))))
+    return BoxControl(
+        tuple(np.split(u, cuts)),
+        z,
+        float(0.5 * (z @ M @ z + u @ (price * u)) + g @ z),
+        tuple(np.split(multipliers, cuts)),
+        iterations,
+        bool(np.all(pushed | (np.abs(slope) <= 1e-9 * size))),
+    )
 
 
 def _clipped_newton(F, q, R, box, limit):
@@ -240,11 +256,12 @@ def _clipped_newton(F, q, R, box, limit):
 
     u = clip(-(q + F'y)/R, box) at the y with y = Fu, the gradient of a convex, piecewise quadratic function of y.
     """
+
     def slack(s):
         return np.minimum(np.maximum(-s / R, -box), box)
 
     scaled, eye = (F / R).T, np.eye(len(F))
-    y = -np.linalg.solve(eye + F @ scaled, scaled.T @ q)        # the optimum without bounds
+    y = -np.linalg.solve(eye + F @ scaled, scaled.T @ q)  # the optimum without bounds
     s, t, sides = q + F.T @ y, 0.0, None
     for iteration in range(limit + 1):
         u, before = slack(s), sides
@@ -255,18 +272,18 @@ def _clipped_newton(F, q, R, box, limit):
         gradient = y - F @ u
         step = -np.linalg.solve(eye + F[:, free] @ scaled[free], gradient)
         moved = F.T @ step
-        start, pace, pull = step @ y, step @ step, moved @ u    # the slope along the step: start + pace t - moved'u(t)
+        start, pace, pull = step @ y, step @ step, moved @ u  # the slope along the step: start + pace t - moved'u(t)
         first = start - pull
-        terms = (np.abs(q) + np.abs(F).T @ np.abs(y)) / R       # of u, which may cancel, and so may F u
+        terms = (np.abs(q) + np.abs(F).T @ np.abs(y)) / R  # of u, which may cancel, and so may F u
         rounding = np.abs(step) @ (np.abs(y) + np.abs(F) @ np.where(sides == 0, terms, box))
-        if first >= -4 * np.finfo(float).eps * rounding:        # nothing left to gain
+        if first >= -4 * np.finfo(float).eps * rounding:  # nothing left to gain
             break
         last = start + pace - moved @ slack(s + moved)
         t = 1.0 if abs(last) <= 1e-3 * abs(first) else _crossing(s, moved, R, box, first, pace)
         y = y + t * step
         s = q + F.T @ y
     held, cost = F[:, free], R[free]
-    for _ in range(2):                                          # the bounds are known: refine the free controls directly
+    for _ in range(2):  # the bounds are known: refine the free controls directly
         slope = cost * u[free] + q[free] + held.T @ (F @ u)
         back = np.linalg.solve(eye + held @ scaled[free], held @ (slope / cost))
         u[free] -= (slope - held.T @ back) / cost
@@ -287,7 +304,7 @@ def _crossing(s, moved, R, box, first, pace):
     times = np.concatenate([[0.0], times[order]])
     rates = pace + weight[(kinks[0] <= 0) & (kinks[1] > 0)].sum() + np.concatenate([[0.0], np.cumsum(jumps[order])])
     slopes = first + np.concatenate([[0.0], np.cumsum(rates[:-1] * np.diff(times))])
-    last = np.searchsorted(slopes, 0.0) - 1                     # slopes rise: the last kink still below zero
+    last = np.searchsorted(slopes, 0.0) - 1  # slopes rise: the last kink still below zero
     return times[last] - slopes[last] / max(rates[last], pace)
 
 
@@ -316,12 +333,12 @@ def worst_disturbance(a, D, radius):
     if radius == 0.0 or not D.any():
         return np.zeros(D.shape[1]), float(a @ a)
     parts = np.abs(a).max(), radius * np.abs(D).max()
-    scale = max(parts)                                          # in these units, and those of the radius, squares are numbers
+    scale = max(parts)  # in these units, and those of the radius, squares are numbers
     if not (1e-150 * scale <= min(parts) and scale < np.inf) and a.any():
         raise ValueError(f"a and radius D lie too far apart for float64: {parts[0]:.3g} and {parts[1]:.3g}")
     U, s, Vt = np.linalg.svd(D * (radius / scale), full_matrices=False)
     b = U.T @ (a / scale)
-    pull, gaps = s * b, s[0] ** 2 - s**2                        # mu = s_1^2 + delta, so that nothing cancels near it
+    pull, gaps = s * b, s[0] ** 2 - s**2  # mu = s_1^2 + delta, so that nothing cancels near it
 
     def response(delta):
         return pull / np.where(pull == 0.0, 1.0, delta + gaps)
@@ -330,10 +347,10 @@ def worst_disturbance(a, D, radius):
         return np.linalg.norm(response(delta)) - 1.0
 
     low, high = np.linalg.norm(pull[gaps == 0.0]), np.linalg.norm(pull) * (1 + 1e-12)
-    if low > 0.0 or excess(0.0) > 0.0:                          # |w| falls from at least the radius at low to below it
-        crosses = excess(low) > 0.0 > excess(high)              # else pull is below rounding, and low is the answer
+    if low > 0.0 or excess(0.0) > 0.0:  # |w| falls from at least the radius at low to below it
+        crosses = excess(low) > 0.0 > excess(high)  # else pull is below rounding, and low is the answer
         w = response(brentq(excess, low, high, xtol=1e-300, rtol=8.9e-16, maxiter=2000) if crosses else low)
-    else:                                                       # the hard case: nothing pulls along the leading direction
+    else:  # the hard case: nothing pulls along the leading direction
         w = response(0.0)
         w[0] = np.sqrt(max(1.0 - w @ w, 0.0))
     w = radius * (Vt.T @ w)
@@ -363,7 +380,7 @@ def robust_control(G, y, D, radius, r) -> RobustControl:
     u, mu = cp.Variable(G.shape[1]), cp.Variable()
     a = y + G @ u
     cost = cp.sum_squares(a) + cp.sum(cp.multiply(R, cp.square(u)))
-    if radius > 0 and s.size and s[0] > 0:                      # mu in units of s_1^2
+    if radius > 0 and s.size and s[0] > 0:  # mu in units of s_1^2
         b = U.T @ a
         cost += mu * scale * radius**2
         cost += sum(cp.quad_over_lin(s[j] / np.sqrt(scale) * b[j], mu - s[j] ** 2 / scale) for j in range(len(s)) if s[j] > 0)
@@ -404,9 +421,17 @@ def scenario_control(G, y0, loss, r) -> Minimax:
     losses, costate = loss.value(outputs), weights[:, None] * loss.gradient(outputs)
     energy = float(z.value @ (R * z.value))
     gradient = np.tensordot(costate, G, 2) + R * z.value
-    control = Control(z.value, outputs, float(losses.max()) + 0.5 * energy, float(losses.max()), energy,
-                      float(np.linalg.norm(gradient)), int(program.solver_stats.num_iters or 0),
-                      program.status == cp.OPTIMAL, costate)
+    control = Control(
+        z.value,
+        outputs,
+        float(losses.max()) + 0.5 * energy,
+        float(losses.max()),
+        energy,
+        float(np.linalg.norm(gradient)),
+        int(program.solver_stats.num_iters or 0),
+        program.status == cp.OPTIMAL,
+        costate,
+    )
     return Minimax(control, losses, weights)
 
 

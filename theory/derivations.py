@@ -18,7 +18,7 @@ def _eq(left, right):
 
 
 def _add(*terms):
-    return sp.Add(*terms, evaluate=False)                       # keeps the order in which the terms are read
+    return sp.Add(*terms, evaluate=False)  # keeps the order in which the terms are read
 
 
 def _mul(*factors):
@@ -59,8 +59,11 @@ def maximum_principle() -> Derivation:
     cost, U, Lam = case["L"], case["u"], case["lambda"]
     every = tuple({**case, "t": k, "jacobian": lambda v, w: v.jacobian(w)} for k in range(3))
     inner = every[1:]
-    costates = tuple({**c, "lambda": {**dict(enumerate(Lam)), k: _vanishing([sp.diff(cost, v) for v in X[k]], Lam[k])}}
-                     for c in inner for k in [c["t"]])
+    costates = tuple(
+        {**c, "lambda": {**dict(enumerate(Lam)), k: _vanishing([sp.diff(cost, v) for v in X[k]], Lam[k])}}
+        for c in inner
+        for k in [c["t"]]
+    )
     last = {**case, "lambda": {3: _vanishing([sp.diff(cost, v) for v in X[3]], Lam[3])}}
     best = tuple({**c, "u": {k: _vanishing([sp.diff(cost, v) for v in U[k]], U[k])}} for k, c in enumerate(every))
 
@@ -68,21 +71,35 @@ def maximum_principle() -> Derivation:
         "The maximum principle of a residual network",
         "Pontryagin's principle in discrete time; the optimal-control view of delta tuning (arXiv 2203.06904), restated",
         (
-            Step(_eq(L, _add(S(xT), sp.Sum(running, (t, 0, T - 1)))),
-                 "Every layer enters the cost as a constraint with its own multiplier, the costate.", (case,)),
+            Step(
+                _eq(L, _add(S(xT), sp.Sum(running, (t, 0, T - 1)))),
+                "Every layer enters the cost as a constraint with its own multiplier, the costate.",
+                (case,),
+            ),
             Step(_eq(A, _add(eye, jacobian(f(x), x))), "Name the Jacobian of a layer, residual path included.", every),
-            Step(_eq(gradient(L, x), _add(transpose(A) * lam1, -lam)),
-                 "Differentiate in a hidden state: it enters its own layer and the constraint before it.", inner),
-            Step(_eq(lam, transpose(A) * lam1),
-                 "At a stationary point that derivative is zero, so the costate runs backwards through the layers.",
-                 costates),
+            Step(
+                _eq(gradient(L, x), _add(transpose(A) * lam1, -lam)),
+                "Differentiate in a hidden state: it enters its own layer and the constraint before it.",
+                inner,
+            ),
+            Step(
+                _eq(lam, transpose(A) * lam1),
+                "At a stationary point that derivative is zero, so the costate runs backwards through the layers.",
+                costates,
+            ),
             Step(_eq(lamT, gradient(S(xT), xT)), "In the last state only the score is left.", (last,)),
             Step(_eq(gradient(L, u), slope.rhs), "Differentiate in a control.", every),
-            Step(_eq(u, -(R**-1) * transpose(B) * lam1),
-                 "At a stationary point the control is the costate, seen through the port and divided by its price.", best),
-            Step(slope,
-                 "On any trajectory, stationary or not, the costates computed backwards give the gradient of the cost: "
-                 "back-propagation computes costates.", _polynomial_layers()),
+            Step(
+                _eq(u, -(R**-1) * transpose(B) * lam1),
+                "At a stationary point the control is the costate, seen through the port and divided by its price.",
+                best,
+            ),
+            Step(
+                slope,
+                "On any trajectory, stationary or not, the costates computed backwards give the gradient of the cost: "
+                "back-propagation computes costates.",
+                _polynomial_layers(),
+            ),
         ),
     )
 
@@ -106,8 +123,19 @@ def _smooth_layers():
         error = X[k] + layer(k)(X[k]) + B[k] * U[k] - X[k + 1]
         cost += (U[k].T * R[k] * U[k])[0] / 2 + (Lam[k + 1].T * error)[0]
     A = [sp.eye(2) + layer(k)(X[k]).jacobian(X[k]) for k in range(3)]
-    return X, {"L": cost, "S": score, "f": {k: layer(k) for k in range(3)}, "x": X, "u": U, "lambda": Lam, "B": B, "R": R,
-               "A": A, "I": sp.eye(2), "T": 3}
+    return X, {
+        "L": cost,
+        "S": score,
+        "f": {k: layer(k) for k in range(3)},
+        "x": X,
+        "u": U,
+        "lambda": Lam,
+        "B": B,
+        "R": R,
+        "A": A,
+        "I": sp.eye(2),
+        "T": 3,
+    }
 
 
 def _polynomial_layers():
@@ -152,31 +180,50 @@ def output_feedback() -> Derivation:
         "Optimal feedback from the outputs",
         "Derived; linear-quadratic control with a terminal cost on c outputs",
         (
-            Step(_eq(z, _add(e, sp.Sum(Gs * us, (s, t, T - 1)))),
-                 "The terminal outputs move by what the present deviation would cause alone and by what each later control "
-                 "adds.", (at,)),
+            Step(
+                _eq(z, _add(e, sp.Sum(Gs * us, (s, t, T - 1)))),
+                "The terminal outputs move by what the present deviation would cause alone and by what each later control adds.",
+                (at,),
+            ),
             Step(_eq(e, C * Phi * x), "The first part is the present deviation, carried to the outputs.", (at,)),
-            Step(_eq(J, _add(_half * transpose(z) * M * z, transpose(g) * z,
-                             sp.Sum(_half * transpose(us) * Rs * us, (s, t, T - 1)))),
-                 "The loss to second order in the outputs, with slope g and curvature M, and the price of control.", (at,)),
+            Step(
+                _eq(
+                    J,
+                    _add(_half * transpose(z) * M * z, transpose(g) * z, sp.Sum(_half * transpose(us) * Rs * us, (s, t, T - 1))),
+                ),
+                "The loss to second order in the outputs, with slope g and curvature M, and the price of control.",
+                (at,),
+            ),
             Step(_eq(gradient(J, us), _add(Rs * us, transpose(Gs) * _add(g, M * z))), "Differentiate in one control.", later),
-            Step(_eq(lam, _add(g, M * z)), "Name the slope of the loss at the shifted outputs: the output costate.",
-                 (direct,)),
-            Step(_eq(us, -(Rs**-1) * transpose(Gs) * lam), "A vanishing derivative makes every control a reading of it.",
-                 tuple({**direct, "s": k} for k in (1, 2))),
-            Step(_eq(W, sp.Sum(Gs * Rs**-1 * transpose(Gs), (s, t, T - 1))),
-                 "Name the Gramian of the outputs that is left from layer t on.", (at,)),
+            Step(_eq(lam, _add(g, M * z)), "Name the slope of the loss at the shifted outputs: the output costate.", (direct,)),
+            Step(
+                _eq(us, -(Rs**-1) * transpose(Gs) * lam),
+                "A vanishing derivative makes every control a reading of it.",
+                tuple({**direct, "s": k} for k in (1, 2)),
+            ),
+            Step(
+                _eq(W, sp.Sum(Gs * Rs**-1 * transpose(Gs), (s, t, T - 1))),
+                "Name the Gramian of the outputs that is left from layer t on.",
+                (at,),
+            ),
             Step(_eq(z, _add(e, -W * lam)), "Put the controls into the outputs.", (direct,)),
-            Step(_eq(lam, _add(eye, M * W) ** -1 * _add(g, M * e)), "Solve the last two equations for the costate.",
-                 (direct,)),
-            Step(_eq(ut, -law * _add(g, M * e)), "The optimal control at layer t reads the predicted outputs only.",
-                 (direct,)),
-            Step(_eq(K, law * M * C * Phi), "Its derivative in the state, with a minus sign, is the gain.",
-                 ({**at, "K": {1: -case["optimum"][1].jacobian(case["x"][1])}},)),
-            Step(_eq(M * ones, sp.Integer(0)), "The softmax curvature does not see a common shift of the outputs.",
-                 (_softmax_case(),)),
-            Step(sp.Le(rank(K), c - 1), "So the gain has rank c - 1 at most, however wide the network is.",
-                 ({**at, "K": {1: -case["optimum"][1].jacobian(case["x"][1])}},)),
+            Step(_eq(lam, _add(eye, M * W) ** -1 * _add(g, M * e)), "Solve the last two equations for the costate.", (direct,)),
+            Step(_eq(ut, -law * _add(g, M * e)), "The optimal control at layer t reads the predicted outputs only.", (direct,)),
+            Step(
+                _eq(K, law * M * C * Phi),
+                "Its derivative in the state, with a minus sign, is the gain.",
+                ({**at, "K": {1: -case["optimum"][1].jacobian(case["x"][1])}},),
+            ),
+            Step(
+                _eq(M * ones, sp.Integer(0)),
+                "The softmax curvature does not see a common shift of the outputs.",
+                (_softmax_case(),),
+            ),
+            Step(
+                sp.Le(rank(K), c - 1),
+                "So the gain has rank c - 1 at most, however wide the network is.",
+                ({**at, "K": {1: -case["optimum"][1].jacobian(case["x"][1])}},),
+            ),
         ),
     )
 
@@ -189,12 +236,18 @@ def _softmax_case():
 
 def _linear_layers():
     """Exact layers, the outputs simulated step by step, and the optimum from the full stationarity equations."""
-    A = [_rational(rows) for rows in (
-        [[1, "1/2", 0, 0], [0, 1, "1/3", 0], ["-1/2", 0, 1, 0], [0, 0, "1/4", 1]],
-        [[1, 0, "1/3", 0], ["1/2", 1, 0, "1/5"], [0, "-1/4", 1, 0], [1, 0, 0, "1/2"]],
-        [["1/2", 1, 0, 0], [0, "3/2", 0, "-1/3"], [0, 0, 1, 1], ["1/3", 0, "1/2", 1]])]
-    B = [_rational(rows) for rows in ([[1, 0], [0, 1], [1, 1], [0, 2]], [[0, 1], [1, 0], [2, -1], [1, 1]],
-                                      [[1, 1], [0, 1], [-1, 0], [1, 2]])]
+    A = [
+        _rational(rows)
+        for rows in (
+            [[1, "1/2", 0, 0], [0, 1, "1/3", 0], ["-1/2", 0, 1, 0], [0, 0, "1/4", 1]],
+            [[1, 0, "1/3", 0], ["1/2", 1, 0, "1/5"], [0, "-1/4", 1, 0], [1, 0, 0, "1/2"]],
+            [["1/2", 1, 0, 0], [0, "3/2", 0, "-1/3"], [0, 0, 1, 1], ["1/3", 0, "1/2", 1]],
+        )
+    ]
+    B = [
+        _rational(rows)
+        for rows in ([[1, 0], [0, 1], [1, 1], [0, 2]], [[0, 1], [1, 0], [2, -1], [1, 1]], [[1, 1], [0, 1], [-1, 0], [1, 2]])
+    ]
     R = [_rational(rows) for rows in ([[2, 0], [0, 1]], [[3, 1], [1, 2]], [[1, "1/2"], ["1/2", 4]])]
     C = _rational([[1, 0, 2, 0], [0, 1, "-1/2", 1], ["1/3", 1, 0, -1]])
     p = _rational(["1/2", "1/3", "1/6"])
@@ -208,14 +261,32 @@ def _linear_layers():
     flat = sp.Matrix([*u[1], *u[2]])
     solution = _vanishing([sp.diff(cost, v) for v in flat], flat)
     best = dict(zip(flat, solution, strict=True))
-    gram = sp.zeros(4, 4)                                       # the state Gramian by its own recursion
+    gram = sp.zeros(4, 4)  # the state Gramian by its own recursion
     for k in (1, 2):
         gram = A[k] * gram * A[k].T + B[k] * R[k].inv() * B[k].T
     shift = z.subs(best)
-    return {"A": A, "B": B, "R": R, "C": C, "M": M, "g": g, "x": {1: x}, "u": u, "z": z, "J": cost, "I": sp.eye(3), "T": 3,
-            "c": 3, "Phi": {1: A[2] * A[1]}, "e": {1: C * A[2] * A[1] * x}, "G": {1: C * A[2] * B[1], 2: C * B[2]},
-            "W": {1: C * gram * C.T}, "optimal shift": shift, "optimal costate": g + M * shift,
-            "optimum": {1: solution[:2, :], 2: solution[2:, :]}}
+    return {
+        "A": A,
+        "B": B,
+        "R": R,
+        "C": C,
+        "M": M,
+        "g": g,
+        "x": {1: x},
+        "u": u,
+        "z": z,
+        "J": cost,
+        "I": sp.eye(3),
+        "T": 3,
+        "c": 3,
+        "Phi": {1: A[2] * A[1]},
+        "e": {1: C * A[2] * A[1] * x},
+        "G": {1: C * A[2] * B[1], 2: C * B[2]},
+        "W": {1: C * gram * C.T},
+        "optimal shift": shift,
+        "optimal costate": g + M * shift,
+        "optimum": {1: solution[:2, :], 2: solution[2:, :]},
+    }
 
 
 def prefix_gate() -> Derivation:
@@ -224,7 +295,7 @@ def prefix_gate() -> Derivation:
     Attention of one query to l prefix keys with logits a_i and values p_i and n context keys with logits b_j and values
     v_j (logits q.k / sqrt(d)), any symbols. Source: He et al. 2022 (arXiv 2110.04366), Petrov et al. 2024.
     """
-    i, j, k, l, n = sp.symbols("i j k l n", integer=True)        # noqa: E741 - the prefix length of the papers
+    i, j, k, l, n = sp.symbols("i j k l n", integer=True)  # noqa: E741 - the prefix length of the papers
     a, p, b, v = sp.symbols("a_i p_i b_j v_j")
     y, o, gate, wj, wk, alphaj, alphak = sp.symbols("y o lambda omega_j omega_k alpha_j alpha_k")
 
@@ -243,16 +314,21 @@ def prefix_gate() -> Derivation:
         "A prefix is a gate",
         "He et al. 2022 (arXiv 2110.04366); Petrov, Torr and Bibi 2024, with the scale 1/sqrt(d) inside the logits",
         (
-            Step(_eq(y, _add(prefix_value, context_value) / _add(prefix, context)),
-                 "Attention of one query to the prefix and the context together.", (case,)),
+            Step(
+                _eq(y, _add(prefix_value, context_value) / _add(prefix, context)),
+                "Attention of one query to the prefix and the context together.",
+                (case,),
+            ),
             Step(_eq(o, context_value / context), "The same query without the prefix.", (case,)),
             Step(_eq(gate, prefix / _add(prefix, context)), "The gate is the share of attention the prefix takes.", (case,)),
-            Step(_eq(y, _add(_mul(rest, o), added)),
-                 "Split the sums: the frozen head is faded out by the gate, a head of width l is faded in.", (case,)),
+            Step(
+                _eq(y, _add(_mul(rest, o), added)),
+                "Split the sums: the frozen head is faded out by the gate, a head of width l is faded in.",
+                (case,),
+            ),
             Step(_eq(wj, _mul(rest, alphaj)), "Every context weight is scaled by one factor.", own),
             Step(_eq(wj / wk, alphaj / alphak), "So the prefix cannot change where in the context a head looks.", pairs),
-            Step(_eq(_add(y, _mul(-1, rest, o)), added),
-                 "What it adds is a positive combination of its own l values.", (case,)),
+            Step(_eq(_add(y, _mul(-1, rest, o)), added), "What it adds is a positive combination of its own l values.", (case,)),
         ),
     )
 
@@ -265,9 +341,19 @@ def _attention_case():
     total = sum(sp.exp(x) for x in logits)
     weight = [sp.exp(x) / total for x in logits]
     alone = {j: sp.exp(x) / sum(sp.exp(w) for w in b.values()) for j, x in b.items()}
-    return {"a": a, "p": p, "b": b, "v": v, "l": 2, "n": 3, "y": sum(w * x for w, x in zip(weight, values, strict=True)),
-            "o": sum(alone[j] * v[j] for j in v), "lambda": weight[0] + weight[1],
-            "omega": {j: weight[1 + j] for j in (1, 2, 3)}, "alpha": alone}
+    return {
+        "a": a,
+        "p": p,
+        "b": b,
+        "v": v,
+        "l": 2,
+        "n": 3,
+        "y": sum(w * x for w, x in zip(weight, values, strict=True)),
+        "o": sum(alone[j] * v[j] for j in v),
+        "lambda": weight[0] + weight[1],
+        "omega": {j: weight[1 + j] for j in (1, 2, 3)},
+        "alpha": alone,
+    }
 
 
 DERIVATIONS = (maximum_principle, output_feedback, prefix_gate)

@@ -94,8 +94,17 @@ def ensemble_lq(G, y0, loss, r, *, kernel=None, tolerance=1e-10, max_iterations=
         raise ValueError("kernel is not G R^-1 G' of this G and r; divide G G' by r, or leave kernel out")
     # the dual's own gradient is known to eps |K| |a| only, which does not tell where the kernel has a null space
     still = np.linalg.norm(gradient / np.sqrt(R)) <= tolerance * max(np.linalg.norm(start / np.sqrt(R)), np.finfo(float).tiny)
-    return Control(z, outputs, fit + 0.5 * energy, fit, energy, float(np.linalg.norm(gradient)), iterations,
-                   bool(converged and still), costate)
+    return Control(
+        z,
+        outputs,
+        fit + 0.5 * energy,
+        fit,
+        energy,
+        float(np.linalg.norm(gradient)),
+        iterations,
+        bool(converged and still),
+        costate,
+    )
 
 
 def _newton_dual(K, y0, loss, E, tolerance, limit):
@@ -106,9 +115,9 @@ def _newton_dual(K, y0, loss, E, tolerance, limit):
     def direction(y, a):
         g = (loss.gradient(y) @ E).ravel() / N
         S = roots(E.T @ loss.hessian(y) @ E / N)
-        rho = a - g                                             # gradient of the problem is K rho
+        rho = a - g  # gradient of the problem is K rho
         K_rho = K @ rho
-        SK = np.swapaxes(S, 1, 2) @ K.reshape(N, c, N * c)      # S'K, one block row per example
+        SK = np.swapaxes(S, 1, 2) @ K.reshape(N, c, N * c)  # S'K, one block row per example
         SKS = (SK.reshape(N * c, N, c).swapaxes(0, 1) @ S).swapaxes(0, 1).reshape(N * c, N * c)
         half = _solve_shifted(SKS, (np.swapaxes(S, 1, 2) @ K_rho.reshape(N, c, 1)).ravel())
         step = (S @ half.reshape(N, c, 1)).ravel() - rho
@@ -145,7 +154,7 @@ def _solve_shifted(X, b):
     try:
         shifted = cho_factor(X + np.eye(len(X)), lower=True, overwrite_a=True, check_finite=False)
     except LinAlgError:
-        values, V = np.linalg.eigh(X)                           # rounding of a large X can outweigh the identity
+        values, V = np.linalg.eigh(X)  # rounding of a large X can outweigh the identity
         if values[0] < -1e-8 * values[-1]:
             raise ValueError("the kernel is not positive semi-definite; pass K = G R^-1 G' of this G and r") from None
         return V @ ((V.T @ b) / (1.0 + np.maximum(values, 0.0)))
@@ -186,6 +195,7 @@ def _newton(w, y0, loss, direction, quadratic, tolerance, limit):
     `direction(y, w)` gives the step, its shift of the outputs, the slope along it, the curvature of the quadratic
     along it and the squared whitened gradient. Returns the coordinates, the steps taken and whether it converged.
     """
+
     def value(y, w):
         return float(loss.value(y).mean()) + quadratic(w, y)
 
@@ -205,7 +215,7 @@ def _newton(w, y0, loss, direction, quadratic, tolerance, limit):
         if norm <= tolerance * first and (norm >= 0.5 * best or norm <= 1e-14 * first):
             return w, iteration, True
         best = min(best, norm)
-        if abs(slope) <= 1e-11 * abs(phi):                      # below rounding of phi: trust the Newton step
+        if abs(slope) <= 1e-11 * abs(phi):  # below rounding of phi: trust the Newton step
             t, new = 1.0, value(y + shift, w + step)
         else:
             t, new = _searched(partial(along, y, w, step, shift, slope, pull), slope, phi)
@@ -232,7 +242,7 @@ def per_example_lq(G, y0, loss, r, *, tolerance=1e-10, max_iterations=200) -> Co
     N, C, M = G.shape
     E = loss.basis(C)
     Q, L = _turned(np.swapaxes((E.T @ G) / np.sqrt(R), 1, 2))
-    Lt = np.swapaxes(L, 1, 2)                                   # y = y0 + E L'v
+    Lt = np.swapaxes(L, 1, 2)  # y = y0 + E L'v
     v, y, phi = np.zeros(L.shape[:2]), y0.copy(), loss.value(y0)
     first, done, stuck, iterations = None, np.zeros(N, bool), np.zeros(N, bool), 0
     for iterations in range(max_iterations + 1):
@@ -252,7 +262,7 @@ def per_example_lq(G, y0, loss, r, *, tolerance=1e-10, max_iterations=200) -> Co
         pull, t, low, high = np.sum(step**2, -1), np.ones(N), np.zeros(N), np.ones(N)
         searching = ~done & ~stuck & ~(np.abs(slope) <= 1e-11 * np.abs(phi))
         for last in [False] * 60 + [True]:
-            if last:                                            # as far as is known to descend
+            if last:  # as far as is known to descend
                 t = np.where(searching, low, t)
             v_new, y_new = v + t[:, None] * step, y + t[:, None] * shift
             phi_new = loss.value(y_new) + 0.5 * np.sum(v_new**2, -1)
@@ -265,12 +275,12 @@ def per_example_lq(G, y0, loss, r, *, tolerance=1e-10, max_iterations=200) -> Co
             t = np.where(searching, 0.5 * (low + high), t)
         move = ~done & ~stuck & (t > 0.0) & np.isfinite(phi_new)
         stuck = ~done & ~move
-        v, y, phi = (np.where(move.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-                     for new, old in ((v_new, v), (y_new, y), (phi_new, phi)))
+        v, y, phi = (
+            np.where(move.reshape(-1, *[1] * (new.ndim - 1)), new, old) for new, old in ((v_new, v), (y_new, y), (phi_new, phi))
+        )
     z = (v if Q is None else np.einsum("nmk,nk->nm", Q, v)) / np.sqrt(R)
     outputs = y0 + np.einsum("ncm,nm->nc", G, z)
     costate = loss.gradient(outputs)
     fit, energy = loss.value(outputs), np.einsum("nm,m,nm->n", z, R, z)
     gradient = np.einsum("nc,ncm->nm", costate, G) + R * z
-    return Control(z, outputs, fit + 0.5 * energy, fit, energy, np.linalg.norm(gradient, axis=-1), iterations,
-                   done, costate)
+    return Control(z, outputs, fit + 0.5 * energy, fit, energy, np.linalg.norm(gradient, axis=-1), iterations, done, costate)

@@ -54,9 +54,14 @@ def _checked(A, B, D, Q, R, Qf):
     T, n = len(A), A[0].shape[-1]
     if any(x.ndim != 2 for x in (*A, *B, *D)):
         raise ValueError("the game takes one system at a time: A, B and D must be lists of matrices, without batch")
-    return (A, B, D, semidefinite(weights(Q, [n] * T, "Q"), "Q"),
-            positive(weights(R, [b.shape[-1] for b in B], "R"), "R"),
-            semidefinite(weights(Qf, [n], "Qf"), "Qf")[0])
+    return (
+        A,
+        B,
+        D,
+        semidefinite(weights(Q, [n] * T, "Q"), "Q"),
+        positive(weights(R, [b.shape[-1] for b in B], "R"), "R"),
+        semidefinite(weights(Qf, [n], "Qf"), "Qf")[0],
+    )
 
 
 def _gains(A, B, D, Q, R, Qf, gamma):
@@ -85,12 +90,10 @@ def induced_gain(A, B, D, Q, R, Qf, K) -> float:
     """
     A, B, D, Q, R, Qf = _checked(A, B, D, Q, R, Qf)
     widths = np.cumsum([0] + [d.shape[1] for d in D])
-    X, rows = np.zeros((A[0].shape[0], widths[-1])), []         # x_t as a linear map of the disturbances
+    X, rows = np.zeros((A[0].shape[0], widths[-1])), []  # x_t as a linear map of the disturbances
     for t in range(len(A)):
         rows += [transpose(root(Q[t])) @ X, transpose(root(R[t])) @ np.asarray(K[t], float) @ X]
         X = (A[t] - B[t] @ np.asarray(K[t], float)) @ X
-        X[:, widths[t]:widths[t + 1]] += D[t]
+        X[:, widths[t] : widths[t + 1]] += D[t]
     rows.append(transpose(root(Qf)) @ X)
     return float(np.linalg.norm(np.vstack(rows), 2))
-
-

@@ -147,6 +147,8 @@ def shoot(process: Process, x0, u, *, tolerance=1e-11, max_iterations=200) -> Ex
 def curvature(process: Process, x0, u):
     """The Hessian d2J/du2 (T m, T m) by central differences of the adjoint gradient."""
     h = np.cbrt(np.finfo(float).eps) * (1.0 + np.abs(u).max())
-    rows = [(adjoint(process, x0, u + e).gradient - adjoint(process, x0, u - e).gradient).ravel() / (2 * h)
-            for e in h * np.eye(u.size).reshape(-1, *u.shape)]
+    rows = [
+        (adjoint(process, x0, u + e).gradient - adjoint(process, x0, u - e).gradient).ravel() / (2 * h)
+        for e in h * np.eye(u.size).reshape(-1, *u.shape)
+    ]
     return symmetric(np.array(rows))

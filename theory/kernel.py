@@ -52,7 +52,7 @@ def _gauss_newton_gram(kernel, outputs, loss):
         raise ValueError(f"kernel must be G G' of shape (N C, N C) for outputs (N, C), got {kernel.shape} and {outputs.shape}")
     N, C = outputs.shape
     E = loss.basis(C)
-    S = E @ roots(E.T @ loss.hessian(outputs) @ E / N)          # (N, C, c)
+    S = E @ roots(E.T @ loss.hessian(outputs) @ E / N)  # (N, C, c)
     half = np.einsum("nca,ncmd->namd", S, kernel.reshape(N, C, N, C))
     X = np.einsum("namd,mdb->namb", half, S).reshape(N * S.shape[2], -1)
     return 0.5 * (X + X.T), half
@@ -74,7 +74,7 @@ def gradient_rival(G, y0, loss, r) -> Control:
     d = -np.tensordot(loss.gradient(y0) / len(y0), G, 2)
     size = float(d @ (R * d))
     if size == 0.0:
-        return ensemble_lq(G, y0, loss, R)                      # no gradient: the optimum is z = 0
+        return ensemble_lq(G, y0, loss, R)  # no gradient: the optimum is z = 0
     line = ensemble_lq((G @ d)[..., None] / np.sqrt(size), y0, loss, 1.0)
     z = line.z[0] / np.sqrt(size) * d
     gradient = np.tensordot(line.costate, G, 2) + R * z

@@ -56,7 +56,7 @@ def weights(X, sizes: Sequence[int], name: str):
         per_step = [np.asarray(x, float) for x in X]
     else:
         per_step = [np.asarray(X, float)] * len(sizes)
-    out, known = [], {}                                        # data shared by several steps are checked once
+    out, known = [], {}  # data shared by several steps are checked once
     for t, (x, n) in enumerate(zip(per_step, sizes, strict=True)):
         if (id(x), n) not in known:
             known[id(x), n] = x * np.eye(n) if x.ndim == 0 and np.isfinite(x) else _symmetric_weight(x, n, f"{name} at step {t}")
@@ -115,7 +115,7 @@ def _certified(x):
         np.linalg.cholesky(x)
         return True
     except np.linalg.LinAlgError:
-        Z = root(x)                                             # no eigenvalue of x is below -|x - ZZ'|
+        Z = root(x)  # no eigenvalue of x is below -|x - ZZ'|
         miss = np.linalg.norm(x - Z @ transpose(Z), axis=(-2, -1))
         return bool(np.all(miss <= 1e-12 * np.abs(x).max((-2, -1))))
 
@@ -151,7 +151,7 @@ def reach(A, B):
     """
     A, B = steps(A, B)
     ends = np.cumsum([b.shape[-1] for b in B])
-    if ends[:-1].sum() < len(A) * A[0].shape[-1]:               # the columns so far are fewer to move than the transition's
+    if ends[:-1].sum() < len(A) * A[0].shape[-1]:  # the columns so far are fewer to move than the transition's
         rows = transpose(B[0])
         for a, b in zip(A[1:], B[1:], strict=True):
             rows = _joined([rows @ transpose(a), transpose(b)], -2)

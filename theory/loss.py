@@ -32,7 +32,7 @@ class CrossEntropy:
         """The gradients (N, C): softmax(y) - onehot(labels)."""
         p, rows = softmax(self._fit(y), axis=-1), np.arange(len(y))
         p[rows, self.labels] = 0.0
-        p[rows, self.labels] = -p.sum(-1)                       # p - 1 would lose the digits of a confident example
+        p[rows, self.labels] = -p.sum(-1)  # p - 1 would lose the digits of a confident example
         return p
 
     def hessian(self, y):
@@ -52,8 +52,7 @@ class CrossEntropy:
             raise ValueError(f"outputs must have shape ({len(self.labels)}, C), one row per label, got {y.shape}")
         if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < y.shape[1]:
             raise ValueError(
-                f"labels must lie in 0..{y.shape[1] - 1} for {y.shape[1]} outputs, got {self.labels.min()}.."
-                f"{self.labels.max()}"
+                f"labels must lie in 0..{y.shape[1] - 1} for {y.shape[1]} outputs, got {self.labels.min()}..{self.labels.max()}"
             )
         return y
 

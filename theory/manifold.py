@@ -45,7 +45,7 @@ def healing(cost: float, horizon: int, *, lookahead: int | None = None) -> Heali
         raise ValueError(f"cost must be positive and horizon at least 1, got {cost} and {horizon}")
     if lookahead is not None and lookahead < 1:
         raise ValueError(f"lookahead must be at least 1 layer, or None for all of them, got {lookahead}")
-    optimal = np.zeros(horizon + 1)                             # least cost to go, by the number of layers left
+    optimal = np.zeros(horizon + 1)  # least cost to go, by the number of layers left
     for left in range(1, horizon + 1):
         optimal[left] = cost * (1.0 + optimal[left - 1]) / (1.0 + optimal[left - 1] + cost)
     left = np.arange(horizon, 0, -1)

@@ -39,8 +39,9 @@ def sparse_path(G, y0, loss, r, blocks: Sequence, *, ratio=0.9, least=1e-2, tole
     G, y0, R = problem(G, y0, r)
     blocks = list(blocks)
     if len(blocks) != G.shape[2] or not (0 < ratio < 1 and 0 < least < 1):
-        raise ValueError(f"blocks needs {G.shape[2]} labels, ratio and least numbers between 0 and 1, got {len(blocks)}, "
-                         f"{ratio} and {least}")
+        raise ValueError(
+            f"blocks needs {G.shape[2]} labels, ratio and least numbers between 0 and 1, got {len(blocks)}, {ratio} and {least}"
+        )
     names = tuple(dict.fromkeys(blocks))
     index = np.array([names.index(label) for label in blocks])
     N, C, M = G.shape

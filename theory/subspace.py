@@ -8,9 +8,17 @@ from scipy.linalg import cholesky, solve_triangular
 from theory.kernel import degrees_of_freedom, participation_ratio
 
 __all__ = [
-    "Bound", "descent_share", "effective_dimension", "participation_ratio", "projected_block", "projected_gain",
+    "Bound",
+    "descent_share",
+    "effective_dimension",
+    "participation_ratio",
+    "projected_block",
+    "projected_gain",
     "restricted_optimum_bounds",
-    "steps_to_share", "tail_exponent", "tail_share", "threshold_dimension",
+    "steps_to_share",
+    "tail_exponent",
+    "tail_share",
+    "threshold_dimension",
 ]
 
 
@@ -123,8 +131,13 @@ def restricted_optimum_bounds(
     0 at an exact optimum. Source: Delta Tuning (arXiv 2203.06904) restated; the last two derived.
     Raises ValueError for negative or non-finite norms.
     """
-    given = {"residual": residual, "lipschitz": lipschitz, "restricted_lipschitz": restricted_lipschitz,
-             "projected": projected, "optimum": optimum}
+    given = {
+        "residual": residual,
+        "lipschitz": lipschitz,
+        "restricted_lipschitz": restricted_lipschitz,
+        "projected": projected,
+        "optimum": optimum,
+    }
     for name, x in given.items():
         if not (np.isfinite(x) and x >= 0):
             raise ValueError(f"{name} must be finite and not negative, got {x}")
@@ -150,10 +163,10 @@ def tail_share(eigenvalues, k: int) -> float:
 def tail_exponent(eigenvalues, first: int, last: int) -> float:
     """The exponent a of l_i ~ i^-a, by least squares of log l_i on log i over ranks first..last (1-based, inclusive)."""
     values = np.sort(np.asarray(eigenvalues, float))[::-1]
-    if not 1 <= first < last <= len(values) or not np.all(values[first - 1:last] > 0):
+    if not 1 <= first < last <= len(values) or not np.all(values[first - 1 : last] > 0):
         raise ValueError(f"ranks must satisfy 1 <= first < last <= {len(values)} with positive eigenvalues between")
     rank = np.arange(first, last + 1)
-    return float(-np.polyfit(np.log(rank), np.log(values[first - 1:last]), 1)[0])
+    return float(-np.polyfit(np.log(rank), np.log(values[first - 1 : last]), 1)[0])
 
 
 def _descent(curvatures, energies, rate):

@@ -51,9 +51,16 @@ def ilqr(process: Process, x0, u, *, terminal, stage=0.0, tolerance=1e-9, max_it
         A, B = zip(*(process.jacobians(t, x[t], u[t]) for t in range(T)), strict=True)
         Q = [stage(t, x[t]) for t in range(T)] if callable(stage) else stage
         slopes = [*(process.running(t, x[t])[1] for t in range(T)), process.terminal(x[-1])[1]]
-        law = riccati(A, B, Q, R, terminal(x[-1]) if callable(terminal) else terminal,
-                      affine=[-apply(np.asarray(b, float), v) for b, v in zip(B, u, strict=True)], linear=slopes)
-        forward = -np.array(law.k) - u                          # the open-loop part d of the step
+        law = riccati(
+            A,
+            B,
+            Q,
+            R,
+            terminal(x[-1]) if callable(terminal) else terminal,
+            affine=[-apply(np.asarray(b, float), v) for b, v in zip(B, u, strict=True)],
+            linear=slopes,
+        )
+        forward = -np.array(law.k) - u  # the open-loop part d of the step
         whole = np.array(law.rollout(np.zeros(x.shape[1])).controls) - u
         slope, size = float(np.sum(whole * now.gradient)), 1.0
         while True:
@@ -120,7 +127,7 @@ def msa(process: Process, x0, u, *, rho=0.0, tolerance=1e-9, max_iterations=100)
     R = process.metric(u.shape[1])
     now = started(process, x0, u)
     costs, mu, constants = [now.cost], [], []
-    with np.errstate(over="ignore", invalid="ignore"):          # a diverging run ends at the largest numbers there are
+    with np.errstate(over="ignore", invalid="ignore"):  # a diverging run ends at the largest numbers there are
         while len(mu) < max_iterations and not _stationary(now.gradient, u, R, tolerance):
             v = np.array([_minimiser(process, now, t, u[t], R, rho) for t in range(process.horizon)])
             new = adjoint(process, x0, v)
@@ -179,17 +186,19 @@ def _minimiser(process, now, t, u, R, rho):
     v = u - np.linalg.solve(R + rho * (B.T @ B + D.T @ D), gradient)
     size = 1e-10 * (1.0 + np.abs(v - u).max())
     A_v, B_v = process.jacobians(t, x, v)
-    if (np.abs(process.step(t, x, v) - now.states[t + 1] - B @ (v - u)).max() <= size * (1.0 + np.abs(B).max())
-            and np.abs(B_v - B).max() <= size
-            and (not rho or np.abs((A_v - A).T @ costate - D @ (v - u)).max() <= size * (1.0 + np.abs(D).max()))):
-        return v                                                # affine between u and v: this is the minimiser
+    if (
+        np.abs(process.step(t, x, v) - now.states[t + 1] - B @ (v - u)).max() <= size * (1.0 + np.abs(B).max())
+        and np.abs(B_v - B).max() <= size
+        and (not rho or np.abs((A_v - A).T @ costate - D @ (v - u)).max() <= size * (1.0 + np.abs(D).max()))
+    ):
+        return v  # affine between u and v: this is the minimiser
 
     def extended(w):
         A_w, B_w = process.jacobians(t, x, w)
         forth, back = process.step(t, x, w) - now.states[t + 1], (A_w - A).T @ costate
         value = hamiltonian(process, t, x, costate, w) + 0.5 * rho * float(forth @ forth + back @ back)
         slope = R @ w + B_w.T @ (costate + rho * forth)
-        if rho and back.any():                                  # d|back|^2/2 = d/dw (lambda'f)_x along back
+        if rho and back.any():  # d|back|^2/2 = d/dw (lambda'f)_x along back
             h = np.cbrt(np.finfo(float).eps) * (1.0 + np.abs(x).max()) / np.linalg.norm(back)
             sides = [process.jacobians(t, x + s * h * back, w)[1].T @ costate for s in (1, -1)]
             slope = slope + rho * (sides[0] - sides[1]) / (2 * h)

@@ -8,15 +8,45 @@ import re
 import sympy as sp
 from sympy.functions.elementary.complexes import transpose
 
-gradient = sp.Function("gradient")          # gradient(L, x): the column of partial derivatives
+gradient = sp.Function("gradient")  # gradient(L, x): the column of partial derivatives
 jacobian = sp.Function("jacobian", commutative=False)  # jacobian(f(x), x): the matrix of partial derivatives
 rank = sp.Function("rank", integer=True)
 ones = sp.Symbol("ones", commutative=False)  # the vector of ones
 
-_GREEK = {"alpha", "beta", "gamma", "delta", "epsilon", "theta", "kappa", "lambda", "mu", "nu", "pi", "rho", "sigma",
-          "tau", "phi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Sigma", "Phi", "Psi", "Omega"}
-_RELATIONS = {sp.Eq: ("=", "equals"), sp.Le: ("<=", "is at most"), sp.Ge: (">=", "is at least"),
-              sp.Lt: ("<", "is less than"), sp.Gt: (">", "is greater than")}
+_GREEK = {
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "theta",
+    "kappa",
+    "lambda",
+    "mu",
+    "nu",
+    "pi",
+    "rho",
+    "sigma",
+    "tau",
+    "phi",
+    "psi",
+    "omega",
+    "Gamma",
+    "Delta",
+    "Theta",
+    "Lambda",
+    "Sigma",
+    "Phi",
+    "Psi",
+    "Omega",
+}
+_RELATIONS = {
+    sp.Eq: ("=", "equals"),
+    sp.Le: ("<=", "is at most"),
+    sp.Ge: (">=", "is at least"),
+    sp.Lt: ("<", "is less than"),
+    sp.Gt: (">", "is greater than"),
+}
 
 
 def split_name(name: str) -> tuple[str, str | None]:

@@ -38,19 +38,13 @@ def _parser() -> argparse.ArgumentParser:
     for verb in (listing, train, evaluate):
         verb.add_argument("--json", action="store_true", help="print one JSON object")
     for verb in (train, evaluate):
-        verb.add_argument(
-            "--backbone", default="nano", help="nano, minilm, a folder or a hub name (default nano)"
-        )
+        verb.add_argument("--backbone", default="nano", help="nano, minilm, a folder or a hub name (default nano)")
         add_task(verb)
         verb.add_argument("--split", default="test", help="the split to score (default test)")
         verb.add_argument("--length", type=int, default=64, help="longest text in tokens (default 64)")
         verb.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
-    train.add_argument(
-        "--delta", required=True, help='for example "lora:rank=4" or "prefix:length=8 & adapter:bottleneck=8"'
-    )
-    train.add_argument(
-        "--arm", choices=("minibatch", "full"), default="minibatch", help="AdamW or full-batch L-BFGS"
-    )
+    train.add_argument("--delta", required=True, help='for example "lora:rank=4" or "prefix:length=8 & adapter:bottleneck=8"')
+    train.add_argument("--arm", choices=("minibatch", "full"), default="minibatch", help="AdamW or full-batch L-BFGS")
     train.add_argument("--examples", type=int, help="training examples (default all that the head leaves)")
     train.add_argument(
         "--readout",
@@ -58,18 +52,12 @@ def _parser() -> argparse.ArgumentParser:
         default=600,
         help="other training examples, which fit the frozen head (default 600, at most half)",
     )
-    train.add_argument(
-        "--steps", type=int, default=300, help="minibatch steps or full-batch evaluations (default 300)"
-    )
+    train.add_argument("--steps", type=int, default=300, help="minibatch steps or full-batch evaluations (default 300)")
     train.add_argument("--batch-size", type=int, default=32)
     train.add_argument("--lr", type=float, default=1e-3)
     train.add_argument("--weight-decay", type=float, default=0.0)
-    train.add_argument(
-        "--penalty", type=float, default=1e-3, help="L2 weight of the full-batch arm (default 1e-3)"
-    )
-    train.add_argument(
-        "--tolerance", type=float, default=1e-4, help="gradient reduction of the full-batch arm"
-    )
+    train.add_argument("--penalty", type=float, default=1e-3, help="L2 weight of the full-batch arm (default 1e-3)")
+    train.add_argument("--tolerance", type=float, default=1e-4, help="gradient reduction of the full-batch arm")
     train.add_argument("--train-readout", action="store_true", help="tune the readout with the delta")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--out", help="where to save the delta (a .safetensors file)")
@@ -97,9 +85,7 @@ def _train(options: argparse.Namespace) -> dict:
     task = load_task(options)
     scored, parts = _split(task, options.split), parted(task, options.examples, options.readout, options.seed)
     backbone = backbones.load(options.backbone)
-    train, test = (
-        backbones.encode(backbone, split, length=options.length) for split in (parts.train, scored)
-    )
+    train, test = (backbones.encode(backbone, split, length=options.length) for split in (parts.train, scored))
     readout = fit_head(backbone, parts.readout, len(task.classes), length=options.length)
     made = subject(backbone, delta, readout, options.seed, options.train_readout)
     frozen = _score(made, None, test)
@@ -160,12 +146,7 @@ def _chunks(batch: backbones.Batch, size: int = 64) -> list[backbones.Batch]:
 def _score(made, params, batch: backbones.Batch) -> dict[str, float]:
     """Loss and accuracy over all examples; the frozen model's without parameters."""
     with torch.no_grad():
-        logits = torch.cat(
-            [
-                made.steered({}, part) if params is None else made.outputs(params, part)
-                for part in _chunks(batch)
-            ]
-        )
+        logits = torch.cat([made.steered({}, part) if params is None else made.outputs(params, part) for part in _chunks(batch)])
     loss = torch.nn.functional.cross_entropy(logits, batch.labels).item()
     return {
         "loss": round(loss, 6),

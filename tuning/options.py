@@ -93,4 +93,3 @@ def parted(task: tasks.Task, examples: int | None, readout: int, seed: int, *, m
             return parts
         examples = most
     return tasks.disjoint(task, {"train": examples, "readout": readout}, seed)
-

@@ -19,8 +19,17 @@ PROMPTED = ("PREFIX_TUNING", "PROMPT_TUNING")
 TABLE = "prompt_embeddings"
 # Modules that stand on the last hidden states: they change the logits of a model, never its hidden states.
 _ON_TOP = (
-    "classifier", "score", "pre_classifier", "pooler", "lm_head", "embed_out", "qa_outputs", "cls", "vocab_transform",
-    "vocab_layer_norm", "vocab_projector",
+    "classifier",
+    "score",
+    "pre_classifier",
+    "pooler",
+    "lm_head",
+    "embed_out",
+    "qa_outputs",
+    "cls",
+    "vocab_transform",
+    "vocab_layer_norm",
+    "vocab_projector",
 )
 _LEAVES = {"LORA": ("lora_A.weight", "lora_B.weight"), "IA3": ("ia3_l",)}
 
@@ -63,15 +72,23 @@ def read(folder: str | Path, backbone: Backbone) -> PeftFolder:
     start = START.removesuffix("model.") if prompted else START
     prefix = f"{backbone.model.base_model_prefix}."
     inside = prefix if any(name.startswith(start + prefix) for name in tensors) else ""
-    known = {backbone.path(block, inner): (block, role) for block in range(backbone.blocks)
-             for role, inner in backbone.layout.roles.items()}
+    known = {
+        backbone.path(block, inner): (block, role)
+        for block in range(backbone.blocks)
+        for role, inner in backbone.layout.roles.items()
+    }
     modules: dict[tuple[int, str], dict[str, Tensor]] = {}
     top: dict[str, Tensor] = {}
     for name, value in tensors.items():
         within = name.removeprefix(start + inside)
         path, leaf = next(
-            ((within.removesuffix(f".{leaf}"), leaf) for leaf in _LEAVES.get(settings["peft_type"], ())
-             if within.endswith(f".{leaf}")), ("", ""))
+            (
+                (within.removesuffix(f".{leaf}"), leaf)
+                for leaf in _LEAVES.get(settings["peft_type"], ())
+                if within.endswith(f".{leaf}")
+            ),
+            ("", ""),
+        )
         above = within.removeprefix(start)
         if path in known and name.startswith(start + inside):
             modules.setdefault(known[path], {})[leaf] = value

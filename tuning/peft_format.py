@@ -57,9 +57,7 @@ def import_peft_classifier(folder: str | Path, backbone: Backbone) -> tuple[obje
     return *_delta_in(found, backbone), head_of(found, backbone)
 
 
-def export_peft(
-    folder: str | Path, backbone: Backbone, delta: object, params: Params, *, inside: str = ""
-) -> Path:
+def export_peft(folder: str | Path, backbone: Backbone, delta: object, params: Params, *, inside: str = "") -> Path:
     """Writes the delta as a PEFT adapter folder for the backbone's base model and returns the folder.
 
     `inside` is the base model's name within a larger model ("bert." in a BERT classifier). Raises ValueError
@@ -185,9 +183,7 @@ def _said(backbone: Backbone, wanted: Wanted) -> str:
 
 
 def _delta_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
-    readers: dict[str, Callable] = {
-        "LORA": _lora_in, "IA3": _ia3_in, "PREFIX_TUNING": _prefix_in, "PROMPT_TUNING": _prompt_in
-    }
+    readers: dict[str, Callable] = {"LORA": _lora_in, "IA3": _ia3_in, "PREFIX_TUNING": _prefix_in, "PROMPT_TUNING": _prompt_in}
     return readers[folder.method](folder, backbone)
 
 
@@ -263,7 +259,9 @@ def _lora_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
         delta = LoRA(rank, None if alpha == rank else alpha, tuple(roles), blocks)
         named = {
             f"{block}.{SITE_OF[role]}.{role}.{what}": folder.modules[block, role][f"lora_{what}.weight"]
-            for block in chosen_blocks(backbone, blocks) for role in roles for what in "AB"
+            for block in chosen_blocks(backbone, blocks)
+            for role in roles
+            for what in "AB"
         }
         made.append((delta, {name: named[name] for name in delta.shapes(backbone)}))
     return _together(made, "lora")
@@ -315,23 +313,15 @@ def _ia3_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
     return _together(made, "ia3")
 
 
-def _context_out(
-    backbone: Backbone, delta: Prefix | Prompt, params: Params
-) -> tuple[dict, dict[str, Tensor]]:
+def _context_out(backbone: Backbone, delta: Prefix | Prompt, params: Params) -> tuple[dict, dict[str, Tensor]]:
     if not delta.shift_positions:
-        raise ValueError(
-            f"expected shift_positions=True, as PEFT moves the text behind the slots, got {delta}"
-        )
+        raise ValueError(f"expected shift_positions=True, as PEFT moves the text behind the slots, got {delta}")
     width = backbone.width
     if isinstance(delta, Prefix):
         if delta.blocks is not None:
             raise ValueError(f"expected a prefix in every block for PEFT, got blocks {delta.blocks}")
         width = backbone.key_value_heads * backbone.head_width
-        pairs = [
-            params[f"{i}.attention.{what}"].flatten(1)
-            for i in range(backbone.blocks)
-            for what in ("keys", "values")
-        ]
+        pairs = [params[f"{i}.attention.{what}"].flatten(1) for i in range(backbone.blocks) for what in ("keys", "values")]
         table = torch.cat(pairs, dim=1)
     else:
         table = params["embedding.prompt"]
@@ -360,9 +350,10 @@ def _agree(folder: PeftFolder, expected: Mapping[str, int]) -> None:
 
 def _prefix_in(folder: PeftFolder, backbone: Backbone) -> tuple[Prefix, Params]:
     heads, width, length = backbone.key_value_heads, backbone.head_width, len(folder.table)
-    _agree(folder, {
-        "num_virtual_tokens": length, "num_layers": backbone.blocks, "num_attention_heads": heads, "token_dim": heads * width
-    })
+    _agree(
+        folder,
+        {"num_virtual_tokens": length, "num_layers": backbone.blocks, "num_attention_heads": heads, "token_dim": heads * width},
+    )
     _shape(folder, folder.table, (length, 2 * backbone.blocks * heads * width), TABLE)
     parts = folder.table.view(length, 2 * backbone.blocks, heads, width)
     params = {

@@ -18,9 +18,13 @@ _IDLE = {
     # A folder of a projected prefix holds what the projection makes of it, and PEFT reads it without one.
     "PREFIX_TUNING": {"encoder_hidden_size", "init_weights", "prefix_projection"},
     "PROMPT_TUNING": {
-        "prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_kwargs", "tokenizer_name_or_path",
+        "prompt_tuning_init",
+        "prompt_tuning_init_text",
+        "tokenizer_kwargs",
+        "tokenizer_name_or_path",
         # which describe the attention and say nothing of rows in front of the text
-        "num_attention_heads", "num_layers",
+        "num_attention_heads",
+        "num_layers",
     },
 }
 _NAMES, _NUMBER = (str, list), (int, float)
@@ -28,8 +32,15 @@ _NAMES, _NUMBER = (str, list), (int, float)
 _READ: dict[str, dict[str, tuple[type, ...]]] = {
     "": {"auto_mapping": (dict,), "modules_to_save": (list,)},
     "LORA": {
-        "r": (int,), "lora_alpha": _NUMBER, "use_rslora": (bool,), "rank_pattern": (dict,), "alpha_pattern": (dict,),
-        "target_modules": _NAMES, "exclude_modules": _NAMES, "layers_to_transform": (int, list), "layers_pattern": _NAMES,
+        "r": (int,),
+        "lora_alpha": _NUMBER,
+        "use_rslora": (bool,),
+        "rank_pattern": (dict,),
+        "alpha_pattern": (dict,),
+        "target_modules": _NAMES,
+        "exclude_modules": _NAMES,
+        "layers_to_transform": (int, list),
+        "layers_pattern": _NAMES,
         "init_lora_weights": (bool, str),
     },
     "IA3": {"target_modules": _NAMES, "exclude_modules": _NAMES, "feedforward_modules": _NAMES},

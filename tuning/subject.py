@@ -155,9 +155,7 @@ class Subject:
             key = self.backbone.key_of(name)
             block, _, rest = key.partition(".")
             site, _, what = rest.partition(".")
-            place = (
-                block if not block.isdigit() else f"{block}.{site}_norm" if what.startswith("norm.") else ""
-            )
+            place = block if not block.isdigit() else f"{block}.{site}_norm" if what.startswith("norm.") else ""
             if place in tuned.outputs and place not in found:
                 found.append(place)
         return found
@@ -170,9 +168,7 @@ class Subject:
     def _energy(rolled: Rollout, batch: Batch) -> Tensor:
         return sum(place_energy(signal, batch.mask) for signal in rolled.signals.values())
 
-    def priced_loss(
-        self, delta: Params, batch: Batch, price: float, disturbance: Mapping[str, Tensor] | None = None
-    ) -> Tensor:
+    def priced_loss(self, delta: Params, batch: Batch, price: float, disturbance: Mapping[str, Tensor] | None = None) -> Tensor:
         """The mean cross-entropy plus price/2 times the energy, from one rollout."""
         rolled = self.rollout(delta, batch, disturbance)
         return F.cross_entropy(rolled.outputs, batch.labels) + price / 2 * self._energy(rolled, batch)
@@ -184,9 +180,7 @@ class Subject:
             places |= {f"{port.key}_norm" for port in self.backbone.ports}
         unknown = sorted(set(signals) - places)
         if unknown:
-            raise ValueError(
-                f"expected signals at ports such as {self.backbone.ports[0].key!r}, got {unknown[0]!r}"
-            )
+            raise ValueError(f"expected signals at ports such as {self.backbone.ports[0].key!r}, got {unknown[0]!r}")
         run = frame(self.backbone, signals=signals)
         return self._read(hidden(self.backbone, batch, run), batch, {})
 
@@ -279,14 +273,10 @@ def check_labels(labels: Tensor, classes: int) -> None:
     """Raises ValueError when a label lies outside 0 ... classes - 1."""
     outside = labels[(labels < 0) | (labels >= classes)]
     if len(outside):
-        raise ValueError(
-            f"expected labels between 0 and {classes - 1}, got {int(outside[0])}; check the task's classes"
-        )
+        raise ValueError(f"expected labels between 0 and {classes - 1}, got {int(outside[0])}; check the task's classes")
 
 
-def fit_readout(
-    backbone: Backbone, batch: Batch, classes: int, *, C: float = 1.0, chunk: int = 256
-) -> Readout:
+def fit_readout(backbone: Backbone, batch: Batch, classes: int, *, C: float = 1.0, chunk: int = 256) -> Readout:
     """The multinomial logistic regression on standardised frozen features, folded into one weight and bias.
 
     W z + b with z = (x - mean) / sd is returned as W / sd and b - W (mean / sd), the logits shifted to mean
@@ -297,10 +287,7 @@ def fit_readout(
 
     check_labels(batch.labels, classes)
     with torch.no_grad():
-        pieces = [
-            features(backbone, Batch(*(x[i : i + chunk] for x in batch)))
-            for i in range(0, len(batch.tokens), chunk)
-        ]
+        pieces = [features(backbone, Batch(*(x[i : i + chunk] for x in batch))) for i in range(0, len(batch.tokens), chunk)]
     x, y = torch.cat(pieces).double().cpu().numpy(), batch.labels.cpu().numpy()
     present = np.unique(y)
     if len(present) < 2:
@@ -327,9 +314,7 @@ def fit_head(backbone: Backbone, texts: object, classes: int, *, length: int) ->
     return fit_readout(backbone, encode(backbone, texts, length=length), classes, C=HEAD)
 
 
-def subject(
-    backbone: Backbone, delta: object, readout: Readout, seed: int, train_readout: bool = False
-) -> Subject:
+def subject(backbone: Backbone, delta: object, readout: Readout, seed: int, train_readout: bool = False) -> Subject:
     """The subject with the delta's initial values for this seed, and the readout's if it is to be trained."""
     if readout.weight.shape[1] != backbone.width:
         raise ValueError(f"expected a readout over {backbone.width} features, got {readout.weight.shape[1]}")

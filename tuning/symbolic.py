@@ -143,9 +143,7 @@ def pretrain(recipe: Recipe, seed: int) -> tuple[Backbone, Readout]:
     weight = torch.randn(VOCABULARY, recipe.width, generator=generator) * start.model.config.initializer_range
     whole = sequence_subject(start, Full(), Readout(weight, torch.zeros(VOCABULARY)), seed)
     data = sequences(recipe.tasks, recipe.steps * recipe.batch_size, seed)
-    found = minibatch(
-        whole, data, steps=recipe.steps, batch_size=recipe.batch_size, lr=recipe.lr, seed=seed
-    ).params
+    found = minibatch(whole, data, steps=recipe.steps, batch_size=recipe.batch_size, lr=recipe.lr, seed=seed).params
     changes = whole.delta.weight_changes(start, {k: v for k, v in found.items() if k not in READOUT})
     weights = {name: value + changes[name] for name, value in start.model.named_parameters()}
     trained = recipe.model(seed)

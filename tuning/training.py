@@ -70,9 +70,7 @@ class _Counted:
         number, gradient = value.item(), flatten(filled)
         if not math.isfinite(number) or not np.isfinite(gradient).all():
             if self.seen is None:
-                raise ValueError(
-                    f"expected a finite loss and gradient at the start, got {number}; check the start"
-                )
+                raise ValueError(f"expected a finite loss and gradient at the start, got {number}; check the start")
             number = math.inf  # a trial step that went too far, which the line search takes back
         self.seen = (vector.copy(), number, gradient)
         return number, gradient
@@ -167,9 +165,7 @@ def _inverse_hessian_times(gradient: np.ndarray, pairs: deque) -> np.ndarray:
     return q
 
 
-def _wolfe(
-    counted: _Counted, best: tuple, direction: np.ndarray, slope: float, size: float, budget: int
-) -> tuple | None:
+def _wolfe(counted: _Counted, best: tuple, direction: np.ndarray, slope: float, size: float, budget: int) -> tuple | None:
     """The point where the value has fallen enough and the slope is below 0.9 of itself, or None."""
     low, high, low_slope, high_slope = 0.0, math.inf, slope, None
     # the bracket ends where no number lies inside it
@@ -210,9 +206,7 @@ def _gradient_steps(counted: _Counted, best: tuple, goal: float, budget: int, hi
     return best
 
 
-def penalized(
-    subject: Subject, batches: Sequence[Batch], weight: float, metric: str = "parameters"
-) -> Objective:
+def penalized(subject: Subject, batches: Sequence[Batch], weight: float, metric: str = "parameters") -> Objective:
     """The objective: mean loss over all examples + weight/2 times a squared size of the control.
 
     metric "parameters": |delta - delta_0|^2. "signals": the energy, mean over examples of sum over ports of
@@ -223,9 +217,7 @@ def penalized(
     if metric not in ("parameters", "signals", "weights"):
         raise ValueError(f"expected metric 'parameters', 'signals' or 'weights', got {metric!r}")
     if metric == "weights" and not hasattr(subject.delta, "weight_changes"):
-        raise ValueError(
-            f"expected a delta that changes weights for metric 'weights', {subject.delta.name} does not"
-        )
+        raise ValueError(f"expected a delta that changes weights for metric 'weights', {subject.delta.name} does not")
     batches = list(batches)
     for batch in batches:
         check_labels(batch.labels, subject.readout.classes)
@@ -292,16 +284,12 @@ def minibatch(
             queue = torch.cat([queue, torch.randperm(len(batch.labels), generator=generator)])
         rows, queue = queue[:batch_size].to(batch.tokens.device), queue[batch_size:]
         width = int(lengths[rows].max())
-        loss = subject.loss(
-            params, Batch(batch.tokens[rows, :width], batch.mask[rows, :width], batch.labels[rows])
-        )
+        loss = subject.loss(params, Batch(batch.tokens[rows, :width], batch.mask[rows, :width], batch.labels[rows]))
         optimizer.zero_grad()
         loss.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(params.values(), clip))
         if not math.isfinite(loss.item()) or not math.isfinite(norm):
-            raise ValueError(
-                f"expected a finite loss, got {loss.item()} at step {number}; lower the learning rate ({lr})"
-            )
+            raise ValueError(f"expected a finite loss, got {loss.item()} at step {number}; lower the learning rate ({lr})")
         optimizer.step()
         schedule.step()
         score = loss.item()

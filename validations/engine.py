@@ -85,9 +85,12 @@ def run(jobs: Sequence[Job], execute: Callable[[Job], float], *, processes: int,
         for index, job in enumerate(ordered, 1):
             finished(index, job, _alone(execute, job))
         return
-    with one_thread(), concurrent.futures.ProcessPoolExecutor(
-        processes, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare, initargs=(os.getpid(),)
-    ) as pool:
+    with (
+        one_thread(),
+        concurrent.futures.ProcessPoolExecutor(
+            processes, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare, initargs=(os.getpid(),)
+        ) as pool,
+    ):
         pending = {pool.submit(_alone, execute, job): job for job in ordered}
         try:
             for index, future in enumerate(concurrent.futures.as_completed(pending), 1):

@@ -97,9 +97,7 @@ def _parse_one(text: str) -> tuple[str, object]:
     try:
         return word, kinds[word](**settings)
     except TypeError as error:
-        raise ValueError(
-            f"expected every needed setting of {word} ({', '.join(fields)}), got {text!r}"
-        ) from error
+        raise ValueError(f"expected every needed setting of {word} ({', '.join(fields)}), got {text!r}") from error
 
 
 def _value(kind: str, value: str, where: str):

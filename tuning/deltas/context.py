@@ -90,9 +90,7 @@ class Prefix:
         """Keys and values (length, key-value heads, head width) per block."""
         shape = (self.length, backbone.key_value_heads, backbone.head_width)
         return {
-            f"{block}.attention.{what}": shape
-            for block in chosen_blocks(backbone, self.blocks)
-            for what in ("keys", "values")
+            f"{block}.attention.{what}": shape for block in chosen_blocks(backbone, self.blocks) for what in ("keys", "values")
         }
 
     def initial(self, backbone: Backbone, seed: int) -> dict[str, Tensor]:

@@ -48,9 +48,7 @@ def _grouped(pairs: Iterable[tuple[str, Callable]]) -> dict[str, tuple[Callable,
     return table
 
 
-def _maps_of(
-    backbone: Backbone, roles: Iterable[str], blocks: tuple[int, ...] | None
-) -> list[tuple[str, Linear]]:
+def _maps_of(backbone: Backbone, roles: Iterable[str], blocks: tuple[int, ...] | None) -> list[tuple[str, Linear]]:
     """("block.site.role", linear map) of these roles in these blocks."""
     return [
         (f"{block}.{SITE_OF[role]}.{role}", backbone.linear(block, role))
@@ -90,9 +88,7 @@ class Adapter:
         if self.placement not in ("sequential", "parallel"):
             raise ValueError(f"expected placement 'sequential' or 'parallel', got {self.placement!r}")
         if self.activation not in ACTIVATIONS:
-            raise ValueError(
-                f"expected an activation among {', '.join(ACTIVATIONS)}, got {self.activation!r}"
-            )
+            raise ValueError(f"expected an activation among {', '.join(ACTIVATIONS)}, got {self.activation!r}")
 
     @property
     def name(self) -> str:
@@ -123,9 +119,7 @@ class Adapter:
         act = ACTIVATIONS[self.activation]
 
         def at(key: str) -> Callable:
-            down, down_bias, up, up_bias = (
-                params[f"{key}.{w}"] for w in ("down", "down_bias", "up", "up_bias")
-            )
+            down, down_bias, up, up_bias = (params[f"{key}.{w}"] for w in ("down", "down_bias", "up", "up_bias"))
 
             def edit(h: Tensor, y: Tensor) -> Tensor:
                 x = y if self.placement == "sequential" else h
@@ -189,9 +183,7 @@ class LoRA:
         """A gaussian with the seed, B zero."""
         generator = torch.Generator().manual_seed(seed)
         return {
-            name: _gaussian(shape, shape[1] ** -0.5, generator, backbone)
-            if name[-1] == "A"
-            else _zeros(shape, backbone)
+            name: _gaussian(shape, shape[1] ** -0.5, generator, backbone) if name[-1] == "A" else _zeros(shape, backbone)
             for name, shape in self.shapes(backbone).items()
         }
 
@@ -202,9 +194,7 @@ class LoRA:
             a, b = params[f"{key}.A"], params[f"{key}.B"]
             return lambda x, y: _add_rows(y, rows, self.scale * F.linear(F.linear(x, a), b))
 
-        return Edits(
-            outputs=_grouped((linear.path, at(key, linear.rows)) for key, linear in self._maps(backbone))
-        )
+        return Edits(outputs=_grouped((linear.path, at(key, linear.rows)) for key, linear in self._maps(backbone)))
 
     def weight_changes(self, backbone: Backbone, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """{model parameter: (alpha / rank) B A}, the same function written as a change of the weights."""
@@ -273,9 +263,7 @@ class BitFit:
         """{model parameter: change}; raises ValueError for a backbone without biases."""
         changes = self.edits(backbone, params).weights
         if not changes:
-            raise ValueError(
-                f"expected a backbone with biases to write BitFit as weight changes, {backbone.name} has none"
-            )
+            raise ValueError(f"expected a backbone with biases to write BitFit as weight changes, {backbone.name} has none")
         return dict(changes)
 
     def size(self, backbone: Backbone) -> int:
@@ -330,9 +318,7 @@ class IA3:
 
     def __post_init__(self) -> None:
         if not self.targets or not {*self.targets, *self.inputs} <= set(ROLES):
-            raise ValueError(
-                f"expected IA3 targets and inputs among {', '.join(ROLES)}, got {self.targets} and {self.inputs}"
-            )
+            raise ValueError(f"expected IA3 targets and inputs among {', '.join(ROLES)}, got {self.targets} and {self.inputs}")
 
     @property
     def name(self) -> str:

@@ -17,9 +17,7 @@ def chosen_blocks(backbone: Backbone, blocks: tuple[int, ...] | None) -> tuple[i
     return tuple(block for block in everyone if block in blocks)
 
 
-def chosen_ports(
-    backbone: Backbone, ports: tuple[str, ...] | None, blocks: tuple[int, ...] | None = None
-) -> list[str]:
+def chosen_ports(backbone: Backbone, ports: tuple[str, ...] | None, blocks: tuple[int, ...] | None = None) -> list[str]:
     """Port keys in forward order, of these blocks; `ports` holds sites ("mlp") or keys ("3.mlp"), None means all."""
     inside = chosen_blocks(backbone, blocks)
     keys = [port.key for port in backbone.ports]
@@ -27,12 +25,8 @@ def chosen_ports(
         ports = SITES
     unknown = [port for port in ports if port not in SITES and port not in keys]
     if unknown or not ports:
-        raise ValueError(
-            f"expected ports among {SITES} or '0.attention' to '{keys[-1]}', got {unknown or ports}"
-        )
-    chosen = [
-        port.key for port in backbone.ports if port.block in inside and (port.key in ports or port.site in ports)
-    ]
+        raise ValueError(f"expected ports among {SITES} or '0.attention' to '{keys[-1]}', got {unknown or ports}")
+    chosen = [port.key for port in backbone.ports if port.block in inside and (port.key in ports or port.site in ports)]
     if not chosen:
         raise ValueError(f"expected some of the ports {ports} within the blocks {inside}, found none; widen one of them")
     return chosen

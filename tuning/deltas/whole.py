@@ -35,23 +35,17 @@ class Full:
             if any(fnmatchcase(key, pattern) or fnmatchcase(name, pattern) for pattern in self.patterns)
         }
         if not found:
-            raise ValueError(
-                f"expected patterns that match weights of {backbone.name}, {self.patterns} match none"
-            )
+            raise ValueError(f"expected patterns that match weights of {backbone.name}, {self.patterns} match none")
         return found
 
     def shapes(self, backbone: Backbone) -> dict[str, tuple[int, ...]]:
         """The shape of each matching weight."""
-        return {
-            key: tuple(backbone.model.get_parameter(name).shape)
-            for key, name in self._names(backbone).items()
-        }
+        return {key: tuple(backbone.model.get_parameter(name).shape) for key, name in self._names(backbone).items()}
 
     def initial(self, backbone: Backbone, seed: int) -> dict[str, Tensor]:
         """Zero for every seed."""
         return {
-            key: torch.zeros(shape, dtype=backbone.dtype, device=backbone.device)
-            for key, shape in self.shapes(backbone).items()
+            key: torch.zeros(shape, dtype=backbone.dtype, device=backbone.device) for key, shape in self.shapes(backbone).items()
         }
 
     def edits(self, backbone: Backbone, params: dict[str, Tensor]) -> Edits:
@@ -93,11 +87,7 @@ class Combined:
 
     def shapes(self, backbone: Backbone) -> dict[str, tuple[int, ...]]:
         """The shapes of the parts."""
-        return {
-            f"{label}/{key}": shape
-            for label, part in self.parts
-            for key, shape in part.shapes(backbone).items()
-        }
+        return {f"{label}/{key}": shape for label, part in self.parts for key, shape in part.shapes(backbone).items()}
 
     def initial(self, backbone: Backbone, seed: int) -> dict[str, Tensor]:
         """The parts' initial values; part i draws with seed + i so that equal parts differ."""
@@ -116,10 +106,7 @@ class Combined:
         for _, part in self.parts:
             if not hasattr(part, "weight_changes"):
                 raise ValueError(f"expected parts that change weights, {part.name} does not")
-        changes = (
-            Edits(weights=part.weight_changes(backbone, self._own(label, params)))
-            for label, part in self.parts
-        )
+        changes = (Edits(weights=part.weight_changes(backbone, self._own(label, params))) for label, part in self.parts)
         return dict(merge(changes).weights)
 
     def size(self, backbone: Backbone) -> int:

@@ -13,25 +13,13 @@ STAGES = ("text", "vocabulary", "teacher", "student", "evaluate")
 def main() -> None:
     """Run the stages asked for, in order; each skips what the work folder already holds."""
     parser = argparse.ArgumentParser(prog="python -m tuning.pretraining", description=__doc__)
-    parser.add_argument(
-        "work", type=pathlib.Path, help="folder for every intermediate file and the result, nano/"
-    )
-    parser.add_argument(
-        "--stages", nargs="+", choices=STAGES, default=STAGES[:-1], help="default: all but evaluate"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the text's mixing and of the student (default 0)"
-    )
-    parser.add_argument(
-        "--steps", type=int, default=12_000, help="student steps of 128 sentences (default 12000)"
-    )
-    parser.add_argument(
-        "--minutes", type=float, help="let the student's schedule follow the clock instead of --steps"
-    )
+    parser.add_argument("work", type=pathlib.Path, help="folder for every intermediate file and the result, nano/")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES[:-1], help="default: all but evaluate")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the text's mixing and of the student (default 0)")
+    parser.add_argument("--steps", type=int, default=12_000, help="student steps of 128 sentences (default 12000)")
+    parser.add_argument("--minutes", type=float, help="let the student's schedule follow the clock instead of --steps")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
-    parser.add_argument(
-        "--tasks", type=pathlib.Path, help="folder of <task>/{train,dev,test}.jsonl.gz for evaluate"
-    )
+    parser.add_argument("--tasks", type=pathlib.Path, help="folder of <task>/{train,dev,test}.jsonl.gz for evaluate")
     arguments = parser.parse_args()
     if "evaluate" in arguments.stages and arguments.tasks is None:
         parser.error("evaluate needs --tasks, a folder of <task>/{train,dev,test}.jsonl.gz")

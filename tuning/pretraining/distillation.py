@@ -27,9 +27,7 @@ def vocabulary(work: pathlib.Path) -> None:
         return
     learner = BertWordPieceTokenizer(lowercase=True, strip_accents=True)
     learner.train([str(work / "sentences.txt")], vocab_size=VOCABULARY, min_frequency=5, limit_alphabet=100)
-    ready = BertTokenizerFast(
-        tokenizer_object=learner._tokenizer, model_max_length=POSITIONS, do_lower_case=True
-    )
+    ready = BertTokenizerFast(tokenizer_object=learner._tokenizer, model_max_length=POSITIONS, do_lower_case=True)
     ready.save_pretrained(folder)
     print(f"vocabulary: {len(ready)} entries", flush=True)
 
@@ -45,15 +43,11 @@ def teacher_folder() -> pathlib.Path:
     folder = pathlib.Path(found.submodule_search_locations[0]) / "model"
     seen = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     if seen != TEACHER_SHA256:
-        raise ValueError(
-            f"the teacher's weights should have SHA-256 {TEACHER_SHA256}, found {seen}; reinstall the package"
-        )
+        raise ValueError(f"the teacher's weights should have SHA-256 {TEACHER_SHA256}, found {seen}; reinstall the package")
     return folder
 
 
-def embed(
-    model: torch.nn.Module, tokenizer, lines: list[str], *, longest: int = 64, area: int = 2048
-) -> np.ndarray:
+def embed(model: torch.nn.Module, tokenizer, lines: list[str], *, longest: int = 64, area: int = 2048) -> np.ndarray:
     """Mean-pooled last hidden states (n, width), float32, one row a line.
 
     Lines of equal token count share a batch of about `area` tokens, so nothing is padded; matrix products run
@@ -78,9 +72,7 @@ def loaded(folder: pathlib.Path):
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = AutoModel.from_pretrained(
-        folder, local_files_only=True, attn_implementation="eager", dtype=torch.float32
-    )
+    model = AutoModel.from_pretrained(folder, local_files_only=True, attn_implementation="eager", dtype=torch.float32)
     return model.eval(), tokenizer
 
 
@@ -189,9 +181,7 @@ class Stream:
             self.generator.shuffle(names)
             for name in names:
                 tokens, rows = self._shard(name)
-                order = sorted(
-                    range(len(tokens)), key=lambda i: len(tokens[i]) + 2.0 * self.generator.random()
-                )
+                order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]) + 2.0 * self.generator.random())
                 cuts = list(range(0, len(order) - self.batch + 1, self.batch))
                 self.generator.shuffle(cuts)
                 for cut in cuts:
@@ -259,9 +249,7 @@ def student(
     (work / "student.json").write_text(json.dumps(record), encoding="utf-8")
 
 
-def _save(
-    model: Student, optimizer: torch.optim.Optimizer, step: int, spent: float, work: pathlib.Path
-) -> None:
+def _save(model: Student, optimizer: torch.optim.Optimizer, step: int, spent: float, work: pathlib.Path) -> None:
     """Write what a resumed run needs to student.pt, and the backbone with its tokenizer to nano/."""
     from transformers import AutoTokenizer
 

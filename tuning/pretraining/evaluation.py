@@ -31,9 +31,7 @@ def features(model: torch.nn.Module, tokenizer, first: list[str], second: list[s
     return np.hstack([a, b, abs(a - b), a * b])
 
 
-def frozen_accuracy(
-    model: torch.nn.Module, tokenizer, task: pathlib.Path, *, train: int = 1000, test: int = 500
-) -> dict:
+def frozen_accuracy(model: torch.nn.Module, tokenizer, task: pathlib.Path, *, train: int = 1000, test: int = 500) -> dict:
     """Test accuracy of logistic regression on standardised frozen features, and the commonest class's share.
 
     C is taken from (0.003, 0.03, 0.3) by the accuracy on the first 300 development rows; of every file the
@@ -42,10 +40,7 @@ def frozen_accuracy(
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    sets = {
-        name: rows_of(task / f"{name}.jsonl.gz", n)
-        for name, n in (("train", train), ("dev", 300), ("test", test))
-    }
+    sets = {name: rows_of(task / f"{name}.jsonl.gz", n) for name, n in (("train", train), ("dev", 300), ("test", test))}
     X = {name: features(model, tokenizer, first, second) for name, (first, second, _) in sets.items()}
     y = {name: labels for name, (_, _, labels) in sets.items()}
     scaler = StandardScaler().fit(X["train"])
@@ -93,16 +88,12 @@ def tuned_accuracy(
         batch = tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
         mask = batch["attention_mask"][..., None]
         with torch.autocast("cpu", torch.bfloat16):
-            hidden = model(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-            ).last_hidden_state
+            hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
         return head((hidden.float() * mask).sum(1) / mask.sum(1))
 
     for step in range(steps):
         take = order[32 * step : 32 * step + 32]
-        loss = torch.nn.functional.cross_entropy(
-            outputs([first[i] for i in take]), torch.tensor(labels[take])
-        )
+        loss = torch.nn.functional.cross_entropy(outputs([first[i] for i in take]), torch.tensor(labels[take]))
         loss.backward()
         optimizer.step()
         schedule.step()
@@ -145,9 +136,7 @@ def evaluate(work: pathlib.Path, tasks: pathlib.Path, seed: int) -> dict:
     print(f"mean share {np.mean(list(shares.values())):.3f}", flush=True)
     runs = range(seed, seed + 3)
     ranks = {"head": 0, "lora": 4}
-    tuned = {
-        k: [tuned_accuracy(work / "nano", tasks / "trec", s, rank=r) for s in runs] for k, r in ranks.items()
-    }
+    tuned = {k: [tuned_accuracy(work / "nano", tasks / "trec", s, rank=r) for s in runs] for k, r in ranks.items()}
     print(f"trec head {tuned['head']} LoRA r=4 {tuned['lora']}", flush=True)
     counts = json.loads((work / "text.json").read_text(encoding="utf-8"))
     log = json.loads((work / "student.json").read_text(encoding="utf-8"))

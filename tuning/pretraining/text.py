@@ -89,9 +89,7 @@ def _pod(text: str) -> list[str]:
 
 def _dialogue(text: str) -> list[str]:
     """Quoted speech and narration of game scripts (Wesnoth, Endless Sky)."""
-    return re.findall(r'_ ?"([^"]{12,})"', text) + [
-        re.sub(r"<[^>]*>", "", s) for s in re.findall(r"`([^`]{12,})`", text)
-    ]
+    return re.findall(r'_ ?"([^"]{12,})"', text) + [re.sub(r"<[^>]*>", "", s) for s in re.findall(r"`([^`]{12,})`", text)]
 
 
 def _docstrings(text: str) -> list[str]:
@@ -133,9 +131,7 @@ def _package(name: str, work: pathlib.Path) -> pathlib.Path:
     folder = work / "packages" / name
     if not folder.exists():
         if shutil.which("apt-get") is None:
-            raise ValueError(
-                f"the text stage needs apt-get to fetch {name}; run it on Debian, or unpack it to {folder}"
-            )
+            raise ValueError(f"the text stage needs apt-get to fetch {name}; run it on Debian, or unpack it to {folder}")
         part = work / "packages" / "part"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -161,9 +157,7 @@ def _paragraphs(source: str, work: pathlib.Path) -> Iterator[str]:
             reader = next((read for pattern, read in READERS if re.search(pattern, inside)), None)
             if reader:
                 raw = path.read_bytes()
-                yield from reader(
-                    (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8", "ignore")
-                )
+                yield from reader((gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8", "ignore"))
 
 
 def proper(sentence: str, *, least: int = 3, most: int = 40) -> bool:
@@ -271,9 +265,7 @@ def _templates(words: dict[str, list[str]], count: int, generator: random.Random
     def slot(match: re.Match) -> str:
         key = match[1]
         if key == "abbr":
-            return "".join(
-                generator.choice("abcdefghilmnoprstuw") for _ in range(generator.choice((2, 3, 3, 4)))
-            )
+            return "".join(generator.choice("abcdefghilmnoprstuw") for _ in range(generator.choice((2, 3, 3, 4))))
         if key in ("verb", "doing"):
             word = generator.choice(words[generator.choice(VERBS)])
             return word if key == "verb" else re.sub(r"(?<=[^aeoy])e$", "", word.split()[0]) + "ing"
@@ -284,9 +276,7 @@ def _templates(words: dict[str, list[str]], count: int, generator: random.Random
     return [s + generator.choice(("", "?", " ?")) if s.startswith(("wh", "how")) else s for s in filled]
 
 
-def text(
-    work: pathlib.Path, seed: int, templates: int = 150_000, spans: int = 100_000, joined: int = 20_000
-) -> None:
+def text(work: pathlib.Path, seed: int, templates: int = 150_000, spans: int = 100_000, joined: int = 20_000) -> None:
     """Write sentences.txt (shuffled, no duplicates, one a line) and text.json (counts by source)."""
     target = work / "sentences.txt"
     if target.exists():
@@ -303,15 +293,11 @@ def text(
     for source, (_, most, _) in SOURCES.items():
         paragraphs = [[s for s in _sentences(p) if proper(s)] for p in _paragraphs(source, work)]
         lines = [s for p in paragraphs for s in p]
-        together += [
-            " ".join(p[:5]) for p in paragraphs if len(p) > 1 and 40 < sum(s.count(" ") for s in p[:5]) < 90
-        ]
+        together += [" ".join(p[:5]) for p in paragraphs if len(p) > 1 and 40 < sum(s.count(" ") for s in p[:5]) < 90]
         keep(source, generator.sample(lines, most) if len(lines) > most else lines)
         print(f"text {source}: {counts[source]} sentences", flush=True)
     words = [s.split() for s in generator.sample(pool, min(len(pool), 2 * spans))]
-    cuts = [
-        (w, generator.randrange(max(1, len(w) - 3)), generator.randint(2, 6)) for w in words if len(w) > 5
-    ]
+    cuts = [(w, generator.randrange(max(1, len(w) - 3)), generator.randint(2, 6)) for w in words if len(w) > 5]
     cut = (" ".join(w[a : a + n]).strip(" ,.;:()\"'") for w, a, n in cuts)
     keep("spans", [s for s in cut if proper(s, least=2)][:spans])
     keep("paragraphs", generator.sample(together, min(joined, len(together))))

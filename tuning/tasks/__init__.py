@@ -68,13 +68,10 @@ def load(
     check_sizes(sizes)
     if isinstance(name, str) and name in names():
         if columns is not None:
-            raise ValueError(
-                f"the embedded task {name!r} takes no columns, which are for files and hub data: drop them"
-            )
+            raise ValueError(f"the embedded task {name!r} takes no columns, which are for files and hub data: drop them")
         if pathlib.Path(name).is_dir() and files.split_files(pathlib.Path(name)):
             raise ValueError(
-                f"{name!r} is an embedded task and also a folder of data here: write ./{name} for the folder, "
-                "or rename it"
+                f"{name!r} is an embedded task and also a folder of data here: write ./{name} for the folder, or rename it"
             )
         return built(str(name), sizes, seed, cache)
     if str(name).startswith("hub:"):
@@ -96,32 +93,24 @@ def check_sizes(sizes: Mapping[str, int] | None) -> None:
     """Raise ValueError unless the sizes are positive whole numbers for train, dev, test or test_*."""
     for key, n in (sizes or {}).items():
         if key not in SPLITS and not key.startswith("test_"):
-            raise ValueError(
-                f"sizes names the split {key!r}, expected train, dev, test or test_*: correct it"
-            )
+            raise ValueError(f"sizes names the split {key!r}, expected train, dev, test or test_*: correct it")
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ValueError(f"the size of {key} is {n!r}, expected a whole number of at least 1: correct it")
     if sizes is not None and not {"train", "test"} <= set(sizes):
-        raise ValueError(
-            f"sizes has {', '.join(sizes) or 'no split'}, expected at least train and test: add them"
-        )
+        raise ValueError(f"sizes has {', '.join(sizes) or 'no split'}, expected at least train and test: add them")
 
 
 def built(name: str, sizes: Mapping[str, int] | None, seed: int, cache: pathlib.Path | None) -> Task:
     """Return an embedded task, from the cache where it has this very one, else built and then cached."""
     if sizes is not None and not set(sizes) <= set(SPLITS):
-        raise ValueError(
-            f"the embedded task {name!r} takes sizes for train, dev and test only: drop the others"
-        )
+        raise ValueError(f"the embedded task {name!r} takes sizes for train, dev and test only: drop the others")
     if name in grammar.names():
         return grammar.build(name, sizes, seed)
     if cache is None:
         return embedded.build(name, sizes, seed)
     versions = [prose.version(package) for package in embedded.packages(name)]
     code = [path.read_text(encoding="utf-8") for path in sorted(pathlib.Path(__file__).parent.glob("*.py"))]
-    key = hashlib.sha256(json.dumps([name, dict(sizes or {}), seed, versions, code]).encode()).hexdigest()[
-        :12
-    ]
+    key = hashlib.sha256(json.dumps([name, dict(sizes or {}), seed, versions, code]).encode()).hexdigest()[:12]
     path = pathlib.Path(cache) / f"{name}-{key}.json"
     if path.is_file():
         try:

@@ -48,14 +48,9 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "stdlib-topic": {
         "network": tuple(
-            listed(
-                "email http urllib xmlrpc mailbox smtplib ftplib imaplib poplib socketserver socket ssl "
-                "ipaddress"
-            )
+            listed("email http urllib xmlrpc mailbox smtplib ftplib imaplib poplib socketserver socket ssl ipaddress")
         ),
-        "concurrency": tuple(
-            listed("asyncio multiprocessing concurrent threading queue sched selectors subprocess contextlib")
-        ),
+        "concurrency": tuple(listed("asyncio multiprocessing concurrent threading queue sched selectors subprocess contextlib")),
         "code": tuple(listed("unittest importlib inspect typing doctest pdb ast dis traceback tokenize")),
     },
 }
@@ -88,11 +83,7 @@ def give_aways(packages: Iterable[str]) -> frozenset[str]:
         found.update(part.lower() for part in package.split("."))
         base = prose.root(package)
         if base.is_dir():
-            children = [
-                p
-                for p in base.iterdir()
-                if p.suffix == ".py" or (p.is_dir() and (p / "__init__.py").exists())
-            ]
+            children = [p for p in base.iterdir() if p.suffix == ".py" or (p.is_dir() and (p / "__init__.py").exists())]
             found.update(p.stem.strip("_").lower() for p in children)
     return frozenset(found)
 
@@ -118,9 +109,7 @@ def distinct(labelled: Iterable[tuple[Sentence, int]], banned: frozenset[str]) -
     return result
 
 
-def allocate(
-    examples: Sequence[Example], classes: int, sizes: Mapping[str, int] | None, seed: int
-) -> dict[str, Split]:
+def allocate(examples: Sequence[Example], classes: int, sizes: Mapping[str, int] | None, seed: int) -> dict[str, Split]:
     """Return class-balanced splits in which no docstring occurs twice.
 
     Docstrings are taken in the order of a seeded hash and fill test, then dev, then train, class by class.
@@ -149,9 +138,7 @@ def allocate(
         least = min(len(filled[key, label]) for label in range(classes))
         if sizes is not None and least < quota[key]:
             raise ValueError(
-                f"{wanted[key]} balanced {key} examples were asked for, the installed text gives "
-                f"{least * classes}: "
-                "ask for fewer"
+                f"{wanted[key]} balanced {key} examples were asked for, the installed text gives {least * classes}: ask for fewer"
             )
         rows = [example for label in range(classes) for example in filled[key, label][:least]]
         rows = [rows[i] for i in rng.permutation(len(rows))]
@@ -191,9 +178,7 @@ def topic(name: str, sizes: Mapping[str, int] | None, seed: int) -> Task:
         for package in group
         for s in prose.sentences(package, PER_PACKAGE)
     ]
-    examples = [
-        Example(s.text, None, label, origin(s)) for s, label in distinct(labelled, give_aways(packages))
-    ]
+    examples = [Example(s.text, None, label, origin(s)) for s, label in distinct(labelled, give_aways(packages))]
     splits = with_typos(allocate(examples, len(groups), sizes, seed), seed)
     return make_task(name, "topic", tuple(groups), splits, provenance(packages))
 

@@ -36,9 +36,7 @@ def decoded(path: pathlib.Path) -> str:
             raw = gzip.decompress(raw)
         return raw.decode("utf-8-sig")
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}): expected an intact file, so write or copy it again"
-        ) from error
+        raise ValueError(f"{path} cannot be read ({error}): expected an intact file, so write or copy it again") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
 
@@ -51,13 +49,10 @@ def jsonl_rows(path: pathlib.Path) -> list[Row]:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"line {number} of {path} is not JSON ({error.msg}): correct or remove it"
-                ) from error
+                raise ValueError(f"line {number} of {path} is not JSON ({error.msg}): correct or remove it") from error
             if not isinstance(row, dict):
                 raise ValueError(
-                    f"line {number} of {path} holds a {type(row).__name__}, expected an object with "
-                    "text_a and label"
+                    f"line {number} of {path} holds a {type(row).__name__}, expected an object with text_a and label"
                 )
             rows.append(row)
     return rows
@@ -69,14 +64,10 @@ def csv_rows(path: pathlib.Path) -> list[Row]:
     try:
         rows: list[Row] = [dict(row) for row in reader]
     except csv.Error as error:
-        raise ValueError(
-            f"line {reader.line_num} of {path} is not CSV ({error}): correct or remove it"
-        ) from error
+        raise ValueError(f"line {reader.line_num} of {path} is not CSV ({error}): correct or remove it") from error
     for number, row in enumerate(rows, start=1):
         if " extra" in row:
-            raise ValueError(
-                f"row {number} of {path} has more fields than the header: quote texts that contain commas"
-            )
+            raise ValueError(f"row {number} of {path} has more fields than the header: quote texts that contain commas")
     return rows
 
 
@@ -86,16 +77,12 @@ def parquet_rows(path: pathlib.Path) -> list[Row]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ValueError(
-            f"reading {path} needs pyarrow, which is not installed: pip install pyarrow"
-        ) from error
+        raise ValueError(f"reading {path} needs pyarrow, which is not installed: pip install pyarrow") from error
     try:
         return pyarrow.parquet.read_table(path).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{path} is not a readable parquet file ({reason}): write or copy it again"
-        ) from error
+        raise ValueError(f"{path} is not a readable parquet file ({reason}): write or copy it again") from error
 
 
 def suffix(path: pathlib.Path) -> str | None:
@@ -111,9 +98,7 @@ def read_rows(path: pathlib.Path, columns: Mapping[str, str] | None) -> list[Row
     """
     end = suffix(path)
     if end is None:
-        raise ValueError(
-            f"{path} has an unknown ending, expected one of {', '.join(SUFFIXES)}: convert or rename it"
-        )
+        raise ValueError(f"{path} has an unknown ending, expected one of {', '.join(SUFFIXES)}: convert or rename it")
     rows = parquet_rows(path) if end == ".parquet" else csv_rows(path) if "csv" in end else jsonl_rows(path)
     if not rows:
         raise ValueError(f"{path} is empty: expected rows with text_a and label")
@@ -133,9 +118,7 @@ def text(row: Row, part: str, where: str) -> str:
     """Return a text of a row; raises ValueError when it is not a string or blank."""
     value = row.get(part)
     if not isinstance(value, str):
-        raise ValueError(
-            f"{part} in {where} is {type(value).__name__} ({value!r}), expected a string: correct that row"
-        )
+        raise ValueError(f"{part} in {where} is {type(value).__name__} ({value!r}), expected a string: correct that row")
     if not value.strip():
         raise ValueError(f"{part} in {where} is blank, expected some text: fill or remove that row")
     return value
@@ -146,9 +129,7 @@ def class_index(label: object, classes: Sequence[str], by_number: bool, where: s
     if label is None or label == "":
         raise ValueError(f"the label in {where} is missing: fill it or remove that row")
     if isinstance(label, bool) or not isinstance(label, (int, str)):
-        raise ValueError(
-            f"the label in {where} is {type(label).__name__} ({label!r}), expected an integer or a string"
-        )
+        raise ValueError(f"the label in {where} is {type(label).__name__} ({label!r}), expected an integer or a string")
     if isinstance(label, int) and by_number:
         if not 0 <= label < len(classes):
             raise ValueError(
@@ -183,8 +164,7 @@ def task_from_rows(
         kinds = {type(label) for label in seen}
         if len(kinds) > 1:
             raise ValueError(
-                f"the labels of {name}/train are of several kinds "
-                f"({', '.join(sorted(k.__name__ for k in kinds))}): use one"
+                f"the labels of {name}/train are of several kinds ({', '.join(sorted(k.__name__ for k in kinds))}): use one"
             )
         classes = [str(label) for label in sorted(seen)]
     splits = {}
@@ -209,17 +189,11 @@ def meta(folder: pathlib.Path) -> tuple[str, list[str] | None]:
     try:
         record = json.loads(decoded(path))
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is not JSON ({error.msg} at line {error.lineno}): correct or remove it"
-        ) from error
+        raise ValueError(f"{path} is not JSON ({error.msg} at line {error.lineno}): correct or remove it") from error
     names = record.get("labels", record.get("classes")) if isinstance(record, dict) else record
     if names is None:
         return str(record.get("family", "files")), None
-    if (
-        not isinstance(names, list)
-        or not all(isinstance(n, str) for n in names)
-        or len(set(names)) < len(names)
-    ):
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
         raise ValueError(f"{path} must list different class names as strings under 'labels': correct it")
     return str(record.get("family", "files")) if isinstance(record, dict) else "files", names
 
@@ -233,9 +207,7 @@ def split_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
         key = "dev" if stem in DEV_NAMES else stem
         if key in ("train", "dev", "test") or key.startswith("test_"):
             if key in found:
-                raise ValueError(
-                    f"{folder} holds two files for {key} ({found[key].name}, {path.name}): keep one"
-                )
+                raise ValueError(f"{folder} holds two files for {key} ({found[key].name}, {path.name}): keep one")
             found[key] = path
     return found
 
@@ -253,18 +225,14 @@ def load(path: pathlib.Path, columns: Mapping[str, str] | None, seed: int) -> Ta
             key = [fold(str(row.get(part))) for part in ("text_a", "text_b")]
             parts[drawn_split("\n".join([f"{seed}:{key[0]}", key[1]]))].append(row)
         rows = {key: part for key, part in parts.items() if part or key != "dev"}
-        return task_from_rows(
-            path.name.removesuffix(str(suffix(path))), "files", rows, None, f"file {path.name}"
-        )
+        return task_from_rows(path.name.removesuffix(str(suffix(path))), "files", rows, None, f"file {path.name}")
     files = split_files(path)
     if not files:
         raise ValueError(f"the folder {path} holds no train or test file ({', '.join(SUFFIXES)}): add them")
     family, classes = meta(path)
     ordered = sorted(files, key=lambda key: (("train", "dev", "test", key).index(key), key))
     rows_by_split = {key: read_rows(files[key], columns) for key in ordered}
-    return task_from_rows(
-        path.resolve().name, family, rows_by_split, classes, f"folder {path.resolve().name}"
-    )
+    return task_from_rows(path.resolve().name, family, rows_by_split, classes, f"folder {path.resolve().name}")
 
 
 def drawn_split(key: str) -> str:

@@ -46,13 +46,9 @@ TRANSITIVE = tuple(
         "chase,chases,chased"
     )
 )
-ADJECTIVES = listed(
-    "tall young famous quiet tired clever nervous polite wealthy foreign cheerful stubborn elderly modest"
-)
+ADJECTIVES = listed("tall young famous quiet tired clever nervous polite wealthy foreign cheerful stubborn elderly modest")
 LOOKS = listed("old broken clean dirty heavy cheap rusty dusty lovely ugly bright fragile narrow smooth")
-ADVERBS = listed(
-    "loudly quickly slowly twice gladly calmly suddenly bravely outside eagerly politely alone early late"
-)
+ADVERBS = listed("loudly quickly slowly twice gladly calmly suddenly bravely outside eagerly politely alone early late")
 PLACES = listed("near behind beside under above opposite")
 
 
@@ -107,9 +103,7 @@ def noun_phrase(words: Lexicon, rng: np.random.Generator, plural: bool, mismatch
     return f"the {noun(head, plural)} {place} the {noun(other, plural != mismatch)}"
 
 
-def agreement(
-    words: Lexicon, rng: np.random.Generator, mismatch: bool | None
-) -> list[tuple[str, str | None, int]]:
+def agreement(words: Lexicon, rng: np.random.Generator, mismatch: bool | None) -> list[tuple[str, str | None, int]]:
     """Return a minimal pair: the verb agrees with its subject (0) or not (1)."""
     plural = bool(rng.integers(2))
     subject = noun_phrase(words, rng, plural, mismatch)
@@ -145,9 +139,7 @@ def negation(words: Lexicon, rng: np.random.Generator) -> list[tuple[str, str | 
     for denied in (0, 1):
         who, whom = pick(words.people, rng, 2)
         act, other = pick(words.transitive, rng)[0], pick(words.intransitive, rng)[0]
-        inner = ("", f"who {other[2]}", f"who did not {other[0]}", f"who never {other[2]}")[
-            int(rng.integers(4))
-        ]
+        inner = ("", f"who {other[2]}", f"who did not {other[0]}", f"who never {other[2]}")[int(rng.integers(4))]
         no_verb = (f"did not {act[0]}", f"never {act[2]}")[int(rng.integers(2))]
         verb = no_verb if denied else (act[2], f"often {act[2]}")[int(rng.integers(2))]
         examples.append((sentence(f"the {who}", inner, verb, f"the {whom}"), None, denied))
@@ -249,14 +241,10 @@ def fill(draw: Draw, words: Lexicon, n: int, seen: set, seed: list[int], order: 
             rows += group
             seen |= keys
         elif misses == MISSES:
-            raise ValueError(
-                f"the grammar gives {len(rows)} different examples here, {n} were asked for: ask for fewer"
-            )
+            raise ValueError(f"the grammar gives {len(rows)} different examples here, {n} were asked for: ask for fewer")
     rows = [rows[i] for i in order.permutation(len(rows))]
     text_b = None if rows and rows[0][1] is None else tuple(str(b) for _, b, _ in rows)
-    return Split(
-        tuple(a for a, _, _ in rows), text_b, np.array([label for *_, label in rows], dtype=np.int64)
-    )
+    return Split(tuple(a for a, _, _ in rows), text_b, np.array([label for *_, label in rows], dtype=np.int64))
 
 
 def build(name: str, sizes: Mapping[str, int] | None, seed: int) -> Task:
@@ -276,9 +264,7 @@ def build(name: str, sizes: Mapping[str, int] | None, seed: int) -> Task:
         half = int(key not in ("train", "dev"))
         chosen = agreement_attractor if key == "test_attractor" else draw
         splits[key] = fill(chosen, lexicon(half), n, seen, [seed, 6, number], order)
-    return make_task(
-        name, "grammar", classes, splits, "generated: words and rules are in tuning/tasks/grammar.py"
-    )
+    return make_task(name, "grammar", classes, splits, "generated: words and rules are in tuning/tasks/grammar.py")
 
 
 def names() -> tuple[str, ...]:

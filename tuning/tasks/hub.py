@@ -19,32 +19,22 @@ def load(name: str, columns: Mapping[str, str] | None) -> Task:
     """
     dataset, _, config = name.partition(":")
     if not dataset:
-        raise ValueError(
-            "expected hub:<dataset> or hub:<dataset>:<config>, but the data set has no name: add it"
-        )
+        raise ValueError("expected hub:<dataset> or hub:<dataset>:<config>, but the data set has no name: add it")
     try:
         import datasets
     except ImportError as error:
-        raise ValueError(
-            f"loading {name!r} from the hub needs the package datasets: pip install datasets"
-        ) from error
+        raise ValueError(f"loading {name!r} from the hub needs the package datasets: pip install datasets") from error
     try:
         found = datasets.load_dataset(dataset, config or None)
     except Exception as error:  # the client raises many kinds, none of them its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"the hub data set {name!r} could not be loaded ({reason}): check its name and the network"
-        ) from error
+        raise ValueError(f"the hub data set {name!r} could not be loaded ({reason}): check its name and the network") from error
     splits = {"dev" if key in DEV_NAMES else key: table for key, table in found.items()}
     splits = {key: table for key, table in splits.items() if key in ("train", "dev", "test")}
     if "train" not in splits:
-        raise ValueError(
-            f"the hub data set {name!r} has the splits {', '.join(found)}, expected train: choose another"
-        )
+        raise ValueError(f"the hub data set {name!r} has the splits {', '.join(found)}, expected train: choose another")
     parts = chosen(list(splits["train"].column_names), columns, f"{name}/train", strict=False)
-    rows: dict[str, list[Row]] = {
-        key: named(list(table), parts, f"{name}/{key}") for key, table in splits.items()
-    }
+    rows: dict[str, list[Row]] = {key: named(list(table), parts, f"{name}/{key}") for key, table in splits.items()}
     hidden = all(row["label"] in (-1, None) for row in rows.get("test", ()))
     if hidden and "dev" in rows:
         rows["test"] = rows.pop("dev")

@@ -22,9 +22,7 @@ class Parts:
     perturbed: Mapping[str, Split]
 
 
-def disjoint(
-    task: Task, sizes: Mapping[str, int], seed: int, *, seeds: Sequence[int] | None = None
-) -> Parts:
+def disjoint(task: Task, sizes: Mapping[str, int], seed: int, *, seeds: Sequence[int] | None = None) -> Parts:
     """Return one seed's examples of a task: train, readout (for the frozen head) and test, of the sizes asked for.
 
     Train and readout come from the task's train split (train gets what readout leaves, at least half, without a
@@ -128,9 +126,7 @@ def _shares(task: Task, sizes: Mapping[str, int], room: np.ndarray, seeds: Seque
     return [first, quotas(room - first, readout, _draw(seeds, 3))]
 
 
-def _arcs(
-    circles: Sequence[np.ndarray], wanted: Sequence[np.ndarray], rank: int, seeds: Sequence[int]
-) -> list[np.ndarray]:
+def _arcs(circles: Sequence[np.ndarray], wanted: Sequence[np.ndarray], rank: int, seeds: Sequence[int]) -> list[np.ndarray]:
     """Return the rows of each part: consecutive arcs of every class's circle from this rank's start on, then shuffled."""
     starts = [rank * len(circle) // len(seeds) for circle in circles]
     found = []

@@ -30,9 +30,7 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 PLAIN_SENTENCE = re.compile(r"[A-Z][-' ,;:()a-z]*\.")
 WORD = re.compile(r"[a-z]+(?:['-][a-z]+)*")
 UNDERLINE = re.compile(r"^(-{3,}|={3,}|~{3,}|\^{3,})\s*$")
-COLON_HEADING = re.compile(
-    r"^(Args|Arguments|Parameters|Returns?|Yields?|Raises|Notes?|Examples?|References):\s*$"
-)
+COLON_HEADING = re.compile(r"^(Args|Arguments|Parameters|Returns?|Yields?|Raises|Notes?|Examples?|References):\s*$")
 
 OWNERS = {
     ast.Module: "module",
@@ -140,9 +138,7 @@ def root(package: str) -> pathlib.Path:
     else:
         spec = importlib.util.find_spec(top)
         if spec is None or not spec.submodule_search_locations:
-            raise ValueError(
-                f"the package {top!r} gives this task its text but is not installed: pip install {top}"
-            )
+            raise ValueError(f"the package {top!r} gives this task its text but is not installed: pip install {top}")
         base = pathlib.Path(next(iter(spec.submodule_search_locations)))
     path = base.joinpath(*rest)
     if path.is_dir():

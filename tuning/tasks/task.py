@@ -42,9 +42,7 @@ class Split:
     def rows(self, index: Sequence[int] | np.ndarray) -> Split:
         """Return the examples at ``index``, in that order."""
         text_b = None if self.text_b is None else tuple(self.text_b[i] for i in index)
-        return Split(
-            tuple(self.text_a[i] for i in index), text_b, self.labels[np.asarray(index, dtype=np.int64)]
-        )
+        return Split(tuple(self.text_a[i] for i in index), text_b, self.labels[np.asarray(index, dtype=np.int64)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +64,11 @@ class Task:
         split and for n below 1 or above the split's size.
         """
         if split not in self.splits:
-            raise ValueError(
-                f"task {self.name!r} has the splits {', '.join(self.splits)}, not {split!r}: choose one"
-            )
+            raise ValueError(f"task {self.name!r} has the splits {', '.join(self.splits)}, not {split!r}: choose one")
         examples = self.splits[split]
         if not 1 <= n <= len(examples):
             raise ValueError(
-                f"{n} examples were asked of {self.name}/{split}, which has {len(examples)}: ask for "
-                f"1 to {len(examples)}"
+                f"{n} examples were asked of {self.name}/{split}, which has {len(examples)}: ask for 1 to {len(examples)}"
             )
         rng = np.random.default_rng(seed)
         queues = [rng.permutation(np.flatnonzero(examples.labels == c)) for c in range(len(self.classes))]
@@ -111,14 +106,10 @@ def require_splits(name: str, splits: Iterable[str]) -> None:
     present = tuple(splits)
     for required in REQUIRED:
         if required not in present:
-            raise ValueError(
-                f"task {name!r} has no {required!r} split, only {', '.join(present) or 'none'}: add one"
-            )
+            raise ValueError(f"task {name!r} has no {required!r} split, only {', '.join(present) or 'none'}: add one")
 
 
-def make_task(
-    name: str, family: str, classes: Sequence[str], splits: Mapping[str, Split], source: str
-) -> Task:
+def make_task(name: str, family: str, classes: Sequence[str], splits: Mapping[str, Split], source: str) -> Task:
     """Return a checked task with its digest.
 
     Raises ValueError, in one sentence, when train or test is missing, when a split is empty, when train shows
@@ -127,16 +118,12 @@ def make_task(
     """
     require_splits(name, splits)
     if len(classes) < 2:
-        raise ValueError(
-            f"task {name!r} has {len(classes)} class(es), expected at least 2: give it labels that differ"
-        )
+        raise ValueError(f"task {name!r} has {len(classes)} class(es), expected at least 2: give it labels that differ")
     for key, split in splits.items():
         if not len(split):
             raise ValueError(f"the split {key!r} of task {name!r} is empty: give it at least one example")
         if (split.text_b is None) != (splits["train"].text_b is None):
-            raise ValueError(
-                f"in task {name!r} only some splits have text_b ({key!r} differs from train): fill or drop it"
-            )
+            raise ValueError(f"in task {name!r} only some splits have text_b ({key!r} differs from train): fill or drop it")
         outside = split.labels[(split.labels < 0) | (split.labels >= len(classes))]
         if len(outside):
             raise ValueError(
@@ -146,9 +133,7 @@ def make_task(
             )
     trained = np.unique(splits["train"].labels)
     if len(trained) < 2:
-        raise ValueError(
-            f"the train split of {name!r} shows only one class, expected at least 2: add the others"
-        )
+        raise ValueError(f"the train split of {name!r} shows only one class, expected at least 2: add the others")
     for key, split in splits.items():
         unseen = np.setdiff1d(split.labels, trained)
         if len(unseen):
@@ -159,9 +144,7 @@ def make_task(
     return Task(name, family, tuple(classes), dict(splits), source, content_digest(classes, splits))
 
 
-def relabel(
-    task: Task, name: str, labels_by_split: Mapping[str, Sequence[int] | np.ndarray], classes: Sequence[str]
-) -> Task:
+def relabel(task: Task, name: str, labels_by_split: Mapping[str, Sequence[int] | np.ndarray], classes: Sequence[str]) -> Task:
     """Return the same texts under other labels: planted teachers, shuffled labels, coarser classes.
 
     Splits without an entry are dropped. Raises ValueError for an unknown split, labels of the wrong length,
@@ -169,20 +152,14 @@ def relabel(
     """
     unknown = set(labels_by_split) - set(task.splits)
     if unknown:
-        raise ValueError(
-            f"labels came for {sorted(unknown)}, but {task.name!r} has the splits {', '.join(task.splits)}"
-        )
+        raise ValueError(f"labels came for {sorted(unknown)}, but {task.name!r} has the splits {', '.join(task.splits)}")
     splits = {}
     for key, labels in labels_by_split.items():
         texts = task.splits[key]
         if len(labels) != len(texts):
-            raise ValueError(
-                f"{len(labels)} labels came for {task.name}/{key}, expected {len(texts)}: one per example"
-            )
+            raise ValueError(f"{len(labels)} labels came for {task.name}/{key}, expected {len(texts)}: one per example")
         splits[key] = Split(texts.text_a, texts.text_b, np.asarray(labels))
-    return make_task(
-        name, task.family, classes, splits, f"texts of {task.name} ({task.digest}), other labels"
-    )
+    return make_task(name, task.family, classes, splits, f"texts of {task.name} ({task.digest}), other labels")
 
 
 def examples(split: Split) -> list[tuple[str, ...]]:
@@ -288,16 +265,12 @@ def restore(path: pathlib.Path) -> Task:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         splits = {
-            key: Split(
-                tuple(s["text_a"]), None if s["text_b"] is None else tuple(s["text_b"]), np.array(s["labels"])
-            )
+            key: Split(tuple(s["text_a"]), None if s["text_b"] is None else tuple(s["text_b"]), np.array(s["labels"]))
             for key, s in record["splits"].items()
         }
         task = make_task(record["name"], record["family"], record["classes"], splits, record["source"])
     except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is not a saved task ({type(error).__name__}: {error}): delete it"
-        ) from error
+        raise ValueError(f"{path} is not a saved task ({type(error).__name__}: {error}): delete it") from error
     if task.digest != record["digest"]:
         raise ValueError(f"{path} says digest {record['digest']} but holds {task.digest}: delete it")
     return task

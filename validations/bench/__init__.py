@@ -11,8 +11,23 @@ from importlib.metadata import PackageNotFoundError, version
 from validations.bench.timing import Contest, Row, contend
 
 NAMES = ("control", "curvature", "dimension")
-_SHOWN = ("numpy", "scipy", "torch", "transformers", "cvxpy", "clarabel", "osqp", "scs", "mpc", "pypose", "control",
-          "curvlinops-for-pytorch", "hessian-eigenthings", "pyhessian", "scikit-dimension")
+_SHOWN = (
+    "numpy",
+    "scipy",
+    "torch",
+    "transformers",
+    "cvxpy",
+    "clarabel",
+    "osqp",
+    "scs",
+    "mpc",
+    "pypose",
+    "control",
+    "curvlinops-for-pytorch",
+    "hessian-eigenthings",
+    "pyhessian",
+    "scikit-dimension",
+)
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -55,8 +70,9 @@ def provenance() -> dict:
     return {"machine": platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0], "versions": found}
 
 
-HEADER = (f"{'problem':<34} {'ours':<24} {'against':<26} {'ratio':>7} {'quartiles':>13} {'ours':>11} "
-          f"{'own err':>7} {'error':>7}  line")
+HEADER = (
+    f"{'problem':<34} {'ours':<24} {'against':<26} {'ratio':>7} {'quartiles':>13} {'ours':>11} {'own err':>7} {'error':>7}  line"
+)
 
 
 def line(row: Row) -> str:
@@ -68,5 +84,7 @@ def line(row: Row) -> str:
     own = "" if row.own_error is None else f"{row.own_error:.0e}"
     error = "" if row.error is None else f"{row.error:.0e}{'' if row.agrees else '!'}"
     cost = f"{1e3 * row.ours_cost:.3g} ms" if row.unit == "s" else f"{row.ours_cost:.3g} {row.unit}"
-    return (f"{start}{row.ratio:7.3g} {f'{row.low:.3g}-{row.high:.3g}':>13} {cost:>11} {own:>7} {error:>7}  "
-            f"{wanted}{', ' * bool(wanted and row.note)}{row.note}").rstrip()
+    return (
+        f"{start}{row.ratio:7.3g} {f'{row.low:.3g}-{row.high:.3g}':>13} {cost:>11} {own:>7} {error:>7}  "
+        f"{wanted}{', ' * bool(wanted and row.note)}{row.note}"
+    ).rstrip()

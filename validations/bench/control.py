@@ -56,9 +56,11 @@ def low_rank_riccati(*, T=12, b=3, n=384, p=8) -> Iterator[Contest]:
     C = np.random.default_rng(1).standard_normal((p, n)) / np.sqrt(n)
     lq = replace(lq, Q=np.zeros((n, n)), Qf=C.T @ C)
     yield Contest(
-        f"terminal, T={T} n=m={n} p={p} b={b}", "riccati lowrank",
+        f"terminal, T={T} n=m={n} p={p} b={b}",
+        "riccati lowrank",
         lambda: riccati(lq.A, lq.B, 0.0, 0.5, lq.Qf, form="lowrank").rollout(lq.x0),
-        lambda made: np.stack(made.controls), _libraries(lq, {"numpy loop": 15.0}),
+        lambda made: np.stack(made.controls),
+        _libraries(lq, {"numpy loop": 15.0}),
     )
 
 
@@ -70,11 +72,17 @@ def identity_riccati(*, T=12, sizes=(128, 384)) -> Iterator[Contest]:
         lq = LQ(A, B, 0.1 * np.eye(n), 0.5 * np.eye(n), np.eye(n), generator.standard_normal((1, n)))
         one, eye = [a[0] for a in A], [np.eye(n)] * T
         solve = lambda one=one, eye=eye, n=n: riccati(one, eye, 0.1, 0.5, np.eye(n), form="identity")  # noqa: E731
-        yield Contest(f"B=I, P_0, T={T} n={n}", "riccati identity", solve, lambda law: law.P[0], (
-            Peer("numpy loop", lambda lq=lq: peers.numpy_value(lq)[0], np.asarray, line=4.0),
-        ))
         yield Contest(
-            f"B=I, controls, T={T} n={n}", "riccati identity", lambda solve=solve, lq=lq: solve().rollout(lq.x0[0]),
+            f"B=I, P_0, T={T} n={n}",
+            "riccati identity",
+            solve,
+            lambda law: law.P[0],
+            (Peer("numpy loop", lambda lq=lq: peers.numpy_value(lq)[0], np.asarray, line=4.0),),
+        )
+        yield Contest(
+            f"B=I, controls, T={T} n={n}",
+            "riccati identity",
+            lambda solve=solve, lq=lq: solve().rollout(lq.x0[0]),
             lambda made: np.stack(made.controls)[:, None],
             (Peer("numpy loop", peers.numpy_loop(lq), np.asarray, note="gains multiplied out"),),
         )
@@ -85,9 +93,11 @@ def riccati_libraries(*, T=12, sizes=((32, 1), (32, 64), (128, 1))) -> Iterator[
     for n, b in sizes:
         lq = _dense(T, b, n)
         yield Contest(
-            f"LQ, T={T} n=m={n} b={b}", "riccati cholesky",
+            f"LQ, T={T} n=m={n} b={b}",
+            "riccati cholesky",
             lambda lq=lq, n=n: riccati(lq.A, lq.B, 0.1, 0.5, np.eye(n)).rollout(lq.x0),
-            lambda made: np.stack(made.controls), _libraries(lq, {"mpc.pytorch": 1.0, "PyPose": 1.0}),
+            lambda made: np.stack(made.controls),
+            _libraries(lq, {"mpc.pytorch": 1.0, "PyPose": 1.0}),
         )
         if b > 1:
             continue
@@ -98,8 +108,10 @@ def riccati_libraries(*, T=12, sizes=((32, 1), (32, 64), (128, 1))) -> Iterator[
             S = run()[1]
             S = (S + S.T) / 2
         yield Contest(
-            f"constant A and B, T={T} n=m={n}", "riccati cholesky",
-            lambda A=A, B=B, S=S, T=T: riccati([A] * T, [B] * T, 0.1, 0.5, S), lambda law: law.P[0],
+            f"constant A and B, T={T} n=m={n}",
+            "riccati cholesky",
+            lambda A=A, B=B, S=S, T=T: riccati([A] * T, [B] * T, 0.1, 0.5, S),
+            lambda law: law.P[0],
             (Peer("python-control dlqr", run, lambda made: made[1], note="one infinite-horizon equation"),),
         )
 
@@ -126,16 +138,30 @@ def reach_map(*, T=12, b=4, n=384, m=16) -> Iterator[Contest]:
         return W
 
     amplitudes = lambda values: np.sqrt(np.maximum(np.asarray(values, float)[..., ::-1][..., :rank], 0.0))  # noqa: E731
-    yield Contest(f"map, float64, {where}", "reach", lambda: reach(A, B), lambda G: G @ G.swapaxes(-1, -2), (
-        Peer("batched Gramian loop", numpy_gramian, np.asarray, line=8.0, note="the map alone"),
-    ))
     yield Contest(
-        f"svd, float32, {where}", "reachable, map and svd", lambda: [reachable(s, rank) for s in systems],
-        lambda made: np.stack([found.values for found in made]), (
-            Peer("batched Gramian loop", torch_gramian, lambda W: amplitudes(torch.linalg.eigvalsh(W)), tolerance=3e-2,
-                 note="forms W only"),
+        f"map, float64, {where}",
+        "reach",
+        lambda: reach(A, B),
+        lambda G: G @ G.swapaxes(-1, -2),
+        (Peer("batched Gramian loop", numpy_gramian, np.asarray, line=8.0, note="the map alone"),),
+    )
+    yield Contest(
+        f"svd, float32, {where}",
+        "reachable, map and svd",
+        lambda: [reachable(s, rank) for s in systems],
+        lambda made: np.stack([found.values for found in made]),
+        (
+            Peer(
+                "batched Gramian loop",
+                torch_gramian,
+                lambda W: amplitudes(torch.linalg.eigvalsh(W)),
+                tolerance=3e-2,
+                note="forms W only",
+            ),
             Peer("Gramian and eigvalsh", lambda: torch.linalg.eigvalsh(torch_gramian()), amplitudes, tolerance=3e-2),
-        ), reference=exact, tolerance=1e-5,
+        ),
+        reference=exact,
+        tolerance=1e-5,
     )
 
 
@@ -143,8 +169,15 @@ def random_encoder(blocks=6, width=128, heads=4, dtype=torch.float32) -> Backbon
     """A random BERT, every parameter drawn from one seed."""
     torch.manual_seed(0)
     config = BertConfig(
-        hidden_size=width, num_hidden_layers=blocks, num_attention_heads=heads, intermediate_size=4 * width, vocab_size=1000,
-        max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, attn_implementation="eager",
+        hidden_size=width,
+        num_hidden_layers=blocks,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        vocab_size=1000,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        attn_implementation="eager",
     )
     return wrap(BertModel(config).to(dtype), name=f"random {blocks}x{width}")
 
@@ -167,8 +200,9 @@ class _Steered:
         weight = torch.randn(2, backbone.width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         readout = Readout((weight / backbone.width**0.5).to(backbone.dtype), torch.zeros(2, dtype=backbone.dtype))
         made = subject(backbone, PortBias(), readout, 0)
-        return cls(made.steered, {key: torch.zeros(backbone.width, dtype=backbone.dtype) for key in made.ports},
-                   _texts(count, length))
+        return cls(
+            made.steered, {key: torch.zeros(backbone.width, dtype=backbone.dtype) for key in made.ports}, _texts(count, length)
+        )
 
     def forward(self) -> Tensor:
         with torch.no_grad():
@@ -195,12 +229,17 @@ def output_gradients(*, encoders: tuple[Callable[..., Backbone], ...] | None = N
         joined = lambda rows: torch.cat(list(rows.values()), -1).numpy()  # noqa: E731
         stacked = lambda rows: torch.stack([torch.cat(row, -1) for row in rows], 1).numpy()  # noqa: E731
         yield Contest(
-            f"G, {backbone.name}, C=2 S={length} N={count}", "output_map",
-            lambda made=made: output_map(made.outputs, made.controls, [made.batch]), lambda G: G.matrix.numpy(), (
+            f"G, {backbone.name}, C=2 S={length} N={count}",
+            "output_map",
+            lambda made=made: output_map(made.outputs, made.controls, [made.batch]),
+            lambda G: G.matrix.numpy(),
+            (
                 Peer("one forward pass", made.forward, np.asarray, tolerance=None, line=1 / 8),
                 Peer("vmap(jacrev)", made.mapped, joined, tolerance=1e-4),
                 Peer("plain reverse sweeps", made.swept, stacked, tolerance=1e-4),
-            ), reference=stacked(exact.swept()), tolerance=1e-4,
+            ),
+            reference=stacked(exact.swept()),
+            tolerance=1e-4,
         )
 
 
@@ -217,18 +256,29 @@ def token_jacobian(*, blocks=6, width=128, heads=4, count=8, length=32) -> Itera
         def differentiated(states=states, layers=layers):
             found = []
             for layer, h in zip(layers, states, strict=True):
+
                 def moved(x, rest, layer=layer):
                     y = layer(torch.cat([x[None], rest])[None])
                     return (y[0] if isinstance(y, tuple) else y)[0, 0]
+
                 with torch.no_grad():
                     found.append(torch.func.vmap(torch.func.jacrev(moved))(h[:, 0], h[:, 1:]))
             return found
 
         yield Contest(
-            f"A_t, {name}, {blocks}x{width} S={length} N={count}", "layer_jacobians",
-            lambda backbone=backbone, batch=batch: layer_jacobians(backbone, batch), lambda made: torch.stack(made.A).numpy(),
-            (Peer("vmap(jacrev) of full layer", differentiated, lambda made: torch.stack(made).numpy(), tolerance,
-                  line=20.0 if kind == torch.float32 else None),),
+            f"A_t, {name}, {blocks}x{width} S={length} N={count}",
+            "layer_jacobians",
+            lambda backbone=backbone, batch=batch: layer_jacobians(backbone, batch),
+            lambda made: torch.stack(made.A).numpy(),
+            (
+                Peer(
+                    "vmap(jacrev) of full layer",
+                    differentiated,
+                    lambda made: torch.stack(made).numpy(),
+                    tolerance,
+                    line=20.0 if kind == torch.float32 else None,
+                ),
+            ),
         )
 
 

@@ -55,9 +55,16 @@ def _gradient(s: Subject, line: float | None = None) -> Peer:
     return Peer("one gradient", s.gradient, np.asarray, tolerance=None, line=None if line is None else 1 / line)
 
 
-PRODUCTS = (("LoRA", 2, 64), ("LoRA", 6, 64), ("LoRA", 2, 256), ("one module", 2, 64), ("adapters", 2, 64),
-            ("prefix", 2, 64), ("all", 2, 64))
-MOST = {"LoRA": 1.45, "all": 2.6}               # gradients that one product may cost
+PRODUCTS = (
+    ("LoRA", 2, 64),
+    ("LoRA", 6, 64),
+    ("LoRA", 2, 256),
+    ("one module", 2, 64),
+    ("adapters", 2, 64),
+    ("prefix", 2, 64),
+    ("all", 2, 64),
+)
+MOST = {"LoRA": 1.45, "all": 2.6}  # gradients that one product may cost
 
 
 def product(*, problems=PRODUCTS, columns: int = 10, size: Size = SIZE, steps: int = 50) -> Iterator[Contest]:
@@ -70,14 +77,30 @@ def product(*, problems=PRODUCTS, columns: int = 10, size: Size = SIZE, steps: i
     many = torch.randn(s.dimension, columns, generator=torch.Generator().manual_seed(0))
     where, op, rival = f"{part} {s.dimension}, C={classes} N={count}", _operator(s), peers.curvlinops_operator(s, check=False)
     fresh = peers.fresh_product(s.to(torch.float64))
-    yield Contest(f"H V, {columns} columns, {where}", "hessian @ V", lambda: op @ many, np.asarray, (
-        Peer("curvlinops block", None if rival is None else partial(rival().__matmul__, many), np.asarray, 1e-3),
-    ), torch.stack([fresh(v) for v in many.T.double()], 1).numpy(), 1e-4)
-    yield Contest(f"making it, {where}", "hessian", partial(_operator, s), lambda op: np.zeros(1), tuple(
-        Peer(name, run, np.asarray, tolerance=None) for name, run in (
-            ("one gradient", s.gradient), ("curvlinops, checked", peers.curvlinops_operator(s)),
-            ("eigenthings", peers.eigenthings_operator(s)), ("PyHessian", peers.pyhessian_object(s)))
-    ))
+    yield Contest(
+        f"H V, {columns} columns, {where}",
+        "hessian @ V",
+        lambda: op @ many,
+        np.asarray,
+        (Peer("curvlinops block", None if rival is None else partial(rival().__matmul__, many), np.asarray, 1e-3),),
+        torch.stack([fresh(v) for v in many.T.double()], 1).numpy(),
+        1e-4,
+    )
+    yield Contest(
+        f"making it, {where}",
+        "hessian",
+        partial(_operator, s),
+        lambda op: np.zeros(1),
+        tuple(
+            Peer(name, run, np.asarray, tolerance=None)
+            for name, run in (
+                ("one gradient", s.gradient),
+                ("curvlinops, checked", peers.curvlinops_operator(s)),
+                ("eigenthings", peers.eigenthings_operator(s)),
+                ("PyHessian", peers.pyhessian_object(s)),
+            )
+        ),
+    )
 
 
 def _one_product(s: Subject, where: str, line: float | None, clock: str = "process_time") -> Contest:
@@ -94,10 +117,17 @@ def _one_product(s: Subject, where: str, line: float | None, clock: str = "proce
     answer = lambda x: x.detach().cpu().numpy()  # noqa: E731
     exact = peers.fresh_product(s.to(torch.float64))(v.double())
     return Contest(
-        f"H v, {where}", "hessian @ v", waits(partial(op.__matmul__, v)), answer,
-        (_gradient(s, line) if device.type == "cpu" else Peer("one gradient", waits(s.gradient), answer, None),) + tuple(
+        f"H v, {where}",
+        "hessian @ v",
+        waits(partial(op.__matmul__, v)),
+        answer,
+        (_gradient(s, line) if device.type == "cpu" else Peer("one gradient", waits(s.gradient), answer, None),)
+        + tuple(
             Peer(name, None if run is None else waits(partial(run, v)), answer, tolerance=1e-3) for name, run in rivals.items()
-        ), answer(exact), 1e-4, clock,
+        ),
+        answer(exact),
+        1e-4,
+        clock,
     )
 
 
@@ -173,8 +203,14 @@ def _graded(exact: np.ndarray, tol: float) -> Callable[[object], np.ndarray]:
     return lambda values: 1 + relative_errors(np.asarray(values, float), exact, tol)
 
 
-def top10(*, problems=(("one module", 2, 16), ("LoRA", 2, 16), ("LoRA", 2, 64)), k: int = 10,
-          tol: float = 1e-3, size: Size = SIZE, steps: int = 50) -> Iterator[Contest]:
+def top10(
+    *,
+    problems=(("one module", 2, 16), ("LoRA", 2, 16), ("LoRA", 2, 64)),
+    k: int = 10,
+    tol: float = 1e-3,
+    size: Size = SIZE,
+    steps: int = 50,
+) -> Iterator[Contest]:
     """The ten eigenvalues of largest magnitude, making the operator included."""
     for part, classes, count in problems:
         s = _subject(part, count, classes, size, steps)
@@ -186,28 +222,45 @@ def top10(*, problems=(("one module", 2, 16), ("LoRA", 2, 16), ("LoRA", 2, 64)),
         yield _top(s, f"top {k}, {part} {s.dimension}, C={classes} N={count}", exact, k, tol, part == "LoRA", count <= 16)
 
 
-def _top(s: Subject, problem: str, exact: np.ndarray, k: int, tol: float, lines: bool, slow: bool,
-         clock: str = "process_time") -> Contest:
+def _top(
+    s: Subject, problem: str, exact: np.ndarray, k: int, tol: float, lines: bool, slow: bool, clock: str = "process_time"
+) -> Contest:
     device, answer = next(iter(s.params.values())).device.type, _graded(exact, tol)
     waits = partial(_waited, device)
     rivals = [
         Peer("curvlinops and eigsh", peers.curvlinops_eigsh(s, k, tol), answer, tol, line=3.0 if lines else None),
         Peer(f"eigenthings, {2 * k} steps", peers.eigenthings_lanczos(s, k, tol), answer, tol, note="its default"),
-        Peer(f"eigenthings, {5 * k} steps", peers.eigenthings_lanczos(s, k, tol, min(5 * k, s.dimension)), answer, tol,
-             line=3.0 if lines else None),
+        Peer(
+            f"eigenthings, {5 * k} steps",
+            peers.eigenthings_lanczos(s, k, tol, min(5 * k, s.dimension)),
+            answer,
+            tol,
+            line=3.0 if lines else None,
+        ),
     ]
     if slow:
         rivals.append(Peer("PyHessian", peers.pyhessian_eigenvalues(s, k, tol), answer, tol, note="power iteration"))
     return Contest(
-        problem, "top_eigenpairs", waits(lambda: top_eigenpairs(_operator(s), k, tol=tol)),
+        problem,
+        "top_eigenpairs",
+        waits(lambda: top_eigenpairs(_operator(s), k, tol=tol)),
         lambda made: answer(made.values.cpu()),
         (Peer("one gradient", waits(s.gradient), np.asarray, None, 1 / 40 if lines else None), *rivals),
-        np.ones(k), 1e-4, clock,
+        np.ones(k),
+        1e-4,
+        clock,
     )
 
 
-def densities(*, problems=(("one module", 2, 16), ("LoRA", 2, 16)), probes: int = 10, lanczos: int = 50, fewer: int = 2,
-              size: Size = SIZE, steps: int = 50) -> Iterator[Contest]:
+def densities(
+    *,
+    problems=(("one module", 2, 16), ("LoRA", 2, 16)),
+    probes: int = 10,
+    lanczos: int = 50,
+    fewer: int = 2,
+    size: Size = SIZE,
+    steps: int = 50,
+) -> Iterator[Contest]:
     """The spectral density; where the exact spectrum is known, its error is Wasserstein-1 over the spectrum's range."""
     for part, classes, count in problems:
         s = _subject(part, count, classes, size, steps)
@@ -223,56 +276,89 @@ def densities(*, problems=(("one module", 2, 16), ("LoRA", 2, 16)), probes: int 
 
         tolerance, share = 2e-3 if whole else None, fewer / probes
         rivals = (
-            Peer("curvlinops", peers.curvlinops_nodes(s, fewer, lanczos, (low, high)), answer, tolerance, line=3.0, share=share,
-                 note=f"from {fewer} probes, spectral bounds given"),
-            Peer("eigenthings", peers.eigenthings_nodes(s, fewer, lanczos), answer, tolerance, share=share,
-                 note=f"from {fewer} probes"),
-            Peer("PyHessian", peers.pyhessian_nodes(s, 1, lanczos), answer, tolerance, share=1 / probes,
-                 note="from 1 probe; release 0.1 calls torch.eig, which is gone"),
+            Peer(
+                "curvlinops",
+                peers.curvlinops_nodes(s, fewer, lanczos, (low, high)),
+                answer,
+                tolerance,
+                line=3.0,
+                share=share,
+                note=f"from {fewer} probes, spectral bounds given",
+            ),
+            Peer(
+                "eigenthings",
+                peers.eigenthings_nodes(s, fewer, lanczos),
+                answer,
+                tolerance,
+                share=share,
+                note=f"from {fewer} probes",
+            ),
+            Peer(
+                "PyHessian",
+                peers.pyhessian_nodes(s, 1, lanczos),
+                answer,
+                tolerance,
+                share=1 / probes,
+                note="from 1 probe; release 0.1 calls torch.eig, which is gone",
+            ),
         )
         yield Contest(
-            f"{probes} x {lanczos}, {part} {s.dimension}, C={classes} N={count}", "density",
+            f"{probes} x {lanczos}, {part} {s.dimension}, C={classes} N={count}",
+            "density",
             lambda s=s: density(_operator(s), probes=probes, steps=lanczos),
-            lambda made, answer=answer: answer((made.nodes, made.weights)), (_gradient(s), *rivals), np.ones(1), 2e-3,
+            lambda made, answer=answer: answer((made.nodes, made.weights)),
+            (_gradient(s), *rivals),
+            np.ones(1),
+            2e-3,
         )
 
 
 def exact_gauss_newton(s: Subject) -> np.ndarray:
     """All nonzero eigenvalues of the Gauss-Newton matrix in float64: J text by text, sqrt(diag p - p p') J / sqrt(N)."""
     s = s.to(torch.float64)
-    (tokens, _), = s.batches
+    ((tokens, _),) = s.batches
     params, rows = list(s.params.values()), []
     for text in tokens:
         y = s.model(text[None])[0]
-        J = torch.stack([
-            torch.cat([x.reshape(-1) for x in torch.autograd.grad(v, params, retain_graph=True)]) for v in y])
+        J = torch.stack([torch.cat([x.reshape(-1) for x in torch.autograd.grad(v, params, retain_graph=True)]) for v in y])
         p = y.detach().softmax(0)
-        rows.append(p.sqrt()[:, None] * (J - p @ J))            # sum_c p_c (J_c - p'J)(J_c - p'J)' is J'(diag p - pp')J
-    values = torch.linalg.svdvals(torch.cat(rows))**2 / len(tokens)
+        rows.append(p.sqrt()[:, None] * (J - p @ J))  # sum_c p_c (J_c - p'J)(J_c - p'J)' is J'(diag p - pp')J
+    values = torch.linalg.svdvals(torch.cat(rows)) ** 2 / len(tokens)
     return values[: len(tokens) * (len(y) - 1)].numpy()
 
 
-def gauss_newton(*, problems=(("LoRA", 2, 64), ("LoRA", 6, 64)), k: int = 10, tol: float = 1e-3, size: Size = SIZE,
-                 steps: int = 50) -> Iterator[Contest]:
+def gauss_newton(
+    *, problems=(("LoRA", 2, 64), ("LoRA", 6, 64)), k: int = 10, tol: float = 1e-3, size: Size = SIZE, steps: int = 50
+) -> Iterator[Contest]:
     """Ours: every nonzero eigenvalue of the Gauss-Newton matrix; the others: the ten largest."""
     for part, classes, count in problems:
         s = _subject(part, count, classes, size, steps)
         exact = exact_gauss_newton(s)
         answer = _graded(exact, tol)
         yield Contest(
-            f"GGN, {part} {s.dimension}, C={classes} N={count}", "gauss_newton_spectrum, all",
+            f"GGN, {part} {s.dimension}, C={classes} N={count}",
+            "gauss_newton_spectrum, all",
             lambda s=s: gauss_newton_spectrum(s.outputs, s.criterion, s.params, s.batches),
-            lambda made, answer=answer: answer(made.values[:k]), (
+            lambda made, answer=answer: answer(made.values[:k]),
+            (
                 _gradient(s),
-                Peer(f"curvlinops and eigsh, {k}", peers.curvlinops_eigsh(s, k, tol, "GGN"), answer, tol,
-                     line=25.0 if classes == 2 else None),
+                Peer(
+                    f"curvlinops and eigsh, {k}",
+                    peers.curvlinops_eigsh(s, k, tol, "GGN"),
+                    answer,
+                    tol,
+                    line=25.0 if classes == 2 else None,
+                ),
                 Peer(f"eigenthings, {k}", peers.eigenthings_lanczos(s, k, tol, kind="ggn"), answer, tol, note=f"{2 * k} steps"),
-            ), np.ones(k), 1e-5,
+            ),
+            np.ones(k),
+            1e-5,
         )
 
 
-def traces(*, module=("one module", 2, 16), lora=("LoRA", 2, 4), budget: int = 30, seeds: int = 40, size: Size = SIZE,
-           steps: int = 50) -> Iterator[Row]:
+def traces(
+    *, module=("one module", 2, 16), lora=("LoRA", 2, 4), budget: int = 30, seeds: int = 40, size: Size = SIZE, steps: int = 50
+) -> Iterator[Row]:
     """The standard error of a trace from 30 products, as the spread over seeds, on exact operators in float64.
 
     One module: its dense matrix H, as the Hessian of z'Hz / 2, so that our operator has its names. LoRA: its products,
@@ -314,8 +400,15 @@ def _hutchinson(op, budget: int, seed: int) -> float:
     return float((v * (op @ v)).sum() / budget)
 
 
-def _spread(name: str, run: Callable[[int], float] | None, seeds: int, true: float | None, line: float | None = None,
-            scale: float = 1.0, note: str = "") -> Amount:
+def _spread(
+    name: str,
+    run: Callable[[int], float] | None,
+    seeds: int,
+    true: float | None,
+    line: float | None = None,
+    scale: float = 1.0,
+    note: str = "",
+) -> Amount:
     """`scale` times the standard deviation over seeds; error: how many of its standard errors the mean is off."""
     if run is None:
         return Amount(name, None, line)
@@ -328,22 +421,41 @@ def _spread(name: str, run: Callable[[int], float] | None, seeds: int, true: flo
 def memory(*, count: int = 64, batches: int = 8, budget: int = 200 << 20, size: Size = SIZE) -> Iterator[Row]:
     """Peak extra resident memory of making the operator and one product; what is held under a stated budget."""
     others = {"fresh double backward": "fresh"} | {
-        name: way if peers.installed(package) else None for name, way, package in (
-            ("curvlinops", "curvlinops", "curvlinops"), ("eigenthings", "eigenthings", "hessian_eigenthings"),
-            ("PyHessian", "pyhessian", "pyhessian"))
+        name: way if peers.installed(package) else None
+        for name, way, package in (
+            ("curvlinops", "curvlinops", "curvlinops"),
+            ("eigenthings", "eigenthings", "hessian_eigenthings"),
+            ("PyHessian", "pyhessian", "pyhessian"),
+        )
     }
     ways = ["gradient", "ours", *filter(None, others.values())]
     *taken, held = resident.resident(
         [{"way": way, "count": count} for way in ways]
-        + [{"way": "held", "count": count * batches // 2, "batches": batches, "memory": budget}], LORA, size)
+        + [{"way": "held", "count": count * batches // 2, "batches": batches, "memory": budget}],
+        LORA,
+        size,
+    )
     mib = {way: amount / 2**20 for way, amount in zip(ways, taken, strict=True)}
-    yield from weigh("memory", f"peak, LoRA, N={count}", Amount("hessian, one product", mib["ours"]), [
-        Amount("one gradient", mib["gradient"], 1 / 4), *(Amount(name, mib.get(way)) for name, way in others.items()),
-    ], "MiB")
+    yield from weigh(
+        "memory",
+        f"peak, LoRA, N={count}",
+        Amount("hessian, one product", mib["ours"]),
+        [
+            Amount("one gradient", mib["gradient"], 1 / 4),
+            *(Amount(name, mib.get(way)) for name, way in others.items()),
+        ],
+        "MiB",
+    )
     stated = budget / 2**20
-    yield from weigh("memory", f"kept, LoRA, N={batches} x {count // 2}", Amount("hessian, memory=", held / 2**20), [
-        Amount("stated budget", stated, 1 / 1.1, note=f"{stated:.0f} MiB"),
-    ], "MiB")
+    yield from weigh(
+        "memory",
+        f"kept, LoRA, N={batches} x {count // 2}",
+        Amount("hessian, memory=", held / 2**20),
+        [
+            Amount("stated budget", stated, 1 / 1.1, note=f"{stated:.0f} MiB"),
+        ],
+        "MiB",
+    )
 
 
 def compiled(*, problem=("LoRA", 2, 64), size: Size = SIZE, steps: int = 50) -> Iterator[Contest]:
@@ -358,9 +470,18 @@ def compiled(*, problem=("LoRA", 2, 64), size: Size = SIZE, steps: int = 50) -> 
     gain = float(np.median(gain))
     note = f"compiled in {cost:.0f} CPU s: pays after {cost / gain:.0f} products" if gain > 0 else f"{cost:.0f} CPU s never pay"
     exact = peers.fresh_product(s.to(torch.float64))(v.double()).numpy()
-    yield Contest(f"H v compiled, {part} {s.dimension}, C={classes} N={count}", "hessian, compiled", lambda: op @ v, np.asarray, (
-        _gradient(s), Peer("hessian @ v", lambda: plain @ v, np.asarray, 1e-4, note=note),
-    ), exact, 1e-4)
+    yield Contest(
+        f"H v compiled, {part} {s.dimension}, C={classes} N={count}",
+        "hessian, compiled",
+        lambda: op @ v,
+        np.asarray,
+        (
+            _gradient(s),
+            Peer("hessian @ v", lambda: plain @ v, np.asarray, 1e-4, note=note),
+        ),
+        exact,
+        1e-4,
+    )
 
 
 def _spent() -> float:
@@ -375,8 +496,14 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def cuda(*, products=(("LoRA", 2, 64), ("LoRA", 2, 256), ("all", 2, 64)), top=("LoRA", 2, 64), k: int = 10,
-         size: Size = SIZE, steps: int = 50) -> Iterator[Contest | Row]:
+def cuda(
+    *,
+    products=(("LoRA", 2, 64), ("LoRA", 2, 256), ("all", 2, 64)),
+    top=("LoRA", 2, 64),
+    k: int = 10,
+    size: Size = SIZE,
+    steps: int = 50,
+) -> Iterator[Contest | Row]:
     """One product and the top ten on a GPU, by the clock on the wall."""
     if not torch.cuda.is_available():
         yield Row("cuda", "product and top 10", "ours", "the others", status="not run", note="no CUDA device")

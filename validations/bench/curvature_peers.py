@@ -57,8 +57,9 @@ def _arpack(operator, k: int, tol: float) -> np.ndarray:
     return eigsh(operator, k, which="LM", tol=tol, v0=start, return_eigenvectors=False)
 
 
-def curvlinops_nodes(subject: Subject, probes: int, steps: int,
-                     bounds: tuple[float, float]) -> Callable[[], tuple[np.ndarray, np.ndarray]] | None:
+def curvlinops_nodes(
+    subject: Subject, probes: int, steps: int, bounds: tuple[float, float]
+) -> Callable[[], tuple[np.ndarray, np.ndarray]] | None:
     """Its Lanczos quadrature, with the ends of the spectrum given to it: (nodes, weights)."""
     make = curvlinops_operator(subject)
     if make is None:
@@ -69,7 +70,7 @@ def curvlinops_nodes(subject: Subject, probes: int, steps: int,
         torch.manual_seed(0)
         spectrum = LanczosApproximateSpectrumCached(make(), steps, boundaries=bounds)
         spectrum.approximate_spectrum(num_repeats=probes)
-        rules = spectrum._get_lanczos_iters(probes)             # kept by now: what its smoothed curve is made of
+        rules = spectrum._get_lanczos_iters(probes)  # kept by now: what its smoothed curve is made of
         return np.stack([values.numpy() for values, _ in rules]), np.stack([v[0].numpy() ** 2 for _, v in rules])
 
     return run
@@ -121,8 +122,9 @@ def eigenthings_operator(subject: Subject, kind: str = "hessian") -> Callable[[]
     return lambda: GGNOperator(subject.model, subject.batches, lambda model, batch: model(batch[0]), Subject.criterion)
 
 
-def eigenthings_lanczos(subject: Subject, k: int, tol: float, steps: int | None = None,
-                        kind: str = "hessian") -> Callable[[], np.ndarray] | None:
+def eigenthings_lanczos(
+    subject: Subject, k: int, tol: float, steps: int | None = None, kind: str = "hessian"
+) -> Callable[[], np.ndarray] | None:
     """Its Lanczos: k eigenvalues after `steps` steps, by default 2 k."""
     make = eigenthings_operator(subject, kind)
     if make is None:
@@ -168,7 +170,7 @@ def pyhessian_object(subject: Subject) -> Callable[[], object] | None:
 
     def make():
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")                     # of the leak
+            warnings.simplefilter("ignore")  # of the leak
             made = hessian(subject.model, nn.CrossEntropyLoss(), data=subject.batches[0], cuda=False)
         subject.model.zero_grad()
         return made

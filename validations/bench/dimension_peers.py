@@ -17,7 +17,7 @@ from torch import Tensor
 
 from validations.bench.peers import installed
 
-DADAPY = "DADAPY_PYTHON"                # names the Python of an environment that has dadapy: it needs numpy < 2
+DADAPY = "DADAPY_PYTHON"  # names the Python of an environment that has dadapy: it needs numpy < 2
 
 
 def chunked(x: Tensor) -> Tensor:
@@ -58,8 +58,9 @@ class Fastfood:
     transform: Callable[[Tensor], Tensor]
 
     @classmethod
-    def drawn(cls, shapes: Mapping[str, Sequence[int]], dimension: int, transform: Callable[[Tensor], Tensor],
-              seed: int = 0) -> Fastfood:
+    def drawn(
+        cls, shapes: Mapping[str, Sequence[int]], dimension: int, transform: Callable[[Tensor], Tensor], seed: int = 0
+    ) -> Fastfood:
         """A random map from theta (d,) to the tensors."""
         generator, blocks = torch.Generator().manual_seed(seed), []
         for shape in shapes.values():
@@ -154,7 +155,8 @@ def dadapy_two_nn(X: np.ndarray, rounds: int = 3) -> tuple[float, float] | None:
     given = io.BytesIO()
     np.save(given, X)
     kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    made = subprocess.run([python, "-W", "ignore", "-c", _TWO_NN, str(rounds)], input=given.getvalue(), env=kept,
-                          capture_output=True, check=True)
+    made = subprocess.run(
+        [python, "-W", "ignore", "-c", _TWO_NN, str(rounds)], input=given.getvalue(), env=kept, capture_output=True, check=True
+    )
     seconds, value = json.loads(made.stdout)
     return seconds, value

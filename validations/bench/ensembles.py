@@ -22,8 +22,14 @@ LINES = {(4, 16): 2.5, (8, 32): 1.3}
 def _subject(rank: int) -> Subject:
     """A random encoder of four blocks and width 128 with LoRA on q and v."""
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=2000, hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=512,
-                        max_position_embeddings=64)
+    config = BertConfig(
+        vocab_size=2000,
+        hidden_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=512,
+        max_position_embeddings=64,
+    )
     readout = Readout(torch.randn(4, 128) / 128**0.5, torch.zeros(4))
     return subject(wrap(BertModel(config)), LoRA(rank), readout, seed=0)
 
@@ -64,10 +70,15 @@ def ensembles(*, members: int = 8, rank: int = 8, shapes: tuple[tuple[int, int],
             return _gradient(total(torch.func.vmap(made.outputs)(stacked, batch)), stacked)
 
         yield Contest(
-            f"{members} members, {size} x {length} tokens", "folded into the batch", folded, np.asarray, (
+            f"{members} members, {size} x {length} tokens",
+            "folded into the batch",
+            folded,
+            np.asarray,
+            (
                 Peer("one after the other", single, np.asarray, tolerance=1e-6, line=LINES.get((size, length))),
                 Peer("vmap over the whole model", mapped, np.asarray, tolerance=1e-6),
-            ), tolerance=1e-6,
+            ),
+            tolerance=1e-6,
         )
         yield _training(made, Batch(*(x[0] for x in batch)), members, LINES.get((size, length)))
 
@@ -88,6 +99,11 @@ def _training(made: Subject, batch: Batch, members: int, line: float | None, *, 
 
     where = f"{members} runs, d={drawn[0].dimension}, {len(batch.labels)} x {batch.tokens.shape[1]} tokens"
     # Adam divides by a root of squared slopes, so rounding in a slope near zero moves theta by up to a step
-    return Contest(where, "folded into the batch", together, np.asarray, (
-        Peer("one after the other", apart, np.asarray, tolerance=1e-2, line=line),
-    ), tolerance=1e-2)
+    return Contest(
+        where,
+        "folded into the batch",
+        together,
+        np.asarray,
+        (Peer("one after the other", apart, np.asarray, tolerance=1e-2, line=line),),
+        tolerance=1e-2,
+    )

@@ -30,8 +30,14 @@ def resident(calls: Sequence[dict], names: Sequence[str], size: Size) -> list[in
     not the defaults, batches and memory. Raises RuntimeError, with the process's last words, when one fails.
     """
     spec = json.dumps({"calls": list(calls), "names": list(names), "size": dataclasses.astuple(size)})
-    done = subprocess.run([sys.executable, "-m", __name__, spec], capture_output=True, text=True,
-                          cwd=Path(__file__).parents[2], check=False, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, spec],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=False,
+        encoding="utf-8",
+    )
     if done.returncode:
         raise RuntimeError(f"measuring memory failed: {' '.join(done.stderr.strip().splitlines()[-1:])}")
     return [int(x) for x in done.stdout.split()]
@@ -60,7 +66,8 @@ def _call(way: str, subject: Subject, memory: int | None) -> Callable[[], object
         return lambda: hessian(subject.loss, subject.params, subject.batches, **options)
     makers = {
         "ours": lambda: hessian(subject.loss, subject.params, subject.batches, **options).__matmul__,
-        "fresh": lambda: peers.fresh_product(subject), "pyhessian": lambda: peers.pyhessian_product(subject),
+        "fresh": lambda: peers.fresh_product(subject),
+        "pyhessian": lambda: peers.pyhessian_product(subject),
         "curvlinops": lambda: peers.curvlinops_operator(subject)().__matmul__,
         "eigenthings": lambda: peers.eigenthings_operator(subject)().__matmul__,
     }

@@ -93,11 +93,20 @@ class Classifier(nn.Module):
 
     def __init__(self, size: Size, classes: int, delta: str):
         super().__init__()
-        self.net = BertForSequenceClassification(BertConfig(
-            hidden_size=size.width, num_hidden_layers=size.blocks, num_attention_heads=size.heads,
-            intermediate_size=4 * size.width, vocab_size=VOCABULARY, max_position_embeddings=2 * LENGTH, num_labels=classes,
-            hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, attn_implementation="eager",
-        ))
+        self.net = BertForSequenceClassification(
+            BertConfig(
+                hidden_size=size.width,
+                num_hidden_layers=size.blocks,
+                num_attention_heads=size.heads,
+                intermediate_size=4 * size.width,
+                vocab_size=VOCABULARY,
+                max_position_embeddings=2 * LENGTH,
+                num_labels=classes,
+                hidden_dropout_prob=0.0,
+                attention_probs_dropout_prob=0.0,
+                attn_implementation="eager",
+            )
+        )
         _with_delta(self.net, delta)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -177,8 +186,16 @@ def _trained(size: Size, classes: int, delta: str, steps: int) -> Classifier:
     return model
 
 
-def subject(count: int, classes: int, delta: str = "lora", names: str | Sequence[str] = "*", *, size: Size = Size(),
-            steps: int = 50, batches: int = 1) -> Subject:
+def subject(
+    count: int,
+    classes: int,
+    delta: str = "lora",
+    names: str | Sequence[str] = "*",
+    *,
+    size: Size = Size(),
+    steps: int = 50,
+    batches: int = 1,
+) -> Subject:
     """A trained classifier on `count` texts in equal batches, the parameters that match `names` (shell globs) under study."""
     model = copy.deepcopy(_trained(size, classes, delta, steps))
     patterns = [names] if isinstance(names, str) else list(names)

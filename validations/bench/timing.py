@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SHORTEST = 0.005            # seconds: shorter calls are repeated within a sample
-PATIENCE = 5.0              # seconds that a peer's samples may take; after it, and two samples, the peer sits out
-ENDURANCE = 20.0            # the same for ours; after it, and two rounds, the contest is over
-LONG = 1.0                  # seconds: a call whose first run took longer needs no run to find how often to repeat it
+SHORTEST = 0.005  # seconds: shorter calls are repeated within a sample
+PATIENCE = 5.0  # seconds that a peer's samples may take; after it, and two samples, the peer sits out
+ENDURANCE = 20.0  # the same for ours; after it, and two rounds, the contest is over
+LONG = 1.0  # seconds: a call whose first run took longer needs no run to find how often to repeat it
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,9 @@ class Row:
         return f">= {self.line:g}" if self.line >= 1 else f"ours <= {1 / self.line:g} of them, costs {1 / self.ratio:.3g}"
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], first: Mapping[str, float], *, rounds: int,
-                clock: str = "process_time") -> dict[str, list[float]]:
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], first: Mapping[str, float], *, rounds: int, clock: str = "process_time"
+) -> dict[str, list[float]]:
     """CPU seconds per call in every round, nan where a call sat out; the order turns from round to round.
 
     Every call must have run once before, in `first` seconds. A call that is shorter than SHORTEST is repeated within a
@@ -111,14 +112,14 @@ def interleaved(calls: Mapping[str, Callable[[], object]], first: Mapping[str, f
             for name, call in calls.items()
         }
         for turn in range(rounds):
-            for name in names[turn % len(names):] + names[: turn % len(names)]:
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 if name != names[0] and spent[name] > PATIENCE and turn >= (1 if first[name] > PATIENCE else 2):
                     found[name].append(math.nan)
                     continue
                 took = _seconds(calls[name], count[name], clock)
                 spent[name] += took
                 found[name].append(took / count[name])
-            gc.collect(0)                                       # what the round made; nothing is collected within a sample
+            gc.collect(0)  # what the round made; nothing is collected within a sample
             if len(names) > 1 and all(math.isnan(found[name][-1]) for name in names[1:]):
                 break
             if turn >= 1 and spent[names[0]] > ENDURANCE:
@@ -171,10 +172,18 @@ def contend(case: str, contest: Contest, *, rounds: int) -> Iterator[Row]:
         low, median, high = np.quantile(per_round, (0.25, 0.5, 0.75))
         error = None if peer.tolerance is None else gap(answers[peer.name], reference)
         yield Row(
-            **shown, status="measured", note=peer.note,
-            ratio=float(theirs[ran].min() / mine.min()), median=float(median), low=float(low), high=float(high),
-            rounds=int(ran.sum()), ours_cost=float(mine.min()), peer_cost=float(theirs[ran].min()),
-            error=error, own_error=gap(own, reference) if compared else None,
+            **shown,
+            status="measured",
+            note=peer.note,
+            ratio=float(theirs[ran].min() / mine.min()),
+            median=float(median),
+            low=float(low),
+            high=float(high),
+            rounds=int(ran.sum()),
+            ours_cost=float(mine.min()),
+            peer_cost=float(theirs[ran].min()),
+            error=error,
+            own_error=gap(own, reference) if compared else None,
             agrees=None if error is None else error <= peer.tolerance and gap(own, reference) <= contest.tolerance,
         )
 
@@ -190,8 +199,9 @@ class Amount:
     note: str = ""
 
 
-def weigh(case: str, problem: str, ours: Amount, peers: Sequence[Amount], unit: str,
-          tolerance: float = math.inf) -> Iterator[Row]:
+def weigh(
+    case: str, problem: str, ours: Amount, peers: Sequence[Amount], unit: str, tolerance: float = math.inf
+) -> Iterator[Row]:
     """The rows of one comparison of amounts in `unit`: the peer's over ours."""
     for peer in peers:
         shown = {"case": case, "problem": problem, "ours": ours.name, "peer": peer.name, "line": peer.line, "note": peer.note}
@@ -201,8 +211,18 @@ def weigh(case: str, problem: str, ours: Amount, peers: Sequence[Amount], unit: 
         ratio = peer.cost / ours.cost
         errors = [x for x in (ours.error, peer.error) if x is not None]
         yield Row(
-            **shown, status="measured", ratio=ratio, median=ratio, low=ratio, high=ratio, rounds=1, unit=unit,
-            ours_cost=ours.cost, peer_cost=peer.cost, error=peer.error, own_error=ours.error,
+            **shown,
+            status="measured",
+            ratio=ratio,
+            median=ratio,
+            low=ratio,
+            high=ratio,
+            rounds=1,
+            unit=unit,
+            ours_cost=ours.cost,
+            peer_cost=peer.cost,
+            error=peer.error,
+            own_error=ours.error,
             agrees=None if peer.error is None else max(errors) <= tolerance,
         )
 

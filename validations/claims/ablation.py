@@ -100,7 +100,7 @@ FROZEN = _claim(
     title="The LQ model prices a port that is switched off",
     statement="Zeroing the trained control at a port, or at a pair of ports, raises the training objective by the quadratic form of the "
     "linearised optimum in the curvature's own block, while the other controls stay as they are.",
-    equation='Delta J_S = 1/2 hat(z)_S^top M_(S S) hat(z)_S, quad M = 1/N sum_i G_i^top H_i G_i + r I',
+    equation="Delta J_S = 1/2 hat(z)_S^top M_(S S) hat(z)_S, quad M = 1/N sum_i G_i^top H_i G_i + r I",
     equation_alt="the increase is half of z hat S transpose M S S z hat S, with M the mean of G transpose H G plus r times the identity",
     derived="the linear-quadratic optimum of the frozen model and the softmax curvature at its linear outputs, before training",
     rows=partial(_rows, rest="kept"),
@@ -113,7 +113,7 @@ RETRAINED = _claim(
     title="The LQ model prices a port that the others replace",
     statement="When the controls at a port or a pair are zeroed and the others are trained anew, the training objective stays above its "
     "optimum by the Schur complement's form: less, the better the remaining ports can do the same.",
-    equation='Delta J_S = 1/2 hat(z)_S^top [(M^(-1))_(S S)]^(-1) hat(z)_S, quad M = 1/N sum_i G_i^top H_i G_i + r I',
+    equation="Delta J_S = 1/2 hat(z)_S^top [(M^(-1))_(S S)]^(-1) hat(z)_S, quad M = 1/N sum_i G_i^top H_i G_i + r I",
     equation_alt="the increase is half of z hat S transpose times the inverse of the S S block of M inverse times z hat S",
     derived="the linear-quadratic optimum of the frozen model and the softmax curvature at its linear outputs, before training",
     rows=partial(_rows, rest="reoptimised"),

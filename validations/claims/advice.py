@@ -16,7 +16,8 @@ def _rows(cell: Cell) -> list[dict]:
     names = ("option", "role", "size", "share", "eta", "forecast", "slope", "trace")
     frozen = cell.measured.record["frozen"]
     return [
-        cell.place | {n: row[n] for n in names} 
+        cell.place
+        | {n: row[n] for n in names}
         | {"trained": trained[row["option"]], "frozen": frozen, "frozen_forecast": cell.predicted.record["frozen"]}
         for row in cell.predicted.record["options"]
     ]

@@ -46,7 +46,11 @@ def _rows(cell: Cell) -> list[dict]:
         cell.place
         | {"radius": float(before["radius"][k]), "eta": float(before["eta"][k]), "inside": bool(inside[k])}
         | {"share": float(before["radius"][k] / p["horizon"])}
-        | {"predicted": float(gain[k] / p["start"]), "measured": float(trained[k] / m["start"]), "power": float(law[k] / m["start"])}
+        | {
+            "predicted": float(gain[k] / p["start"]),
+            "measured": float(trained[k] / m["start"]),
+            "power": float(law[k] / m["start"]),
+        }
         | {"predicted_test": float(gain_test[k] / p["start_test"]), "measured_test": float(trained_test[k] / m["start_test"])}
         | {name: float(values[k]) for name, values in errors.items()}
         for k in range(len(gain))

@@ -31,7 +31,9 @@ def _rows(cell: Cell) -> list[Row]:
     columns = {name: np.array([row[name] for row in rows]) for name in ("measured", *ORDERED)}
     one = np.zeros(len(rows))
     ranks = {name: partial_rank_correlation(columns[name], columns["measured"], [], one) for name in ORDERED}
-    ratios = {f"log_ratio_{name}": float(np.mean(np.log2(columns["measured"] / columns[name]))) for name in ("predicted", "linear")}
+    ratios = {
+        f"log_ratio_{name}": float(np.mean(np.log2(columns["measured"] / columns[name]))) for name in ("predicted", "linear")
+    }
     return [cell.place | ranks | ratios]
 
 
@@ -53,7 +55,13 @@ CLAIM = Claim(
     statistic=Comparison("rank correlation of predicted and measured steps, within task and seed", mean("predicted")),
     criteria=(
         Criterion("order", "rank correlation within task and seed", mean("predicted"), (0.6, np.inf), (0.3, np.inf)),
-        Criterion("lead", "rank correlation above the best rival's", lead("predicted", *RIVALS, either=True), (0.0, np.inf), (-0.2, np.inf)),
+        Criterion(
+            "lead",
+            "rank correlation above the best rival's",
+            lead("predicted", *RIVALS, either=True),
+            (0.0, np.inf),
+            (-0.2, np.inf),
+        ),
         Criterion("steps", "mean log2 of measured over predicted steps", mean("log_ratio_predicted"), (-0.5, 0.5), (-1.0, 1.0)),
     ),
     rivals=(

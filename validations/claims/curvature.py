@@ -80,8 +80,16 @@ COUNT = Claim(
     parts={"spectra": _spectra},
     statistic=Comparison("outliers of the Hessian, share of cells with exactly C − 1", mean("exact")),
     criteria=(
-        Criterion("distance", "distance of count and C − 1, octaves", error("distance_predicted"), (-np.inf, 0.5), (-np.inf, 1.0)),
-        Criterion("lead", "lead over the best constant, octaves", lead("distance_predicted", *CONSTANTS, less=True), (0.25, np.inf), (0.0, np.inf)),
+        Criterion(
+            "distance", "distance of count and C − 1, octaves", error("distance_predicted"), (-np.inf, 0.5), (-np.inf, 1.0)
+        ),
+        Criterion(
+            "lead",
+            "lead over the best constant, octaves",
+            lead("distance_predicted", *CONSTANTS, less=True),
+            (0.25, np.inf),
+            (0.0, np.inf),
+        ),
     ),
     rivals=(
         Comparison("always one, octaves", mean("distance_one")),

@@ -74,9 +74,19 @@ CLAIM = Claim(
     statistic=Comparison("median of |log of measured over predicted eigenvalue|", median("error")),
     criteria=(
         Criterion(
-            "error", "median |log ratio| of eigenvalues", median("error"), (-np.inf, float(np.log(1.25))), (-np.inf, float(np.log(1.5)))
+            "error",
+            "median |log ratio| of eigenvalues",
+            median("error"),
+            (-np.inf, float(np.log(1.25))),
+            (-np.inf, float(np.log(1.5))),
         ),
-        Criterion("lead", "mean |log ratio| below the best rival's", lead("error", *(f"error_{name}" for name in RIVALS), less=True), (0.1, np.inf), (0.0, np.inf)),
+        Criterion(
+            "lead",
+            "mean |log ratio| below the best rival's",
+            lead("error", *(f"error_{name}" for name in RIVALS), less=True),
+            (0.1, np.inf),
+            (0.0, np.inf),
+        ),
     ),
     rivals=(
         Comparison("the negative end alone", mean("error_low")),

@@ -33,8 +33,7 @@ def _decays(cell: Cell) -> list[dict]:
     """Return the efficiency at each weight decay, measured and predicted, beside the gradient's."""
     p, m = cell.predicted.record, cell.measured.record
     return [
-        cell.place
-        | {"decay": level["decay"], "measured": level["efficiency"], "predicted": predicted, "gradient": m["gradient"]}
+        cell.place | {"decay": level["decay"], "measured": level["efficiency"], "predicted": predicted, "gradient": m["gradient"]}
         for level, predicted in zip(m["levels"], p["efficiency"], strict=True)
     ]
 

@@ -83,7 +83,11 @@ CLAIM = Claim(
         Criterion("prefix", "factor by which the price is off, prefix", error("prefix_off"), (-np.inf, 1.25), (-np.inf, 1.25)),
         Criterion("adapter", "factor by which the price is off, adapter", error("adapter_off"), (-np.inf, 1.25), (-np.inf, 1.25)),
         Criterion(
-            "lead", "log of the factor off over the open loop's, adapter", _over_blind, (-np.inf, 0.0), (-np.inf, float(np.log(1.1)))
+            "lead",
+            "log of the factor off over the open loop's, adapter",
+            _over_blind,
+            (-np.inf, 0.0),
+            (-np.inf, float(np.log(1.1))),
         ),
     ),
     rivals=(

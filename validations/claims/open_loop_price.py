@@ -47,7 +47,13 @@ CLAIM = Claim(
     statistic=Comparison("slope of the measured on the predicted price", slope),
     criteria=(
         Criterion("slope", "slope of measured on predicted", slope, (0.5, 2.0), (0.5, 2.0)),
-        Criterion("rank correlation", "Spearman's correlation over tasks", RankOverTasks("predicted", "measured"), (0.5, np.inf), (0.0, np.inf)),
+        Criterion(
+            "rank correlation",
+            "Spearman's correlation over tasks",
+            RankOverTasks("predicted", "measured"),
+            (0.5, np.inf),
+            (0.0, np.inf),
+        ),
     ),
     rivals=(Comparison("slope when a bias stands in for the prefix", _bias_slope),),
     nulls=(Comparison("mean measured price, nats", mean("measured")),),

@@ -63,7 +63,9 @@ def _converged(*names: str) -> Assumption:
         "training converged",
         "in nine of ten runs of every arm compared the gradient norm fell to the stated fraction of its initial value",
         lambda cell: all(cell.measured.record[arm]["converged"] for arm in names),
-        lambda cells: f"median evaluations {np.median([c.measured.record[a]['evaluations'] for c in cells for a in names]):.0f} an arm",
+        lambda cells: (
+            f"median evaluations {np.median([c.measured.record[a]['evaluations'] for c in cells for a in names]):.0f} an arm"
+        ),
         needed=0.75,
     )
 
@@ -86,7 +88,9 @@ _RIVALS = (
 _LEAD = lead("error_predicted", *(f"error_{name}" for name in (*KERNEL, "none")), less=True)
 _CRITERIA = (
     Criterion("rise", "rise of the dimension", mean("rise"), (0.25, np.inf), (0.1, np.inf), "octaves"),
-    Criterion("prediction", "octaves between measured and predicted rise", error("error_predicted"), (-np.inf, 0.5), (-np.inf, 1.0)),
+    Criterion(
+        "prediction", "octaves between measured and predicted rise", error("error_predicted"), (-np.inf, 0.5), (-np.inf, 1.0)
+    ),
     Criterion("rivals", "octaves closer than the best rival", _LEAD, (0.0, np.inf), (0.0, np.inf)),
 )
 _COMMON = {

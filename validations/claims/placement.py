@@ -74,7 +74,13 @@ CLAIM = Claim(
     statistic=Comparison("mean rank correlation of predicted value and trained objective", mean("rank_value")),
     criteria=(
         Criterion("regret", "mean regret of the predicted set", error("value"), (-np.inf, 0.1), (-np.inf, 0.3)),
-        Criterion("margin", "mean regret of the best rival less its own", lead("value", *RIVALS, less=True), (0.02, np.inf), (0.0, np.inf)),
+        Criterion(
+            "margin",
+            "mean regret of the best rival less its own",
+            lead("value", *RIVALS, less=True),
+            (0.02, np.inf),
+            (0.0, np.inf),
+        ),
     ),
     rivals=(
         Comparison("regret of the largest gradient", mean("gradient")),

@@ -48,7 +48,9 @@ HESSIAN = Claim(
     statistic=Comparison("log10 of Hessian estimate over observed gap", mean("log_hessian")),
     criteria=(
         Criterion("tightness", "log10 of estimate over gap", mean("log_hessian"), (-0.3, 0.3), (-0.5, 0.5)),
-        Criterion("lead", "|log10| below the tighter bound's", lead("off_hessian", *BOUNDS, less=True), (0.0, np.inf), (0.0, np.inf)),
+        Criterion(
+            "lead", "|log10| below the tighter bound's", lead("off_hessian", *BOUNDS, less=True), (0.0, np.inf), (0.0, np.inf)
+        ),
     ),
     rivals=(
         Comparison("share of runs in which the published bound holds", mean("holds_published")),

@@ -48,7 +48,9 @@ CLAIM = Claim(
     statistic=Comparison("share of the distance to the game's gain that adversarial training closes", mean("closed")),
     criteria=(
         Criterion("closed", "share of the distance closed", mean("closed"), (0.25, np.inf), (0.1, np.inf)),
-        Criterion("lead", "share above that of removing the adapter", lead("closed", "closed_removed"), (0.0, np.inf), (-0.1, np.inf)),
+        Criterion(
+            "lead", "share above that of removing the adapter", lead("closed", "closed_removed"), (0.0, np.inf), (-0.1, np.inf)
+        ),
     ),
     rivals=(Comparison("the adapter removed", mean("closed_removed")),),
     nulls=(

@@ -32,7 +32,9 @@ def _rows(cell: Cell) -> list[Row]:
     points = _points(cell)
     columns = {name: np.array([row[name] for row in points]) for name in (*FORMS, *RIVALS, "permuted", "loss", "gap")}
     one, given = np.zeros(len(points)), [columns["loss"]]
-    partials = {name: partial_rank_correlation(columns[name], columns["gap"], given, one) for name in (*FORMS, *RIVALS, "permuted")}
+    partials = {
+        name: partial_rank_correlation(columns[name], columns["gap"], given, one) for name in (*FORMS, *RIVALS, "permuted")
+    }
     plain = {f"{name}_plain": partial_rank_correlation(columns[name], columns["gap"], [], one) for name in ("sharpness", "loss")}
     return [cell.place | partials | plain]
 
@@ -59,7 +61,9 @@ CLAIM = Claim(
     statistic=Comparison("rank correlation of sharpness and gap, given the training loss", mean("sharpness")),
     criteria=(
         Criterion("correlation", "rank correlation given the training loss", mean("sharpness"), (0.3, np.inf), (0.1, np.inf)),
-        Criterion("lead", "correlation above the best rival's", lead("sharpness", *RIVALS, either=True), (-0.1, np.inf), (-0.3, np.inf)),
+        Criterion(
+            "lead", "correlation above the best rival's", lead("sharpness", *RIVALS, either=True), (-0.1, np.inf), (-0.3, np.inf)
+        ),
     ),
     rivals=(
         Comparison("distance from the start", mean("norm")),

@@ -44,7 +44,7 @@ CLAIM = Claim(
     title="Other tasks' responses span the subspace of a new task's control",
     statement="The leading k = M / 20 right singular vectors of the responses of other tasks, each through its own readout, span a "
     "subspace in which training reaches what it reaches with all M numbers.",
-    equation="V_k = \"svd\"_k (G_1 / norm(G_1), dots, G_n / norm(G_n)), quad J(V_k) = min_theta 1/N sum_i ell_i (y_i (V_k theta)) "
+    equation='V_k = "svd"_k (G_1 / norm(G_1), dots, G_n / norm(G_n)), quad J(V_k) = min_theta 1/N sum_i ell_i (y_i (V_k theta)) '
     "+ r/2 norm(theta)^2",
     equation_alt="V k holds the k leading right singular vectors of the other tasks' stacked responses, each scaled to norm one; J of "
     "V k is the penalised loss that training inside their span reaches",

@@ -107,7 +107,7 @@ CLAIM = Claim(
     title="The head alone explains the curve of a sweep",
     statement="With a head that starts at zero and is trained within the subspace, the share of full training's gain that a random "
     "subspace of all numbers reaches is, at every dimension, that of the linearised problem, in which only the head moves.",
-    equation="s(d) = E_B frac(J(0) - min_theta J(B theta), J(0) - min_z J(z)), quad B B^top tilde \"Beta\"(d \\/ 2, (D - d) \\/ 2), "
+    equation='s(d) = E_B frac(J(0) - min_theta J(B theta), J(0) - min_z J(z)), quad B B^top tilde "Beta"(d \\/ 2, (D - d) \\/ 2), '
     "quad J(z) = 1/N sum_i ell_i (G_i z) + r/2 norm(z)^2",
     equation_alt="the score at dimension d is the expected gain reached in the subspace over the full gain in the linearised problem; the "
     "head's numbers are seen from the subspace as a matrix beta variate",
@@ -119,7 +119,9 @@ CLAIM = Claim(
     statistic=Comparison("root mean square error of the predicted share", mean("rms_curve")),
     criteria=(
         Criterion("curve", "root mean square error of the share", error("rms_curve"), (-np.inf, 0.05), (-np.inf, 0.10)),
-        Criterion("error", "mean |log2| of measured over predicted dimension", error("error_curve"), (-np.inf, 0.5), (-np.inf, 1.0)),
+        Criterion(
+            "error", "mean |log2| of measured over predicted dimension", error("error_curve"), (-np.inf, 0.5), (-np.inf, 1.0)
+        ),
         Criterion("rivals", "octaves closer than the best rival of each cell", _beats("curve"), (0.0, np.inf), (0.0, np.inf)),
     ),
     rivals=(

@@ -27,7 +27,7 @@ CLAIM = Claim(
     title="The open-loop gain bounds the worst disturbance, tightly",
     statement="However a bounded disturbance is chosen at the attention ports, it moves the class contrasts of a trained prefix by at most "
     "the gain of the frozen network times its size; attacks come close to the bound and point along the gain's own direction.",
-    equation='max_(norm(w) <= epsilon) norm(C d h_T) <= gamma epsilon + O(epsilon^2), quad gamma_i = sigma_max (C [Phi_i (T, 1), dots.h, Phi_i (T, T)])',
+    equation="max_(norm(w) <= epsilon) norm(C d h_T) <= gamma epsilon + O(epsilon^2), quad gamma_i = sigma_max (C [Phi_i (T, 1), dots.h, Phi_i (T, T)])",
     equation_alt="the largest change of the class contrasts under disturbances of norm at most epsilon is at most gamma times "
     "epsilon up to second order, gamma the largest singular value of the map from all disturbances to the contrasts",
     derived="the singular values and vectors of the frozen network's response to disturbances at its ports, example by example",

@@ -12,6 +12,4 @@ def budget_setting(system: int, seed: int) -> Setting:
     setting = bias_setting(system, seed)
     plant = replace(setting.subjects["bias"], C=0.1 * setting.subjects["bias"].C)
     options = {"smallest": 0.05, "radii": 6}
-    return replace(
-        setting, subjects={"bias": plant}, train=draw(system, seed, 0, 16, 0.4), tolerance=1e-3, options=options
-    )
+    return replace(setting, subjects={"bias": plant}, train=draw(system, seed, 0, 16, 0.4), tolerance=1e-3, options=options)

@@ -113,9 +113,7 @@ class Plant:
         rolled = self.rollout(params, batch, disturbance)
         return torch.nn.functional.cross_entropy(rolled.outputs, batch.labels) + price / 2 * self._energy(rolled)
 
-    def rollout(
-        self, params: Mapping[str, Tensor], batch: States, disturbance: Mapping[str, Tensor] | None = None
-    ) -> Rolled:
+    def rollout(self, params: Mapping[str, Tensor], batch: States, disturbance: Mapping[str, Tensor] | None = None) -> Rolled:
         outputs, *met = self._run(params, batch, disturbance=disturbance)
         return Rolled(*({port: x.expand_as(met[0][port])[:, None] for port, x in kind.items()} for kind in met), outputs)
 

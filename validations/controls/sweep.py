@@ -13,13 +13,13 @@ from ..experiments import Setting
 from .network import CLASSES, WIDTH, Plant, States, make_plant, tensor
 
 HEAD = CLASSES * (WIDTH + 1)
-SHARES = (0.06, 0.15, 0.35, 0.6, 0.9)   # of all numbers: the dimensions of a sweep
-LARGE = (0.15, 0.3, 0.45, 0.65, 0.9)    # the same where a curve is read: small subspaces differ from draw to draw
-SPARE = 0.002                           # how far a spare number of 1 shifts the states
-SIGNAL = 4.0                            # of the labels' scores, over their noise
+SHARES = (0.06, 0.15, 0.35, 0.6, 0.9)  # of all numbers: the dimensions of a sweep
+LARGE = (0.15, 0.3, 0.45, 0.65, 0.9)  # the same where a curve is read: small subspaces differ from draw to draw
+SPARE = 0.002  # how far a spare number of 1 shifts the states
+SIGNAL = 4.0  # of the labels' scores, over their noise
 OCTAVES = (3.0, 2.75, 2.5, 2.0, 1.0, 0.5, 0.25, 0.0)  # of all numbers over the head's, by system
-LATENTS = (2, 3, 5, 7, 10, 14, 19, WIDTH)      # directions of the states, by system
-SIZES = (96, 1024)                      # texts to train on and held out
+LATENTS = (2, 3, 5, 7, 10, 14, 19, WIDTH)  # directions of the states, by system
+SIZES = (96, 1024)  # texts to train on and held out
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Many options of one backbone: the loss forecast for each before training, the loss each reaches when it is trained."""
 
-
 from tuning.training import fit
 
 from ..advice import options, survey
@@ -43,8 +42,9 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
         for option in options(role, start, divide=role in DIVIDED):
             origin, r = {n: start[n] for n in option.names}, penalties[option.label]
             fitted = fit(
-                lambda p, s=subject, start=start, origin=origin, r=r: s.loss({**start, **p}, setting.train)
-                + 0.5 * r * l2(p, origin),
+                lambda p, s=subject, start=start, origin=origin, r=r: (
+                    s.loss({**start, **p}, setting.train) + 0.5 * r * l2(p, origin)
+                ),
                 origin,
                 tolerance=setting.tolerance,
                 max_evaluations=setting.evaluations,

@@ -14,15 +14,15 @@ from tuning.training import fit
 from ..store import Measured
 from .setting import Experiment, Linear, Params, Setting, cost, cross_entropy, linearise, logits, off, own_rng, penalty, train
 
-GATE = 0.3                  # disturbances are scaled to this median eta on the training text, or to less:
-SHIFT = 1.0                 # root mean square shift of the class contrasts under noise, in logits
-ATTACK = 10.0               # median shift under the worst disturbance, in logits
-SCALES = (0.25, 0.5, 1.0)   # of the levels found so
-SMALL = 0.1                 # of the radius, where a finite disturbance measures the gain of the linearised loop
-STEPS = 8                   # of projected gradient ascent
-RANK = 6                    # leading disturbance directions of the whole text, from which the random ones are drawn
+GATE = 0.3  # disturbances are scaled to this median eta on the training text, or to less:
+SHIFT = 1.0  # root mean square shift of the class contrasts under noise, in logits
+ATTACK = 10.0  # median shift under the worst disturbance, in logits
+SCALES = (0.25, 0.5, 1.0)  # of the levels found so
+SMALL = 0.1  # of the radius, where a finite disturbance measures the gain of the linearised loop
+STEPS = 8  # of projected gradient ascent
+RANK = 6  # leading disturbance directions of the whole text, from which the random ones are drawn
 DRAWS = 64
-BAND = (0.6, 1.05)          # of attained over predicted
+BAND = (0.6, 1.05)  # of attained over predicted
 
 
 def predict(setting: Setting) -> Measured:
@@ -174,7 +174,7 @@ def _level(setting: Setting, subject, ports: tuple[str, ...], lin: Linear, w: np
     """Return the size at which disturbances of the profile w (N, M) depart by eta = GATE from the linear model on the training
     text, or `limit` if that is less."""
     level = limit
-    for _ in range(4):      # eta is nearly proportional to the size
+    for _ in range(4):  # eta is nearly proportional to the size
         eta = _departure(subject, ports, lin, level * w, setting.train)
         level = min(limit, level * GATE / max(eta, 1e-12))
     return level

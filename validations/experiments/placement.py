@@ -72,9 +72,7 @@ def measure(setting: Setting, predicted: Mapping, origin: Params, r: float) -> l
     rows = []
     for row in predicted["places"]:
         start = {port: origin[port] for port in row["ports"]}
-        fitted = train(
-            setting, lambda z, start=start: steered_loss(subject, z, setting.train) + 0.5 * r * l2(z, start), start
-        )
+        fitted = train(setting, lambda z, start=start: steered_loss(subject, z, setting.train) + 0.5 * r * l2(z, start), start)
         held_out = cross_entropy(logits(subject.steered, fitted.params, setting.test), labels)
         rows.append({"ports": row["ports"], "loss": float(fitted.value), "held_out": held_out, **cost(fitted)})
     return rows

@@ -32,17 +32,17 @@ from .setting import Experiment, Setting, departure, linearise, logits, own_rng,
 from .within import SHARE, crossing, estimate, shapes
 
 DIMENSIONS, SMALLEST = 8, 8
-RATES = (0.05, 0.15, 0.5)   # length of the first step over the length of the linearised optimum
+RATES = (0.05, 0.15, 0.5)  # length of the first step over the length of the linearised optimum
 STEPS, BATCH, SEEDS = 96, 16, 3
 DRAWS = 16
-EDGE = 0.005                # of the full gain: rates that differ by less are as good as each other
+EDGE = 0.005  # of the full gain: rates that differ by less are as good as each other
 MANY = 2 * CORRECT
-DENSE = 2048                # numbers up to which a subspace is drawn as a QR factor; beyond, by Hadamard blocks
+DENSE = 2048  # numbers up to which a subspace is drawn as a QR factor; beyond, by Hadamard blocks
 FORMS = ("curve", "quadratic", "accuracy")
 CHAINS, BURN, SAMPLES, PART = 4, 150, 450, 24
-LOCAL = 0.03                # the chains' prior: its curvature over the largest one of the loss
-CLOSE = 0.05                # relative error of that curvature
-STABLE = 0.4                # their step, in units of 1 / (n beta times the largest curvature)
+LOCAL = 0.03  # the chains' prior: its curvature over the largest one of the loss
+CLOSE = 0.05  # relative error of that curvature
+STABLE = 0.4  # their step, in units of 1 / (n beta times the largest curvature)
 
 
 def headed(subject):

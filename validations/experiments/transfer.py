@@ -123,9 +123,7 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
     origin, r, k = at_rest(subject), p["r"], p["k"]
 
     def free(given: Setting, decay: float):
-        return train(
-            given, lambda z: steered_loss(given.subjects["bias"], z, given.train) + 0.5 * decay * l2(z, origin), origin
-        )
+        return train(given, lambda z: steered_loss(given.subjects["bias"], z, given.train) + 0.5 * decay * l2(z, origin), origin)
 
     def inside(basis: np.ndarray):
         columns = torch.as_tensor(basis, dtype=subject.dtype)
@@ -174,6 +172,4 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
     )
 
 
-EXPERIMENT = Experiment(
-    "one control in the subspace of other tasks", ("bias",), predict, measure, weight=8.0, others=True
-)
+EXPERIMENT = Experiment("one control in the subspace of other tasks", ("bias",), predict, measure, weight=8.0, others=True)
