@@ -66,16 +66,21 @@ def loop_setting(system: int, seed: int, gates: float = 0.3, network: int | None
     return setting if own else replace(setting, test=draw(*drawn, 1, 512, gates))
 
 
-def law_setting(system: int, seed: int) -> Setting:
-    """Return the loop's setting with an adapter that is the LQ feedback law of its plant, and stays so in training."""
+def law_setting(system: int, seed: int, *, turned: bool = False) -> Setting:
+    """Return the loop's setting with an adapter that is the LQ feedback law of its plant, and stays so in training.
+
+    turned: the law reads and writes in directions turned at random, as strongly as before.
+    """
     setting = loop_setting(system, seed, gates=0.1, network=system)
     ports, rank = tuple(port_keys("attention")), 6
     bias = setting.subjects["bias"]
     lin = linearise(bias.steered, {port: torch.zeros(WIDTH, dtype=bias.dtype) for port in ports}, setting.train)
     found = gains(lin, ports, setting.penalty * float(lin.curvatures(lin.y0)[0]), lin.y0, rank)
-    law = {}
+    law, rng = {}, np.random.default_rng([29, system, seed])
     for port in ports:
         basis, gain = found[f"basis.{port}"], found[f"gain.{port}"]
+        if turned:
+            basis = np.linalg.qr(rng.standard_normal((WIDTH, WIDTH)))[0] @ basis
         law |= {
             f"{port}.down": tensor(basis.T),
             f"{port}.up": tensor(-basis @ gain),
