@@ -15,9 +15,9 @@ from tuning import IA3, Combined, PortBias, load
 from tuning.deltas import parse, text_of
 from tuning.peft_format import peft_line
 from validations import __main__ as command
-from validations.advice import PALETTE, PREFIXES, Forecast, _fixed, forecast, interval, options
 from validations.advise import written
-from validations.controls import palette_setting
+from validations.claims.advice.forecast import PALETTE, PREFIXES, Forecast, _fixed, forecast, interval, options
+from validations.claims.advice.plants import palette_setting
 
 
 def test_a_forecast_is_the_held_out_loss_of_the_explicit_problem():

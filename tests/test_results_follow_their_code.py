@@ -5,15 +5,14 @@ import shutil
 import pytest
 
 from validations import publish, sources
-from validations.claims import CLAIMS, named
-from validations.experiments import KINDS
+from validations.claims import CLAIMS, EXPERIMENTS, named
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPERIMENTS)
 def test_an_experiment_reaches_the_lab_beneath_it_and_not_the_lab_above_it(kind):
-    found = sources.reached(KINDS[kind].module)
+    found = sources.reached(EXPERIMENTS[kind].module)
     beneath = {"theory.ensemble", "tuning.subject", "probes.response", "validations.experiments.setting"}
-    assert beneath | {KINDS[kind].module} <= found
+    assert beneath | {EXPERIMENTS[kind].module} <= found
     assert not any(name.startswith(("reports", "validations.claims", "validations.run")) for name in found)
 
 
@@ -21,7 +20,7 @@ def test_an_experiment_reaches_the_lab_beneath_it_and_not_the_lab_above_it(kind)
 def test_a_claim_names_its_own_file_and_no_cell_depends_on_it(claim):
     assert claim.module.startswith("validations.claims.") and claim.module != "validations.claims.claim"
     assert f'id="{claim.id}"' in sources._file(claim.module).read_text(encoding="utf-8")
-    assert claim.module not in sources.reached(KINDS[claim.kind].module)
+    assert claim.module not in sources.reached(EXPERIMENTS[claim.kind].module)
 
 
 def test_another_experiment_changes_nothing_and_what_is_imported_changes_the_digest(tmp_path, monkeypatch):

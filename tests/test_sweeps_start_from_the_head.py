@@ -9,8 +9,9 @@ from tuning import BitFit, Full, LoRA, Readout, encode, load, subject
 from tuning.subject import READOUT
 from tuning.tasks import load as load_task
 from validations import study
-from validations.experiments import Setting, sweep
-from validations.experiments.sweep import _edges, headed, responding
+from validations.claims.shared.setting import Setting
+from validations.claims.sweep import experiment as sweep
+from validations.claims.sweep.experiment import _edges, headed, responding
 from validations.run import _options
 
 

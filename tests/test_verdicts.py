@@ -40,7 +40,7 @@ def test_rows_outside_the_linear_regime_are_not_tested():
 def test_a_failed_assumption_makes_a_claim_not_applicable():
     claim = named("tunable-ports")
     cells = claim.good()
-    broken = cells[0].measured.record | {"ports": [row | {"converged": False} for row in cells[0].measured.record["ports"]]}
+    broken = cells[0].measured.values | {"ports": [row | {"converged": False} for row in cells[0].measured.values["ports"]]}
     bad = [type(c)(c.task, c.delta, c.seed, c.predicted, type(c.measured)(broken, {})) for c in cells]
     rows = [row for cell in bad for row in claim.rows(cell)]
     assert judge(claim, bad, rows).word == "not applicable"

@@ -14,7 +14,7 @@ from tuning.options import columns, warn
 from tuning.peft_format import peft_line
 from tuning.subject import fit_head, subject
 
-from . import advice
+from .claims.advice import forecast as advice
 from .results import read_verdicts, table
 from .run import backbone, task
 

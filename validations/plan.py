@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from .claims import Claim
-from .experiments import KINDS
+from .claims import EXPERIMENTS, Claim
 from .study import Part, Study
 from .verdict import NEEDED
 
@@ -16,7 +15,7 @@ def undecidable(study: Study, claims: Sequence[Claim]) -> dict[str, str]:
     """
     found = {}
     for claim in claims:
-        experiment, part = KINDS[claim.kind], study.parts.get(claim.kind, Part())
+        experiment, part = EXPERIMENTS[claim.kind], study.parts.get(claim.kind, Part())
         tasks = experiment.protocols or part.tasks or study.tasks
         seeds = part.seeds or study.seeds
         count = len(set(tasks)) if study.unit == "task" else len(set(seeds))

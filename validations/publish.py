@@ -12,7 +12,8 @@ from theory.derivations import DERIVATIONS
 from . import calibrate
 from . import run as lab
 from .claims import Claim
-from .claims.claim import REGIME, Comparison
+from .claims.shared.claim import Comparison
+from .claims.shared.regime import ETA_LIMIT
 from .engine import Job
 from .judge import Evidence, checked, verdicts_of
 from .results import standing, write_verdicts
@@ -113,7 +114,7 @@ def _claim(whole: Evidence, verdicts: Mapping[tuple[str, str], Verdict], study: 
             "passed": sum(r["inside"] for r in gated),
             "total": len(gated),
             "median": float(np.median(etas)),
-            "limit": REGIME,
+            "limit": ETA_LIMIT,
         }
         if gated
         else None,
@@ -128,7 +129,7 @@ def _frozen(store: Store, found: Sequence[tuple[str, Job]]) -> dict[str, float]:
     seen: dict[str, list[float]] = {}
     for kind, job in found:
         if kind == "tuned" and job.settings["deltas"][0][0] == names[0]:
-            accuracy = store.read("predicted", job.key).record["reference_accuracy"]
+            accuracy = store.read("predicted", job.key).values["reference_accuracy"]
             seen.setdefault(job.settings["name"], []).append(accuracy)
     return {task: float(np.mean(values)) for task, values in seen.items()}
 

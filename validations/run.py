@@ -21,12 +21,12 @@ from tuning.options import warn
 from tuning.subject import Readout, Subject, fit_head, subject
 
 from . import results
-from .advice import PALETTE
-from .claims import CLAIMS, Cell, Claim, named
+from .claims import CLAIMS, EXPERIMENTS, Cell, Claim, named
+from .claims.advice.forecast import PALETTE
+from .claims.shared.setting import Setting
 from .engine import Job, run
-from .experiments import KINDS, Setting
 from .sources import digest
-from .store import Measured, Store, canonical, content_key
+from .store import Record, Store, canonical, content_key
 from .study import Part, Study
 
 
@@ -85,18 +85,18 @@ def jobs(study: Study, claims: Sequence[Claim], cache: pathlib.Path) -> list[tup
     """Return every cell that the claims need as (kind, job); a job's settings are all that the cell depends on."""
     found = []
     for kind in dict.fromkeys(c.kind for c in claims):
-        made = _protocol_cells(study, kind) if KINDS[kind].make else _task_cells(study, kind, cache)
+        made = _protocol_cells(study, kind) if EXPERIMENTS[kind].make else _task_cells(study, kind, cache)
         for settings, name, deltas in made:
             settings = json.loads(canonical(settings))
             keyed = {k: v for k, v in settings.items() if k not in ("backbone_name", "task", "name", "columns", "others")}
             label = f"{kind:<9} {name:<18} {deltas:<22} seed {settings['seed']}"
-            found.append((kind, Job(content_key(keyed), label, KINDS[kind].weight, settings)))
+            found.append((kind, Job(content_key(keyed), label, EXPERIMENTS[kind].weight, settings)))
     return found + _control_jobs(claims)
 
 
 def _protocol_cells(study: Study, kind: str) -> Iterator[tuple[dict, str, str]]:
     """Yield (settings, name, deltas in words) of the cells of an experiment with models and data of its own."""
-    experiment, source = KINDS[kind], digest([KINDS[kind].module])
+    experiment, source = EXPERIMENTS[kind], digest([EXPERIMENTS[kind].module])
     for name in experiment.protocols:
         for seed in study.parts.get(kind, Part()).seeds or study.seeds:
             settings = {"kind": kind, "task": name, "name": name, "protocol": name, "seed": seed, "source": source}
@@ -105,7 +105,7 @@ def _protocol_cells(study: Study, kind: str) -> Iterator[tuple[dict, str, str]]:
 
 def _task_cells(study: Study, kind: str, cache: pathlib.Path) -> Iterator[tuple[dict, str, str]]:
     """Yield (settings, name, deltas in words) of the cells of an experiment on the study's backbone and tasks."""
-    frozen, experiment, part = backbone(study.backbone), KINDS[kind], study.parts.get(kind, Part())
+    frozen, experiment, part = backbone(study.backbone), EXPERIMENTS[kind], study.parts.get(kind, Part())
     names, chosen = part.deltas or tuple(study.deltas), part.tasks or study.tasks
     if experiment.others and len(chosen) < 2:
         return  # no other task to learn from: the claim is then not applicable
@@ -160,17 +160,17 @@ def _control_jobs(claims: Sequence[Claim]) -> list[tuple[str, Job]]:
     made = []
     for kind, which, ids in control_experiments():
         if any(claim.id in ids for claim in claims):
-            source = digest([KINDS[kind].module, *(named(claim).module for claim in ids)])
+            source = digest([EXPERIMENTS[kind].module, *(named(claim).module for claim in ids)])
             settings = {"kind": "control", "which": which, "claims": list(ids), "source": source}
             label = f"control   known {which} plants for {kind}"
-            made.append(("control", Job(content_key(settings), label, KINDS[kind].weight, settings)))
+            made.append(("control", Job(content_key(settings), label, EXPERIMENTS[kind].weight, settings)))
     return made
 
 
 def setting(settings: Mapping[str, Any], cache: str) -> Setting:
     """Return the experiment's inputs from a cell's settings: data drawn by the seed, frozen readout, deltas at their start."""
     torch.set_num_threads(1)
-    if make := KINDS[settings["kind"]].make:
+    if make := EXPERIMENTS[settings["kind"]].make:
         return make(settings["task"], settings["seed"])
     name, seed = settings["backbone_name"], settings["seed"]
     sizes, solver = ({k: settings["options"].get(k, v) for k, v in settings[t].items()} for t in ("sizes", "solver"))
@@ -180,7 +180,7 @@ def setting(settings: Mapping[str, Any], cache: str) -> Setting:
     def made(spec: Mapping[str, Any]) -> Subject:
         return subject(frozen, delta(spec, frozen), readout, seed)
 
-    roles = KINDS[settings["kind"]].named([name for name, _ in settings["deltas"]])
+    roles = EXPERIMENTS[settings["kind"]].named([name for name, _ in settings["deltas"]])
     subjects = {role: made(spec) for role, (_, spec) in zip(roles, settings["deltas"], strict=True)}
     return Setting(
         subjects=subjects,
@@ -205,28 +205,28 @@ def execute(job: Job, *, folder: str, cache: str) -> float:
     if job.settings["kind"] == "control":
         store.write("cells", job.key, job.settings, _controls(job.settings))
     else:
-        kind, given = KINDS[job.settings["kind"]], setting(job.settings, cache)
+        kind, given = EXPERIMENTS[job.settings["kind"]], setting(job.settings, cache)
         if not store.has("predicted", job.key):
             store.write("predicted", job.key, job.settings, kind.predict(given))
         store.write("cells", job.key, job.settings, kind.measure(given, store.read("predicted", job.key)))
     seconds = time.perf_counter() - wall
     record = {"cpu_seconds": time.process_time() - cpu, "wall_seconds": seconds, **provenance()}
-    store.write("provenance", job.key, {}, Measured(record, {}))
+    store.write("provenance", job.key, {}, Record(record, {}))
     return seconds
 
 
-def _controls(settings: Mapping[str, Any]) -> Measured:
+def _controls(settings: Mapping[str, Any]) -> Record:
     """Run one control experiment and return every claim's rows on it."""
     claims = [named(c) for c in settings["claims"]]
     made = getattr(claims[0], settings["which"])()
-    return Measured({claim.id: [row for cell in made for row in claim.rows(cell)] for claim in claims}, {})
+    return Record({claim.id: [row for cell in made for row in claim.rows(cell)] for claim in claims}, {})
 
 
 def control_rows(store: Store, found: Sequence[tuple[str, Job]], claim: Claim, which: str) -> list[dict]:
     """Return a claim's rows on its known-good or known-bad plants."""
     for kind, job in found:
         if kind == "control" and job.settings["which"] == which and claim.id in job.settings["claims"]:
-            return store.read("cells", job.key).record[claim.id]
+            return store.read("cells", job.key).values[claim.id]
     raise ValueError(f"expected the {which} control of {claim.id} among the finished cells, got none: run the study again")
 
 
@@ -264,7 +264,7 @@ def cells(store: Store, found: Sequence[tuple[str, Job]], claim: Claim) -> list[
     for kind, job in found:
         if kind != claim.kind:
             continue
-        own = job.settings["deltas"][0][0] if KINDS[kind].each else kind
+        own = job.settings["deltas"][0][0] if EXPERIMENTS[kind].each else kind
         if not claim.deltas or own in claim.deltas:
             made.append(
                 Cell(
@@ -342,8 +342,8 @@ def costs(store: Store, found: Sequence[tuple[str, Job]]) -> list[dict]:
     made = []
     for kind in dict.fromkeys(k for k, _ in found):
         keys = [job.key for k, job in found if k == kind]
-        seconds = [store.read("provenance", key).record["cpu_seconds"] for key in keys if store.has("provenance", key)]
-        label = KINDS[kind].label if kind in KINDS else "known-good and known-bad plants"
+        seconds = [store.read("provenance", key).values["cpu_seconds"] for key in keys if store.has("provenance", key)]
+        label = EXPERIMENTS[kind].label if kind in EXPERIMENTS else "known-good and known-bad plants"
         made.append({"kind": kind, "label": label, "cells": len(keys), "cpu_seconds": float(sum(seconds))})
     return made
 
@@ -351,8 +351,8 @@ def costs(store: Store, found: Sequence[tuple[str, Job]]) -> list[dict]:
 def _look(study: Study, cache: pathlib.Path) -> None:
     """Warn of held-out texts that stand in train; raise ValueError where two tasks hold the same data."""
     frozen = backbone(study.backbone)  # a wrong name is seen before texts are read
-    if unknown := sorted(set(study.parts) - set(KINDS)):
-        raise ValueError(f"unknown key {unknown[0]!r} under parts: expected one of {', '.join(KINDS)}")
+    if unknown := sorted(set(study.parts) - set(EXPERIMENTS)):
+        raise ValueError(f"unknown key {unknown[0]!r} under parts: expected one of {', '.join(EXPERIMENTS)}")
     for spec in study.deltas.values():
         delta(spec, frozen).initial(frozen, 0)
     seen: dict[str, str] = {}
