@@ -19,7 +19,7 @@ from probes.layers import layer_representations
 from tuning import backbones, checkpoints
 from tuning.deltas import parse, place_of
 from tuning.options import add_task, bounded, load_task, parted, same_classes
-from tuning.subject import fit_head, subject
+from tuning.subjects import fit_head, subject
 from tuning.training import fit, penalized
 
 INSTRUMENTS = {

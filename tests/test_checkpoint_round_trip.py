@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tuning import IA3, Adapter, BitFit, LoRA, PortBias
 from tuning.checkpoints import from_record, load, save, to_record
 from tuning.deltas import parse, text_of
-from tuning.subject import subject
+from tuning.subjects import subject
 
 
 @pytest.mark.parametrize("kind", ["bert", "llama"])

@@ -5,7 +5,7 @@ import torch
 
 from tuning import deltas
 from tuning.backbones import encode, load
-from tuning.subject import Readout, subject
+from tuning.subjects import Readout, subject
 from validations.claims.origins.experiment import arms, fresh
 from validations.claims.shared.setting import Setting
 

@@ -69,30 +69,6 @@ def test_evaluating_warns_too(capsys, folder, tmp_path):
     assert capsys.readouterr().err.startswith("warning: 40 of 40 test texts")
 
 
-@pytest.mark.parametrize("room", ["probes", "tuning"])
-def test_the_head_never_sees_what_is_probed_or_tuned(monkeypatch, folder, room):
-    """The texts that the head is fitted on are none of those measured, trained or tested on."""
-    import probes.__main__ as probe_command
-    import tuning.__main__ as tuning_command
-
-    command, seen = {"probes": probe_command, "tuning": tuning_command}[room], {}
-    fit_head, encode = command.fit_head, command.backbones.encode
-
-    def heads(backbone, texts, classes, *, length):
-        seen["head"] = set(keys(texts))
-        return fit_head(backbone, texts, classes, length=length)
-
-    def encoded(backbone, texts, *rest, **more):
-        seen.setdefault("others", set()).update(keys(texts))
-        return encode(backbone, texts, *rest, **more)
-
-    monkeypatch.setattr(command, "fit_head", heads)
-    monkeypatch.setattr(command.backbones, "encode", encoded)
-    arguments = {"probes": ["response", "--examples", "6"], "tuning": ["train", "--steps", "1"]}[room]
-    assert command.main([*arguments, "--delta", "port-bias", "--task", folder(made(leaked=10)), *SHORT]) == 0
-    assert seen["head"] and seen["others"] and not seen["head"] & seen["others"]
-
-
 def test_the_texts_of_a_probe_are_among_those_trained_on():
     """With one seed, fewer examples are a subset of more, so that a checkpoint is probed where it was trained."""
     task = tasks.load("agreement")

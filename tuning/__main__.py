@@ -12,7 +12,7 @@ import torch
 from tuning import backbones, checkpoints, tasks
 from tuning.deltas import KINDS, parse
 from tuning.options import add_task, bounded, load_task, parted, same_classes, target
-from tuning.subject import fit_head, subject
+from tuning.subjects import fit_head, subject
 from tuning.training import fit, minibatch, penalized
 
 LEAST = {

@@ -36,6 +36,10 @@ class Batch(NamedTuple):
     mask: Tensor
     labels: Tensor
 
+    def chunks(self, size: int = 64) -> list[Batch]:
+        """Return the batch in pieces of at most `size` examples."""
+        return [Batch(*(x[i : i + size] for x in self)) for i in range(0, len(self.labels), size)]
+
 
 class Port(NamedTuple):
     """The output of the sublayer `site` of block `block`, before the residual sum."""

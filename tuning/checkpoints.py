@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from tuning.backbones import Backbone
 from tuning.deltas import KINDS, Combined
 from tuning.peft_format import import_peft_classifier
-from tuning.subject import READOUT, Params, Readout, Subject, subject
+from tuning.subjects import READOUT, Params, Readout, Subject, subject
 
 FORMAT = 1
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tuning import tasks
-from tuning.subject import Readout
+from tuning.subjects import Readout
 
 COLUMNS = {"text": "text_a", "text_b": "text_b", "label": "label"}
 

@@ -23,7 +23,7 @@ from tuning.deltas.places import chosen_blocks
 from tuning.peft_folder import START, TABLE, PeftFolder, read
 from tuning.peft_heads import head_of
 from tuning.peft_settings import rank_and_alpha
-from tuning.subject import READOUT, Params, Readout
+from tuning.subjects import READOUT, Params, Readout
 
 Wanted = dict[str, list[int]]
 

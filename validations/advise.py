@@ -12,7 +12,7 @@ from tuning.backbones import encode
 from tuning.deltas import text_of
 from tuning.options import columns, warn
 from tuning.peft_format import peft_line
-from tuning.subject import fit_head, subject
+from tuning.subjects import fit_head, subject
 
 from .claims.advice import forecast as advice
 from .results import read_verdicts, table

@@ -18,7 +18,7 @@ from tuning import deltas as delta_kinds
 from tuning import tasks
 from tuning.backbones import Backbone, encode, load
 from tuning.options import warn
-from tuning.subject import Readout, Subject, fit_head, subject
+from tuning.subjects import Readout, Subject, fit_head, subject
 
 from . import results
 from .claims import CLAIMS, EXPERIMENTS, Cell, Claim, named

@@ -13,7 +13,7 @@ from transformers import BertConfig, BertModel
 from probes.dimension import random_subspace
 from tuning import Batch, LoRA, Readout, subject, wrap
 from tuning.ensembles import outputs, train_subspaces
-from tuning.subject import Params, Subject
+from tuning.subjects import Params, Subject
 from validations.bench.timing import Contest, Peer
 
 LINES = {(4, 16): 2.5, (8, 32): 1.3}

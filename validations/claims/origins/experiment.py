@@ -10,7 +10,7 @@ import torch
 from probes.dimension import random_subspace
 from theory.subspace import effective_dimension, participation_ratio
 from tuning.backbones import Backbone, wrap
-from tuning.subject import HEAD, Subject, fit_readout, subject
+from tuning.subjects import Subject, fit_readout, subject
 
 from ...store import Record
 from ..shared.linearisation import Linearisation, departure, linearise
@@ -71,7 +71,7 @@ def fresh(backbone: Backbone, seed: int) -> Backbone:
 
 
 def _headed(of: Subject, held: Any) -> Subject:
-    return subject(of.backbone, of.delta, fit_readout(of.backbone, held, of.readout.classes, C=HEAD), of.seed)
+    return subject(of.backbone, of.delta, fit_readout(of.backbone, held, of.readout.classes), of.seed)
 
 
 def _permuted(batch: Any, name: str, setting: Setting) -> Any:
