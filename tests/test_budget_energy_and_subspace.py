@@ -67,4 +67,4 @@ def test_directions_of_tasks_do_not_depend_on_their_scale_or_on_shifts_of_all_lo
 
 def test_transfer_needs_another_task():
     with pytest.raises(ValueError, match="at least one other task"):
-        transfer.predict(dataclasses.replace(together(0, 0), others=()))
+        transfer.predict(dataclasses.replace(together(0, 0), other_tasks=()))

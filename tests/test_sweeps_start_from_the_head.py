@@ -12,7 +12,7 @@ from validations import study
 from validations.claims.shared.setting import Setting
 from validations.claims.sweep import experiment as sweep
 from validations.claims.sweep.experiment import _edges, headed, responding
-from validations.run import _options
+from validations.plan import _options
 
 
 @pytest.mark.parametrize("delta", [LoRA(rank=2), BitFit()], ids=lambda d: type(d).__name__)

@@ -5,12 +5,12 @@ import pytest
 
 from validations.claims import CLAIMS, named
 from validations.judge import judge
-from validations.run import control_experiments
+from validations.plan import plant_experiments
 from validations.verdict import Criterion, decide, over_the_suite, word
 
 
-@pytest.mark.parametrize("kind, which, claims", control_experiments(), ids=lambda x: x if isinstance(x, str) else "")
-def test_the_controls_come_out(kind, which, claims):
+@pytest.mark.parametrize("kind, which, claims", plant_experiments(), ids=lambda x: x if isinstance(x, str) else "")
+def test_the_plants_come_out(kind, which, claims):
     cells = getattr(named(claims[0]), which)()
     for claim in map(named, claims):
         verdict = decide(claim.criteria, [row for cell in cells for row in claim.rows(cell)])

@@ -7,16 +7,14 @@ import time
 
 import torch
 
-from tuning import tasks
-from tuning.backbones import encode
 from tuning.deltas import text_of
 from tuning.options import columns, warn
 from tuning.peft_format import peft_line
-from tuning.subjects import fit_head, subject
+from tuning.preparation import backbone_of, prepare, task_of
 
 from .claims.advice import forecast as advice
+from .claims.shared.regime import ETA_LIMIT
 from .results import read_verdicts, table
-from .run import backbone, task
 
 BUDGETS = (1000, 5000, 20000)
 
@@ -29,14 +27,13 @@ def advise(options: argparse.Namespace) -> dict:
     """
     begun, cpu = time.perf_counter(), time.process_time()
     torch.set_num_threads(options.threads)
-    data = task(options.data, str(pathlib.Path(options.results) / "tasks"), tuple((columns(options) or {}).items()))
+    data = task_of(options.data, str(pathlib.Path(options.results) / "tasks"), tuple((columns(options) or {}).items()))
     warn(data)
-    parts = tasks.disjoint(data, {"train": options.examples, "readout": options.readout}, options.seed)
-    frozen = backbone(options.backbone)
-    readout = fit_head(frozen, parts.readout, len(data.classes), length=options.length)
+    frozen = backbone_of(options.backbone)
+    prepared = prepare(frozen, data, seed=options.seed, length=options.length, train=options.examples, readout=options.readout)
     deltas = {"palette": advice.PALETTE, **dict(advice.PREFIXES)}
-    subjects = {role: subject(frozen, delta, readout, options.seed) for role, delta in deltas.items()}
-    made, base = advice.survey(subjects, ("palette",), encode(frozen, parts.train, length=options.length), options.seed)
+    subjects = {role: prepared.subject(delta, options.seed) for role, delta in deltas.items()}
+    made, base = advice.survey(subjects, ("palette",), prepared.train, options.seed)
     made.sort(key=lambda m: m.loss)
     listed = [
         {
@@ -51,7 +48,7 @@ def advise(options: argparse.Namespace) -> dict:
             "behind_best_interval": advice.interval(m.losses - made[0].losses) if m is not made[0] else (0.0, 0.0),
             "penalty": m.r,
             "eta": m.eta,
-            "trusted": m.eta <= advice.REGIME,
+            "trusted": m.eta <= ETA_LIMIT,
         }
         for m in made
     ]
@@ -128,7 +125,7 @@ def written(advised: dict) -> str:
     if best["gain_interval"][0] <= 0:
         lines.append("  the best option's gain is not clear of zero: more examples, or no tuning, is the honest choice")
     lines.append(f"  {tied} options cannot be told from the best with {advised['examples']} examples")
-    lines.append(f"  {trusted} options were forecast inside the linear regime (eta <= 0.3)")
+    lines.append(f"  {trusted} options were forecast inside the linear regime (eta <= {ETA_LIMIT})")
     lines += [
         f"  past advice ({p['study']}, {p['backbone']}, {p['cells']} cells of {p['options']} options): rank correlation of "
         f"forecast and trained loss {p['correlation']:.2f} [{p['interval'][0]:.2f}, {p['interval'][1]:.2f}], {p['verdict']}"

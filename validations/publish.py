@@ -10,13 +10,14 @@ import numpy as np
 from theory.derivations import DERIVATIONS
 
 from . import calibrate
-from . import run as lab
 from .claims import Claim
 from .claims.shared.claim import Comparison
 from .claims.shared.regime import ETA_LIMIT
+from .describe import costs, describe, provenance
 from .engine import Job
 from .judge import Evidence, checked, verdicts_of
 from .results import standing, write_verdicts
+from .run import cells, plant_rows
 from .sources import digest
 from .statistics import interval
 from .store import Store, content_key
@@ -149,7 +150,7 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
     inputs = content_key(about | {"source": judged_by(claims)})
     if known := standing(folder, inputs):
         return known
-    evidence = [Evidence.of(claim, lab.cells(store, found, claim)) for claim in claims]
+    evidence = [Evidence.of(claim, cells(store, found, claim)) for claim in claims]
     verdicts = verdicts_of(evidence, study.unit)
     tables = {(whole.claim.id, "rows"): list(whole.rows) for whole in evidence} | {
         (whole.claim.id, part): [row for cell in whole.cells for row in make(cell)]
@@ -158,19 +159,19 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
     }
     record = {
         "inputs": inputs,
-        "study": lab.describe(study, folder, _frozen(store, found)) | {"unit": study.unit},
+        "study": describe(study, folder, _frozen(store, found)) | {"unit": study.unit},
         "claims": [
             _claim(
                 whole,
                 verdicts,
                 study,
-                {w: control(whole.claim, w, lab.control_rows(store, found, whole.claim, w)) for w in ("good", "bad")},
+                {w: control(whole.claim, w, plant_rows(store, found, whole.claim, w)) for w in ("good", "bad")},
             )
             for whole in evidence
         ],
         "derivations": [derivation().to_json() for derivation in DERIVATIONS],
         "calibration": calibrate.shipped(),
-        "costs": lab.costs(store, found),
-        "provenance": lab.provenance(),
+        "costs": costs(store, found),
+        "provenance": provenance(),
     }
     return write_verdicts(folder, record, tables=tables, cells=[job.key for _, job in found])
