@@ -381,7 +381,7 @@ def hidden(backbone: Backbone, batch: Batch, prepared: Frame) -> Tensor:
         dtype=backbone.dtype,
     )
     arguments = {"input_ids": tokens, "attention_mask": additive, "position_ids": positions.expand(size, -1)}
-    if getattr(backbone.model.config, "type_vocab_size", 0) > 1 and backbone.architecture == "bert":
+    if layout.segments and backbone.model.config.type_vocab_size > 1:
         arguments["token_type_ids"] = _segments(backbone, batch.tokens, slots)
     return prepared.text(call(prepared, arguments))
 

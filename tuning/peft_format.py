@@ -234,7 +234,7 @@ def _lora_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[
         "target_modules": _expression(backbone, wanted),
         "rank_pattern": {pattern: rank for pattern, (rank, _) in patterns},
         "alpha_pattern": {pattern: alpha for pattern, (_, alpha) in patterns},
-        "fan_in_fan_out": backbone.architecture == "gpt2",
+        "fan_in_fan_out": transposed(backbone.model.get_submodule(backbone.linear(0, "o").path)),
         "lora_dropout": 0.0,
         "bias": "none",
     }
