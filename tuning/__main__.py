@@ -69,7 +69,7 @@ def _list(_: argparse.Namespace) -> dict:
     return {
         "architectures": sorted(backbones.ARCHITECTURES),
         "backbones": ["nano", "minilm"],
-        "deltas": [kind.__name__ for kind in KINDS],
+        "deltas": [kind.__name__ for kind in KINDS.values()],
         "tasks": list(tasks.names()),
     }
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tuning.backbones import Backbone, transposed
 from tuning.deltas import IA3, Combined, LoRA, Prefix, Prompt
-from tuning.deltas.layers import ROLES, SITE_OF
+from tuning.deltas.maps import ROLES, SITE_OF
 from tuning.deltas.places import chosen_blocks
 from tuning.peft_folder import START, TABLE, PeftFolder, read
 from tuning.peft_heads import head_of
@@ -234,7 +234,7 @@ def _lora_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[
         "target_modules": _expression(backbone, wanted),
         "rank_pattern": {pattern: rank for pattern, (rank, _) in patterns},
         "alpha_pattern": {pattern: alpha for pattern, (_, alpha) in patterns},
-        "fan_in_fan_out": backbone.architecture == "gpt2",
+        "fan_in_fan_out": transposed(backbone.model.get_submodule(backbone.linear(0, "o").path)),
         "lora_dropout": 0.0,
         "bias": "none",
     }

@@ -43,14 +43,14 @@ def describe(study: Study, folder: pathlib.Path, frozen_accuracy: Mapping[str, f
                 "source": data.source,
             }
         )
-    made = {name: delta(spec, frozen) for name, spec in study.deltas.items()}
+    made = {name: delta(spec) for name, spec in study.deltas.items()}
     return {
         "name": study.name,
         "title": study.title,
         "question": study.question,
         "backbone": {
             "name": study.backbone if not pathlib.Path(study.backbone).exists() else pathlib.Path(study.backbone).name,
-            "architecture": frozen.architecture,
+            "architecture": frozen.layout.title,
             "blocks": frozen.blocks,
             "width": frozen.width,
             "parameters": weights,

@@ -6,9 +6,9 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tuning import deltas as delta_kinds
 from tuning import tasks
-from tuning.backbones import Backbone, encode
+from tuning.backbones import encode
+from tuning.deltas import Delta, build
 from tuning.options import warn
 from tuning.preparation import Prepared, backbone_of, prepare, task_of
 
@@ -23,24 +23,9 @@ from .verdict import NEEDED
 PLANTS = "plants"  # the kind of the cells on which claims are tried out; the others are called as their experiment
 
 
-def delta(spec: Mapping[str, Any], frozen: Backbone):
-    """Return the delta of a study's table, {kind = "LoRA", rank = 4, ...}; raises ValueError for unknown kinds or options.
-
-    ports = "attention" or "mlp" stands for every such port of the backbone; the kind "Palette" is all of `advice.PALETTE`.
-    """
-    if spec.get("kind") == "Palette":
-        return PALETTE
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items() if k not in ("kind", "label")}
-    if isinstance(options.get("ports"), str):
-        options["ports"] = tuple(port.key for port in frozen.ports if port.site == options["ports"])
-    kinds = {kind.__name__: kind for kind in delta_kinds.KINDS}
-    if spec.get("kind") not in kinds:
-        raise ValueError(f"expected a delta kind among {', '.join(kinds)}, got {spec.get('kind')!r}")
-    try:
-        return kinds[spec["kind"]](**options)
-    except TypeError:
-        known = ", ".join(f.name for f in dataclasses.fields(kinds[spec["kind"]]))
-        raise ValueError(f"expected options of {spec['kind']} among {known}, got {', '.join(options)}") from None
+def delta(spec: Mapping[str, Any]) -> Delta:
+    """Return the delta of a study's table (`tuning.deltas.build`); the kind "Palette" is all of `forecast.PALETTE`."""
+    return PALETTE if spec.get("kind") == "Palette" else build({k: v for k, v in spec.items() if k != "label"})
 
 
 def prepared(settings: Mapping[str, Any], cache: str, task: str | None = None) -> Prepared:
@@ -151,7 +136,7 @@ def check(study: Study, cache: pathlib.Path) -> None:
     if unknown := sorted(set(study.parts) - set(EXPERIMENTS)):
         raise ValueError(f"unknown key {unknown[0]!r} under parts: expected one of {', '.join(EXPERIMENTS)}")
     for spec in study.deltas.values():
-        delta(spec, frozen).initial(frozen, 0)
+        delta(spec).initial(frozen, 0)
     seen: dict[str, str] = {}
     for spec, name in tasks.distinct_names(study.tasks).items():
         data = task_of(spec, str(cache), tuple(study.columns.items()))

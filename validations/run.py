@@ -28,7 +28,7 @@ def setting(settings: Mapping[str, Any], cache: str, task: str | None = None) ->
     roles = experiment.named([name for name, _ in settings["deltas"]])
     return Setting(
         subjects={
-            role: made.subject(plan.delta(spec, made.backbone), settings["seed"])
+            role: made.subject(plan.delta(spec), settings["seed"])
             for role, (_, spec) in zip(roles, settings["deltas"], strict=True)
         },
         train=made.train,
