@@ -18,7 +18,7 @@ def _lint(folder: pathlib.Path) -> subprocess.CompletedProcess:
 
 @pytest.fixture()
 def copy(tmp_path):
-    for room in ("theory", "tuning", "probes", "validations", "reports"):
+    for room in ("theory", "tuning", "probes", "validations", "reports", "bench"):
         shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__", "nano"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
@@ -37,6 +37,8 @@ def test_the_contracts_hold(copy):
         ("probes/response.py", "import theory"),
         ("tuning/subject.py", "import validations"),
         ("reports/load.py", "import probes"),
+        ("reports/load.py", "import bench"),
+        ("validations/study.py", "import bench"),
     ],
 )
 def test_a_planted_violation_fails(copy, path, line):

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
+from bench.timing import Contest, Peer
 from probes.dimension import random_subspace
 from tuning import Batch, LoRA, Readout, subject, wrap
 from tuning.ensembles import outputs, train_subspaces
 from tuning.subject import Params, Subject
-from validations.bench.timing import Contest, Peer
 
 LINES = {(4, 16): 2.5, (8, 32): 1.3}
 

@@ -1,6 +1,6 @@
 """Peak resident memory of one gradient and of one curvature product, each in a process of its own.
 
-`python -m validations.bench.memory SPEC` prints bytes: what a process held at most, above what it held before the call.
+`python -m bench.memory SPEC` prints bytes: what a process held at most, above what it held before the call.
 Every way is run on one text first, so that code, threads and workspaces are not counted.
 """
 
@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
+from bench import curvature_peers as peers
+from bench.subjects import Size, Subject, subject
 from probes.curvature import hessian
-from validations.bench import curvature_peers as peers
-from validations.bench.subjects import Size, Subject, subject
 
 
 def resident(calls: Sequence[dict], names: Sequence[str], size: Size) -> list[int]:
@@ -34,7 +34,7 @@ def resident(calls: Sequence[dict], names: Sequence[str], size: Size) -> list[in
         [sys.executable, "-m", __name__, spec],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[1],
         check=False,
         encoding="utf-8",
     )

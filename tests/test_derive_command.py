@@ -1,10 +1,10 @@
-"""The theory room's command line: text, JSON, help, and one sentence for a wrong name."""
+"""The command derive prints text or JSON, and one sentence for a wrong name; its room needs no torch."""
 
 import json
 import subprocess
 import sys
 
-from theory.__main__ import main
+from costate import main
 
 
 def test_text_and_json(capsys):
@@ -22,12 +22,8 @@ def test_a_wrong_name_is_one_sentence_and_status_two(capsys):
     assert out == "" and err.count("\n") == 1 and "maximum-principle" in err
 
 
-def test_help_and_no_command(capsys):
-    assert main([]) == 0
-    assert "derive" in capsys.readouterr().out
-
-
 def test_the_room_needs_neither_torch_nor_the_heavy_solvers():
-    code = "import sys, theory, theory.__main__; print([m for m in ('torch', 'transformers', 'cvxpy') if m in sys.modules])"
+    heavy = ("torch", "transformers", "cvxpy")
+    code = f"import sys, theory, validations.commands.derive; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8")
     assert found.stdout.strip() == "[]"

@@ -15,8 +15,8 @@ import torch
 from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 
-from validations.bench.peers import installed
-from validations.bench.subjects import Subject
+from bench.peers import installed
+from bench.subjects import Subject
 
 
 def fresh_product(subject: Subject) -> Callable[[Tensor], Tensor]:

@@ -1,33 +1,63 @@
-"""The command behind `make advise`: forecasts for one data set, the best options at every budget, and how far to trust them."""
+"""Rank deltas, layers and ranks for a data set by the loss that is forecast, without training any.
+
+It prints the best options at every budget of parameters, and how far to trust them.
+"""
+
+from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 import resource
 import time
 
-import torch
-
-from tuning import tasks
-from tuning.backbones import encode
-from tuning.deltas import text_of
-from tuning.options import columns, warn
-from tuning.peft_format import peft_line
-from tuning.subject import fit_head, subject
-
-from . import advice
-from .results import read_verdicts, table
-from .run import backbone, task
+from .options import add_backbone, add_columns, add_json, bounded, columns
 
 BUDGETS = (1000, 5000, 20000)
 
 
-def advise(options: argparse.Namespace) -> dict:
+LEAST = {"examples": 1, "readout": 1, "length": 1, "budget": 1, "threads": 1, "seed": 0, "top": 1}
+THREADS = min(2, os.cpu_count() or 1)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the flags."""
+    add_backbone(parser)
+    parser.add_argument("--data", required=True, help="a folder or file of task data, or an embedded task's name")
+    add_columns(parser)
+    parser.add_argument("--examples", type=int, default=128, help="labelled examples that the forecast uses (default: 128)")
+    parser.add_argument("--readout", type=int, default=256, help="further examples that fit the frozen head (default: 256)")
+    parser.add_argument("--length", type=int, default=48, help="longest text, in tokens (default: 48)")
+    parser.add_argument(
+        "--budget", type=int, action="append", default=[], help="parameters allowed; may be repeated (default: 1000, 5000, 20000)"
+    )
+    parser.add_argument("--results", default="build", help="folder of finished studies that say how good past advice was")
+    parser.add_argument("--threads", type=int, default=THREADS, help=f"torch threads (default: {THREADS})")
+    parser.add_argument("--seed", type=int, default=0, help="seed of every draw (default: 0)")
+    parser.add_argument("--top", type=int, default=12, help="options printed (default: 12)")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> dict:
     """Return every option's forecast, the best within each budget, and the evidence for trusting them.
 
     The head is fitted on `readout` examples and frozen; the forecasts use `examples` others. Differences to the frozen model
     and to the best option are paired by example, with Student's t intervals. Raises ValueError for too few examples.
     """
+    bounded(options, LEAST)
     begun, cpu = time.perf_counter(), time.process_time()
+    import torch
+
+    from tuning import tasks
+    from tuning.backbones import encode
+    from tuning.deltas import text_of
+    from tuning.options import warn
+    from tuning.peft_format import peft_line
+    from tuning.subject import fit_head, subject
+
+    from .. import advice
+    from ..run import backbone, task
+
     torch.set_num_threads(options.threads)
     data = task(options.data, str(pathlib.Path(options.results) / "tasks"), tuple((columns(options) or {}).items()))
     warn(data)
@@ -73,6 +103,8 @@ def advise(options: argparse.Namespace) -> dict:
 
 def past(folder: pathlib.Path) -> list[dict]:
     """Return how advice fared in the finished studies under a folder: rank correlation of forecast and trained loss."""
+    from ..results import read_verdicts, table
+
     found = []
     for path in sorted(folder.glob("*/verdicts.json")):
         try:
@@ -97,7 +129,7 @@ def past(folder: pathlib.Path) -> list[dict]:
     return found
 
 
-def written(advised: dict) -> str:
+def text(advised: dict, options: argparse.Namespace) -> str:
     """Return the advice as text: the ranking, the choice at every budget, and the grounds for trust."""
     best, frozen = advised["options"][0], advised["frozen_loss"]
     lines = [

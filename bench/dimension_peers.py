@@ -15,7 +15,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from validations.bench.peers import installed
+from bench.peers import installed
 
 DADAPY = "DADAPY_PYTHON"  # names the Python of an environment that has dadapy: it needs numpy < 2
 

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
+from bench import peers
+from bench.peers import LQ
+from bench.timing import Contest, Peer
 from probes.controllability import LinearSystem, reachable
 from probes.views import output_map
 from theory.control import reach, riccati
@@ -18,9 +21,6 @@ from theory.convex import condensed_box
 from tuning import Backbone, Batch, PortBias, Readout, load, subject, wrap
 from tuning.backbones import frame, hidden
 from tuning.jacobians import layer_jacobians
-from validations.bench import peers
-from validations.bench.peers import LQ
-from validations.bench.timing import Contest, Peer
 
 
 def residual_system(T: int, b: int, n: int, m: int | None, generator: np.random.Generator) -> tuple[list, list]:

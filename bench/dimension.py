@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench import dimension_peers as peers
+from bench.ensembles import ensembles
+from bench.subjects import Size, Subject, subject
+from bench.timing import Amount, Contest, Peer, Row, weigh
 from probes.projection import Projection, random_subspace
 from probes.representation import local_pca, mle, two_nn
-from validations.bench import dimension_peers as peers
-from validations.bench.ensembles import ensembles
-from validations.bench.subjects import Size, Subject, subject
-from validations.bench.timing import Amount, Contest, Peer, Row, weigh
 
 MEGABYTES = 25.0  # what a projection of 22 million numbers may hold
 

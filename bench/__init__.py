@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from validations.bench.timing import Contest, Row, contend
+from bench.timing import Contest, Row, contend
 
 NAMES = ("control", "curvature", "dimension")
 _SHOWN = (
@@ -35,7 +35,7 @@ def cases(name: str) -> dict[str, Callable[[], Iterable[Contest | Row]]]:
     """The cases of one bench, by name: contests to hold, or rows of amounts. Raises ValueError for an unknown bench."""
     if name not in NAMES:
         raise ValueError(f"expected a bench among {', '.join(NAMES)}, got {name!r}")
-    return import_module(f"validations.bench.{name}").CASES  # here: it loads torch
+    return import_module(f"bench.{name}").CASES  # here: it loads torch
 
 
 def run(name: str, chosen: Sequence[str] = (), *, rounds: int = 9) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""What the command line shows of a measurement: rows and headings as plain JSON, and the lists that it reads."""
+"""What `costate probe` shows of a measurement: rows and headings as plain JSON, and the lists that it reads."""
 
 from __future__ import annotations
 
@@ -10,9 +10,23 @@ import torch
 import probes
 from probes.layers import LayerRepresentation
 
+HEADS = {  # the printed columns of a curvature table
+    "place": "place",
+    "size": "D",
+    "largest": "largest",
+    "smallest": "smallest",
+    "trace": "trace",
+    "gauss_newton_trace": "GN trace",
+    "effective_dimension": "eff. dim.",
+    "negative_mass": "negative mass",
+    "route": "route",
+    "products": "products",
+}
+SHOWN = ("two_nn", "mle", "gride 8", "local_pca", "participation_ratio", "effective_rank")  # of a layer, in the table
+
 
 def spectral(g: probes.Response, groups: Mapping[str, Sequence[str]], top: int) -> dict:
-    """The leading singular values of G, how many matter, and the share of tr K that each group carries."""
+    """Return the leading singular values of G, how many matter, and the share of tr K that each group carries."""
     kernel = g.kernel().double()
     values = torch.linalg.eigvalsh(kernel).flip(0).clamp_min(0)
     parts = g.by_group(groups)
@@ -28,7 +42,7 @@ def spectral(g: probes.Response, groups: Mapping[str, Sequence[str]], top: int) 
 
 
 def levels(names: Sequence[str], wanted: Sequence[str]) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """The rows of a curvature table: label -> (level, parameters), from the whole delta down to its tensors."""
+    """Return the rows of a curvature table: label -> (level, parameters), from the whole delta down to its tensors."""
     found = {"all": ("all", tuple(names))} if "all" in wanted else {}
     parts = {name.partition("/")[0] for name in names if "/" in name}
     for part in sorted(parts) if "delta" in wanted else ():
@@ -43,7 +57,7 @@ def levels(names: Sequence[str], wanted: Sequence[str]) -> dict[str, tuple[str, 
 
 
 def block_row(level: str, row: probes.BlockSummary) -> dict:
-    """A block's summary as plain JSON."""
+    """Return a block's summary as plain JSON."""
 
     def estimate(e: probes.Estimate) -> dict:
         return {"value": e.value, "stderr": e.stderr, "interval": list(e.interval)}
@@ -65,13 +79,13 @@ def block_row(level: str, row: probes.BlockSummary) -> dict:
 
 
 def layer_row(at: str, row: LayerRepresentation) -> dict:
-    """A layer's dimensions as plain JSON."""
+    """Return a layer's dimensions as plain JSON."""
     values = {q: {"value": e.value, "stderr": e.stderr, "status": e.status} for q, e in row.estimates.items()}
     return {"at": at, "layer": row.name, "n": row.n, "dropped": row.dropped, "status": row.status, **values}
 
 
 def dimension_list(text: str) -> list[int]:
-    """The dimensions of --dimensions in order; ValueError unless they are three different whole numbers or more."""
+    """Return the dimensions of --dimensions in order; raises ValueError unless they are three different whole numbers or more."""
     try:
         wanted = sorted({int(word) for word in text.split(",")})
     except ValueError:
@@ -79,3 +93,14 @@ def dimension_list(text: str) -> list[int]:
     if len(wanted) < 3:
         raise ValueError(f"a curve takes at least 3 different --dimensions, got {text!r}: name more")
     return wanted
+
+
+def headed(found: Mapping) -> dict:
+    """Return a result with the rows of blocks and of layers cut down to the columns of a printed table."""
+    made = dict(found)
+    if "blocks" in made:
+        made["blocks"] = [{word: row[key] for key, word in HEADS.items()} for row in made["blocks"]]
+    if "layers" in made:
+        heads = ("at", "layer", "n", "dropped", *SHOWN)
+        made["layers"] = [{head.replace("_", " "): row[head] for head in heads} for row in made["layers"]]
+    return made

@@ -1,10 +1,12 @@
-"""python -m tuning trains, saves and scores; a bad request ends with one sentence and status 2."""
+"""A delta is trained, saved, scored and exported by commands; a bad request ends with one sentence and status 2."""
 
 import json
 
 import pytest
+import torch
 
-from tuning.__main__ import main
+import costate
+from costate import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 QUICK = ["--task", "agreement", "--length", "24"]
@@ -14,12 +16,6 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
     status = main(arguments)
     captured = capsys.readouterr()
     return status, captured.out, captured.err
-
-
-def test_list_names_what_there_is(capsys):
-    status, out, _ = run(capsys, "list", "--json")
-    listed = json.loads(out)
-    assert status == 0 and "nano" in listed["backbones"] and "LoRA" in listed["deltas"] and "agreement" in listed["tasks"]
 
 
 @pytest.mark.parametrize("arm", ["minibatch", "full"])
@@ -49,6 +45,20 @@ def test_train_then_evaluate_agree(capsys, tmp_path, arm):
     assert status == 0 and "tuned: loss" in out
 
 
+def test_export_writes_a_peft_folder_of_the_same_numbers(capsys, tmp_path):
+    file, folder = str(tmp_path / "a.safetensors"), tmp_path / "peft"
+    trained = ["--delta", "lora:rank=2", "--examples", "40", "--steps", "4", "--out", file]
+    assert run(capsys, "train", *QUICK, *trained)[0] == 0
+    status, out, err = run(capsys, "export", "--checkpoint", file, "--out", str(folder), "--json")
+    assert status == 0, err
+    assert json.loads(out)["files"] == ["adapter_config.json", "adapter_model.safetensors"]
+    nano = costate.load("nano")
+    delta, params = costate.import_peft(folder, nano)
+    saved = costate.checkpoints.load(file, nano).params
+    assert delta == costate.parse("lora:rank=2") and set(params) == set(saved)
+    assert all(torch.equal(params[name], saved[name]) for name in params)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -58,6 +68,7 @@ def test_train_then_evaluate_agree(capsys, tmp_path, arm):
         (["train", *QUICK, "--delta", "bitfit", "--split", "validation"], "expected a split"),
         (["train", *QUICK, "--delta", "lora:rank=0"], "positive rank"),
         (["evaluate", *QUICK, "--checkpoint", "/no/such/file"], "expected a checkpoint file"),
+        (["export", "--checkpoint", "/no/such/file", "--out", "/no/such"], ""),
     ],
 )
 def test_a_bad_request_is_one_sentence(capsys, arguments, words):
