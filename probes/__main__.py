@@ -14,8 +14,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import probes
-from probes import drawing, drawing_dimension, printing, tables
-from probes.layers import layer_representations
+from probes import drawing, printing, tables
+from probes.dimension.layers import layer_representations
 from tuning import backbones, checkpoints
 from tuning.deltas import parse, place_of
 from tuning.options import add_task, bounded, load_task, parted, same_classes
@@ -386,7 +386,7 @@ def _representation(options: argparse.Namespace) -> dict:
     if picture:
         series = {at: {q: [r.estimates[q] for r in layers] for q in SHOWN} for at, layers in found.items()}
         names = [row.name for row in next(iter(found.values()))]
-        printing.write(picture, drawing.file_bytes(drawing_dimension.layers_figure(series, names), picture.suffix[1:]))
+        printing.write(picture, drawing.file_bytes(drawing.layers_figure(series, names), picture.suffix[1:]))
     if out:
         printing.write(out, (json.dumps(printing.finite(result), sort_keys=True, indent=1) + "\n").encode())
     return result
@@ -455,9 +455,7 @@ def _dimension(options: argparse.Namespace) -> dict:
     found = probes.threshold_dimension(tried, scores, baseline=full, chance=floor, seed=options.seed)
     if picture:
         seeds = list(range(options.runs)) * (len(tried) // options.runs)
-        figure = drawing_dimension.dimension_figure(
-            found, tried, scores, seeds=seeds, baseline=full, chance=floor, score="test accuracy"
-        )
+        figure = drawing.dimension_figure(found, tried, scores, seeds=seeds, baseline=full, chance=floor, score="test accuracy")
         printing.write(picture, drawing.file_bytes(figure, picture.suffix[1:]))
     return result | {
         "dimensions": tried,

@@ -52,6 +52,21 @@ def columns(shapes: Mapping[str, Sequence[int]], names: Sequence[str]) -> Tensor
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
 
 
+def by_layer(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Groups of parameters by layer: the path up to its first number, else the path without its last part.
+
+    "encoder.layer.3.attention.query.weight" belongs to "encoder.layer.3" and "embeddings.norm.bias" to
+    "embeddings.norm"; what stands before a slash ("lora/3.attention.q.A") is not part of the path.
+    """
+    found: dict[str, list[str]] = {}
+    for name in names:
+        path = name.rpartition("/")[2].split(".")
+        numbers = [i for i, part in enumerate(path) if part.isdigit()]
+        place = path[: numbers[0] + 1] if numbers else path[:-1] or path
+        found.setdefault(".".join(place), []).append(name)
+    return {place: tuple(some) for place, some in found.items()}
+
+
 def dense(op) -> Tensor:
     """The matrix (D, D) of anything with .shape, .dtype and `op @ v`, by D products; ValueError when it is not finite."""
     found = op @ torch.eye(op.shape[0], dtype=op.dtype, device=getattr(op, "device", "cpu"))

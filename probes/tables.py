@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 import probes
-from probes.layers import LayerRepresentation
+from probes.dimension.layers import LayerRepresentation
 
 
 def spectral(g: probes.Response, groups: Mapping[str, Sequence[str]], top: int) -> dict:

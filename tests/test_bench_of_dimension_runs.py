@@ -5,7 +5,7 @@ import pytest
 import torch
 from seeds import shifted
 
-from probes.projection import random_subspace
+from probes.dimension.projection import random_subspace
 from validations import bench
 from validations.bench import dimension, dimension_peers, peers
 from validations.bench.subjects import Size

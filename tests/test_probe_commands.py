@@ -86,7 +86,7 @@ def test_bad_request_is_a_sentence(capsys):
 
 
 def test_instruments_know_no_theory_and_no_model():
-    for path in pathlib.Path(probes.__file__).parent.glob("*.py"):
+    for path in pathlib.Path(probes.__file__).parent.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         roots = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
         roots |= {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}

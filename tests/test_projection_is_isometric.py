@@ -6,8 +6,7 @@ import pytest
 import torch
 from seeds import shifted
 
-from probes.dimension import random_subspace
-from probes.projection import FEW, said
+from probes.dimension.projection import FEW, random_subspace, said
 
 SHAPES = {"weight": (40, 37), "bias": (37,), "scalar": (), "deep": (3, 16, 20)}
 SIZE = sum(math.prod(s) for s in SHAPES.values())

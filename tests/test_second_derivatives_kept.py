@@ -8,8 +8,8 @@ from torch.func import functional_call
 from torch.func import hessian as dense_hessian
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from probes.curvature import hessian
-from probes.smooth import kept
+from probes.curvature.cached_derivatives import kept
+from probes.curvature.hessian import hessian
 
 
 def draw(*shape, seed=0):

@@ -7,8 +7,8 @@ import torch
 import zoo
 from torch.func import jacrev
 
-from probes.response import response
-from probes.views import block_svd, jacobian_map, linear_regime, output_map
+from probes.reach.linear_maps import block_svd, jacobian_map, linear_regime, output_map
+from probes.reach.response import response
 from tuning import Adapter, PortBias
 from tuning.backbones import frame, hidden
 from tuning.jacobians import layer_jacobians

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from probes.controllability import LinearSystem, reachable
-from probes.views import output_map
+from probes.reach.controllability import LinearSystem, reachable
+from probes.reach.linear_maps import output_map
 from theory.control import reach, riccati
 from theory.convex import condensed_box
 from tuning import Backbone, Batch, PortBias, Readout, load, subject, wrap

@@ -21,8 +21,10 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
-from probes.curvature import hessian
-from probes.spectrum import density, gauss_newton_spectrum, top_eigenpairs, trace
+from probes.curvature.density import density
+from probes.curvature.hessian import hessian
+from probes.curvature.spectrum import gauss_newton_spectrum, top_eigenpairs
+from probes.curvature.trace import trace
 from validations.bench import curvature_peers as peers
 from validations.bench import memory as resident
 from validations.bench.subjects import Size, Subject, subject

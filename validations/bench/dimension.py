@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.projection import Projection, random_subspace
-from probes.representation import local_pca, mle, two_nn
+from probes.dimension.projection import Projection, random_subspace
+from probes.dimension.representation import local_pca, mle, two_nn
 from validations.bench import dimension_peers as peers
 from validations.bench.ensembles import ensembles
 from validations.bench.subjects import Size, Subject, subject

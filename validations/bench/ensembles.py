@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from probes.dimension import random_subspace
+from probes.dimension.projection import random_subspace
 from tuning import Batch, LoRA, Readout, subject, wrap
 from tuning.ensembles import outputs, train_subspaces
 from tuning.subject import Params, Subject

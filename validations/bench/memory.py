@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from probes.curvature import hessian
+from probes.curvature.hessian import hessian
 from validations.bench import curvature_peers as peers
 from validations.bench.subjects import Size, Subject, subject
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.found import FoundSubspace, gauss_newton_directions, principal_directions, reachable_directions
-from probes.projection import LayerScaled, random_subspace, said
-from probes.response import response
+from probes.dimension.found_subspaces import FoundSubspace, gauss_newton_directions, principal_directions, reachable_directions
+from probes.dimension.projection import LayerScaled, random_subspace, said
+from probes.reach.response import response
 from tuning.training import flatten, unflatten
 
 from ..store import Measured

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from probes.dimension import random_subspace
+from probes.dimension.projection import random_subspace
 from theory.subspace import effective_dimension, participation_ratio
 from tuning.backbones import Backbone, wrap
 from tuning.subject import HEAD, Subject, fit_readout, subject

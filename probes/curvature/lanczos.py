@@ -20,8 +20,8 @@ import torch
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
+from probes.curvature.unit import Unit
 from probes.layout import dense
-from probes.unit import Unit
 
 ORDERS = {"magnitude": np.abs, "largest": lambda x: x, "smallest": lambda x: -x}
 PROOF = 12  # steps after which a settled Ritz value may end a sequence that found nothing

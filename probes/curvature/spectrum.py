@@ -1,4 +1,4 @@
-"""Extreme eigenpairs, trace and density of symmetric operators; the exact Gauss-Newton spectrum.
+"""Extreme eigenpairs of symmetric operators and the exact Gauss-Newton spectrum.
 
 An operator is anything with .shape (D, D), .dtype and `op @ v` for v of shape (D,) or (D, k), a tensor
 included.
@@ -12,25 +12,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from probes import lanczos
-from probes.density import Density, DensityCurve, density
+from probes.curvature import lanczos
+from probes.curvature.output_curvature import output_curvature
 from probes.inputs import check_values, named, opened, settle
 from probes.layout import batch_size, check_batches
-from probes.output_curvature import output_curvature
-from probes.response import BUDGET, CHUNK, Response, response
-from probes.trace import trace
-
-__all__ = [
-    "Density",
-    "DensityCurve",
-    "Eigenpairs",
-    "Spectrum",
-    "density",
-    "end_eigenpairs",
-    "gauss_newton_spectrum",
-    "top_eigenpairs",
-    "trace",
-]
+from probes.reach.response import BUDGET, CHUNK, Response, response
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from probes.dimension.representation import ScaleCurve, gride, local_pca, mle, participation_ratio, two_nn
 from probes.inputs import check_values, named, steady
 from probes.layout import check_batches
 from probes.records import Estimate
-from probes.representation import ScaleCurve, gride, local_pca, mle, participation_ratio, two_nn
 
 
 @dataclass(frozen=True)

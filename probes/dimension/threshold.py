@@ -1,7 +1,4 @@
-"""The dimension at which scores reach a threshold, with a credible interval.
-
-The random subspaces in which runs are trained stand in `probes.projection`; their maker is offered here too.
-"""
+"""The dimension at which scores reach a threshold, with a credible interval."""
 
 from __future__ import annotations
 
@@ -12,10 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 from sklearn.isotonic import IsotonicRegression
-
-from probes.projection import Projection, random_subspace
-
-__all__ = ["Curve", "DimensionEstimate", "Projection", "random_subspace", "threshold_dimension"]
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from scipy import stats
 
+from probes.curvature.quadrature import APART, Lockstep, Rules, known_pairs, pool, settle
 from probes.layout import dense
-from probes.quadrature import APART, Lockstep, Rules, known_pairs, pool, settle
 from probes.records import Estimate, student
 
 LEAST = 4  # probes before a band may be judged, and probes that advance together

@@ -16,8 +16,8 @@ import torch
 from scipy import sparse
 from scipy.optimize import brentq
 
-from probes.copies import Cloud, matrix, without_copies
-from probes.neighbours import sets, unit_spread
+from probes.dimension.copies import Cloud, matrix, without_copies
+from probes.dimension.neighbours import sets, unit_spread
 from probes.records import Estimate, student
 
 TIE = 1e-9  # relative difference below which two distances are one

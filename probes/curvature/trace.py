@@ -17,8 +17,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from probes.curvature.quadrature import known_pairs
 from probes.layout import check_finite, columns, dense, group_names
-from probes.quadrature import known_pairs
 from probes.records import Estimate, student
 
 METHODS = ("hutchinson", "hutch++")

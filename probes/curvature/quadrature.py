@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.unit import Unit
+from probes.curvature.unit import Unit
 
 APART = 100  # a settled cluster is this many residuals away from every other node
 STRIDE = 4  # steps between two looks at what has settled

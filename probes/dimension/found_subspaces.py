@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from probes.controllability import output_gramian
+from probes.curvature.spectrum import gauss_newton_spectrum
+from probes.dimension.projection import Projection
 from probes.layout import Params, check_params, flatten
-from probes.projection import Projection
-from probes.response import Response
-from probes.spectrum import gauss_newton_spectrum
+from probes.reach.controllability import output_gramian
+from probes.reach.response import Response
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse, stats
 from scipy.optimize import brentq
 
-from probes.neighbours import distances
+from probes.dimension.neighbours import distances
 
 FAR = math.log(1e3)  # copies lie this many times (log) nearer to each other than to the next point, at least
 MOST = 4  # the most copies of one point that are looked for at once

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from probes.inputs import check_values, coarsest, named, opened, precision, steady
 from probes.layout import check_batches, check_params, flatten, unflatten
-from probes.response import Outputs, Response, response
+from probes.reach.response import Outputs, Response, response
 
 SPARE = 8  # columns of a block beyond the wanted triples
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from probes.layout import columns, group_names
-from probes.response import Response
+from probes.reach.response import Response
 
 Places = Sequence[str] | Mapping[str, str | Sequence[str] | Tensor]
 

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probes.dimension import DimensionEstimate
-from probes.drawing import GREY, LOWER, SHARE, UPPER
+from probes.dimension.threshold import DimensionEstimate
+from probes.drawing.files import GREY, LOWER, SHARE, STYLE, UPPER
 from probes.records import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-STYLE = {"font.size": 8.5, "axes.spines.top": False, "axes.spines.right": False}
 
 
 def dimension_figure(

@@ -18,10 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.curvature import Operator, hessian
+from probes.curvature.density import Density, density
+from probes.curvature.hessian import hessian
+from probes.curvature.operators import Operator
+from probes.curvature.spectrum import Spectrum, end_eigenpairs, gauss_newton_spectrum
+from probes.curvature.trace import trace
 from probes.layout import check_batches, columns, group_names
 from probes.records import Estimate, student
-from probes.spectrum import Density, Spectrum, density, end_eigenpairs, gauss_newton_spectrum, trace
 
 ENDS = 25  # products that both extreme eigenvalues take together, about
 LARGEST = 4096  # the most numbers in a block that is diagonalised unasked
@@ -71,21 +74,6 @@ class BlockSummary:
     def exact(self) -> bool:
         """Whether nothing was sampled."""
         return self.route != "iterative"
-
-
-def by_layer(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Groups of parameters by layer: the path up to its first number, else the path without its last part.
-
-    "encoder.layer.3.attention.query.weight" belongs to "encoder.layer.3" and "embeddings.norm.bias" to
-    "embeddings.norm"; what stands before a slash ("lora/3.attention.q.A") is not part of the path.
-    """
-    found: dict[str, list[str]] = {}
-    for name in names:
-        path = name.rpartition("/")[2].split(".")
-        numbers = [i for i, part in enumerate(path) if part.isdigit()]
-        place = path[: numbers[0] + 1] if numbers else path[:-1] or path
-        found.setdefault(".".join(place), []).append(name)
-    return {place: tuple(some) for place, some in found.items()}
 
 
 def summaries(

@@ -1,22 +1,19 @@
-"""Pictures of measurements: block summaries as one figure, and any figure as the bytes of a file."""
+"""A picture of curvature: the summaries of blocks and layers as one figure."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probes.spectrum import DensityCurve
-from probes.summary import BlockSummary
+from probes.curvature.density import DensityCurve
+from probes.curvature.summary import BlockSummary
+from probes.drawing.files import GREY, LOWER, SHARE, STYLE, UPPER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-FORMATS = ("svg", "pdf", "png")
-UPPER, LOWER, SHARE, GREY = "#0072B2", "#D55E00", "#009E73", "#7f7f7f"  # Okabe and Ito's, as in the report
 
 
 def curvature_figure(
@@ -31,7 +28,7 @@ def curvature_figure(
     from matplotlib.figure import Figure
 
     rows = max(len(blocks), 12)
-    with matplotlib.rc_context({"font.size": 8.5, "axes.spines.top": False, "axes.spines.right": False}):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 1 + 0.21 * rows + 0.1), layout="constrained")
         panels = figure.subplot_mosaic([["ends", "density"], ["ends", "dimension"]], width_ratios=(1, 1.15))
         _ends(panels["ends"], blocks, unit)
@@ -52,17 +49,6 @@ def density_curve(row: BlockSummary) -> DensityCurve:
 def finest(row: BlockSummary) -> float:
     """The finest smoothing that a block's density resolves, or a thousandth of its range where it is exact."""
     return row.density.width / (20 if row.density.status == "exact" else 1)
-
-
-def file_bytes(figure: Figure, kind: str) -> bytes:
-    """The figure as svg, pdf or png, the same bytes each time."""
-    import matplotlib
-
-    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
-    held = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "costate"}):
-        figure.savefig(held, format=kind, dpi=150, metadata=dates[kind])
-    return held.getvalue()
 
 
 def _ends(axes: Axes, blocks: Sequence[BlockSummary], unit: str) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from probes.controllability import OutputGramian, output_gramian
-from probes.response import Response
+from probes.reach.controllability import OutputGramian, output_gramian
+from probes.reach.response import Response
 
 
 @dataclass(frozen=True, eq=False)

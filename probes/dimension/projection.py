@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from probes.summary import by_layer
+from probes.layout import by_layer
 
 DENSE = 4 << 30  # bytes above which a dense projection is refused
 COLUMNS = 128  # columns whose orthonormality is measured at once

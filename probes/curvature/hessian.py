@@ -23,6 +23,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from probes.curvature.cached_derivatives import kept
+from probes.curvature.operators import Operator
 from probes.inputs import (
     check_repeats,
     check_values,
@@ -35,10 +37,6 @@ from probes.inputs import (
     steady,
 )
 from probes.layout import batch_size, check_batches, check_finite, check_params, flatten, unflatten
-from probes.operators import Block, Operator
-from probes.smooth import kept
-
-__all__ = ["Block", "Operator", "empirical_fisher", "fisher", "gauss_newton", "hessian"]
 
 MEMORY = 2 << 30  # bytes of activations that kept graphs may hold; further graphs are rebuilt
 
