@@ -9,7 +9,7 @@ from probes.curvature.trace import frobenius, trace
 from probes.dimension.found_subspaces import FoundSubspace, gauss_newton_directions, principal_directions, reachable_directions
 from probes.dimension.layers import LayerRepresentation, layer_representations
 from probes.dimension.learning_coefficient import LearningCoefficient, local_learning_coefficient
-from probes.dimension.projection import LayerScaled, Projection, random_subspace, said
+from probes.dimension.projection import LayerScaled, Projection, layer_scaled_subspace, random_subspace
 from probes.dimension.representation import ScaleCurve, gride, local_pca, mle, participation_ratio, two_nn
 from probes.dimension.threshold import Curve, DimensionEstimate, threshold_dimension
 from probes.layout import by_layer
@@ -78,6 +78,7 @@ __all__ = [
     "jacobian_map",
     "k_epsilon",
     "layer_representations",
+    "layer_scaled_subspace",
     "least_energy",
     "linear_regime",
     "linearize",
@@ -97,7 +98,6 @@ __all__ = [
     "reachable",
     "reachable_directions",
     "response",
-    "said",
     "summaries",
     "threshold_dimension",
     "token_slots",

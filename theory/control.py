@@ -1,8 +1,7 @@
 """The control view: linear-quadratic control of x_{t+1} = A_t x_t + B_t u_t + c_t over a finite horizon.
 
 `riccati` gives the feedback optimum, `output_lq` the same when only C terminal outputs are penalised, and
-`expected_cost` what any affine policy costs under noise. The rest of the view is imported here so that one module
-names it all: reach map and Gramian, the disturbance game, the ensemble optimum.
+`expected_cost` what any affine policy costs under noise.
 """
 
 from collections.abc import Callable
@@ -15,42 +14,17 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.linalg.blas import dsyrk, dtrsm
 from scipy.linalg.lapack import dpotrf
 
-from theory.ensemble import Control, ensemble_lq, per_example_lq
-from theory.game import Game, game, induced_gain
 from theory.linear import (
     apply,
     diagonal,
-    gramian,
-    minimum_energy,
     positive,
-    reach,
     root,
     semidefinite,
     steps,
     symmetric,
-    transition,
     transpose,
     weights,
 )
-
-__all__ = [
-    "Control",
-    "Game",
-    "OutputRegulator",
-    "Regulator",
-    "Trajectory",
-    "ensemble_lq",
-    "expected_cost",
-    "game",
-    "gramian",
-    "induced_gain",
-    "minimum_energy",
-    "output_lq",
-    "per_example_lq",
-    "reach",
-    "riccati",
-    "transition",
-]
 
 
 @dataclass(frozen=True, eq=False)

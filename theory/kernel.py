@@ -81,17 +81,6 @@ def gradient_rival(G, y0, loss, r) -> Control:
     return replace(line, z=z, gradient_norm=float(np.linalg.norm(gradient)))
 
 
-def constant_rival(y0, loss, *, ridge=1e-6) -> Control:
-    """The best constant shift: one vector b (C,) added to every example's outputs, with a small penalty ridge.
-
-    Minimises (1/N) sum_i l_i(y0_i + b) + ridge/2 |b|^2; what recalibrating the readout alone explains. z = b.
-    """
-    y0 = np.asarray(y0, float)
-    if y0.ndim != 2:
-        raise ValueError(f"y0 must have shape (N, C), got {y0.shape}")
-    return ensemble_lq(np.broadcast_to(np.eye(y0.shape[1]), (*y0.shape, y0.shape[1])), y0, loss, ridge)
-
-
 def participation_ratio(eigenvalues) -> float:
     """The number of directions a spectrum effectively uses, (sum l)^2 / sum l^2; raises ValueError if all are zero."""
     values = _spectrum(eigenvalues)

@@ -5,21 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
-from theory.kernel import degrees_of_freedom, participation_ratio
-
-__all__ = [
-    "Bound",
-    "descent_share",
-    "effective_dimension",
-    "participation_ratio",
-    "projected_block",
-    "projected_gain",
-    "restricted_optimum_bounds",
-    "steps_to_share",
-    "tail_exponent",
-    "tail_share",
-    "threshold_dimension",
-]
+from theory.kernel import degrees_of_freedom
 
 
 def effective_dimension(eigenvalues, ridge) -> float:

@@ -1,11 +1,11 @@
-"""Smooth layers that keep their derivatives, so that products with a retained Hessian do not take them again.
+"""Derivatives of smooth layers cached at a point, so that products with a retained Hessian do not take them again.
 
 Autograd's double backward of an activation evaluates exp and erf at every product, and that of layer_norm some
-twenty elementwise operations, although the point stands still. Inside `kept()` gelu, silu and layer_norm have the
+twenty elementwise operations, although the point stands still. Inside `cached_derivatives()` gelu, silu and layer_norm have the
 same values and derivatives with what depends on the point alone taken once. For y = f(x), upstream g and u:
 
     pull     J(x)'g                       kept: f'(x)
-    bend     (J(x)'u, d<u, J(x)'g>/dx)    kept: g f''(x)
+    bend     (J(x)'u, d<u, J(x)'g>/dx)    cached: g f''(x)
 """
 
 from __future__ import annotations
@@ -125,10 +125,10 @@ def _layer_norm(input: Tensor, normalized_shape, weight=None, bias=None, eps: fl
     return _Norm.apply(input, value, (x - mean).mul_(rstd), rstd, weight, axes)
 
 
-_KEPT = {F.gelu: _gelu, F.silu: _silu, F.layer_norm: _layer_norm}
+_CACHED = {F.gelu: _gelu, F.silu: _silu, F.layer_norm: _layer_norm}
 
 
-class kept(TorchFunctionMode):
+class cached_derivatives(TorchFunctionMode):
     """A context in which gelu, silu and layer_norm keep their derivatives; values are unchanged, derivatives to rounding.
 
     Calls inside a torch.func transform or without a gradient go the usual way.
@@ -136,7 +136,7 @@ class kept(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        ours = _KEPT.get(func)
+        ours = _CACHED.get(func)
         plain = ours is None or not args or not args[0].requires_grad or not torch.is_grad_enabled()
         if plain or torch._C._functorch.peek_interpreter_stack() is not None:
             return func(*args, **kwargs)

@@ -20,10 +20,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import grad
 from torch.autograd.graph import saved_tensors_hooks
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from probes.curvature.cached_derivatives import kept
+from probes.curvature.cached_derivatives import cached_derivatives
 from probes.curvature.operators import Operator
 from probes.inputs import (
     check_repeats,
@@ -291,7 +290,7 @@ class _Mean:
             return x.detach()  # a node that saved its own output would keep itself alive
 
         whole = {k: active.get(k, self.point[k]) for k in self.point}
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), saved_tensors_hooks(note, lambda x: x), kept():
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), saved_tensors_hooks(note, lambda x: x), cached_derivatives():
             return self.build(active, whole, batch, second), held
 
     def checked(self, i: int, second: bool = True) -> tuple[_Built, dict[int, int]]:
@@ -413,6 +412,8 @@ def _assemble(
 
 def _compiled(product: Product, example: list[Tensor]) -> Product:
     """The same product traced to one program and compiled."""
+    from torch.fx.experimental.proxy_tensor import make_fx  # imported here: it loads the tracer
+
     used = [row is not None for row in product(example)]
     traced = make_fx(lambda *v: [row for row in product(list(v)) if row is not None])(*example)
     program = torch.compile(traced)

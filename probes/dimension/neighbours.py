@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scipy.spatial.distance import cdist
-from sklearn.neighbors import NearestNeighbors
 
 CLOSE = 1e-3  # squared distances below this share of |x|^2 + |y|^2 are measured again
 TREE = 15  # up to this many dimensions a tree is searched
@@ -127,6 +126,8 @@ def _ordered(d: np.ndarray, near: np.ndarray, k: int) -> tuple[np.ndarray, np.nd
 
 def _tree(points: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The distances (b, k) and indices by a tree, which measures by differences."""
+    from sklearn.neighbors import NearestNeighbors  # imported here: it takes longer to load than all of probes
+
     d, near = NearestNeighbors(n_neighbors=k + 1, algorithm="kd_tree").fit(points).kneighbors(points[rows])
     own = near == rows[:, None]
     own[~own.any(1), -1] = True  # points at distance zero may hide a point from itself: drop the farthest

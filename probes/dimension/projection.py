@@ -1,7 +1,7 @@
 """Random subspaces of all tensors together: z = z0 + P theta with P (D, d), P'P = I (Li et al. 2018, sec. 2).
 
 A step in theta moves all parameters as far as it is long. That subspace is DID, direct intrinsic dimension;
-`said` adds a trained scale per layer, counted in d (Aghajanyan et al. 2021, sec. 3.1).
+`layer_scaled_subspace` adds a trained scale per layer, counted in d (Aghajanyan et al. 2021, sec. 3.1).
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def random_subspace(
     return Projection(kind, shapes, dimension, seed, dtype, torch.device(device), dimension, *made)
 
 
-def said(
+def layer_scaled_subspace(
     shapes: Mapping[str, Sequence[int]],
     dimension: int,
     *,

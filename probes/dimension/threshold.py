@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
-from sklearn.isotonic import IsotonicRegression
 
 
 @dataclass(frozen=True)
@@ -213,6 +212,8 @@ def _grid_posterior(
 
 def _isotonic_crossing(x: np.ndarray, y: np.ndarray, threshold: float) -> float:
     """log2 d at which the increasing fit to each dimension's median crosses the threshold, or +-inf."""
+    from sklearn.isotonic import IsotonicRegression  # imported here: it takes longer to load than all of probes
+
     levels, place = np.unique(x, return_inverse=True)
     medians = [np.median(y[place == i]) for i in range(len(levels))]  # a failed run must not bend it
     fit = IsotonicRegression().fit_transform(levels, medians, sample_weight=np.bincount(place))

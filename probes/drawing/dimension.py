@@ -84,13 +84,13 @@ def dimension_figure(
             axes.plot(inside, (goal, goal), color=LOWER, lw=3, solid_capstyle="butt", zorder=4)
             for end, at, arrow in ((ends[0], inside[0], "<"), (ends[1], inside[1], ">")):
                 axes.plot(at, goal, marker="|" if end == at else arrow, ms=9, color=LOWER, zorder=4, clip_on=False)
-            axes.plot(estimate.value, goal, marker="o", ms=6, color=LOWER, zorder=5, ls="", label=_said(estimate))
+            axes.plot(estimate.value, goal, marker="o", ms=6, color=LOWER, zorder=5, ls="", label=_words(estimate))
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_locator(LogLocator(base=2, numticks=12))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlim(low / 1.15, high * 1.15)
         axes.set(xlabel="dimension of the subspace", ylabel=score)
-        axes.set_title(_said(estimate) + (f"\n{estimate.warning}" if estimate.warning else ""), fontsize=8.5, wrap=True)
+        axes.set_title(_words(estimate) + (f"\n{estimate.warning}" if estimate.warning else ""), fontsize=8.5, wrap=True)
         axes.legend(frameon=False, fontsize=7.5, loc="best")
     return figure
 
@@ -128,7 +128,7 @@ def layers_figure(rows: Mapping[str, Mapping[str, Sequence[Estimate]]], layers: 
     return figure
 
 
-def _said(estimate: DimensionEstimate) -> str:
+def _words(estimate: DimensionEstimate) -> str:
     """The estimate as words: d90 = 210 [180, 250], or on which side of the dimensions tried it lies."""
     name = f"d{100 * estimate.share:.3g}"
     if estimate.value == 0 or math.isinf(estimate.value):

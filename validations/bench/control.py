@@ -13,8 +13,9 @@ from transformers import BertConfig, BertModel
 
 from probes.reach.controllability import LinearSystem, reachable
 from probes.reach.linear_maps import output_map
-from theory.control import reach, riccati
-from theory.convex import condensed_box
+from theory.box import condensed_box
+from theory.control import riccati
+from theory.linear import reach
 from tuning import Backbone, Batch, PortBias, Readout, load, subject, wrap
 from tuning.backbones import frame, hidden
 from tuning.jacobians import layer_jacobians

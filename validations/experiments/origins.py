@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from probes.dimension.projection import random_subspace
-from theory.subspace import effective_dimension, participation_ratio
+from theory.kernel import participation_ratio
+from theory.subspace import effective_dimension
 from tuning.backbones import Backbone, wrap
 from tuning.subject import HEAD, Subject, fit_readout, subject
 

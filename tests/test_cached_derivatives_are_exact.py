@@ -8,7 +8,7 @@ from torch.func import functional_call
 from torch.func import hessian as dense_hessian
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from probes.curvature.cached_derivatives import kept
+from probes.curvature.cached_derivatives import cached_derivatives
 from probes.curvature.hessian import hessian
 
 
@@ -43,7 +43,7 @@ def test_hessian_is_that_of_the_plain_layer(layer):
 def test_values_are_unchanged(layer):
     x = draw(7, 5).requires_grad_()
     plain = SMOOTH[layer](x)
-    with kept():
+    with cached_derivatives():
         assert torch.equal(SMOOTH[layer](x), plain)
         with torch.no_grad():
             assert SMOOTH[layer](x).grad_fn is None
