@@ -15,5 +15,5 @@ HEAVY = {
 @pytest.mark.parametrize("room", HEAVY)
 def test_importing_a_room_leaves_the_heavy_libraries_out(room):
     code = f"import sys, {room}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not set(HEAVY[room]) & set(loaded)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    assert not set(HEAVY[room]) & set(found.stdout.split())

@@ -25,16 +25,14 @@ class BoxControl:
 
 
 def condensed_box(G, M, g, R, bound, *, max_iterations=500) -> BoxControl:
-    """The controls that minimise 1/2 z'Mz + g'z + 1/2 sum_t u_t'R_t u_t, z = sum_t G_t u_t, under |u| <= bound.
+    """Return the controls that minimise 1/2 z'Mz + g'z + 1/2 sum_t u_t'R_t u_t, z = sum_t G_t u_t, under |u| <= bound.
 
-    With the costate lambda = g + M z the optimum is u = clip(-R^-1 G'lambda, bound), R diagonal, so the search runs over
-    rank M numbers, where the problem is convex and piecewise quadratic. Newton with an exact line search ends at the
-    active set in finitely many steps; the free controls are then solved for directly. Source: derived (the dual of the
-    box); finite Newton method: Mangasarian, Optim. Methods Softw. 17 (2002). For one problem in a loop: C up to a few
-    dozen, any number of controls.
-    G: T arrays (C, m_t); M, g as in `theory.control.output_lq`, R diagonal; bound: a positive number, inf allowed, or T
-    arrays of them. Raises ValueError for shapes that do not fit, M indefinite, R not positive definite and diagonal, or a
-    bound that is not positive.
+    With the costate lambda = g + M z the optimum is u = clip(-R^-1 G'lambda, bound), R diagonal, so the search runs over rank
+    M numbers, where the problem is convex and piecewise quadratic; Newton with an exact line search ends at the active set in
+    finitely many steps. Source: derived (the dual of the box); Mangasarian, Optim. Methods Softw. 17 (2002).
+    G: T arrays (C, m_t), one problem, C up to a few dozen; M, g as in `theory.control.output_lq`; bound: a positive number,
+    inf allowed, or T arrays of them. Raises ValueError for shapes that do not fit, M indefinite, R not positive definite and
+    diagonal, or a bound that is not positive.
     """
     G, M, g, R = checked_outputs(G, M, g, R)
     if any(x.ndim != 2 for x in (*G, M, *R)) or g.ndim != 1:

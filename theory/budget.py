@@ -22,7 +22,7 @@ class BudgetLaw:
 
 
 def budget_law(G, y0, loss, radii, *, metric=1.0) -> BudgetLaw:
-    """The budget law J(rho) = min of (1/N) sum_i l_i(y0_i + G_i z) over z'Rz <= rho^2, R = metric (number or diagonal).
+    """Return the budget law J(rho) = min of (1/N) sum_i l_i(y0_i + G_i z) over z'Rz <= rho^2, R = metric (number or diagonal).
 
     Convex and decreasing in rho. Solved through its multiplier: `ensemble_lq` at penalty r R has norm rho(r),
     decreasing in r; r is found by root search on one kernel. Source: derived. G, y0 as in

@@ -71,7 +71,7 @@ def _control(G, y0, loss, R, z, program) -> Control:
 
 
 def ensemble_program(G, y0, loss, r) -> Control:
-    """The answer of `ensemble_lq` by a general convex solver: min (1/N) sum_i l_i(y0_i + G_i z) + 1/2 z'Rz over z.
+    """Return the answer of `ensemble_lq` by a general convex solver: min (1/N) sum_i l_i(y0_i + G_i z) + 1/2 z'Rz over z.
 
     An oracle: the problem is handed over as stated, in z, without kernels. Shapes and errors as in `ensemble_lq`;
     accurate to about 1e-6 in z. Meant for M and N C up to a few hundred.
@@ -84,7 +84,7 @@ def ensemble_program(G, y0, loss, r) -> Control:
 
 
 def budget_program(G, y0, loss, radius, *, metric=1.0) -> float:
-    """The least mean loss with |z|_metric <= radius, by a general convex solver; the oracle of `budget_law`."""
+    """Return the least mean loss with |z|_metric <= radius, by a general convex solver; the oracle of `budget_law`."""
     G, y0, R = problem(G, y0, metric)
     z = cp.Variable(G.shape[2])
     cost = _mean_loss(loss, _linear_outputs(G, y0, z), len(y0))
@@ -105,7 +105,7 @@ class BoundedControl:
 
 
 def bounded_control(A, B, Q, R, Qf, x0, bound, *, affine=None, reference=None) -> BoundedControl:
-    """The open-loop optimum of the `riccati` problem from x0 under |u_t| <= bound in every component.
+    """Return the open-loop optimum of the `riccati` problem from x0 under |u_t| <= bound in every component.
 
     Clipping the unbounded law is not optimal: the true optimum starts earlier. Problem data as in
     `theory.control.riccati` for one system; bound: a positive number or one per step. Raises ValueError for shapes
@@ -142,7 +142,7 @@ class RobustControl:
 
 
 def worst_disturbance(a, D, radius):
-    """The w of norm <= radius that makes |a + D w| largest (a trust-region problem, solved exactly), and that |a + D w|^2.
+    """Return the w of norm <= radius that makes |a + D w| largest (a trust-region problem, solved exactly), and that |a + D w|^2.
 
     With the singular values s_j of D and a_j the parts of a along them: w_j = s_j a_j / (mu - s_j^2), mu >= s_1^2 such
     that |w| = radius; where even mu = s_1^2 falls short, the rest goes along the leading direction.
@@ -181,15 +181,14 @@ def worst_disturbance(a, D, radius):
 
 
 def robust_control(G, y, D, radius, r) -> RobustControl:
-    """The control that minimises the worst case max_{|w| <= radius} 1/2 |y + G u + D w|^2 + 1/2 u'Ru.
+    """Return the control that minimises the worst case max_{|w| <= radius} 1/2 |y + G u + D w|^2 + 1/2 u'Ru.
 
-    y (C,): the terminal output's miss without control, C (x_T - target); G (C, M) and D (C, d): its response to control
-    and disturbance, C Phi(T,t+1) B_t and C Phi(T,t+1) D_t side by side; r: a number or the diagonal of R (M,). The
-    maximum is exact, not a bound: by the S-lemma max |a + Dw|^2 = min over mu >= s_1^2 of mu radius^2 + |a|^2 +
-    sum_j s_j^2 a_j^2 / (mu - s_j^2), jointly convex in (a, mu), a second-order cone program. radius = 0 is the
-    ordinary optimum. Accurate to 1e-8 in value; to 1e-4 where the optimum cancels the part of the miss along D's leading
-    direction, a kink of the cost. Source: Ben-Tal, El Ghaoui and Nemirovski, Robust Optimization, chapter 6; derived.
-    Raises ValueError for shapes that do not fit, r <= 0 or a negative radius.
+    By the S-lemma max |a + Dw|^2 = min over mu >= s_1^2 of mu radius^2 + |a|^2 + sum_j s_j^2 a_j^2 / (mu - s_j^2), jointly
+    convex in (a, mu): a second-order cone program, exact. Accurate to 1e-8 in value; to 1e-4 where the optimum cancels the
+    part of the miss along D's leading direction, a kink. Source: Ben-Tal, El Ghaoui and Nemirovski, Robust Optimization,
+    chapter 6; derived.
+    y (C,): the output's miss without control; G (C, M), D (C, d): its response to control and disturbance; r: a number or the
+    diagonal of R (M,). Raises ValueError for shapes that do not fit, r <= 0 or a negative radius.
     """
     y, D = np.asarray(y, float), np.asarray(D, float)
     G3, y2, R = problem(np.asarray(G, float)[None], y[None], r)
@@ -228,7 +227,7 @@ class Minimax:
 
 
 def scenario_control(G, y0, loss, r) -> Minimax:
-    """The one control that minimises max_i l_i(y0_i + G_i z) + 1/2 z'Rz over scenarios i.
+    """Return the one control that minimises max_i l_i(y0_i + G_i z) + 1/2 z'Rz over scenarios i.
 
     Scenarios are disturbed outputs y0_i, uncertain responses G_i, or examples. Shapes and errors as in `ensemble_lq`;
     `control.value` is the worst loss plus the price, `control.loss` the worst loss, `control.costate` the weighted slopes.
@@ -277,7 +276,7 @@ class Placement:
 
 
 def place(G, y0, loss, r, blocks: Sequence, penalty: float, *, share=1e-6) -> Placement:
-    """Which blocks of the control (layers, ports) are worth having: the group-sparse optimum.
+    """Return which blocks of the control (layers, ports) are worth having: the group-sparse optimum.
 
     Minimises (1/N) sum_i l_i(y0_i + G_i z) + 1/2 z'Rz + penalty sum_b |z_b|. blocks: one label per control number
     (M,); labels all different give the l1 penalty. A block is active when |z_b| > share |z|. Meant for M up to about a

@@ -20,7 +20,7 @@ class Healing:
     keep: np.ndarray
 
     def control(self, t: int, x, V):
-        """u_t = -(1 - keep_t)(I - VV')x for V (..., n, k) with orthonormal columns; zero on the subspace."""
+        """Return u_t = -(1 - keep_t)(I - VV')x for V (..., n, k) with orthonormal columns; zero on the subspace."""
         x, V = np.asarray(x, float), _orthonormal(V)
         return -(1.0 - self.keep[t]) * (x - apply(V, apply(transpose(V), x)))
 
@@ -33,7 +33,7 @@ def _orthonormal(V):
 
 
 def healing(cost: float, horizon: int, *, lookahead: int | None = None) -> Healing:
-    """The schedule of x_{t+1} = theta_t (x_t + u_t), theta orthogonal and V_{t+1} = theta_t V_t, looking some layers ahead.
+    """Return the schedule of x_{t+1} = theta_t (x_t + u_t), theta orthogonal, V_{t+1} = theta_t V_t, looking some layers ahead.
 
     Minimises sum_t 1/2 |(I-VV')(x_t+u_t)|^2 + cost/2 |u_t|^2: lambda_T = 0, lambda_t = c(1+lambda_{t+1})/(1+lambda_{t+1}+c),
     u_t = -(1+lambda_{t+1})/(1+lambda_{t+1}+c) q_t, q_t = (I-VV')x_t, value 1/2 lambda_t |q_t|^2. lookahead=None looks to
@@ -57,7 +57,7 @@ def healing(cost: float, horizon: int, *, lookahead: int | None = None) -> Heali
 
 
 def channels(states) -> dict:
-    """What each controller of a state history x_0..x_t (t+1, ..., n) looks at, at every layer, each (t+1, ..., n).
+    """Return what each controller of a state history x_0..x_t (t+1, ..., n) looks at, at every layer, each (t+1, ..., n).
 
     "P": the state; "I": the running average of the states so far; "D": the difference to the state before (0 at first).
     Source: PID control of language models (arXiv 2404.00828).
@@ -68,7 +68,7 @@ def channels(states) -> dict:
 
 
 def subspaces(samples, share: float = 0.99) -> tuple:
-    """For every layer, the orthonormal basis (n, k) of the leading directions that hold a share of the samples' energy.
+    """Return for every layer, the orthonormal basis (n, k) of the leading directions that hold a share of the samples' energy.
 
     samples: layers of (N, n); energy: squared singular values, not centred. share = 1 keeps every direction above
     rounding. Raises ValueError for a share outside (0, 1].
@@ -96,12 +96,12 @@ class PID:
     bases: dict
 
     def control(self, states):
-        """u_t (..., n) for the history x_0..x_t (t+1, ..., n): the mean over controllers of -(1 - keep_t)(I - VV')m_t."""
+        """Return u_t (..., n) for the history x_0..x_t (t+1, ..., n): the mean over controllers of -(1 - keep_t)(I - VV')m_t."""
         t, seen = len(states) - 1, channels(states)
         return sum(self.plan.control(t, seen[name][t], V[t]) for name, V in self.bases.items()) / len(self.bases)
 
     def rollout(self, step, x0, noise=None):
-        """States (T+1, ..., n) and controls (T, ..., n) of x_{t+1} = step(t, x_t + u_t) + noise_t under this policy."""
+        """Return states (T+1, ..., n) and controls (T, ..., n) of x_{t+1} = step(t, x_t + u_t) + noise_t under this policy."""
         states, controls = [np.asarray(x0, float)], []
         for t in range(len(self.plan.keep)):
             controls.append(self.control(np.array(states)))
@@ -111,7 +111,7 @@ class PID:
 
 
 def pid(cost: float, clean, controllers: Sequence[str] = "PID", *, share: float = 0.99, lookahead: int | None = None) -> PID:
-    """The self-healing policy of the given controllers, with subspaces fitted to clean trajectories.
+    """Return the self-healing policy of the given controllers, with subspaces fitted to clean trajectories.
 
     clean: uncontrolled states (T+1, N, n) of inputs that go right. Each controller sees one channel of the states (see
     `channels`) and takes its part outside that channel's clean subspace out, by the closed-form gain of `healing`; with
@@ -129,7 +129,7 @@ def pid(cost: float, clean, controllers: Sequence[str] = "PID", *, share: float 
 
 
 def half_space_control(x, w, b, level):
-    """The least-norm u with w'(x + u) + b <= level: u = -max(w'x + b - level, 0) w / |w|^2.
+    """Return the least-norm u with w'(x + u) + b <= level: u = -max(w'x + b - level, 0) w / |w|^2.
 
     x: (..., n), w: (n,). Source: LiSeCo (arXiv 2405.15454), closed form derived. Raises ValueError for w = 0.
     """

@@ -31,14 +31,14 @@ def _stationary(gradient, u, R, tolerance):
 
 
 def ilqr(process: Process, x0, u, *, terminal, stage=0.0, tolerance=1e-9, max_iterations=100) -> Descent:
-    """A local minimum of the process near the control sequence u (T, m), by iterated linear-quadratic control.
+    """Return a local minimum of the process near the control sequence u (T, m), by iterated linear-quadratic control.
 
-    Along the current trajectory the dynamics are linearised, the state costs replaced by slope and weight, and
-    `riccati` gives u_t = ubar_t + s d_t - K_t (x_t - xbar_t), rolled out on the true process with s halved until the cost
-    falls by 1e-4 of its slope. terminal, stage: the weights, numbers, (n, n) matrices or functions terminal(x),
-    stage(t, x) of them; Hessians or any semi-definite stand-in (Gauss-Newton), which changes the speed, not the answer.
-    Stops when |dJ/du| <= tolerance (1 + |R u|). Source: Li and Todorov 2004; Tassa, Erez and Todorov 2012.
-    Raises ValueError for a u that does not fit the horizon or an indefinite weight.
+    `riccati` of the problem linearised along the current trajectory gives u_t = ubar_t + s d_t - K_t (x_t - xbar_t), rolled
+    out on the true process with s halved until the cost falls by 1e-4 of its slope. Stops when |dJ/du| <= tolerance (1 + |R
+    u|). Source: Li and Todorov 2004; Tassa, Erez and Todorov 2012.
+    terminal, stage: the weights, numbers, (n, n) matrices or functions terminal(x), stage(t, x) of them; Hessians or any
+    semi-definite stand-in, which changes the speed, not the answer. Raises ValueError for a u that does not fit the horizon
+    or an indefinite weight.
     """
     u = checked_controls(process, u)
     R, T = process.metric(u.shape[1]), process.horizon
@@ -112,13 +112,13 @@ class Sweeps:
 
 
 def msa(process: Process, x0, u, *, rho=0.0, tolerance=1e-9, max_iterations=100) -> Sweeps:
-    """Controls improved by sweeps of the (extended) method of successive approximations, from u (T, m).
+    """Return controls improved by sweeps of the (extended) method of successive approximations, from u (T, m).
 
-    Each sweep rolls out states x and costates lambda, then v_t minimises at every t, independently,
-    H(t, x_t, lambda_{t+1}, v) + rho/2 |f(t, x_t, v) - x_{t+1}|^2 + rho/2 |dH/dx(t, x_t, lambda_{t+1}, v) - lambda_t|^2.
-    Steps affine in the control are minimised in closed form (exactly), others by L-BFGS from u_t. rho = 0 is the basic
-    method, which diverges where `msa_radius` is above 1; nothing is done here to stop it, except that the run ends when
-    the cost is no longer finite. Source: Li, Chen, Tai and E, JMLR 2018, sections 3.1 and 3.3, in discrete time.
+    Each sweep rolls out states x and costates lambda, then v_t minimises at every t, independently, H(t, x_t, lambda_{t+1},
+    v) + rho/2 |f(t, x_t, v) - x_{t+1}|^2 + rho/2 |dH/dx(t, x_t, lambda_{t+1}, v) - lambda_t|^2: in closed form where the step
+    is affine in the control, by L-BFGS from u_t otherwise. rho = 0 is the basic method, which diverges where `msa_radius` is
+    above 1; the run ends when the cost is no longer finite. Source: Li, Chen, Tai and E, JMLR 2018, sections 3.1 and 3.3, in
+    discrete time.
     Raises ValueError for a u that does not fit the horizon or rho < 0.
     """
     u = checked_controls(process, u)
@@ -143,7 +143,7 @@ def msa(process: Process, x0, u, *, rho=0.0, tolerance=1e-9, max_iterations=100)
 
 
 def error_constant(process: Process, x0, u, v) -> float:
-    """The least C >= 0 with J(v) - J(u) <= sum_t dH_t + C sum_t |f(v_t) - f(u_t)|^2 + |dH/dx(v_t) - dH/dx(u_t)|^2.
+    """Return the least C >= 0 with J(v) - J(u) <= sum_t dH_t + C sum_t |f(v_t) - f(u_t)|^2 + |dH/dx(v_t) - dH/dx(u_t)|^2.
 
     dH_t = H(t, x_t, lambda_{t+1}, v_t) - H(.., u_t); states, costates, f and H along the trajectory of u. Infinite when
     the cost exceeds the first term though nothing moved. Source: Li, Chen, Tai and E, JMLR 2018, lemma 2.
@@ -209,7 +209,7 @@ def _minimiser(process, now, t, u, R, rho):
 
 
 def msa_radius(process: Process, x0, u, *, rho=0.0) -> float:
-    """The spectral radius of the linearised sweep of `msa` at an extremal u (T, m): below 1 it contracts there.
+    """Return the spectral radius of the linearised sweep of `msa` at an extremal u (T, m): below 1 it contracts there.
 
     The sweep's derivative is I - M^-1 d2J/du2 with M block diagonal, M_t = d2H/dv2 + rho (B'B + D'D) and
     D = d2H/dx dv: at the extremal the minimiser's own gradient is dJ/du. Where it exceeds 1 the dominant eigenvalue is

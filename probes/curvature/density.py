@@ -52,7 +52,7 @@ class Density:
 
     @property
     def width(self) -> float:
-        """The finest smoothing that the rules resolve: the range of the sampled nodes over their number.
+        """Return the finest smoothing that the rules resolve: the range of the sampled nodes over their number.
 
         A Gauss rule of m nodes integrates a Gaussian of this width to about 1e-3 of its height (Chebyshev
         series of degree 2 m). Known eigenvalues do not count; 1 when all nodes are equal.
@@ -62,7 +62,7 @@ class Density:
         return span / min(50, max(1, self.nodes.shape[1] - self.known)) or 1.0
 
     def on(self, grid: Sequence[float], width: float | None = None, *, confidence: float = 0.95) -> DensityCurve:
-        """The density on a grid, each node a Gaussian of standard deviation `width` (default: .width).
+        """Return the density on a grid, each node a Gaussian of standard deviation `width` (default: .width).
 
         phi(t) = mean over probes of sum_j w_j N(t; node_j, width); width may be an array like the nodes. The
         band is Student's, over probes; the exact density has a band of no width. It covers the smoothed
@@ -79,7 +79,7 @@ class Density:
         return DensityCurve(t, mean, np.maximum(mean - half, 0), mean + half, confidence)
 
     def cumulative(self, grid: Sequence[float], *, confidence: float = 0.95) -> DensityCurve:
-        """The share of eigenvalues at or below each grid point; no smoothing.
+        """Return the share of eigenvalues at or below each grid point; no smoothing.
 
         The band holds the probes' spread, by Wilson's interval (the share of a random vector in k of D
         dimensions is Beta(k / 2, (D - k) / 2), so p probes count as p D / 2 trials), and the quadrature's own
@@ -91,12 +91,12 @@ class Density:
         return DensityCurve(t, *found.T, confidence)
 
     def negative_mass(self, *, confidence: float = 0.95) -> Estimate:
-        """The share of eigenvalues below -resolution, with the interval of `cumulative`."""
+        """Return the share of eigenvalues below -resolution, with the interval of `cumulative`."""
         edge = np.nextafter(-self.resolution, -np.inf)
         return self._estimate("negative mass", -np.inf, edge, confidence)
 
     def mass_near_zero(self, radius: float, *, confidence: float = 0.95) -> Estimate:
-        """The share of eigenvalues with |lambda| <= radius, with the interval of `cumulative`.
+        """Return the share of eigenvalues with |lambda| <= radius, with the interval of `cumulative`.
 
         Raises ValueError for a negative radius. A radius below the distance between nodes gives a wide
         interval: that the mass is not resolved.
@@ -107,7 +107,7 @@ class Density:
         return self._estimate(f"mass within {radius:g} of zero", np.nextafter(-reach, -np.inf), reach, confidence)
 
     def moment(self, power: int) -> Estimate:
-        """The mean of lambda^power over the spectrum, that is tr(A^power) / D, with its standard error."""
+        """Return the mean of lambda^power over the spectrum, that is tr(A^power) / D, with its standard error."""
         each = (self.weights * self.nodes**power).sum(1)
         if self.status == "exact":
             value = float(each[0])
@@ -179,20 +179,17 @@ class Density:
 
 
 def density(op, *, probes: int = 10, steps: int = 50, tolerance: float | None = None, deflate=None, seed: int = 0) -> Density:
-    """The spectral density of an operator by stochastic Lanczos quadrature (Ubaru, Chen & Saad 2017).
+    """Return the spectral density of an operator by stochastic Lanczos quadrature (Ubaru, Chen & Saad 2017).
 
-    Each random unit vector v gives a Gauss rule for the measure sum_i (v'x_i)^2 delta(lambda_i); probes
-    advance in lockstep with full reorthogonalisation. Nodes and weights are kept, so the smoothing is chosen
-    afterwards. Eigenvalues that all probes have found, with fewer directions than probes, enter with their
-    exact multiplicity, and so do eigenpairs passed as `deflate` (Eigenpairs or (values (k,), orthonormal
-    vectors (D, k))); only the rest is sampled. When D <= probes * steps the matrix is diagonalised instead,
-    for fewer products, and the result is exact.
-
-    With a tolerance, probes come in groups of 4 until Student's 95 % band of the cumulative distribution,
-    smoothed by .width, has a half-width below it everywhere, and steps end once the last 10 of them moved the
-    first group's rules by less than tolerance times the range in Wasserstein-1 distance; `probes` and `steps`
-    are then the most. Raises ValueError for fewer than one probe or step, an operator that is not square, a
-    product that is not finite, or vectors that are not orthonormal.
+    Each random unit vector v gives a Gauss rule of sum_i (v'x_i)^2 delta(lambda_i). Eigenvalues that all probes have found,
+    with fewer directions than probes, enter with their exact multiplicity, and so do the pairs in `deflate` (Eigenpairs, or
+    values (k,) and orthonormal vectors (D, k)); the rest is sampled. When D <= probes * steps the matrix is diagonalised
+    instead.
+    With a tolerance, groups of 4 probes are added until Student's 95 % band of the smoothed cumulative distribution is below
+    it everywhere, and steps end once the last 10 move the rules by less (Wasserstein-1, as a share of the range); `probes`
+    and `steps` are then the most.
+    Raises ValueError for fewer than one probe or step, an operator that is not square, a product that is not finite, or
+    vectors that are not orthonormal.
     """
     if probes < 1 or steps < 1:
         raise ValueError(f"probes and steps must be at least 1, got {probes} and {steps}")

@@ -68,19 +68,16 @@ def hessian(
     group: dist.ProcessGroup | None = None,
     compiled: bool = False,
 ) -> Operator:
-    """The Hessian of the mean loss, H = sum_b (n_b / W) d2 L_b / dz2, as an operator.
+    """Return the Hessian of the mean loss, H = sum_b (n_b / W) d2 L_b / dz2, as an operator.
 
-    loss(params, batch) is the mean over the batch's items, or a model's output with that as .loss. weights are the
-    items per batch n_b: numbers, a function of the batch, or "rows", the leading length of its tensors. Without them
-    rows count, unless labels (-100, or several a row) could be counted too and would give other shares: then they are
-    asked for. Products are by double backward (Pearlmutter 1994) through kept graphs while they fit `memory` bytes,
-    rebuilt beyond. group: the processes that share the data, each with batches of its own
-    (torch.distributed.group.WORLD under torchrun). compiled: trace the product and compile it, a quarter cheaper per
-    product for half a minute at the start. Each batch is checked as its graph is built, or by one gradient where its
-    graph is not kept; the first batch's gradient is taken twice. Raises ValueError, with the batch, for a loss that is
-    random (dropout), not finite or not scalar, for batch normalisation in training mode, for attention without a second
-    derivative, for a product that does not compile, and for parameters that the loss does not use, unless allow_unused,
-    which gives them zero rows. Activation checkpointing is switched off while it runs.
+    loss(params, batch) is the mean over the batch's items, or a model's output with that as .loss. Products are by double
+    backward (Pearlmutter 1994) through graphs kept while they fit `memory` bytes and rebuilt beyond.
+    weights: the items n_b per batch, as numbers, a function of the batch, or "rows" (the default unless labels could be
+    counted by tokens too and would give other shares: then they are asked for).
+    group: the processes that share the data, each with batches of its own. compiled: a quarter cheaper per product for half a
+    minute at the start. allow_unused: parameters without use get zero rows.
+    Raises ValueError, with the batch, for a loss that is random, not finite or not scalar, batch normalisation in training
+    mode, attention without a second derivative, a product that does not compile, and unused parameters.
     """
     function = opened(loss, "loss", "loss")
 
@@ -114,7 +111,7 @@ def gauss_newton(
     memory: int = MEMORY,
     group: dist.ProcessGroup | None = None,
 ) -> Operator:
-    """The generalised Gauss-Newton matrix, sum_b (n_b / W) J_b' (d2 criterion / dy2) J_b, as an operator.
+    """Return the generalised Gauss-Newton matrix, sum_b (n_b / W) J_b' (d2 criterion / dy2) J_b, as an operator.
 
     criterion(outputs, batch) is the scalar mean over the batch. J v is taken as the derivative of J'u in u
     (Schraudolph 2002 uses forward mode; fused attention has none). For softmax outputs `fisher` is the same matrix
@@ -153,7 +150,7 @@ def fisher(
     memory: int = MEMORY,
     group: dist.ProcessGroup | None = None,
 ) -> Operator:
-    """The Fisher matrix of softmax outputs (B, C), mean_i J_i' (diag p_i - p_i p_i') J_i, as an operator.
+    """Return the Fisher matrix of softmax outputs (B, C), mean_i J_i' (diag p_i - p_i p_i') J_i, as an operator.
 
     The expectation over labels is exact, so no labels are read; it equals the Gauss-Newton matrix of cross entropy
     (Martens 2020, sec. 9). Options and errors are those of `hessian`; ValueError when C < 2.
@@ -184,7 +181,7 @@ def empirical_fisher(
     memory: int = MEMORY,
     group: dist.ProcessGroup | None = None,
 ) -> Operator:
-    """The empirical Fisher matrix, mean_i g_i g_i' with g_i the gradient of example i's loss, as an operator.
+    """Return the empirical Fisher matrix, mean_i g_i g_i' with g_i the gradient of example i's loss, as an operator.
 
     losses(params, batch) gives the loss of each example (B,). Unlike `fisher` it reads the labels, and it is no
     curvature away from the optimum (Kunstner, Balles & Hennig 2019). Options and errors are those of `hessian`.
@@ -275,11 +272,11 @@ class _Mean:
 
     @property
     def what(self) -> str:
-        """What the checks call the function's value."""
+        """Return what the checks call the function's value."""
         return "the loss or its gradient" if self.kind == "hessian" else "the function or its criterion"
 
     def graph(self, names: Sequence[str], batch, second: bool = True) -> tuple[_Built, dict[int, int]]:
-        """The graph for the named parameters, and {address: bytes} of what it saves."""
+        """Return the graph for the named parameters, and {address: bytes} of what it saves."""
         active = {k: self.point[k].clone().requires_grad_() for k in names}
         held: dict[int, int] = {}
 
@@ -294,14 +291,14 @@ class _Mean:
             return self.build(active, whole, batch, second), held
 
     def checked(self, i: int, second: bool = True) -> tuple[_Built, dict[int, int]]:
-        """The graph of batch i for all parameters; ValueError, with the batch, for chance and for what is not finite."""
+        """Return the graph of batch i for all parameters; ValueError, with the batch, for chance and for what is not finite."""
         with named(i):
             made, held = steady(lambda: self.graph(tuple(self.point), self.batches[i], second), self.what)
             check_values(made.values, self.what, self.batches[i])
         return made, held
 
     def witness(self, made: _Built | None = None) -> Tensor:
-        """The first batch's values in one vector, from its graph or evaluated anew without second derivatives."""
+        """Return the first batch's values in one vector, from its graph or evaluated anew without second derivatives."""
         found = self.graph(tuple(self.point), self.batches[0], second=False)[0] if made is None else made
         return torch.cat([x.detach().reshape(-1) for x in found.values])
 

@@ -41,7 +41,7 @@ class _Krylov:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the sequence spans an invariant subspace."""
+        """Return whether the sequence spans an invariant subspace."""
         return len(self.beta) > 0 and self.beta[-1] == 0
 
     def step(self) -> None:
@@ -69,20 +69,20 @@ class _Krylov:
             self.basis[m + 1] = w / beta
 
     def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ritz values (m,), their coefficients (m, m) and the residuals |A x - theta x| (m,)."""
+        """Return the Ritz values (m,), their coefficients (m, m) and the residuals |A x - theta x| (m,)."""
         values, s = eigh_tridiagonal(self.alpha, self.beta[:-1])
         leak = torch.stack(self.leak, dim=1).double().cpu().numpy() @ s
         return values, s, np.sqrt((self.beta[-1] * s[-1]) ** 2 + (leak**2).sum(0))
 
     def vectors(self, s: np.ndarray) -> Tensor:
-        """The vectors with the given coefficients (m, j) in the basis, renormalised."""
+        """Return the vectors with the given coefficients (m, j) in the basis, renormalised."""
         q = self.basis[: len(self.alpha)]
         x = q.T @ torch.as_tensor(s).to(q)
         return x / x.norm(dim=0)
 
 
 def unseen(alpha: Sequence[float], beta: Sequence[float], at: float) -> float:
-    """The largest share that the start of a Lanczos sequence can have in an eigenvector with eigenvalue `at`.
+    """Return the largest share that the start of a Lanczos sequence can have in an eigenvector with eigenvalue `at`.
 
     The Christoffel function 1 / sum_j p_j(t)^2 of the start's spectral measure, p_j its orthonormal polynomials:
     whatever has the same coefficients alpha (m,), beta (m,) holds no more mass at t (Akhiezer 1965, sec. 2.5).
@@ -116,7 +116,7 @@ class _Search:
         return ORDERS[self.which](theta)
 
     def slack(self, theta: np.ndarray | float) -> np.ndarray | float:
-        """How close to an eigenvalue theta must be: the tolerance, but not less than rounding."""
+        """Return how close to an eigenvalue theta must be: the tolerance, but not less than rounding."""
         return np.maximum(self.tol * np.abs(theta), 10 * torch.finfo(self.op.dtype).eps * max(map(abs, self.extent)))
 
     def met(self, theta: np.ndarray, residual: np.ndarray) -> np.ndarray:
@@ -128,7 +128,7 @@ class _Search:
 
     @property
     def bar(self) -> float:
-        """What a further eigenvalue must exceed to count: the k-th, and a tolerance."""
+        """Return what a further eigenvalue must exceed to count: the k-th, and a tolerance."""
         if self.missing:
             return -math.inf
         last = np.sort(self.order(self.values))[-self.k]
@@ -136,20 +136,20 @@ class _Search:
 
     @property
     def goal(self) -> float | None:
-        """Above what a copy that was missed lies: a sequence meets every other, so at one of the values found."""
+        """Return above what a missed copy lies: a sequence meets every other, so at one of the values found."""
         ranked = self.order(self.values)
         copies = ranked[ranked > self.bar + self.slack(self.bar)]
         return copies.min() - self.slack(copies.min()) if len(copies) else None
 
     @property
     def edges(self) -> tuple[float, ...]:
-        """The goal, and for magnitudes its negative, as eigenvalues."""
+        """Return the goal, and for magnitudes its negative, as eigenvalues."""
         if self.goal is None:
             return ()
         return {"largest": (self.goal,), "smallest": (-self.goal,), "magnitude": (self.goal, -self.goal)}[self.which]
 
     def excluded(self, run: _Krylov, edges: Sequence[float]) -> bool:
-        """Whether the sequence's start would have shown an eigenvalue at the edges, at the risk RISK."""
+        """Return whether the sequence's start would have shown an eigenvalue at the edges, at the risk RISK."""
         # with probability 1 - RISK a random start has this share in any one direction, so in what was missed
         size = run.locked.shape[0] - run.locked.shape[1]
         share = RISK**2 * math.pi / (2 * size)
@@ -171,7 +171,7 @@ class _Search:
         return vectors[:, ~keep]
 
     def advance(self, run: _Krylov) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One more step: its Ritz values in the wanted order, their coefficients and residuals."""
+        """Return one more step: its Ritz values in the wanted order, their coefficients and residuals."""
         run.step()
         self.products += 1
         theta, s, residual = run.ritz()
@@ -180,7 +180,7 @@ class _Search:
         return theta[rank], s[:, rank], residual[rank]
 
     def seek(self, hint: Tensor) -> tuple[_Krylov, bool]:
-        """A sequence orthogonal to what is known, until its part of the wanted pairs converges: it, and if any did."""
+        """Return a sequence orthogonal to what is known, until its part of the wanted pairs converges: it, and if any did."""
         run = _Krylov(self.op, _start(self.op, self.generator, self.vectors, hint), self.vectors)
         while True:
             theta, s, residual = self.advance(run)
@@ -202,7 +202,7 @@ class _Search:
         return run, bool(keep.any())
 
     def check(self, run: _Krylov) -> tuple[bool, Tensor]:
-        """Whether nothing above the bar was missed, by steps in the complement of all that `run` spans; else hints."""
+        """Return whether nothing above the bar was missed, by steps in the complement of all that `run` spans; else hints."""
         nothing = self.vectors[:, :0]
         goal = self.goal
         if goal is None:
@@ -247,7 +247,7 @@ class _Lifted:
 def extreme(
     op, k: int, which: str, tol: float, seed: int, max_products: int, known: Tensor | None = None, proof: bool = True
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """(values, vectors, residuals, converged, products) of the k leading eigenpairs in the order `which`.
+    """Return (values, vectors, residuals, converged, products) of the k leading eigenpairs in the order `which`.
 
     known: independent columns (D, j) near the wanted eigenvectors, which cost a product each. Without the proof the
     search ends with the first k.
@@ -286,7 +286,7 @@ def _all(op: Unit, k: int, which: str) -> tuple[Tensor, Tensor, Tensor, Tensor, 
 
 
 def ends(op, tol: float, seed: int, max_products: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """What `extreme` returns, for the largest and the smallest eigenvalue, by one sequence."""
+    """Return what `extreme` returns, for the largest and the smallest eigenvalue, by one sequence."""
     op = Unit(op)
     nothing = torch.zeros(op.shape[0], 0, dtype=op.dtype, device=op.device)
     search = _Search(op, 1, "largest", tol, max_products, torch.Generator().manual_seed(seed), nothing)

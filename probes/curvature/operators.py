@@ -47,23 +47,23 @@ class Operator:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The parameters, in the order of the rows."""
+        """Return the parameters, in the order of the rows."""
         return tuple(self.shapes)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(D, D)."""
+        """Return the shape (D, D)."""
         size = sum(math.prod(s) for s in self.shapes.values())
         return size, size
 
     @property
     def status(self) -> str:
-        """ "exact" (to the rounding of dtype), or the coarser dtype that rounds: "rounded in bfloat16"."""
+        """Return "exact" (to the rounding of dtype), or the coarser dtype that rounds: "rounded in bfloat16"."""
         return standing(self.precision, self.dtype)
 
     @property
     def products(self) -> int:
-        """Matrix-vector products made so far, one per column."""
+        """Return how many matrix-vector products were made so far, one per column."""
         return self._count.value
 
     def __matmul__(self, v: Tensor) -> Tensor:
@@ -76,27 +76,27 @@ class Operator:
         return self._apply(matrix).reshape(v.shape)
 
     def dense(self) -> Tensor:
-        """The matrix (D, D) itself, by D products; ValueError, with the size, when it would not fit."""
+        """Return the matrix (D, D) itself, by D products; ValueError, with the size, when it would not fit."""
         size = self.shape[0] ** 2 * torch.finfo(self.dtype).bits // 8
         if size > DENSE:
             raise ValueError(f"the dense matrix {self.shape} needs {size >> 30} GiB; take a .block(names)")
         return self @ torch.eye(self.shape[0], dtype=self.dtype, device=self.device)
 
     def block(self, names: str | Sequence[str]) -> Operator:
-        """The diagonal block of some parameters (names or shell globs), the others held fixed.
+        """Return the diagonal block of some parameters (names or shell globs), the others held fixed.
 
         Its graphs are built for those parameters alone, so that layers below the lowest of them cost nothing.
         """
         return self._narrow(match(self.names, names))
 
     def between(self, rows: str | Sequence[str], cols: str | Sequence[str]) -> Block:
-        """The block of rows and columns of two sets of parameters, A against B say; they may overlap."""
+        """Return the block of rows and columns of two sets of parameters, A against B say; they may overlap."""
         above, beside = match(self.names, rows), match(self.names, cols)
         both = self._narrow(tuple(n for n in self.names if n in above or n in beside))
         return Block(both, columns(both.shapes, above), columns(both.shapes, beside))
 
     def unflatten(self, v: Tensor) -> dict[str, Tensor]:
-        """A vector (D,) as a dict of tensors with the parameters' names and shapes."""
+        """Return a vector (D,) as a dict of tensors with the parameters' names and shapes."""
         return unflatten(v, self.shapes)
 
 
@@ -110,12 +110,12 @@ class Block:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(rows, columns)."""
+        """Return the shape (rows, columns)."""
         return len(self.rows), len(self.columns)
 
     @property
     def T(self) -> Block:
-        """The transposed block."""
+        """Return the transposed block."""
         return replace(self, rows=self.columns, columns=self.rows)
 
     def __matmul__(self, v: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class Block:
         return (self.whole @ spread)[self.rows]
 
     def dense(self) -> Tensor:
-        """The block itself (rows, columns), by as many products as its shorter side."""
+        """Return the block itself (rows, columns), by as many products as its shorter side."""
         if self.shape[0] < self.shape[1]:
             return self.T.dense().T
         return self @ torch.eye(self.shape[1], dtype=self.whole.dtype, device=self.whole.device)

@@ -21,7 +21,7 @@ Product = Callable[[Tensor], Tensor]
 
 
 def output_curvature(criterion: Callable, y: Tensor, batch) -> Tensor:
-    """The blocks (B, C, C) of d2 criterion / dy2 at y (B, C), symmetric, in float64.
+    """Return the blocks (B, C, C) of d2 criterion / dy2 at y (B, C), symmetric, in float64.
 
     criterion(y, batch) is evaluated in float64 where it allows that. Raises ValueError when it couples the examples.
     """

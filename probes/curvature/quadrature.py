@@ -4,6 +4,9 @@ The Lanczos coefficients of a unit vector v give the Gauss rule of sum_i (v'x_i)
 Meurant 2010, sec. 6.2). Eigenvalues that every vector has found are settled: taken out of the rules and
 counted. Rounding brings a further copy of a repeated eigenvalue into each sequence some steps after the first has
 converged, as a node that passes through the spectrum; what was settled before that stays settled.
+
+`probes.curvature.lanczos` is a second Lanczos, of one sequence at a time: it proves multiplicities in the complement of
+the pairs locked so far, where this one takes many vectors to a product and keeps each one's weights.
 """
 
 from __future__ import annotations
@@ -80,7 +83,7 @@ class Lockstep:
         self.taken += 1
 
     def rules(self, steps: int | None = None) -> Rules:
-        """The rules after the given number of steps (default: all taken); spent ones are padded, weight 0."""
+        """Return the rules after the given number of steps (default: all taken); spent ones are padded, weight 0."""
         m = self.taken if steps is None else min(steps, self.taken)
         nodes, weights, residuals = np.zeros((3, len(self.alpha), m))
         for p, length in enumerate(np.minimum(self.length, m)):
@@ -90,7 +93,7 @@ class Lockstep:
         return Rules(nodes * self.op.factor, weights, residuals * self.op.factor)
 
     def vectors(self, p: int, places: np.ndarray, steps: int) -> Tensor:
-        """The Ritz vectors (D, j) of one sequence at the given places of its rule after so many steps."""
+        """Return the Ritz vectors (D, j) of one sequence at the given places of its rule after so many steps."""
         length = min(int(self.length[p]), steps)
         s = torch.as_tensor(self._eigh(p, length)[1][:, places]).to(self.basis)
         x = self.basis[p, :length].T @ s
@@ -102,7 +105,7 @@ class Lockstep:
 
 
 def pool(runs: list[Lockstep], steps: int | None = None) -> Rules:
-    """The rules of all runs below each other (after so many steps: default all), padded with weight 0 to one length."""
+    """Return the rules of all runs below each other (after so many steps: default all), padded with weight 0 to one length."""
     found = [run.rules(steps) for run in runs]
     longest = max(r.nodes.shape[1] for r in found)
 
@@ -124,7 +127,7 @@ class _Space:
 
 
 def settle(runs: list[Lockstep], rules: Rules, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues known with multiplicity without a further product, and the rules' weights (probes, steps) without them.
+    """Return the eigenvalues whose multiplicity needs no further product, and the rules' weights (probes, steps) without them.
 
     A cluster of nodes is settled once, at any number of steps so far, its eigenvalues are known to `tolerance`, every
     probe has a node in it, no other node is within APART residuals, and the Ritz vectors span fewer directions than
@@ -203,7 +206,7 @@ def _take(nodes: np.ndarray, weights: np.ndarray, space: _Space) -> None:
 
 
 def known_pairs(op, deflate) -> tuple[np.ndarray, Tensor]:
-    """Eigenvalues (k,) and orthonormal vectors (D, k) from Eigenpairs (converged ones), a pair of them, or None.
+    """Return eigenvalues (k,) and orthonormal vectors (D, k) from Eigenpairs (converged ones), a pair of them, or None.
 
     Raises ValueError for other shapes and for vectors that are not orthonormal.
     """

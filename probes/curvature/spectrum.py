@@ -37,7 +37,7 @@ class Eigenpairs:
 
     @property
     def status(self) -> str:
-        """Whether every pair met the tolerance."""
+        """Return whether every pair met the tolerance."""
         return "converged" if bool(self.converged.all()) else "not converged"
 
 
@@ -65,16 +65,16 @@ class Spectrum:
 
     @property
     def rank(self) -> int:
-        """The number of eigenvalues above the resolution."""
+        """Return the number of eigenvalues above the resolution."""
         return len(self.values)
 
     @property
     def trace(self) -> float:
-        """The sum of the eigenvalues."""
+        """Measure the sum of the eigenvalues."""
         return float(self.values.sum())
 
     def vectors(self, k: int) -> Tensor:
-        """The first k unit eigenvectors (D, k); ValueError when k exceeds the rank."""
+        """Return the first k unit eigenvectors (D, k); ValueError when k exceeds the rank."""
         if not 0 < k <= self.rank:
             raise ValueError(f"k must be between 1 and the rank {self.rank}, got {k}")
         return self._lift(k)
@@ -91,16 +91,14 @@ def top_eigenpairs(
     start: Eigenpairs | Tensor | None = None,
     proof: bool = True,
 ) -> Eigenpairs:
-    """The k extreme eigenpairs of a symmetric operator, repeated eigenvalues as often as they occur.
+    """Return the k extreme eigenpairs of a symmetric operator, repeated eigenvalues as often as they occur.
 
-    Lanczos with full two-pass reorthogonalisation (Parlett 1998, ch. 13), stopped when |A x - theta x| <= tol |theta|.
-    One Krylov sequence meets each repeated eigenvalue once, so further sequences run in the complement of what is
-    known until the Schur complement shows, at a risk below 1e-6, that no copy was missed (`probes.lanczos`).
-    proof=False leaves that out, 10 to 15 products on a LoRA's Hessian: eigenvalues that differ by more than rounding
-    are all found, exact copies may be missing. which is "magnitude", "largest" or "smallest" (algebraic). max_products
-    defaults to 20 k + 200; when it ends the search, what was found is returned as not converged. start: pairs or
-    vectors (D, j) near the wanted ones, from a run that was cut short or a point nearby. Raises ValueError unless
-    1 <= k <= D, and for products that are not finite.
+    Lanczos with full two-pass reorthogonalisation (Parlett 1998, ch. 13), stopped when |A x - theta x| <= tol |theta|, and
+    further sequences until the Schur complement shows, at a risk below 1e-6, that no copy was missed
+    (`probes.curvature.lanczos`). proof=False leaves the latter out: exact copies may then be missing.
+    which is "magnitude", "largest" or "smallest" (algebraic). start: pairs or vectors (D, j) near the wanted ones. When
+    max_products (default 20 k + 200) ends the search, what was found is returned as not converged. Raises ValueError unless 1
+    <= k <= D, and for products that are not finite.
     """
     size = op.shape[0]
     if not 1 <= k <= size:
@@ -117,7 +115,7 @@ def top_eigenpairs(
 
 
 def end_eigenpairs(op, *, tol: float = 1e-3, seed: int = 0, max_products: int = 200) -> Eigenpairs:
-    """The largest and the smallest eigenpair of a symmetric operator, in this order, by one Lanczos sequence."""
+    """Return the largest and the smallest eigenpair of a symmetric operator, in this order, by one Lanczos sequence."""
     return Eigenpairs("ends", *lanczos.ends(op, tol, seed, max_products))
 
 
@@ -132,7 +130,7 @@ def gauss_newton_spectrum(
     budget: int = BUDGET,
     route: str | None = None,
 ) -> Spectrum:
-    """All nonzero eigenvalues of the Gauss-Newton matrix sum_b (n_b / W) J_b' (d2 criterion / dy2) J_b.
+    """Return all nonzero eigenvalues of the Gauss-Newton matrix sum_b (n_b / W) J_b' (d2 criterion / dy2) J_b.
 
     They are those of the Gram matrix S G G' S', where S'S is the criterion's curvature in the outputs; for
     softmax cross entropy it has N (C - 1) rows, so C reverse sweeps give the whole spectrum.

@@ -45,13 +45,11 @@ class Extreme:
 class BlockSummary:
     """The curvature of one group of parameters, in units of the loss per squared parameter.
 
-    size is D, the numbers in the block; trace, effective_dimension and negative_mass are estimates with
-    standard error 0 where they are exact; negative_mass carries the error of the quadrature in its interval,
-    the others that of the random vectors. spectrum says whose eigenvalues the effective dimension sums at ridge:
-    "gauss-newton" (exact), or "positive part" of the block's own. gauss_newton_trace is None without outputs.
-    precision names the coarsest dtype in the graph, whose rounding the operator's products carry.
-    route is "dense" (diagonalised; every number exact but for rounding), "shared" (the same, cut from a larger
-    group's matrix) or "iterative". products counts the operator's products, 0 where another group has paid.
+    size is D, the numbers in the block. trace, effective_dimension and negative_mass have standard error 0 where they are
+    exact. spectrum says whose eigenvalues the effective dimension sums at ridge: "gauss-newton" (exact), or "positive part"
+    of the block's own; gauss_newton_trace is None without outputs. route is "dense" (diagonalised), "shared" (cut from a
+    larger group's matrix) or "iterative". products counts the operator's products, 0 where another group has paid. precision
+    names the coarsest dtype in the graph.
     """
 
     name: str
@@ -72,7 +70,7 @@ class BlockSummary:
 
     @property
     def exact(self) -> bool:
-        """Whether nothing was sampled."""
+        """Return whether nothing was sampled."""
         return self.route != "iterative"
 
 
@@ -94,17 +92,14 @@ def summaries(
     seed: int = 0,
     allow_unused: bool = False,
 ) -> tuple[BlockSummary, ...]:
-    """The curvature of each group of parameters, in the order of the groups.
+    """Measure the curvature of each group of parameters, in the order of the groups.
 
-    source is an Operator, or a loss(params, batch) whose Hessian is taken at params over batches. groups maps
-    labels to names or globs, lists globs, or is a function of the names such as `by_layer`; None makes one
-    group per tensor, and groups may overlap. outputs (B, C) and criterion give the effective dimension of the
-    exact Gauss-Newton spectrum; without them it is that of the block's positive eigenvalues.
-
-    Blocks of up to `dense` numbers are diagonalised, and groups inside them cut from the same matrix; None
-    does so where it takes no more products than iterating, which costs each group about `budget` for its
-    trace, probes * steps for its density and 40 for its ends (to the relative residual tol). Raises
-    ValueError for a ridge that is not positive, a name that matches nothing, and as `hessian` does.
+    source is an Operator, or a loss(params, batch) whose Hessian is taken at params over batches. groups maps labels to names
+    or globs, lists globs, or is a function of the names such as `by_layer`; None makes one per tensor. outputs (B, C) and
+    criterion give the effective dimension of the exact Gauss-Newton spectrum instead of the positive eigenvalues'.
+    Blocks of up to `dense` numbers are diagonalised; None does so where it takes no more products than iterating: `budget`
+    for the trace, probes * steps for the density and about 25 for the ends, to the relative residual tol.
+    Raises ValueError for a ridge that is not positive, a name that matches nothing, and as `hessian` does.
     """
     if not ridge > 0:
         raise ValueError(f"ridge must be positive, in units of the curvature, got {ridge}")

@@ -40,21 +40,18 @@ def trace(
     method: str | None = None,
     seed: int = 0,
 ) -> Estimate:
-    """An unbiased estimate of tr A from at most `budget` products, with Student's interval; exact if D <= budget.
+    """Measure tr A without bias from at most `budget` products, with Student's interval; exact if D <= budget.
 
-    groups (globs or label -> globs; they must cover all parameters once) fixes the partition whose cross terms
-    cancel. By default it is one of op.shapes' names, their last components (A against B) or none, whichever has the
-    least sum_g s_g, s_g = |offdiag A_gg|_F, by a pilot of one or two probes that then serve as sketches.
-    Products are shared out in proportion to s_g (Neyman 1934), none below a floor. method is "hutchinson"
-    (1989) or "hutch++"; by default a block takes Hutch++ where its sketches, a third of its products, leave so
-    little of it that the third which samples the rest has the smaller variance; else sketches are probes.
-
-    deflate (Eigenpairs, or values (k,) and orthonormal vectors (D, k)) is subtracted as X diag(theta) X', which
-    keeps the estimate unbiased for any pairs. control is (C, tr C) at twice the products, or an object with
-    .trace and `@` whose products are free (a Spectrum), used where it lowers the variance. .parts holds each
-    group's trace unless there is a control; .method says what was chosen. Student's degrees of freedom are
-    Welch and Satterthwaite's. Raises ValueError when the budget does not allow two probes, groups do not hold
-    each parameter once, the operator is not square or a product is not finite.
+    groups (globs or label -> globs, each parameter once) fix the partition whose cross terms cancel. By default it is that of
+    op.shapes' names, their last components, or none, whichever has the least sum of s_g = |offdiag A_gg|_F by a pilot;
+    products are shared out in proportion to s_g (Neyman 1934).
+    method is "hutchinson" (1989) or "hutch++"; by default each block takes what has the smaller variance.
+    deflate (Eigenpairs, or values (k,) and orthonormal vectors (D, k)) is subtracted first and keeps the estimate unbiased.
+    control is (C, tr C) at twice the products, or an object with .trace and `@` at none (a Spectrum), used where it lowers
+    the variance.
+    .parts holds each group's trace unless there is a control; degrees of freedom are Welch and Satterthwaite's. Raises
+    ValueError for a budget below two probes, groups that do not hold each parameter once, an operator that is not square, and
+    products that are not finite.
     """
     size = _square(op)
     if method not in (None, *METHODS):
@@ -99,12 +96,11 @@ def trace(
 
 
 def frobenius(op, *, budget: int = 32, deflate=None, seed: int = 0) -> Estimate:
-    """The Frobenius norm |A|_F from at most `budget` products, by E |Av|^2 = |A|_F^2; exact if D <= budget.
+    """Measure the Frobenius norm |A|_F from at most `budget` products, by E |Av|^2 = |A|_F^2; exact if D <= budget.
 
-    As Hutch++, of A'A: Q spans a third of the budget's sketches, |AQ|_F^2 is exact and |A(I - QQ')v|^2 sampled.
-    The interval is Student's for the logarithm of what is sampled, a sum of squares; the standard errors are
-    the delta method's; .parts["square"] holds the square. deflate takes Ritz pairs, for which
-    X'AX = diag(theta), and leaves |A|_F^2 - sum theta^2 to be sampled. Raises ValueError as `trace` does.
+    As Hutch++ of A'A: Q spans a third of the budget's sketches, |AQ|_F^2 is exact and |A(I - QQ')v|^2 sampled, with Student's
+    interval for its logarithm and the delta method's standard error. .parts["square"] holds the square.
+    deflate takes Ritz pairs, for which X'AX = diag(theta). Raises ValueError as `trace` does.
     """
     size, rest = _square(op), _Rest(op, deflate, None)
     if size <= budget:
@@ -148,15 +144,15 @@ class _Rest:
 
     @property
     def offset(self) -> float:
-        """The trace of what is known."""
+        """Return the trace of what is known."""
         return float(self.values.sum()) + (0.0 if self.control is None else self.traced)
 
     def known(self, places: Tensor) -> float:
-        """The part of the known eigenpairs' trace that lies in some places."""
+        """Return the part of the known eigenpairs' trace that lies in some places."""
         return float((self.theta.T * self.vectors[places] ** 2).sum())
 
     def sketch(self, v: Tensor) -> tuple[Tensor, Tensor | float]:
-        """The product without the known eigenpairs, and the control's."""
+        """Return the product without the known eigenpairs, and the control's."""
         if not v.shape[1]:
             return torch.zeros_like(v), 0.0
         self.products += v.shape[1] * self.cost
@@ -172,7 +168,7 @@ class _Rest:
         return found - less
 
     def decide(self, signs: Tensor, seen: Mapping[str, tuple], parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The pilot's products; a control whose products are free is dropped where it adds variance."""
+        """Return the pilot's products; a control whose products are free is dropped where it adds variance."""
         without = {label: found for label, (found, _) in seen.items()}
         less = {label: found - c for label, (found, c) in seen.items()}
         if self.free and sum(_energies(signs, without, parts)) < sum(_energies(signs, less, parts)):

@@ -23,7 +23,7 @@ class Unit:
 
     @property
     def factor(self) -> float:
-        """What values in these units are to be multiplied by."""
+        """Return what values in these units are to be multiplied by."""
         return 2.0 ** (self.exponent or 0)
 
     def __matmul__(self, v: Tensor) -> Tensor:

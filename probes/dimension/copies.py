@@ -29,12 +29,12 @@ class Cloud(NamedTuple):
 
     @property
     def account(self) -> dict:
-        """What an estimate's record says of the copies."""
+        """Return what an estimate's record says of the copies."""
         return {"dropped": self.equal + self.near, "method": f"{self.near} near duplicates left out" if self.near else ""}
 
 
 def matrix(X) -> np.ndarray:
-    """X as a float64 array (n, D); raises ValueError unless it has two axes and is finite."""
+    """Return X as a float64 array (n, D); raises ValueError unless it has two axes and is finite."""
     if hasattr(X, "detach"):
         X = X.detach().cpu().double()
     x = np.asarray(X, dtype=np.float64)
@@ -44,7 +44,7 @@ def matrix(X) -> np.ndarray:
 
 
 def without_copies(X, least: int, k: int) -> Cloud:
-    """The points of X without copies, of each of which the first stays, and their k nearest neighbours or a few more.
+    """Return the points of X without copies, of each of which the first stays, and their k nearest neighbours or a few more.
 
     Copies are equal rows, and groups of up to five rows whose next neighbour is so much farther than they are from each
     other that no density explains it. In a locally uniform cloud of dimension d log(r_{j+1} / r_j) is exponential with

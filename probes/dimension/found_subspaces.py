@@ -33,50 +33,50 @@ class FoundSubspace:
 
     @property
     def kind(self) -> str:
-        """How the directions were found."""
+        """Return how the directions were found."""
         return self.projection.kind
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the tensors that are moved, in their order."""
+        """Return the shapes of the tensors that are moved, in their order."""
         return self.projection.shapes
 
     @property
     def dimension(self) -> int:
-        """d, the number of directions."""
+        """Return d, the number of directions."""
         return self.projection.dimension
 
     @property
     def size(self) -> int:
-        """D, the numbers moved."""
+        """Return D, the numbers moved."""
         return self.projection.size
 
     @property
     def share(self) -> float:
-        """The part of the total that the directions hold."""
+        """Return the part of the total that the directions hold."""
         return float(self.values.sum()) / self.total
 
     def apply(self, theta: Tensor) -> dict[str, Tensor]:
-        """P theta as a dict of tensors (..., *shape); ValueError unless theta ends in d numbers."""
+        """Return P theta as a dict of tensors (..., *shape); ValueError unless theta ends in d numbers."""
         return self.projection.apply(theta)
 
     def adjoint(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """P' applied to tensors (..., *shape), the coordinates (..., d) of their projection."""
+        """Return P' applied to tensors (..., *shape), the coordinates (..., d) of their projection."""
         return self.projection.adjoint(tensors)
 
     def first(self, dimension: int) -> FoundSubspace:
-        """The subspace of the leading d directions; ValueError unless 1 <= d <= this dimension."""
+        """Return the subspace of the leading d directions; ValueError unless 1 <= d <= this dimension."""
         return replace(self, projection=self.projection.first(dimension), values=self.values[:dimension])
 
     def orthonormality_error(self) -> float:
-        """The largest entry of |P'P - I|."""
+        """Return the largest entry of |P'P - I|."""
         return self.projection.orthonormality_error(self.dimension)
 
 
 def principal_directions(
     points: Sequence[Params], dimension: int | None = None, *, origin: Params | None = None
 ) -> FoundSubspace:
-    """The principal directions of points in parameter space: deltas trained on several tasks, or one run's trajectory.
+    """Return the principal directions of points in parameter space: deltas trained on several tasks, or one run's trajectory.
 
     The left singular vectors of the displacements [z_1 - z0, ..., z_n - z0] (D, n), by their Gram matrix (n, n), so
     that with d at the rank every point lies in z0 + span P. origin z0 is the common start; None takes the points'
@@ -109,7 +109,7 @@ def gauss_newton_directions(
     *,
     weights: Sequence[float] | Callable | str | None = None,
 ) -> FoundSubspace:
-    """The leading eigenvectors of the Gauss-Newton matrix G' H G at params: where the loss bends most.
+    """Return the leading eigenvectors of the Gauss-Newton matrix G' H G at params: where the loss bends most.
 
     outputs, criterion, batches and weights are those of `gauss_newton_spectrum`. dimension defaults to the rank, which is at
     most the number of items times (classes - 1). Raises ValueError for a dimension above the rank.
@@ -121,7 +121,7 @@ def gauss_newton_directions(
 
 
 def reachable_directions(response: Response, dimension: int | None = None) -> FoundSubspace:
-    """The leading right singular vectors of the response G: the parameter steps that move the outputs most.
+    """Return the leading right singular vectors of the response G: the parameter steps that move the outputs most.
 
     Unlike the Gauss-Newton directions they do not weigh the outputs by the loss. dimension defaults to the number of
     singular values above rounding. Raises ValueError for a dimension above it.

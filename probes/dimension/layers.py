@@ -32,7 +32,7 @@ class LayerRepresentation:
 
     @property
     def status(self) -> str:
-        """ "ok", or the first reason why an estimate is missing."""
+        """Return "ok", or the first reason why an estimate is missing."""
         return next((e.status for e in self.estimates.values() if e.status != "ok"), "ok")
 
 
@@ -45,7 +45,7 @@ def layer_representations(
     ranks: Sequence[int] = (1, 2, 4, 8, 16),
     seed: int = 0,
 ) -> tuple[LayerRepresentation, ...]:
-    """The intrinsic dimension of every layer's states, in the order in which states(batch) names them.
+    """Measure the intrinsic dimension of every layer's states, in the order in which states(batch) names them.
 
     states maps a batch to {layer: tensor (items, width)}, pooled so that a row is an example, and is called without
     gradients. k neighbours serve `mle` and `neighbourhood` of them `local_pca` (default a quarter of the points, at

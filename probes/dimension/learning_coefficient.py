@@ -34,16 +34,15 @@ ROUTES = ("vmap", "leading", "loop")
 class LearningCoefficient:
     """The local learning coefficient lambda, the settings that it depends on, and how well the chains agree.
 
-    tempered estimates lambda(t) at t = nbeta = n beta with the error between chains; value is its value, and
-    interval is its interval with the upper end raised by sqrt(slope): what lambda(t) still lacks at a multiplicity
-    of two, where slope = d lambda(t) / d log t at its upper limit. slope is None for minibatches, whose noise hides
-    it, and then interval only covers lambda(t). rhat is the split R-hat of the losses, initial_loss that of all
-    batches at w*. equipartition is the mean of (w - w*)' grad U / D for the sampled density exp(-U), which is 1 where
-    the chains have reached it and the step is small enough. status is "ok", "not mixed" (rhat above 1.1), "not in
-    equilibrium" (equipartition below 0.5 beyond its error), "step too large" (above 1.1 beyond it, or a variance of
-    n beta L above 1.5 times its mean, which in a bowl it equals) or a refusal: then value is nan, and chain_values say
-    what the chains gave. precision names the coarsest dtype in the graph of the loss, whose rounding times n beta is the
-    smallest excess loss that the chains can see.
+    tempered estimates lambda(t) at t = n beta, its error that between chains; value is its value, and interval its interval
+    with the upper end raised by sqrt(slope), what lambda(t) still lacks at a multiplicity of two, where slope = d lambda(t) /
+    d log t at its upper limit (None for minibatches, whose noise hides it).
+    rhat is the split R-hat of the losses, initial_loss that of all batches at w*, equipartition the mean of (w - w*)' grad U
+    / D for the sampled density exp(-U), 1 in equilibrium.
+    status is "ok", "not mixed" (rhat above 1.1), "not in equilibrium" (equipartition below 0.5 beyond its error), "step too
+    large" (above 1.1, or a variance of n beta L above 1.5 times its mean) or a refusal, where value is nan and chain_values
+    say what the chains gave. precision is the coarsest dtype of the loss: its rounding times n beta is the least excess loss
+    that shows.
     """
 
     value: float
@@ -82,19 +81,17 @@ def local_learning_coefficient(
     stationary: bool = False,
     seed: int = 0,
 ) -> LearningCoefficient:
-    """The local learning coefficient of loss(params, batch), a mean over items, at params = w*.
+    """Measure the local learning coefficient of loss(params, batch), a mean over items, at params = w*.
 
-    Each chain starts at w* and repeats w <- w - step/2 (n beta grad L_b(w) + gamma (w - w*)) + sqrt(step) (x + x') / 2 with
-    a batch b of its own, drawn by its number of items, and Gaussian vectors x' that serve as the next step's x: this
-    average removes the error of first order in step (Leimkuhler & Matthews 2013). Every draw after the burn-in adds
-    L_b(w) - L_b(w*), so that the start counts with the loss of all batches. n counts items (default those of the batches,
-    as `weights` counts them for `hessian`; where they could be rows or tokens, n or weights must say which) and beta
-    defaults to 1 / log n. step must stay below 1 / (n beta times the largest curvature the chains meet).
-    route: "vmap" batches the chains, "leading" passes params with a leading chain axis and expects one loss per
-    chain, "loop" takes chains one by one. stationary takes every L_b less its tangent at w*: w* is then stationary even
-    where training ended before a minimum, and minibatches add no noise there (at a minimum of the whole loss, the control
-    variate of Baker et al. 2019). Raises ValueError for fewer than 4 chains or 4 draws, for a step, n, beta or gamma that
-    is not positive, and, with the batch, for a loss that is random or not finite at w*.
+    Each chain starts at w* and repeats w <- w - step/2 (n beta grad L_b(w) + gamma (w - w*)) + sqrt(step) (x + x') / 2, b a
+    batch drawn by its number of items, x' the next step's x (Leimkuhler & Matthews 2013: no error of first order in step).
+    Draws after the burn-in add L_b(w) - L_b(w*).
+    n counts items (default those of the batches, as `weights` counts them for `hessian`) and beta defaults to 1 / log n. step
+    must stay below 1 / (n beta times the largest curvature met). route: "vmap" batches the chains, "leading" passes params
+    with a leading chain axis for one loss per chain, "loop" takes one by one. stationary takes every L_b less its tangent at
+    w* (the control variate of Baker et al. 2019).
+    Raises ValueError for fewer than 4 chains or draws, for a step, n, beta or gamma that is not positive, and, with the
+    batch, for a loss that is random or not finite at w*.
     """
     check_params(params)
     batches = check_batches(batches)

@@ -21,7 +21,7 @@ CACHED = 1 << 18  # float64 numbers that are measured at once
 
 
 def unit_spread(points: np.ndarray) -> tuple[np.ndarray, int]:
-    """The points times 2^-e, so that their widest coordinate spreads over 1/2 to 1, and e: squares of differences are
+    """Return the points times 2^-e, so that their widest coordinate spreads over 1/2 to 1, and e: squares of differences are
     numbers at any scale.
     """
     exponent = int(np.frexp((points.max(0) / 2 - points.min(0) / 2).max())[1]) + 1
@@ -29,7 +29,7 @@ def unit_spread(points: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def distances(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The distances (n, k) of each point's k nearest others, from near to far, and their indices, for finite points.
+    """Return the distances (n, k) of each point's k nearest others, from near to far, and their indices, for finite points.
 
     A distance comes from the difference of its two points, or from their inner product where that has not lost more
     than three digits. Of neighbours that tie to 1e-10, any may be named.
@@ -52,7 +52,7 @@ def distances(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sets(points: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
-    """The indices (b, k) of the k nearest others of the points in `rows`, in no order."""
+    """Return the indices (b, k) of the k nearest others of the points in `rows`, in no order."""
     points, _ = unit_spread(points)
     if points.shape[1] <= TREE:
         return _tree(points, rows, k)[1]

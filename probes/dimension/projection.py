@@ -49,16 +49,16 @@ class Projection:
 
     @property
     def size(self) -> int:
-        """D, the numbers moved."""
+        """Return D, the numbers moved."""
         return sum(math.prod(s) for s in self.shapes.values())
 
     @property
     def state_bytes(self) -> int:
-        """The bytes that P holds."""
+        """Return the bytes that P holds."""
         return sum(x.nbytes for x in self._state)
 
     def apply(self, theta: Tensor) -> dict[str, Tensor]:
-        """P theta as a dict of tensors (..., *shape); ValueError unless theta ends in d numbers."""
+        """Return P theta as a dict of tensors (..., *shape); ValueError unless theta ends in d numbers."""
         _check_end(theta, self.dimension)
         theta = pad(theta.to(self.dtype), (0, self.drawn - self.dimension))
         flat = _Linear.apply(theta, self._forward, self._backward)
@@ -67,7 +67,7 @@ class Projection:
         return {name: part.reshape((*theta.shape[:-1], *shape)) for (name, shape), part in named}
 
     def adjoint(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """P' applied to tensors (..., *shape), the coordinates (..., d) of their projection."""
+        """Return P' applied to tensors (..., *shape), the coordinates (..., d) of their projection."""
         rows = []
         for name, shape in self.shapes.items():
             value = tensors[name].to(self.dtype)
@@ -78,7 +78,7 @@ class Projection:
         return _Linear.apply(flat, self._backward, self._forward)[..., : self.dimension]
 
     def first(self, dimension: int) -> Projection:
-        """The subspace of the first d columns, so that subspaces of growing d contain each other.
+        """Return the subspace of the first d columns, so that subspaces of growing d contain each other.
 
         Raises ValueError unless 1 <= d <= this dimension, and for kind "onehot", whose first columns leave all
         other parameters where they are.
@@ -90,7 +90,7 @@ class Projection:
         return replace(self, dimension=dimension)
 
     def orthonormality_error(self, columns: int = 256) -> float:
-        """The largest entry of |P'P - I|, measured on all columns, or on that many drawn at random."""
+        """Return the largest entry of |P'P - I|, measured on all columns, or on that many drawn at random."""
         generator = torch.Generator().manual_seed(self.seed)
         chosen = torch.randperm(self.dimension, generator=generator)[:columns]
         worst = 0.0
@@ -115,16 +115,16 @@ class LayerScaled:
 
     @property
     def dimension(self) -> int:
-        """d, scales included."""
+        """Return d, scales included."""
         return len(self.layers) + self.projection.dimension
 
     @property
     def size(self) -> int:
-        """D, the numbers moved."""
+        """Return D, the numbers moved."""
         return self.projection.size
 
     def apply(self, theta: Tensor) -> dict[str, Tensor]:
-        """The tensors (..., *shape) at theta (..., d), all zero at theta = 0; ValueError unless theta ends in d numbers."""
+        """Return the tensors (..., *shape) at theta (..., d), zero at theta = 0; ValueError unless theta ends in d numbers."""
         _check_end(theta, self.dimension)
         theta, m = theta.to(self.projection.dtype), len(self.layers)
         moved = self.projection.apply(theta[..., m:])
@@ -174,14 +174,13 @@ def random_subspace(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Projection:
-    """A random d-dimensional subspace of all tensors together, as an isometric projection P (D, d).
+    """Return a random d-dimensional subspace of all tensors together, as an isometric projection P (D, d).
 
-    "sorf": blocks H S_k H S_0 of random signs and Hadamard matrices (Yu et al. 2016), stacked; D bytes of
-    state, exactly orthonormal. "dense": the QR factor of a Gaussian matrix. "onehot": one signed entry per
-    row, columns of equal size up to one (Uni-LoRA 2025), exactly orthonormal. "sparse": about sqrt(D) signs
-    per column (Li, Hastie & Church 2006), unit columns that are orthogonal only on average. The draw is the
-    same on every device. Raises ValueError unless 1 <= d <= D, when a dense P would not fit, and for a sorf
-    of d > 8192 and more than half of D.
+    "sorf": blocks H S_k H S_0 of random signs and Hadamard matrices (Yu et al. 2016), stacked; D bytes of state. "dense": the
+    QR factor of a Gaussian matrix. "onehot": one signed entry per row, columns of equal size up to one (Uni-LoRA 2025).
+    "sparse": about sqrt(D) signs per column (Li, Hastie & Church 2006), orthogonal only on average; the others are exactly
+    orthonormal. The draw is the same on every device.
+    Raises ValueError unless 1 <= d <= D, when a dense P would not fit, and for a sorf of d > 8192 and more than half of D.
     """
     shapes = {k: tuple(s) for k, s in shapes.items()}
     size = sum(math.prod(s) for s in shapes.values())
@@ -205,7 +204,7 @@ def layer_scaled_subspace(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> LayerScaled:
-    """Structure-aware subspace: z_l = z0_l + lambda_l (P theta')_l with m trained scales, theta' (d - m,).
+    """Return structure-aware subspace: z_l = z0_l + lambda_l (P theta')_l with m trained scales, theta' (d - m,).
 
     Aghajanyan et al. 2021, sec. 3.1; lambda_l = 1 + s_l starts at 1, and theta = (s, theta') has d numbers in
     all. layers(names) groups the tensors (default: by the first number in their path) and each group is a

@@ -39,12 +39,12 @@ class ScaleCurve:
 
     @property
     def values(self) -> tuple[float, ...]:
-        """The dimension at each scale."""
+        """Return the dimension at each scale."""
         return tuple(e.value for e in self.estimates)
 
 
 def two_nn(X) -> Estimate:
-    """The dimension from the two nearest neighbours (Facco et al. 2017), by maximum likelihood.
+    """Measure the dimension from the two nearest neighbours (Facco et al. 2017), by maximum likelihood.
 
     With mu = r_2 / r_1, P(mu > t) = t^-d where the density is locally uniform, so d = (n - 1) / sum log mu.
     The standard error counts the dependence of neighbours' ratios, see `_error`.
@@ -60,7 +60,7 @@ def two_nn(X) -> Estimate:
 
 
 def mle(X, k: int = 20) -> Estimate:
-    """The dimension from k neighbours (Levina & Bickel 2005), pooled as MacKay & Ghahramani (2005) do.
+    """Measure the dimension from k neighbours (Levina & Bickel 2005), pooled as MacKay & Ghahramani (2005) do.
 
     1 / d = mean_i [1 / (k - 1)] sum_{j<k} log(r_ik / r_ij): the pooled likelihood divides by k - 1.
     .parts["mean"] is the mean of the local estimates instead, where k - 2 makes each one unbiased.
@@ -88,7 +88,7 @@ def mle(X, k: int = 20) -> Estimate:
 
 
 def gride(X, ranks: Sequence[int] = (1, 2, 4, 8, 16, 32)) -> ScaleCurve:
-    """The dimension at growing scales from mu = r_{2 n1} / r_{n1} (Gride, Denti et al. 2022), by likelihood.
+    """Measure the dimension at growing scales from mu = r_{2 n1} / r_{n1} (Gride, Denti et al. 2022), by likelihood.
 
     log f(mu; d) = log d + (n1 - 1) log(mu^d - 1) - ((2 n1 - 1) d + 1) log mu + const. Ranks n1 beyond half
     the points are left out; n1 = 1 is two_nn. Raises ValueError for too few points or ranks below 1.
@@ -112,7 +112,7 @@ def gride(X, ranks: Sequence[int] = (1, 2, 4, 8, 16, 32)) -> ScaleCurve:
 
 
 def local_pca(X, k: int = 100, *, share: float = 0.95, centres: int = 1000, seed: int = 0) -> Estimate:
-    """The number of principal components that hold a share of a neighbourhood's variance, averaged.
+    """Measure the number of principal components that hold a share of a neighbourhood's variance, averaged.
 
     The neighbourhood is the k nearest points and the point itself, centred (Fukunaga & Olsen 1971); at most
     `centres` points are used, drawn with the seed. Raises ValueError unless 2 <= k < n and 0 < share <= 1.
@@ -133,7 +133,7 @@ def local_pca(X, k: int = 100, *, share: float = 0.95, centres: int = 1000, seed
 
 
 def participation_ratio(X) -> Estimate:
-    """The participation ratio of the covariance's eigenvalues, (sum l)^2 / sum l^2; ten-fold jackknife.
+    """Return the participation ratio of the covariance's eigenvalues, (sum l)^2 / sum l^2; ten-fold jackknife.
 
     It counts the directions of the linear span, not of the manifold: a sphere of dimension d gives d + 1.
     .parts["effective_rank"] is exp of the entropy of l / sum l (Roy & Vetterli 2007). Duplicates stay: they

@@ -67,17 +67,15 @@ def threshold_dimension(
     confidence: float = 0.9,
     seed: int = 0,
 ) -> DimensionEstimate:
-    """The smallest dimension whose score is chance + share (baseline - chance), with a credible interval.
+    """Measure the smallest dimension whose score is chance + share (baseline - chance), with a credible interval.
 
-    One row per run; baseline holds the scores of full runs; higher is better. The model is score = chance +
-    (A - chance) rise((log2 d - m) / s) + sigma t_4 noise, where the rise is logistic, Gompertz, complementary log-log
-    or min(1, 2^u), which a quadratic problem of equal curvatures makes, with equal prior weight; its posterior is
-    summed over a grid of (m, s, A, sigma) refined three times, and the baseline's mean has Student's posterior. The
-    isotonic fit to the medians stands beside it: a gap of more than 0.3 in log2 d is a misfit. (An
-    interval bootstrapped over 3 seeds would cover half as often as it says.) Between two dimensions where the scores
-    jump, the interval is the gap between them. One run per dimension leaves the noise to the curve's misfit, and the
-    warning says so. Raises ValueError for fewer than 3 distinct dimensions, fewer than 2 full runs, a baseline below
-    chance, scores that are not finite, and a share outside (0, 1] or a confidence outside (0, 1).
+    One row per run; baseline holds the scores of full runs; higher is better. The model is score = chance + (A - chance)
+    rise((log2 d - m) / s) + sigma t_4 noise, the rise logistic, Gompertz, complementary log-log or min(1, 2^u) with equal
+    prior weight; its posterior is summed over a grid of (m, s, A, sigma) refined three times, and the baseline's mean has
+    Student's posterior. An isotonic fit to the medians that differs by more than 0.3 in log2 d makes the status a misfit. One
+    run per dimension leaves the noise to the curve's misfit, and the warning says so.
+    Raises ValueError for fewer than 3 distinct dimensions, fewer than 2 full runs, a baseline below chance, scores that are
+    not finite, and a share outside (0, 1] or a confidence outside (0, 1).
     """
     if not (0 < share <= 1 and 0 < confidence < 1):
         raise ValueError(f"share must lie in (0, 1] and confidence in (0, 1), got {share} and {confidence}")

@@ -23,7 +23,7 @@ def curvature_figure(
     *,
     unit: str = "loss per squared parameter",
 ) -> Figure:
-    """The eigenvalue ends of every block, the whole's spectral density with its band, the layers' dimensions."""
+    """Return the eigenvalue ends of every block, the whole's spectral density with its band, the layers' dimensions."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -38,7 +38,7 @@ def curvature_figure(
 
 
 def density_curve(row: BlockSummary) -> DensityCurve:
-    """A block's spectral density over its whole range: smoothed by 5 % of each eigenvalue, and by `finest` near zero."""
+    """Return a block's spectral density over its whole range: smoothed by 5 % of each eigenvalue, and by `finest` near zero."""
     width, nodes = finest(row), row.density.nodes
     low, high = row.smallest.value, row.largest.value
     ends = np.arcsinh(np.array([low - 4 * max(width, 0.05 * -low), high + 4 * max(width, 0.05 * high)]) / width)
@@ -47,7 +47,7 @@ def density_curve(row: BlockSummary) -> DensityCurve:
 
 
 def finest(row: BlockSummary) -> float:
-    """The finest smoothing that a block's density resolves, or a thousandth of its range where it is exact."""
+    """Return the finest smoothing that a block's density resolves, or a thousandth of its range where it is exact."""
     return row.density.width / (20 if row.density.status == "exact" else 1)
 
 

@@ -26,7 +26,7 @@ def dimension_figure(
     chance: float | None = None,
     score: str = "score",
 ) -> Figure:
-    """Every run by its seed, the fitted curve with its band, the threshold, and the dimension with its interval.
+    """Return every run by its seed, the fitted curve with its band, the threshold, and the dimension with its interval.
 
     dimensions, scores and seeds are one row per run, as `threshold_dimension` took them; runs of one seed share a
     shade. An interval that runs out of the dimensions tried ends in an arrow, and an estimate beyond them is said
@@ -96,7 +96,7 @@ def dimension_figure(
 
 
 def layers_figure(rows: Mapping[str, Mapping[str, Sequence[Estimate]]], layers: Sequence[str]) -> Figure:
-    """Dimensions along the layers with their intervals: a panel per estimator, a line per point in training.
+    """Return dimensions along the layers with their intervals: a panel per estimator, a line per point in training.
 
     rows maps a label ("initial", "checkpoint") to {estimator: one Estimate per layer}. Raises ValueError when a
     series is not as long as layers.

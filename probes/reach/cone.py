@@ -35,21 +35,20 @@ class PrefixCone:
     perpendicular: Tensor
 
     def tightness(self, bound) -> Tensor:
-        """bound / perpendicular (T,): at least 1 where a bound on the part at right angles holds, 1 if it is tight."""
+        """Return bound / perpendicular (T,): at least 1 where a bound on the part at right angles holds, 1 if it is tight."""
         return torch.as_tensor(bound).to(self.perpendicular) / self.perpendicular
 
 
 def prefix_cone(
     frozen: Callable[[Tensor], Tensor], tuned: Callable[[Tensor], Tensor], values: Tensor, prefix_values: Tensor
 ) -> PrefixCone:
-    """The reachable cone of a prefix in a real head: where its outputs lie, against where a prefix can put them.
+    """Measure the reachable cone of a prefix in a real head: where its outputs lie, against where a prefix can put them.
 
-    t_i^pt = A_i0 V mu + (1 - A_i0) t_i for one token; for l tokens the biases lie in a cone of rank <= l, and the
-    ratios of attention within the context stay (Petrov, Torr & Bibi 2024, section 3, for the same layer input).
-    A head is given as a map of values: frozen takes (S, p) to (T, p), tuned takes (l + S, p), prefix first, and
-    holds whatever else a delta changes (queries, say), which is what the residual and the ratio detect. The
-    weights are read off by passing an identity as values. values (S, d_v), prefix_values (l, d_v). Raises
-    ValueError for shapes that do not fit and a head whose weights do not sum to one.
+    t_i^pt = A_i0 V mu + (1 - A_i0) t_i for one token; for l tokens the biases lie in a cone of rank <= l, and the ratios of
+    attention within the context stay (Petrov, Torr & Bibi 2024, section 3, for the same layer input).
+    A head is a map of values: frozen (S, p) -> (T, p), tuned (l + S, p) -> (T, p), prefix first, with whatever else a delta
+    changes; the weights are read off at an identity. values (S, d_v), prefix_values (l, d_v). Raises ValueError for shapes
+    that do not fit and a head whose weights do not sum to one.
     """
     if values.ndim != 2 or prefix_values.ndim != 2 or values.shape[1] != prefix_values.shape[1]:
         raise ValueError(

@@ -34,12 +34,12 @@ class LinearSystem:
 
     @property
     def horizon(self) -> int:
-        """T, the number of steps."""
+        """Return T, the number of steps."""
         return len(self.A)
 
     @property
     def status(self) -> str:
-        """Whether all entries are finite."""
+        """Return whether all entries are finite."""
         return "exact" if all(bool(torch.isfinite(M).all()) for M in (*self.A, *self.B)) else "not finite"
 
 
@@ -65,7 +65,7 @@ class Reach:
 def linearize(
     step: Callable[[int, Tensor, Tensor], Tensor], states: Sequence[Tensor], controls: Sequence[Tensor]
 ) -> LinearSystem:
-    """The Jacobians A_t = d step / dx and B_t = d step / du along a trajectory, by reverse mode.
+    """Return the Jacobians A_t = d step / dx and B_t = d step / du along a trajectory, by reverse mode.
 
     states holds x_0 .. x_{T-1} (a final x_T is allowed and ignored), controls u_0 .. u_{T-1}; tensors of any
     shape are flattened, and the sizes may change from step to step. The rows are made by vmap over the
@@ -86,7 +86,7 @@ def linearize(
 
 
 def gramian(system: LinearSystem | tuple[Sequence[Tensor], Sequence[Tensor]]) -> Tensor:
-    """The controllability Gramian W = sum_t Phi(T, t+1) B_t B_t' Phi(T, t+1)', by W <- A W A' + B B'; (n, n).
+    """Return the controllability Gramian W = sum_t Phi(T, t+1) B_t B_t' Phi(T, t+1)', by W <- A W A' + B B'; (n, n).
 
     For plots and traces only: take ranks and smallest energies from `reachable`. system is a LinearSystem or
     a pair of lists (A, B). Raises ValueError when the shapes do not chain.
@@ -100,7 +100,7 @@ def gramian(system: LinearSystem | tuple[Sequence[Tensor], Sequence[Tensor]]) ->
 
 
 def reachable(system: LinearSystem | tuple[Sequence[Tensor], Sequence[Tensor]], rank: int) -> Reach:
-    """The `rank` leading singular values and vectors of the reach map, from the map itself and never from W.
+    """Return the `rank` leading singular values and vectors of the reach map, from the map itself and never from W.
 
     Where the map is wider than tall it is first reduced by QR of its transpose, which squares nothing. system
     is a LinearSystem or a pair of lists (A, B). Raises ValueError unless 1 <= rank <= min(n, sum m_t).
@@ -168,12 +168,11 @@ def _system(system: LinearSystem | tuple[Sequence[Tensor], Sequence[Tensor]]) ->
 class OutputGramian:
     """The output Gramian K = G R^-1 G' of N examples' C outputs, by the singular triples of G R^-1/2, in float64.
 
-    values (k,) in decreasing order, k = min(N C, M); outputs (N, C, k) are the stacked output directions, each
-    reached with gain values[i] per root of control energy. examples (N, C, C) holds every example's own
-    G_i R^-1 G_i' and example_values (N, min(C, k)) the singular values of G_i R^-1/2. size is the number M of
-    controls, live how many of them move any output at first order. resolution is the rounding level of G: a
-    value below it says nothing. share is the part of the whole map's tr K (1 for the whole), places the Gramians
-    of its parts. status is that of the response.
+    values (k,) in decreasing order, k = min(N C, M); outputs (N, C, k), the output directions, each reached with gain
+    values[i] per root of control energy. examples (N, C, C): every example's G_i R^-1 G_i'; example_values (N, min(C, k)):
+    the singular values of G_i R^-1/2. size is the number M of controls, live how many move any output at first order,
+    resolution the rounding level of G, share the part of the whole map's tr K, places the Gramians of the parts, status that
+    of the response.
     """
 
     values: Tensor
@@ -190,17 +189,17 @@ class OutputGramian:
 
     @property
     def energy(self) -> float:
-        """tr K, the mean squared reach of a random control of unit energy times the number of controls."""
+        """Return tr K, the mean squared reach of a random control of unit energy times the number of controls."""
         return float((self.values**2).sum())
 
     @property
     def rank(self) -> int:
-        """The number of output directions reached at first order: singular values above the resolution."""
+        """Return the number of output directions reached at first order: singular values above the resolution."""
         return int((self.values > self.resolution).sum())
 
     @property
     def effective_rank(self) -> float:
-        """exp of the entropy of the eigenvalues of K over their sum (Roy & Vetterli 2007); 0 for a zero map."""
+        """Return exp of the entropy of the eigenvalues of K over their sum (Roy & Vetterli 2007); 0 for a zero map."""
         if not self.energy > 0:
             return 0.0
         p = self.values**2 / self.energy
@@ -208,18 +207,16 @@ class OutputGramian:
 
     @property
     def participation_ratio(self) -> float:
-        """(sum l)^2 / sum l^2 of the eigenvalues l of K; 0 for a zero map."""
+        """Return (sum l)^2 / sum l^2 of the eigenvalues l of K; 0 for a zero map."""
         return self.energy**2 / float((self.values**4).sum()) if self.energy > 0 else 0.0
 
     def control(self, response: Response, costate: Tensor) -> Tensor:
-        """The control R^-1 G' nu that a costate nu (N, C) asks of this place, zero elsewhere: (M,).
+        """Return the control R^-1 G' nu (M,) that a costate nu (N, C) asks of this place, zero elsewhere; (M, k) for (N, C, k).
 
-        With nu = (K + ridge I)^-1 d from `least_energy` it is the control of least energy; with
-        nu = outputs[..., i] / values[i] it is the i-th leading control, of unit energy. (N, C, k) gives (M, k).
-        response is the one that the Gramian was made from. Only the part of nu in the range of G is pulled back:
-        the rest, which a small ridge makes large, would leave nothing but its rounding. In float64 where G was
-        formed; otherwise in the response's precision, along the directions above the resolution, with an error of
-        about `resolution` |nu|.
+        nu = (K + ridge I)^-1 d from `least_energy` gives the control of least energy, nu = outputs[..., i] / values[i] the
+        i-th leading control, of unit energy. response is the one that the Gramian was made from. Only the part of nu in the
+        range of G is pulled back: in float64 where G was formed, else in the response's precision along the directions above
+        the resolution, with an error of about `resolution` |nu|.
         """
         n, c, k = self.outputs.shape
         u = self.outputs.reshape(n * c, k)
@@ -235,7 +232,7 @@ class OutputGramian:
 
 
 def output_gramian(response: Response, groups: Places | None = None, *, metric=None) -> OutputGramian:
-    """The output Gramian of a response and of its parts, per example and for the ensemble.
+    """Return the output Gramian of a response and of its parts, per example and for the ensemble.
 
     Its values are the singular values of the stacked map G R^-1/2 (N C, M), never the roots of the eigenvalues of
     a product: blocks of columns are folded into one triangular factor by QR, so G need not have been formed.
@@ -324,7 +321,7 @@ def _blocks(response: Response, root: Tensor) -> Iterator[Tensor]:
 def axis_places(
     shapes: Mapping[str, Sequence[int]], axes: Mapping[str, tuple[int, int]], labels: Callable[[int], str] = str
 ) -> dict[str, Tensor]:
-    """Groups of columns that share an index along one axis of their tensors: label -> mask (M,).
+    """Return groups of columns that share an index along one axis of their tensors: label -> mask (M,).
 
     axes maps a parameter's name to (axis, parts): that axis is cut into `parts` equal ranges, and range i goes to
     the group labels(i); ranges with one label are joined. Parameters that are not named belong to no group.
@@ -350,7 +347,7 @@ def axis_places(
 
 
 def token_slots(mask: Tensor) -> Tensor:
-    """Which of T slots of a signal (T, d) acts at each position: (B, T) indices for a mask (B, T) of real tokens.
+    """Return which of T slots of a signal (T, d) acts at each position: (B, T) indices for a mask (B, T) of real tokens.
 
     The first token takes slot 0, the last real one slot T - 1 and the content between them slots 1 .. T - 2 in
     order, so that one slot is the last token of every text whatever its length. A text of one token has only a

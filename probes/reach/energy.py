@@ -32,7 +32,7 @@ class LeastEnergy:
 
 
 def least_energy(gramian: OutputGramian, shift: Tensor, *, ridge: float = 0.0) -> LeastEnergy:
-    """The least energy that moves the outputs by d = shift (N, C), at first order, by the singular values of G.
+    """Return the least energy that moves the outputs by d = shift (N, C), at first order, by the singular values of G.
 
     E = d' (G R^-1 G' + ridge I)^-1 d = min_z |z|_R^2 + |d - G z|^2 / ridge for ridge > 0, in squared units of the
     outputs. For ridge = 0 it is the energy of reaching the point nearest to d in the reachable space, the
@@ -84,7 +84,7 @@ def _energy(u: Tensor, s: Tensor, d: Tensor, ridge: float, resolution: float) ->
 
 
 def margin_shift(outputs: Tensor, labels: Tensor, margin: float = 1.0) -> Tensor:
-    """The smallest shift of the logits (N, C) after which every label leads every other class by `margin`.
+    """Return the smallest shift of the logits (N, C) after which every label leads every other class by `margin`.
 
     argmin |d| subject to (y + d)_label - (y + d)_j >= margin for j != label: the label rises by t and each rival
     above y_label + t - margin is lowered to it, with t = max_k (sum of the k largest gaps) / (k + 1) and gaps
@@ -102,7 +102,7 @@ def margin_shift(outputs: Tensor, labels: Tensor, margin: float = 1.0) -> Tensor
 
 
 def departure(response: Response, control: Tensor, outputs: Tensor) -> Tensor:
-    """eta_i = |y_i(z) - y_i(0) - G_i z| / |G_i z| (N,): how far a control is from the linear regime.
+    """Measure eta_i = |y_i(z) - y_i(0) - G_i z| / |G_i z| (N,): how far a control is from the linear regime.
 
     control is z (M,), relative to the response's point; outputs (N, C) are the network's own at z. Infinite where
     the control moves an example's outputs at second order only.
@@ -136,7 +136,7 @@ class Reachability:
 
 
 def reachability(name: str, gramian: OutputGramian, shift: Tensor, *, ridge: float = 0.0) -> Reachability:
-    """The row of one Gramian, of a delta or of one of its places; shift and ridge as in `least_energy`."""
+    """Measure the row of one Gramian, of a delta or of one of its places; shift and ridge as in `least_energy`."""
     cost = least_energy(gramian, shift, ridge=ridge)
     asked = cost.examples[(shift != 0).any(1).to(cost.examples.device)]
     return Reachability(
@@ -157,7 +157,7 @@ def reachability(name: str, gramian: OutputGramian, shift: Tensor, *, ridge: flo
 def reach_table(
     responses: Mapping[str, Response], shift: Callable[[Tensor], Tensor] | Tensor, *, ridge: float = 0.0, metric=None
 ) -> tuple[Reachability, ...]:
-    """Reachable rank and energy against the size of a delta, one row per named response, in their order.
+    """Measure the reachable rank and energy against the size of a delta, one row per named response, in their order.
 
     The deltas (of growing rank or length, say) act on the same outputs of the same examples. shift (N, C) is the
     target, or a function that makes it from a response's outputs where the deltas do not start at one point.

@@ -36,7 +36,7 @@ class LinearMap:
 def jacobian_map(
     function: Callable[[dict[str, Tensor]], Tensor], at: Mapping[str, Tensor], *, chunk: int | None = None
 ) -> LinearMap:
-    """J = d function / d z at the point, as products; z is a dict of tensors, flattened in its order.
+    """Return J = d function / d z at the point, as products; z is a dict of tensors, flattened in its order.
 
     J'w is one reverse sweep and J v = d <J'w, v> / dw a sweep through that sweep, vmapped over columns, `chunk` at a
     time (None: all): cheaper than forward mode on transformers and possible where a kernel has none. The function
@@ -89,7 +89,7 @@ class SingularTriples:
 
     @property
     def status(self) -> str:
-        """ "converged", or how many triples are not."""
+        """Return "converged", or how many triples are not."""
         missing = int((~self.converged).sum())
         return "converged" if not missing else f"{missing} of {len(self.values)} triples not converged"
 
@@ -107,15 +107,14 @@ def block_svd(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> SingularTriples:
-    """The k leading singular triples of the map (m, n) that matvec (n, j) -> (m, j) and rmatvec (m, j) -> (n, j) give.
+    """Return the k leading singular triples of the map (m, n) that matvec (n, j) -> (m, j) and rmatvec (m, j) -> (n, j) give.
 
-    Randomised block Golub-Kahan bidiagonalisation with full reorthogonalisation (Musco and Musco 2015, algorithm 2,
-    kept in product form): from random V_0, alternately Q <- [Q, K V_new], V <- [V, K'Q_new], and the singular value
-    decomposition of V'K'Q. K V is kept, so that every residual |K v - s u| is measured and costs nothing more. Stops
-    when the k leading ones are at most tol s, or after max_sweeps blocks; a sweep takes 2 `block` products (default
-    k + 8). On flat spectra, where power iteration stalls, the whole Krylov space is what helps; a residual says that a
-    singular value is near, not that it is among the leading ones, so a loose tol may return neighbours there. Where
-    the rank is below k the last values are zero. Raises ValueError for k outside 1 .. min(m, n), tol <= 0 or max_sweeps < 1.
+    Randomised block Golub-Kahan bidiagonalisation with full reorthogonalisation (Musco and Musco 2015, algorithm 2): from
+    random V_0, Q <- [Q, K V_new], V <- [V, K'Q_new], and the singular values of V'K'Q. Every residual |K v - s u| is
+    measured. Stops when the k leading ones are at most tol s, or after max_sweeps of 2 `block` products (default k + 8).
+    A residual says that a singular value is near, not that it is among the leading ones, so a loose tol may return neighbours
+    on flat spectra. Where the rank is below k the last values are zero. Raises ValueError for k outside 1 .. min(m, n), tol
+    <= 0 or max_sweeps < 1.
     """
     m, n = shape
     if not 1 <= k <= min(m, n):
@@ -173,14 +172,12 @@ def output_map(
     held: Sequence[Mapping[str, Tensor]] | None = None,
     **options,
 ) -> Response:
-    """G = dy/du, the response of the outputs to controls that all examples share, about any trajectory, open loop.
+    """Return G = dy/du, the response of the outputs to controls that all examples share, about any trajectory, open loop.
 
-    y = steered(signals, batch) (B, C) adds signals at places; `controls` gives each place's control and its value at
-    the point (zeros as a rule). The trajectory is the frozen one, or that of `held`: per batch the signals {place:
-    (B, d) or (B, T, d)} that lead to it, such as those a trained delta was seen to add. C reverse sweeps give all
-    places at once. About the closed loop, where the delta reacts to the control, differentiate the tuned outputs
-    under a disturbance with `response` instead. Options are those of `response`. Raises ValueError when held signals
-    do not fit the batches.
+    y = steered(signals, batch) (B, C) adds signals at places; `controls` gives each place's control and its value at the
+    point (zeros as a rule). held: per batch the signals {place: (B, d) or (B, T, d)} that lead to the trajectory; None is the
+    frozen one. Where the delta reacts to the control, differentiate the tuned outputs with `response` instead. Options are
+    those of `response`. Raises ValueError when held signals do not fit the batches.
     """
     batches = check_batches(batches)
     held = [{} for _ in batches] if held is None else list(held)
@@ -229,14 +226,13 @@ def linear_regime(
     limit: float = 0.3,
     levels: Sequence[float] = LEVELS,
 ) -> LinearRegime:
-    """eta_i(s) = |y_i(z + s u) - y_i(z) - s G_i u| / |s G_i u| for every example i and scale s, summarised.
+    """Measure eta_i(s) = |y_i(z + s u) - y_i(z) - s G_i u| / |s G_i u| for every example i and scale s, and summarise it.
 
-    y = outputs(params, batch) (B, C), z = params, u = direction (the same names and shapes), G_i = dy_i/dz, so that
-    G_i u takes two reverse sweeps for all scales. A control per example is a parameter with a leading example axis; it
-    takes a single batch. eta grows like s where the remainder is quadratic; it is infinite for an example that u moves
-    at second order only and zero for one that it does not move. Raises ValueError for scales that are not positive and
-    increasing, for a direction that does not fit the parameters, and, with the batch, for outputs that are random or not
-    finite at the point.
+    y = outputs(params, batch) (B, C), z = params, u = direction (the same names and shapes), G_i = dy_i/dz; a control per
+    example is a parameter with a leading example axis and takes a single batch. eta grows like s where the remainder is
+    quadratic; it is infinite for an example that u moves at second order only, and zero for one that it does not move.
+    Raises ValueError for scales that are not positive and increasing, a direction that does not fit the parameters, and, with
+    the batch, outputs that are random or not finite.
     """
     check_params(params)
     batches, s = check_batches(batches), torch.as_tensor(scales, dtype=torch.float64)

@@ -42,12 +42,12 @@ class PromptReach:
 
     @property
     def reached(self) -> bool:
-        """Whether some prompt was found."""
+        """Return whether some prompt was found."""
         return self.length is not None
 
     @property
     def base_loss(self) -> float:
-        """-log p(target) without a prompt."""
+        """Return -log p(target) without a prompt."""
         return self.losses[0]
 
 
@@ -62,16 +62,15 @@ def prompt_reachability(
     rounds: int = 8,
     chunk: int = 256,
 ) -> tuple[PromptReach, ...]:
-    """The shortest prompt found for every (context, target), one record per pair in their order.
+    """Measure the shortest prompt found for every (context, target), one record per pair in their order.
 
-    logits(prompts (B, k), context (T,)) returns the next-token logits (B, V) after [prompt; context] for k >= 0.
-    vocabulary holds the token ids that a prompt may use, and column j of the logits belongs to token id j. k = 0
-    and k = 1 are exhaustive. Beyond, the best prompt so far gets every token in front (greedy back-generation),
-    then single tokens are exchanged while that lowers the loss, at most `rounds` times. With
-    relaxed(weights (B, k, V), context), the same model on one-hot rows, only the `candidates` exchanges per place
-    with the steepest gradient are tried (greedy coordinate gradient, Zou et al. 2023); without it all are. Every
-    candidate is evaluated exactly, and the search stops as soon as one reaches the target. Raises ValueError for
-    an empty vocabulary, a target outside the logits, and logits that are random or NaN.
+    logits(prompts (B, k), context (T,)) returns the next-token logits (B, V) after [prompt; context], column j that of token
+    id j. vocabulary holds the token ids that a prompt may use. k = 0 and k = 1 are exhaustive. Beyond, the best prompt so far
+    gets every token in front (greedy back-generation), then single tokens are exchanged while that lowers the loss, at most
+    `rounds` times.
+    With relaxed(weights (B, k, V), context), the same model on one-hot rows, only the `candidates` exchanges per place with
+    the steepest gradient are tried (Zou et al. 2023). Raises ValueError for an empty vocabulary, a target outside the logits,
+    and logits that are random or NaN.
     """
     vocabulary = torch.as_tensor(vocabulary)
     if vocabulary.ndim != 1 or not len(vocabulary) or longest < 0 or candidates < 1 or rounds < 0 or chunk < 1:
@@ -112,7 +111,7 @@ class _Search:
     chunk: int
 
     def targets(self, context: Tensor, targets: Sequence[int], longest: int) -> list[PromptReach]:
-        """The records of all targets of one context."""
+        """Return the records of all targets of one context."""
         empty = self.vocabulary.new_zeros(1, 0)
         with torch.no_grad():
             base = steady(lambda: self.logits(empty, context), "logits")[0]
@@ -220,7 +219,7 @@ class KEpsilon:
 
 
 def k_epsilon(found: Sequence[PromptReach], longest: int, *, confidence: float = 0.95) -> KEpsilon:
-    """The share reached by prompt length, with Clopper-Pearson intervals, and what predicts the length needed.
+    """Measure the share reached by prompt length, with Clopper-Pearson intervals, and what predicts the length needed.
 
     longest must be the one that `found` was searched with. The interval treats the targets as drawn
     independently. Raises ValueError for no targets.

@@ -61,21 +61,21 @@ class Response:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The parameters that G differentiates, in the order of its columns."""
+        """Return the parameters that G differentiates, in the order of its columns."""
         return tuple(self.shapes)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(N, C, M)."""
+        """Return the shape (N, C, M)."""
         return *self.outputs.shape, sum(math.prod(s) for s in self.shapes.values())
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype in which G is held: that of the outputs, float32 at least."""
+        """Return the dtype in which G is held: that of the outputs, float32 at least."""
         return self.outputs.dtype
 
     def matvec(self, dz: Tensor | Mapping[str, Tensor]) -> Tensor:
-        """The first-order change of the outputs, G dz: (N, C) for dz (M,) or a dict, (N, C, k) for (M, k).
+        """Return the first-order change of the outputs, G dz: (N, C) for dz (M,) or a dict, (N, C, k) for (M, k).
 
         Without the matrix it is computed as d/dv <G'v, dz>, two reverse sweeps per batch: forward mode is not
         used, because fused attention has none. Raises ValueError for a vector of another length.
@@ -104,7 +104,7 @@ class Response:
         return torch.cat(parts)
 
     def rmatvec(self, dy: Tensor) -> Tensor:
-        """The pulled-back covector G' dy by one reverse sweep: (M,) for dy (N, C), (M, k) for (N, C, k)."""
+        """Return the pulled-back covector G' dy by one reverse sweep: (M,) for dy (N, C), (M, k) for (N, C, k)."""
         n, c, m = self.shape
         if dy.ndim not in (2, 3) or tuple(dy.shape[:2]) != (n, c):
             raise ValueError(f"dy must have shape ({n}, {c}) or ({n}, {c}, k), got {tuple(dy.shape)}")
@@ -124,7 +124,7 @@ class Response:
         return total
 
     def kernel(self, metric: float | Tensor | Mapping[str, float | Tensor] | None = None) -> Tensor:
-        """The kernel K = G R^-1 G' of shape (N C, N C), rows ordered example by example.
+        """Return the kernel K = G R^-1 G' of shape (N C, N C), rows ordered example by example.
 
         The tangent kernel of the parameters (Jacot et al. 2018, sec. 4), which is the output controllability
         Gramian when they are control signals. R is diagonal and positive: None for the identity, a number, a
@@ -146,7 +146,7 @@ class Response:
         return total
 
     def per_example(self) -> Iterator[Tensor]:
-        """The matrices G_i (C, M), one example at a time in the batches' order; one chunk is alive."""
+        """Return the matrices G_i (C, M), one example at a time in the batches' order; one chunk is alive."""
         if self.matrix is not None:
             yield from self.matrix
         else:
@@ -154,7 +154,7 @@ class Response:
                 yield from rows
 
     def by_group(self, groups: Sequence[str] | Mapping[str, str | Sequence[str]]) -> dict[str, Response]:
-        """The responses to parts of the parameters: group label -> Response with those columns only.
+        """Return the responses to parts of the parameters: group label -> Response with those columns only.
 
         Groups are shell globs (["*.0.*", "*.1.*"], each its own label) or a mapping label -> glob or list of
         names. G dz is the sum of the parts when the groups partition the names. Raises ValueError for a
@@ -163,7 +163,7 @@ class Response:
         return {label: self._restricted(names) for label, names in group_names(self.names, groups).items()}
 
     def numpy(self) -> np.ndarray:
-        """G as a float64 array (N, C, M), for theory; ValueError, with the size, when G was not formed."""
+        """Return G as a float64 array (N, C, M), for theory; ValueError, with the size, when G was not formed."""
         if self.matrix is None:
             size = math.prod(self.shape) * self.outputs.element_size()
             raise ValueError(f"G of shape {self.shape} was not formed: set budget >= {size} bytes")
@@ -296,14 +296,14 @@ def response(
     budget: int = BUDGET,
     route: str | None = None,
 ) -> Response:
-    """The response G = dy/dz of the outputs to all parameters, at params, example by example.
+    """Return the response G = dy/dz of the outputs to all parameters, at params, example by example.
 
-    y = outputs(params, batch) has shape (B, C), or is a model's output with that as .logits; a batch is a tuple, named
-    tuple, mapping or dataclass of tensors with a leading example axis, and the examples must not interact. G has shape
-    (N, C, M), N over all batches in order; it is formed when N C M numbers fit `budget` bytes and stays an operator
-    otherwise. `chunk` examples are differentiated at once. route=None uses vmap and, where the function cannot be mapped
-    (control flow that depends on data), one example at a time; "vmap" or "loop" insists. Raises ValueError, with the
-    batch, when outputs or G are not finite, when an example's outputs depend on its neighbours or on chance.
+    y = outputs(params, batch) has shape (B, C), or is a model's output with that as .logits; batches are containers of
+    tensors with a leading example axis, and the examples must not interact. G (N, C, M), N over all batches in order, is
+    formed when it fits `budget` bytes and stays an operator otherwise.
+    `chunk` examples are differentiated at once. route: "vmap", "loop" (one example at a time, for control flow that depends
+    on data) or None, the first that works. Raises ValueError, with the batch, when outputs or G are not finite, or when an
+    example's outputs depend on its neighbours or on chance.
     """
     check_params(params)
     batches = check_batches(batches)
