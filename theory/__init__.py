@@ -16,27 +16,13 @@ from theory.attention import (
 )
 from theory.box import BoxControl, condensed_box
 from theory.budget import BudgetLaw, budget_law
-from theory.control import (
-    OutputRegulator,
-    Regulator,
-    Trajectory,
-    expected_cost,
-    output_lq,
-    riccati,
-)
+from theory.control import OutputRegulator, Regulator, Trajectory, expected_cost, output_lq, riccati
 from theory.ensemble import Control, ensemble_lq, per_example_lq
 from theory.game import Game, game, induced_gain
 from theory.hamiltonian import Adjoint, Extremal, Process, adjoint, hamiltonian, shoot
 from theory.healing import PID, Healing, channels, half_space_control, healing, pid, subspaces
 from theory.iterative_lq import Descent, Sweeps, error_constant, ilqr, msa, msa_radius
-from theory.kernel import (
-    curvature_eigenvalues,
-    degrees_of_freedom,
-    gradient_rival,
-    participation_ratio,
-    predict,
-    tangent_kernel,
-)
+from theory.kernel import curvature_eigenvalues, degrees_of_freedom, gradient_rival, participation_ratio, predict, tangent_kernel
 from theory.linear import EndpointRank, endpoint_rank, gramian, minimum_energy, reach, transition
 from theory.loss import CrossEntropy, Quadratic
 from theory.placement import SparsePath, sparse_path

@@ -2,6 +2,17 @@
 
 cvxpy states each problem as written and pays for it in set-up time. The ones to call in a loop are `theory.control`,
 `theory.ensemble`, `theory.budget` and, under bounds, `theory.box`.
+
+    >>> G, y0 = np.ones((1, 1, 1)), np.zeros((1, 1))
+    >>> loss = Quadratic(np.ones((1, 1)))  # the optimum of (z - 1)^2 / 2 + z^2 / 2 is 1/2
+    >>> bool(np.isclose(ensemble_program(G, y0, loss, 1.0).z[0], 0.5)), round(budget_program(G, y0, loss, 0.5), 6)
+    (True, 0.125)
+    >>> bounded_control([np.eye(1)], [np.eye(1)], 0.0, 1.0, 1.0, np.ones(1), 0.25).controls[0].round(6).tolist()
+    [-0.25]
+    >>> robust_control(G[0], np.ones(1), np.eye(1), 0.0, 1.0).u.round(6).tolist()
+    [-0.5]
+    >>> scenario_control(G, y0, loss, 1.0).weights.round(6).tolist()
+    [1.0]
 """
 
 import warnings

@@ -1,6 +1,11 @@
 """The discrete maximum principle for x_{t+1} = f(t, x_t, u_t): costates, Hamiltonian, and a small nonlinear solver.
 
 Costates here are lambda_t = dJ/dx_t; papers that maximise write p = -lambda.
+
+    >>> process = Process(lambda t, x, u: x + u, lambda t, x, u: (np.eye(1), np.eye(1)), lambda x: (x @ x, 2.0 * x), 1.0, 2)
+    >>> found = shoot(process, np.ones(1), np.zeros((2, 1)))
+    >>> found.u.round(6).tolist(), found.adjoint.costates.round(6).tolist()  # u_t = -lambda_{t+1}
+    ([[-0.4], [-0.4]], [[0.4], [0.4], [0.4]])
 """
 
 from collections.abc import Callable

@@ -1,4 +1,14 @@
-"""Closed-form controllers that keep a state on a linear subspace or in a half-space."""
+"""Closed-form controllers that keep a state on a linear subspace or in a half-space.
+
+>>> healing(1.0, 2).keep.round(4).tolist(), healing(1.0, 2, lookahead=1).keep.tolist()
+([0.4, 0.5], [0.5, 0.5])
+>>> half_space_control(np.array([3.0, 4.0]), np.array([1.0, 1.0]), 0.0, 5.0).tolist()
+[-1.0, -1.0]
+>>> clean = np.random.default_rng(0).normal(size=(3, 9, 2)) * [1.0, 0.0]  # states on the first axis
+>>> states, _ = pid(1.0, clean, "P").rollout(lambda t, x: x, np.ones(2))
+>>> states[-1].round(4).tolist()
+[1.0, 0.2]
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

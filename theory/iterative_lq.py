@@ -3,6 +3,15 @@
 Both start from a control sequence of a `Process` and improve it sweep by sweep. `ilqr` solves the linear-quadratic
 problem along the current trajectory; `msa` minimises the Hamiltonian at every step with the costates held fixed, which is
 how the maximum principle trains a network; `msa_radius` says in advance whether its sweeps contract.
+
+    >>> process = Process(lambda t, x, u: x + u, lambda t, x, u: (np.eye(1), np.eye(1)), lambda x: (x @ x, 2.0 * x), 1.0, 2)
+    >>> ilqr(process, np.ones(1), np.zeros((2, 1)), terminal=2.0).u.round(6).tolist()
+    [[-0.4], [-0.4]]
+    >>> found = msa(process, np.ones(1), np.zeros((2, 1)), rho=8.0)
+    >>> found.converged, found.u.round(6).tolist()
+    (True, [[-0.4], [-0.4]])
+    >>> round(msa_radius(process, np.ones(1), found.u), 4), round(msa_radius(process, np.ones(1), found.u, rho=8.0), 4)
+    (4.0, 0.8889)
 """
 
 from dataclasses import dataclass

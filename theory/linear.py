@@ -1,6 +1,11 @@
 """Linear time-varying systems x_{t+1} = A_t x_t + B_t u_t over a finite horizon: reach map, Gramian, least energy.
 
 Matrices come as sequences over t of (..., n, n) and (..., n, m_t); leading axes are a batch and broadcast.
+
+    >>> A, B = [np.stack([np.eye(2)] * 3)] * 2, [np.ones((3, 2, 1))] * 2  # three samples under the same two numbers
+    >>> found = endpoint_rank(A, B)
+    >>> found.rank, found.states, found.controllable
+    (1, 6, False)
 """
 
 from collections.abc import Sequence

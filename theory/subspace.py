@@ -1,4 +1,12 @@
-"""The optimization view: what the curvature says about training in few dimensions, and how fast training goes."""
+"""The optimization view: what the curvature says about training in few dimensions, and how fast training goes.
+
+>>> values = 1.0 / np.arange(1, 101) ** 2
+>>> round(tail_exponent(values, 1, 100), 6), round(tail_share(values, 1), 3)
+(2.0, 0.388)
+>>> k = steps_to_share(values, values, 1.0, 0.99)
+>>> bool(descent_share(values, values, 1.0, k) >= 0.99 > descent_share(values, values, 1.0, k - 1))
+True
+"""
 
 from dataclasses import dataclass
 

@@ -4,57 +4,35 @@ With n_b items in batch b, W = sum_b n_b and L(z) = sum_b (n_b / W) L_b(z),
 
     H = d2 L / dz2        GGN = sum_b (n_b / W) J_b' (d2 L_b / dy2) J_b        J_b = dy_b / dz.
 
-The graph of the gradient is built once per batch and kept, so that a product costs one reverse sweep through it.
-Attention runs unfused, since the fused kernels have no second derivative. With a process group, each process holds
-some of the batches, and one sum over the processes per product completes the mean.
+Attention runs unfused, since the fused kernels have no second derivative. How graphs are kept and batches averaged:
+`probes.curvature.assembly`.
+
+A linear model's Hessian is its Fisher matrix, and where two outputs are equal the labels do not matter either:
+
+    >>> point = {"w": torch.zeros(2, 3, dtype=torch.float64)}
+    >>> batch = torch.eye(3, dtype=torch.float64), torch.tensor([0, 1, 1])
+    >>> outputs = lambda params, batch: batch[0] @ params["w"].T
+    >>> losses = lambda params, batch: torch.nn.functional.cross_entropy(outputs(params, batch), batch[1], reduction="none")
+    >>> H = hessian(lambda *given: losses(*given).mean(), point, [batch])
+    >>> F, E = fisher(outputs, point, [batch]), empirical_fisher(losses, point, [batch])
+    >>> bool(torch.allclose(H.dense(), F.dense())), bool(torch.allclose(F.dense(), E.dense()))
+    (True, True)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import grad
-from torch.autograd.graph import saved_tensors_hooks
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from probes.curvature.cached_derivatives import cached_derivatives
+from probes.curvature.assembly import MEMORY, Build, Built, Leaves, Weights, mean_operator
 from probes.curvature.operators import Operator
-from probes.inputs import (
-    check_repeats,
-    check_values,
-    coarsest,
-    named,
-    nodes,
-    opened,
-    precision,
-    settle,
-    steady,
-)
-from probes.layout import batch_size, check_batches, check_finite, check_params, flatten, unflatten
-
-MEMORY = 2 << 30  # bytes of activations that kept graphs may hold; further graphs are rebuilt
-
-Leaves = dict[str, Tensor]
-Product = Callable[[list[Tensor]], Sequence[Tensor | None]]  # one tensor per parameter in and out
-Weights = Sequence[float] | Callable[[object], float] | str | None
-
-
-@dataclass(frozen=True)
-class _Built:
-    """One batch's graph: what must be finite and repeat itself, its product if asked for, items told by its outputs."""
-
-    y: Tensor
-    values: list[Tensor]
-    product: Product | None
-    items: int | None = None
-
-
-Build = Callable[[Leaves, Leaves, object, bool], _Built]  # (active leaves, all parameters, batch, second)
+from probes.inputs import nodes, opened
+from probes.layout import batch_size
 
 
 def hessian(
@@ -81,7 +59,7 @@ def hessian(
     """
     function = opened(loss, "loss", "loss")
 
-    def build(active: Leaves, whole: Leaves, batch, second: bool) -> _Built:
+    def build(active: Leaves, whole: Leaves, batch, second: bool) -> Built:
         value = function(whole, batch)
         if value.numel() != 1:
             raise ValueError(f"loss must return a scalar mean over the batch, got shape {tuple(value.shape)}")
@@ -95,9 +73,9 @@ def hessian(
             slopes, vectors = zip(*live, strict=True)
             return grad(slopes, leaves, vectors, retain_graph=True, allow_unused=True)
 
-        return _Built(value, [value, *(g for g in first if g is not None)], product if second else None)
+        return Built(value, [value, *(g for g in first if g is not None)], product if second else None)
 
-    return _operator("hessian", build, params, batches, weights, memory, group, compiled)
+    return mean_operator("hessian", build, params, batches, weights, memory, group, compiled)
 
 
 def gauss_newton(
@@ -137,7 +115,7 @@ def gauss_newton(
 
         return [value, slope], curve
 
-    return _operator("gauss-newton", _sandwich(outputs, bend, allow_unused), params, batches, weights, memory, group)
+    return mean_operator("gauss-newton", _sandwich(outputs, bend, allow_unused), params, batches, weights, memory, group)
 
 
 def fisher(
@@ -168,7 +146,7 @@ def fisher(
 
         return [], curve
 
-    return _operator("fisher", _sandwich(outputs, bend, allow_unused), params, batches, weights, memory, group)
+    return mean_operator("fisher", _sandwich(outputs, bend, allow_unused), params, batches, weights, memory, group)
 
 
 def empirical_fisher(
@@ -193,19 +171,19 @@ def empirical_fisher(
         return [], lambda u: u / len(u)
 
     build = _sandwich(losses, bend, allow_unused, "loss")
-    return _operator("empirical-fisher", build, params, batches, weights, memory, group)
+    return mean_operator("empirical-fisher", build, params, batches, weights, memory, group)
 
 
 def _sandwich(outputs, bend, allow_unused: bool, name: str = "logits") -> Build:
     """The builder of v -> J' curve(J v), with the graphs of y and of J'u kept; bend gives more values to check."""
     function = opened(outputs, name, "losses" if name == "loss" else "outputs")
 
-    def build(active: Leaves, whole: Leaves, batch, second: bool) -> _Built:
+    def build(active: Leaves, whole: Leaves, batch, second: bool) -> Built:
         y = function(whole, batch)
         more, curve = bend(y, batch)
         items = math.prod(y.shape[:-1]) if name == "logits" else None
         if not second:
-            return _Built(y, [y, *more], None, items)
+            return Built(y, [y, *more], None, items)
         dual = torch.zeros_like(y, requires_grad=True)
         pulled = _slopes(y, active, allow_unused, True, dual)
         leaves = list(active.values())
@@ -217,7 +195,7 @@ def _sandwich(outputs, bend, allow_unused: bool, name: str = "logits") -> Build:
             (pushed,) = grad([g for g, _ in live], dual, [x for _, x in live], retain_graph=True)
             return grad(y, leaves, curve(pushed), retain_graph=True, allow_unused=True)
 
-        return _Built(y, [y, *more], product, items)
+        return Built(y, [y, *more], product, items)
 
     return build
 
@@ -252,178 +230,3 @@ def _refuse(y: Tensor) -> None:
                 f"the fused attention kernel {name} has no second derivative; load the model with "
                 "attn_implementation='eager' or 'sdpa' and force no kernel"
             )
-
-
-@dataclass(frozen=True)
-class _Mean:
-    """What an operator and its blocks share: the point, the data, and what was learnt when it was checked."""
-
-    kind: str
-    build: Build
-    point: Leaves
-    batches: list
-    items: list[float]
-    total: float
-    memory: int
-    group: dist.ProcessGroup | None
-    compiled: bool
-    fixed: frozenset[int] = frozenset()  # addresses of weights and data, which graphs refer to but do not own
-    precision: torch.dtype = torch.float64
-
-    @property
-    def what(self) -> str:
-        """Return what the checks call the function's value."""
-        return "the loss or its gradient" if self.kind == "hessian" else "the function or its criterion"
-
-    def graph(self, names: Sequence[str], batch, second: bool = True) -> tuple[_Built, dict[int, int]]:
-        """Return the graph for the named parameters, and {address: bytes} of what it saves."""
-        active = {k: self.point[k].clone().requires_grad_() for k in names}
-        held: dict[int, int] = {}
-
-        def note(x: Tensor) -> Tensor:
-            storage = x.untyped_storage()
-            if storage.data_ptr() not in self.fixed:
-                held[storage.data_ptr()] = storage.nbytes()
-            return x.detach()  # a node that saved its own output would keep itself alive
-
-        whole = {k: active.get(k, self.point[k]) for k in self.point}
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), saved_tensors_hooks(note, lambda x: x), cached_derivatives():
-            return self.build(active, whole, batch, second), held
-
-    def checked(self, i: int, second: bool = True) -> tuple[_Built, dict[int, int]]:
-        """Return the graph of batch i for all parameters; ValueError, with the batch, for chance and for what is not finite."""
-        with named(i):
-            made, held = steady(lambda: self.graph(tuple(self.point), self.batches[i], second), self.what)
-            check_values(made.values, self.what, self.batches[i])
-        return made, held
-
-    def witness(self, made: _Built | None = None) -> Tensor:
-        """Return the first batch's values in one vector, from its graph or evaluated anew without second derivatives."""
-        found = self.graph(tuple(self.point), self.batches[0], second=False)[0] if made is None else made
-        return torch.cat([x.detach().reshape(-1) for x in found.values])
-
-
-def _operator(
-    kind: str,
-    build: Build,
-    params: Mapping[str, Tensor],
-    batches: Sequence,
-    weights: Weights,
-    memory: int,
-    group: dist.ProcessGroup | None,
-    compiled: bool = False,
-) -> Operator:
-    """The weighted sum over batches of the products that `build` makes, after a check of every batch."""
-    check_params(params)
-    batches = check_batches(batches)
-    items = settle(batches, weights, group=group)
-    point = {k: v.detach().clone() for k, v in params.items()}
-    total = torch.tensor(sum(items), dtype=torch.float64, device=next(iter(point.values())).device)
-    if group is not None:
-        dist.all_reduce(total, group=group)
-    mean = _Mean(kind, build, point, batches, items, float(total), memory, group, compiled)
-    first, held = mean.checked(0)
-    again, seen = mean.graph(tuple(point), batches[0], second=False)
-    check_repeats(mean.witness(first), mean.witness(again), mean.witness, precision(first.y), mean.what)
-    # while the first graph is alive, only what neither graph owns sits at the same address
-    mean = replace(mean, fixed=frozenset(seen) & frozenset(held))
-    return _assemble(mean, tuple(point), (first, {p: size for p, size in held.items() if p not in mean.fixed}), weights is None)
-
-
-def _assemble(
-    mean: _Mean, names: tuple[str, ...], first: tuple[_Built, dict[int, int]] | None, counted: bool = False
-) -> Operator:
-    """The operator of some parameters; first: the first batch's graph, where all batches are still to be checked."""
-    shapes = {k: tuple(mean.point[k].shape) for k in names}
-    ready: list[Product | None] = []
-    used, rate, new = 0, 0.0, first is not None
-    kinds, ratios = {v.dtype for v in mean.point.values()}, set()
-    for i, batch in enumerate(mean.batches):
-        fits = used + rate * batch_size(batch) <= mean.memory
-        made, held = None, {}
-        if i == 0 and first is not None:
-            (made, held), first = first, None
-        elif new:
-            made, held = mean.checked(i, second=fits)
-        elif fits:
-            made, held = mean.graph(names, batch)
-        if new:
-            kinds.add(precision(made.y))
-            ratios.add(None if made.items is None else made.items / batch_size(batch))
-        size, product = (sum(held.values()), made.product) if fits else (0, None)
-        rate = max(rate, size / batch_size(batch))
-        fits = fits and used + size <= mean.memory
-        used += size * fits
-        if fits and mean.compiled:
-            product = _compiled(product, [mean.point[k] for k in names])
-        ready.append(product if fits else None)
-        del made, product
-    if counted and len(ratios) > 1:
-        raise ValueError(
-            "the outputs have other numbers of rows per example from batch to batch, so that a mean over them is "
-            "none over examples: pass weights, the number of items in each batch's mean"
-        )
-    if new:
-        mean = replace(mean, precision=coarsest(kinds))
-
-    def parts(vectors: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """(batch, column, product) for every batch and column."""
-        for i, (batch, held) in enumerate(zip(mean.batches, ready, strict=True)):
-            product = mean.graph(names, batch)[0].product if held is None else held
-            for j in range(vectors.shape[1]):
-                given = [x.to(mean.point[k].dtype) for k, x in unflatten(vectors[:, j], shapes).items()]
-                rows = zip(product(given), shapes.items(), strict=True)
-                yield i, j, flatten({k: vectors.new_zeros(shape) if row is None else row for row, (k, shape) in rows})
-
-    def apply(vectors: Tensor) -> Tensor:
-        total = torch.zeros_like(vectors)
-        for i, j, part in parts(vectors):
-            total[:, j].add_(part, alpha=mean.items[i] / mean.total)
-        if mean.group is not None:
-            dist.all_reduce(total, group=mean.group)
-        if not bool(torch.isfinite(total).all()):  # rare: say where, by the same products again
-            check_values([vectors], "the vector of the product")
-            for i, _, part in parts(vectors):
-                with named(i):
-                    check_values([part], "the product with its curvature")
-            check_finite(total)
-        return total
-
-    like = next(iter(mean.point.values()))
-    kept_graphs = sum(p is not None for p in ready)
-    wide = torch.promote_types(like.dtype, torch.float32)
-    return Operator(
-        mean.kind,
-        shapes,
-        wide,
-        like.device,
-        mean.precision,
-        mean.total,
-        kept_graphs,
-        len(ready) - kept_graphs,
-        used,
-        apply,
-        lambda some: _assemble(mean, some, None),
-    )
-
-
-def _compiled(product: Product, example: list[Tensor]) -> Product:
-    """The same product traced to one program and compiled."""
-    from torch.fx.experimental.proxy_tensor import make_fx  # imported here: it loads the tracer
-
-    used = [row is not None for row in product(example)]
-    traced = make_fx(lambda *v: [row for row in product(list(v)) if row is not None])(*example)
-    program = torch.compile(traced)
-
-    def run(v: list[Tensor]) -> Sequence[Tensor | None]:
-        rows = iter(program(*v))
-        return [next(rows) if live else None for live in used]
-
-    try:
-        run(example)
-    except Exception as error:
-        cause = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"the product could not be compiled ({cause}); leave compiled=False, or install a C++ compiler if it is missing"
-        ) from error
-    return run

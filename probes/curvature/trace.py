@@ -6,6 +6,10 @@ Hadamard matrix and averaged. The cross terms between groups, which carry varian
 exactly. In each block the trace is Hutchinson's mean or Hutch++ (Meyer, Musco, Musco & Woodruff 2021), of what
 known eigenpairs and a control variate leave. XTrace (Epperly, Tropp & Webber 2024) is left out: it spreads as
 little, but the standard error of its dependent leave-one-out values comes out up to 1.5 times too small.
+
+    >>> A = torch.diag(torch.tensor([3.0, 4.0], dtype=torch.float64))
+    >>> trace(A).value, frobenius(A).value
+    (7.0, 5.0)
 """
 
 from __future__ import annotations

@@ -1,4 +1,11 @@
-"""What a prefix writes into one attention head, against the cone of its values that it cannot leave."""
+"""What a prefix writes into one attention head, against the cone of its values that it cannot leave.
+
+>>> values, prefix = torch.eye(2, dtype=torch.float64), torch.tensor([[1.0, 1.0]], dtype=torch.float64)
+>>> frozen, tuned = torch.tensor([[0.5, 0.5]]).double(), torch.tensor([[0.5, 0.25, 0.25]]).double()
+>>> found = prefix_cone(lambda v: frozen @ v, lambda v: tuned @ v, values, prefix)
+>>> found.gate.tolist(), found.bias.tolist(), found.rank
+([0.5], [[0.5, 0.5]], 1)
+"""
 
 from __future__ import annotations
 

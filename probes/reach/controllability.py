@@ -8,6 +8,11 @@ For a whole network the reach map to its outputs is the response G = dy/dz (see 
 example and output, and the output Gramian is K = G R^-1 G'. Ranks and energies come from the singular values of
 the reach map: an eigenvalue of W is their square, and in float32 the square of anything below 3e-4 of the
 largest is noise.
+
+    >>> step = lambda t, x, u: torch.stack([x[0] + x[1], x[1] + u[0]])  # a double integrator
+    >>> system = linearize(step, [torch.zeros(2)] * 2, [torch.zeros(1)] * 2)
+    >>> gramian(system).tolist(), reachable(system, 2).values.shape
+    ([[1.0, 1.0], [1.0, 2.0]], torch.Size([2]))
 """
 
 from __future__ import annotations

@@ -4,6 +4,14 @@ J = d f / d z at a point        J v and J' w by reverse sweeps alone, many colum
 J v_i = s_i u_i                 the leading singular triples of any such map, each with its measured residual
 G = d y / d u                   the outputs' response to controls added to a trajectory that is held
 eta_i(s) = |y_i(s u) - y_i(0) - s G_i u| / |s G_i u|        how far the linear view holds
+
+    >>> point = {"z": torch.tensor([3.0, 4.0], dtype=torch.float64)}
+    >>> J = jacobian_map(lambda params: params["z"] ** 2, point)  # diag(6, 8)
+    >>> [round(float(s), 6) for s in block_svd(J.matvec, J.rmatvec, J.shape, 2).values]
+    [8.0, 6.0]
+    >>> square, direction = lambda params, batch: batch * params["z"] ** 2, {"z": torch.ones(2, dtype=torch.float64)}
+    >>> linear_regime(square, point, direction, [torch.ones(1, 2, dtype=torch.float64)], [0.5, 5.0]).median.tolist()
+    [0.07071067811865475, 0.7071067811865476]
 """
 
 from __future__ import annotations

@@ -4,6 +4,16 @@ A causal model with a fixed context x_0 is a system whose control is a prompt u 
 is the most likely next token. A share of at least 1 - epsilon of the targets (x_0, y) is reachable with k tokens in
 a k-epsilon controllable model (Bhargava et al. 2023, arXiv 2310.04444, definition of k-epsilon controllability).
 One token is searched exhaustively; longer prompts are found by search, so their share is a lower bound.
+
+    >>> def model(prompts, context):  # says 1 by itself, and repeats its prompt
+    ...     repeated = torch.nn.functional.one_hot(prompts, 5).sum(1)
+    ...     return 2.0 * repeated + torch.tensor([0, 1, 0, 0, 0])
+    >>> text = torch.tensor([0])
+    >>> found = prompt_reachability(model, [(text, 1), (text, 3)], torch.arange(4), longest=2)
+    >>> [(reach.target, reach.length, reach.prompt) for reach in found]
+    [(1, 0, ()), (3, 1, (3,))]
+    >>> [share.value for share in k_epsilon(found, 2).shares]
+    [0.5, 1.0, 1.0]
 """
 
 from __future__ import annotations
