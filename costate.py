@@ -38,7 +38,18 @@ _NAMES = (
     ("probes", ("Density", "DensityCurve", "Eigenpairs", "Estimate", "Spectrum", "density", "end_eigenpairs", "frobenius")),
     ("probes", ("BlockSummary", "Extreme", "by_layer", "gauss_newton_spectrum", "summaries", "top_eigenpairs", "trace")),
     # probes: intrinsic dimension by random subspaces, subspaces found elsewhere, and the learning coefficient
-    ("probes", ("Curve", "DimensionEstimate", "LayerScaled", "Projection", "random_subspace", "said", "threshold_dimension")),
+    (
+        "probes",
+        (
+            "Curve",
+            "DimensionEstimate",
+            "LayerScaled",
+            "Projection",
+            "random_subspace",
+            "layer_scaled_subspace",
+            "threshold_dimension",
+        ),
+    ),
     ("probes", ("FoundSubspace", "gauss_newton_directions", "principal_directions", "reachable_directions")),
     ("probes", ("LearningCoefficient", "local_learning_coefficient")),
     # probes: dimensions of representations

@@ -14,10 +14,11 @@ from transformers import BertConfig, BertModel
 from bench import peers
 from bench.peers import LQ
 from bench.timing import Contest, Peer
-from probes.controllability import LinearSystem, reachable
-from probes.views import output_map
-from theory.control import reach, riccati
-from theory.convex import condensed_box
+from probes.reach.controllability import LinearSystem, reachable
+from probes.reach.linear_maps import output_map
+from theory.box import condensed_box
+from theory.control import riccati
+from theory.linear import reach
 from tuning import Backbone, Batch, PortBias, Readout, load, subject, wrap
 from tuning.backbones import frame, hidden
 from tuning.jacobians import layer_jacobians

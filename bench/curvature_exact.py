@@ -16,7 +16,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 from bench.subjects import Size, Subject, subject
 from bench.timing import Peer
-from probes.curvature import hessian
+from probes.curvature.hessian import hessian
 
 SIZE = Size()
 LORA = ("*.A", "*.B")

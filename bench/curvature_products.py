@@ -16,7 +16,7 @@ from bench import memory as resident
 from bench.curvature_exact import LORA, SIZE, gradient_peer, operator, studied, waited
 from bench.subjects import Size, Subject
 from bench.timing import Amount, Contest, Peer, Row, weigh
-from probes.curvature import hessian
+from probes.curvature.hessian import hessian
 
 PRODUCTS = (
     ("LoRA", 2, 64),

@@ -28,8 +28,10 @@ from bench.curvature_exact import (
 )
 from bench.subjects import Size, Subject
 from bench.timing import Amount, Contest, Peer, Row, weigh
-from probes.curvature import hessian
-from probes.spectrum import density, gauss_newton_spectrum, top_eigenpairs, trace
+from probes.curvature.density import density
+from probes.curvature.hessian import hessian
+from probes.curvature.spectrum import gauss_newton_spectrum, top_eigenpairs
+from probes.curvature.trace import trace
 
 
 def top10(

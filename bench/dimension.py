@@ -14,8 +14,8 @@ from bench import dimension_peers as peers
 from bench.ensembles import ensembles
 from bench.subjects import Size, Subject, subject
 from bench.timing import Amount, Contest, Peer, Row, weigh
-from probes.projection import Projection, random_subspace
-from probes.representation import local_pca, mle, two_nn
+from probes.dimension.projection import Projection, random_subspace
+from probes.dimension.representation import local_pca, mle, two_nn
 
 MEGABYTES = 25.0  # what a projection of 22 million numbers may hold
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel
 
 from bench.timing import Contest, Peer
-from probes.dimension import random_subspace
+from probes.dimension.projection import random_subspace
 from tuning import Batch, LoRA, Readout, subject, wrap
 from tuning.ensembles import outputs, train_subspaces
 from tuning.subject import Params, Subject

@@ -20,7 +20,7 @@ import torch
 
 from bench import curvature_peers as peers
 from bench.subjects import Size, Subject, subject
-from probes.curvature import hessian
+from probes.curvature.hessian import hessian
 
 
 def resident(calls: Sequence[dict], names: Sequence[str], size: Size) -> list[int]:

@@ -9,7 +9,7 @@ import zoo
 from seeds import shifted
 
 from costate import main
-from probes.response import response
+from probes.reach.response import response
 from theory.ensemble import ensemble_lq
 from theory.loss import CrossEntropy
 from tuning import IA3, Combined, PortBias, load

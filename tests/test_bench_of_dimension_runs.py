@@ -9,7 +9,7 @@ import bench
 from bench import dimension, dimension_peers, peers
 from bench.subjects import Size
 from bench.timing import Row, contend
-from probes.projection import random_subspace
+from probes.dimension.projection import random_subspace
 
 SHAPES = {"w": (70, 90), "b": (90,), "v": (300,)}
 TINY = {

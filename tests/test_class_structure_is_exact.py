@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes.curvature import gauss_newton, hessian
+from probes.curvature.hessian import gauss_newton, hessian
 from validations.controls.curvature import bilinear_setting
 from validations.experiments.curvature import class_means, factor, outliers, overlap, residual, spectrum
 from validations.experiments.setting import linearise

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from costate import main
-from probes.dimension import threshold_dimension
-from probes.drawing import file_bytes
-from probes.drawing_dimension import dimension_figure
+from probes.dimension.threshold import threshold_dimension
+from probes.drawing import dimension_figure, file_bytes
 
 TEXT = ["--task", "agreement", "--length", "16"]
 

@@ -33,8 +33,8 @@ def test_the_contracts_hold(copy):
     "path, line",
     [
         ("theory/kernel.py", "import torch"),
-        ("theory/kernel.py", "import probes.response"),
-        ("probes/response.py", "import theory"),
+        ("theory/kernel.py", "import probes.reach.response"),
+        ("probes/reach/response.py", "import theory"),
         ("tuning/subject.py", "import validations"),
         ("reports/load.py", "import probes"),
         ("reports/load.py", "import bench"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes.curvature import gauss_newton, hessian
+from probes.curvature.hessian import gauss_newton, hessian
 from validations.controls.convergence import pace_setting
 from validations.controls.multiplets import RANK, low_rank_setting
 from validations.experiments.convergence import LIMIT, SHARE, crossing, descend, energies, linear_descent

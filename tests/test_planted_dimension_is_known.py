@@ -7,7 +7,7 @@ import pytest
 import torch
 from seeds import shifted
 
-from probes.dimension import random_subspace
+from probes.dimension.projection import random_subspace
 from validations.controls.planted import planted_setting
 from validations.experiments.planted import plant, predict, typical_dimension
 from validations.experiments.setting import linearise

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 import probes
-from probes import drawing, drawing_dimension
-from probes.layers import layer_representations
+from probes import drawing
+from probes.dimension.layers import layer_representations
 from tuning import backbones
 from tuning.subject import Subject
 from tuning.training import fit, penalized
@@ -44,7 +44,7 @@ def representation(options: argparse.Namespace) -> dict:
     if picture:
         series = {at: {q: [r.estimates[q] for r in layers] for q in tables.SHOWN} for at, layers in found.items()}
         names = [row.name for row in next(iter(found.values()))]
-        write_atomic(picture, drawing.file_bytes(drawing_dimension.layers_figure(series, names), picture.suffix[1:]))
+        write_atomic(picture, drawing.file_bytes(drawing.layers_figure(series, names), picture.suffix[1:]))
     if out:
         write_record(out, result)
     return result
@@ -114,9 +114,7 @@ def dimension(options: argparse.Namespace) -> dict:
     found = probes.threshold_dimension(tried, scores, baseline=full, chance=floor, seed=options.seed)
     if picture:
         seeds = list(range(options.runs)) * (len(tried) // options.runs)
-        figure = drawing_dimension.dimension_figure(
-            found, tried, scores, seeds=seeds, baseline=full, chance=floor, score="test accuracy"
-        )
+        figure = drawing.dimension_figure(found, tried, scores, seeds=seeds, baseline=full, chance=floor, score="test accuracy")
         write_atomic(picture, drawing.file_bytes(figure, picture.suffix[1:]))
     return result | {
         "dimensions": tried,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 import probes
-from probes.layers import LayerRepresentation
+from probes.dimension.layers import LayerRepresentation
 
 HEADS = {  # the printed columns of a curvature table
     "place": "place",
