@@ -1,7 +1,20 @@
 """Instruments: callables and tensors in, frozen records of measurements out; no theory, no model."""
 
-from probes.cone import PrefixCone, prefix_cone
-from probes.controllability import (
+from probes.curvature.density import Density, DensityCurve, density
+from probes.curvature.hessian import empirical_fisher, fisher, gauss_newton, hessian
+from probes.curvature.operators import Operator
+from probes.curvature.spectrum import Eigenpairs, Spectrum, end_eigenpairs, gauss_newton_spectrum, top_eigenpairs
+from probes.curvature.summary import BlockSummary, Extreme, summaries
+from probes.curvature.trace import frobenius, trace
+from probes.dimension.found_subspaces import FoundSubspace, gauss_newton_directions, principal_directions, reachable_directions
+from probes.dimension.layers import LayerRepresentation, layer_representations
+from probes.dimension.learning_coefficient import LearningCoefficient, local_learning_coefficient
+from probes.dimension.projection import LayerScaled, Projection, layer_scaled_subspace, random_subspace
+from probes.dimension.representation import ScaleCurve, gride, local_pca, mle, participation_ratio, two_nn
+from probes.dimension.threshold import Curve, DimensionEstimate, threshold_dimension
+from probes.layout import by_layer
+from probes.reach.cone import PrefixCone, prefix_cone
+from probes.reach.controllability import (
     LinearSystem,
     OutputGramian,
     Reach,
@@ -12,38 +25,11 @@ from probes.controllability import (
     reachable,
     token_slots,
 )
-from probes.curvature import Operator, empirical_fisher, fisher, gauss_newton, hessian
-from probes.dimension import Curve, DimensionEstimate, Projection, random_subspace, threshold_dimension
-from probes.energy import (
-    LeastEnergy,
-    Reachability,
-    departure,
-    least_energy,
-    margin_shift,
-    reach_table,
-    reachability,
-)
-from probes.found import FoundSubspace, gauss_newton_directions, principal_directions, reachable_directions
-from probes.layers import LayerRepresentation, layer_representations
-from probes.learning import LearningCoefficient, local_learning_coefficient
-from probes.projection import LayerScaled, said
-from probes.prompts import KEpsilon, PromptReach, k_epsilon, prompt_reachability
+from probes.reach.energy import LeastEnergy, Reachability, departure, least_energy, margin_shift, reach_table, reachability
+from probes.reach.linear_maps import LinearMap, LinearRegime, SingularTriples, block_svd, jacobian_map, linear_regime, output_map
+from probes.reach.prompts import KEpsilon, PromptReach, k_epsilon, prompt_reachability
+from probes.reach.response import Response, response
 from probes.records import Estimate
-from probes.representation import ScaleCurve, gride, local_pca, mle, participation_ratio, two_nn
-from probes.response import Response, response
-from probes.spectrum import (
-    Density,
-    DensityCurve,
-    Eigenpairs,
-    Spectrum,
-    density,
-    end_eigenpairs,
-    gauss_newton_spectrum,
-    top_eigenpairs,
-)
-from probes.summary import BlockSummary, Extreme, by_layer, summaries
-from probes.trace import frobenius, trace
-from probes.views import LinearMap, LinearRegime, SingularTriples, block_svd, jacobian_map, linear_regime, output_map
 
 __all__ = [
     "BlockSummary",
@@ -92,6 +78,7 @@ __all__ = [
     "jacobian_map",
     "k_epsilon",
     "layer_representations",
+    "layer_scaled_subspace",
     "least_energy",
     "linear_regime",
     "linearize",
@@ -111,7 +98,6 @@ __all__ = [
     "reachable",
     "reachable_directions",
     "response",
-    "said",
     "summaries",
     "threshold_dimension",
     "token_slots",

@@ -28,7 +28,7 @@ _lock, _depth, _put_back = threading.Lock(), 0, {}
 
 
 def opened(function: Callable, name: str, what: str) -> Callable[..., Tensor]:
-    """The function with activation checkpointing off and a tensor as its result, of float32 at least.
+    """Return the function with activation checkpointing off and a tensor as its result, of float32 at least.
 
     A model's output gives what stands under `name` ("loss" or "logits"), a tuple its leading scalar or its only
     tensor with axes; raises ValueError, with the remedy, for anything else.
@@ -63,7 +63,7 @@ def _tensor(found: Any, name: str, what: str) -> Tensor:
 
 @contextmanager
 def unchecked() -> Iterator[None]:
-    """A context in which torch.utils.checkpoint runs its function plainly, in every thread.
+    """Return a context in which torch.utils.checkpoint runs its function plainly, in every thread.
 
     What it would compute again in the backward sweep it would compute with the module's own parameters, after
     functional_call has put them back; its reentrant form does not see parameters that are no arguments at all.
@@ -101,7 +101,7 @@ def _bare(*_, **__) -> Iterator[None]:
 
 @contextmanager
 def named(i: int) -> Iterator[None]:
-    """A context that says in which batch a ValueError came up."""
+    """Return a context that says in which batch a ValueError came up."""
     try:
         yield
     except ValueError as error:
@@ -109,7 +109,7 @@ def named(i: int) -> Iterator[None]:
 
 
 def steady(call: Callable[[], Any], what: str) -> Any:
-    """What the call returns; ValueError when it draws random numbers from torch, numpy or Python, whatever their seed.
+    """Return what the call returns; ValueError when it draws random numbers from torch, numpy or Python, whatever their seed.
 
     The generators' states before and after tell, not the values: one number in many that is dropped now and then does
     not show in a few calls. A call that moves them is made once more, for it may have seeded them itself.
@@ -180,7 +180,7 @@ def check_values(values: Sequence[Tensor], what: str, batch=None) -> None:
 
 
 def nodes(y: Tensor) -> Iterator:
-    """Every node of the graph behind y, once."""
+    """Return every node of the graph behind y, once."""
     seen, waiting = set(), [y.grad_fn]
     while waiting:
         node = waiting.pop()
@@ -191,7 +191,7 @@ def nodes(y: Tensor) -> Iterator:
 
 
 def precision(y: Tensor) -> torch.dtype:
-    """The coarsest floating dtype in the graph behind y, its own included."""
+    """Return the coarsest floating dtype in the graph behind y, its own included."""
     found = {y.dtype}
     for node in nodes(y):
         found |= {given.dtype for given in node._input_metadata}
@@ -199,12 +199,12 @@ def precision(y: Tensor) -> torch.dtype:
 
 
 def coarsest(dtypes) -> torch.dtype:
-    """The floating dtype with the largest eps."""
+    """Return the floating dtype with the largest eps."""
     return max((d for d in dtypes if d.is_floating_point), key=lambda d: torch.finfo(d).eps)
 
 
 def standing(precision: torch.dtype, dtype: torch.dtype) -> str:
-    """ "exact" where derivatives carry no more rounding than numbers of this dtype (or float32), else the dtype that rounds."""
+    """Return "exact" where derivatives round no more than numbers of this dtype (or float32) do, else the dtype that rounds."""
     fine = min(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
     return "exact" if torch.finfo(precision).eps <= fine else f"rounded in {str(precision).removeprefix('torch.')}"
 
@@ -216,7 +216,7 @@ def settle(
     group: dist.ProcessGroup | None = None,
     single: bool = True,
 ) -> list[float]:
-    """How many items each batch's mean is over.
+    """Return how many items each batch's mean is over.
 
     weights says so by one number per batch, by a function of the batch, or by "rows", the leading length of its
     tensors, which None stands for where no other count is possible. Labels that hold -100, and labels of several

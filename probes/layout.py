@@ -31,18 +31,18 @@ def check_params(params: Params) -> None:
 
 
 def flatten(params: Params) -> Tensor:
-    """The tensors of a dict as one vector (M,), in dict order, each in row-major order."""
+    """Return the tensors of a dict as one vector (M,), in dict order, each in row-major order."""
     return torch.cat([value.reshape(-1) for value in params.values()])
 
 
 def unflatten(vector: Tensor, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """The inverse of `flatten`: views of `vector` (M,) with the given shapes, in their order."""
+    """Return the inverse of `flatten`: views of `vector` (M,) with the given shapes, in their order."""
     parts = vector.split([math.prod(shape) for shape in shapes.values()])
     return {k: part.reshape(tuple(shape)) for (k, shape), part in zip(shapes.items(), parts, strict=True)}
 
 
 def columns(shapes: Mapping[str, Sequence[int]], names: Sequence[str]) -> Tensor:
-    """The positions in the flat vector of the named tensors, in the dict's order: a vector of int64."""
+    """Return the positions in the flat vector of the named tensors, in the dict's order: a vector of int64."""
     wanted, start, parts = set(names), 0, []
     for name, shape in shapes.items():
         stop = start + math.prod(shape)
@@ -52,8 +52,23 @@ def columns(shapes: Mapping[str, Sequence[int]], names: Sequence[str]) -> Tensor
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
 
 
+def by_layer(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return groups of parameters by layer: the path up to its first number, else the path without its last part.
+
+    "encoder.layer.3.attention.query.weight" belongs to "encoder.layer.3" and "embeddings.norm.bias" to
+    "embeddings.norm"; what stands before a slash ("lora/3.attention.q.A") is not part of the path.
+    """
+    found: dict[str, list[str]] = {}
+    for name in names:
+        path = name.rpartition("/")[2].split(".")
+        numbers = [i for i, part in enumerate(path) if part.isdigit()]
+        place = path[: numbers[0] + 1] if numbers else path[:-1] or path
+        found.setdefault(".".join(place), []).append(name)
+    return {place: tuple(some) for place, some in found.items()}
+
+
 def dense(op) -> Tensor:
-    """The matrix (D, D) of anything with .shape, .dtype and `op @ v`, by D products; ValueError when it is not finite."""
+    """Return the matrix (D, D) of anything with .shape, .dtype and `op @ v`, by D products; ValueError when it is not finite."""
     found = op @ torch.eye(op.shape[0], dtype=op.dtype, device=getattr(op, "device", "cpu"))
     check_finite(found)
     return found
@@ -66,7 +81,7 @@ def check_finite(product: Tensor) -> None:
 
 
 def match(names: Sequence[str], pattern: str | Sequence[str]) -> tuple[str, ...]:
-    """The names that equal or match (shell glob) a pattern, in their own order; ValueError if none does."""
+    """Return the names that equal or match (shell glob) a pattern, in their own order; ValueError if none does."""
     patterns = [pattern] if isinstance(pattern, str) else list(pattern)
     found = tuple(n for n in names if any(n == p or fnmatch.fnmatchcase(n, p) for p in patterns))
     for p in patterns:
@@ -76,14 +91,14 @@ def match(names: Sequence[str], pattern: str | Sequence[str]) -> tuple[str, ...]
 
 
 def group_names(names: Sequence[str], groups) -> dict[str, tuple[str, ...]]:
-    """Groups of names: a mapping label -> glob(s) or names, or a sequence of globs that label themselves."""
+    """Return groups of names: a mapping label -> glob(s) or names, or a sequence of globs that label themselves."""
     if not isinstance(groups, Mapping):
         groups = {g: g for g in ([groups] if isinstance(groups, str) else groups)}
     return {label: match(names, pattern) for label, pattern in groups.items()}
 
 
 def batch_size(batch) -> int:
-    """The common leading length of the batch's tensors; scalars and non-tensors belong to all examples."""
+    """Return the common leading length of the batch's tensors; scalars and non-tensors belong to all examples."""
     sizes = {leaf.shape[0] for leaf in open_batch(batch)[0] if isinstance(leaf, Tensor) and leaf.ndim}
     if len(sizes) != 1:
         found = f"leading lengths {sorted(sizes)}" if sizes else f"no tensor in {type(batch).__name__}"
@@ -92,7 +107,7 @@ def batch_size(batch) -> int:
 
 
 def open_batch(batch) -> tuple[list, Callable[[Sequence], object]]:
-    """The leaves of a batch in order, and the function that puts as many others in their places.
+    """Return the leaves of a batch in order, and the function that puts as many others in their places.
 
     Beside tensors, dicts, lists, tuples and named tuples, nested as they may be, a batch may be or hold any other
     mapping (such as a tokenizer's UserDict) and any dataclass. The container that comes back is of the same type; a
@@ -142,7 +157,7 @@ def _open_fields(x) -> tuple[int, tuple[list, Callable[[Sequence], object]]]:
 
 
 def split_batch(batch):
-    """The batch's per-example tensors, and the function that puts such tensors back in their places."""
+    """Return the batch's per-example tensors, and the function that puts such tensors back in their places."""
     leaves, fill = open_batch(batch)
     places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.ndim]
 
@@ -156,7 +171,7 @@ def split_batch(batch):
 
 
 def check_batches(batches) -> list:
-    """The batches as a non-empty list, each checked to have one leading example axis."""
+    """Return the batches as a non-empty list, each checked to have one leading example axis."""
     if isinstance(batches, Mapping) or hasattr(batches, "_fields") or dataclasses.is_dataclass(batches):
         raise ValueError(f"batches must be a list of batches, got one {type(batches).__name__}; pass [batch]")
     found = list(batches)

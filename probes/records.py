@@ -35,7 +35,7 @@ class Estimate:
 def student(
     quantity: str, value: float, stderr: float, n: int, *, confidence: float = 0.95, degrees: int | None = None, **more
 ) -> Estimate:
-    """An estimate with Student's interval on `degrees` degrees of freedom (default n - 1)."""
+    """Return an estimate with Student's interval on `degrees` degrees of freedom (default n - 1)."""
     degrees = n - 1 if degrees is None else degrees
     if degrees < 1:
         stderr = half = math.inf

@@ -8,16 +8,16 @@ import torch
 import zoo
 from seeds import shifted
 
-from probes.response import response
+from costate import main
+from probes.reach.response import response
 from theory.ensemble import ensemble_lq
 from theory.loss import CrossEntropy
 from tuning import IA3, Combined, PortBias, load
 from tuning.deltas import parse, text_of
 from tuning.peft_format import peft_line
-from validations import __main__ as command
-from validations.advise import written
 from validations.claims.advice.forecast import PALETTE, PREFIXES, Forecast, _fixed, forecast, interval, options
 from validations.claims.advice.plants import palette_setting
+from validations.commands import advise
 
 
 def test_a_forecast_is_the_held_out_loss_of_the_explicit_problem():
@@ -131,16 +131,16 @@ def test_the_advice_says_text_and_line_of_what_it_names(tmp_path, capsys, monkey
 
     monkeypatch.setattr("validations.advice.forecast", guessed)
     words = ["advise", "--data", "agreement", "--examples", "8", "--readout", "16", "--results", str(tmp_path), "--top", "3"]
-    assert command.main([*words, "--json"]) == 0
+    assert main([*words, "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     nano = load("nano")
     assert all(parse(row["delta"]).size(nano) == row["parameters"] for row in made["options"])
     assert all(row["peft"] is None or "Config(" in row["peft"] for row in made["options"])
     rows = {row["option"]: row for row in made["options"]}
     named = [*[row["option"] for row in made["options"][:3]], *filter(None, made["within_budget"].values())]
-    text = written(made)
+    said = advise.text(made, None)
     for option in named:
-        assert f"{rows[option]['delta']}\n" in text and (rows[option]["peft"] or "PEFT has no such option") in text
+        assert f"{rows[option]['delta']}\n" in said and (rows[option]["peft"] or "PEFT has no such option") in said
 
 
 def test_a_forecast_leaves_out_the_columns_that_vanish_and_no_others():
@@ -159,6 +159,6 @@ def test_the_interval_is_students():
 
 
 def test_bad_data_is_one_sentence(capsys):
-    assert command.main(["advise", "--data", "no-such-folder/at-all"]) == 2
+    assert main(["advise", "--data", "no-such-folder/at-all"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1

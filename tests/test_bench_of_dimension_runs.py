@@ -5,11 +5,11 @@ import pytest
 import torch
 from seeds import shifted
 
-from probes.projection import random_subspace
-from validations import bench
-from validations.bench import dimension, dimension_peers, peers
-from validations.bench.subjects import Size
-from validations.bench.timing import Row, contend
+import bench
+from bench import dimension, dimension_peers, peers
+from bench.subjects import Size
+from bench.timing import Row, contend
+from probes.dimension.projection import random_subspace
 
 SHAPES = {"w": (70, 90), "b": (90,), "v": (300,)}
 TINY = {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes.curvature import gauss_newton, hessian
+from probes.curvature.hessian import gauss_newton, hessian
 from validations.claims.curvature.experiment import class_means, factor, outliers, overlap, residual, spectrum
 from validations.claims.curvature.plants import bilinear_setting
 from validations.claims.shared.linearisation import linearise

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from costate import main
 from tuning import tasks
-from tuning.__main__ import main as tuning
 from tuning.tasks.columns import chosen
 
 
@@ -82,6 +82,6 @@ def test_names_make_no_difference(tmp_path):
 def test_the_command_line_names_columns(tmp_path, capsys):
     folder = write(tmp_path / "odd", rows("body", "mood"))
     train = ["train", "--task", folder, "--delta", "port-bias", "--steps", "1", "--length", "12"]
-    assert tuning(train) == 2 and "--text" in capsys.readouterr().err
-    assert tuning([*train, "--text", "body", "--label", "mood", "--json"]) == 0
+    assert main(train) == 2 and "--text" in capsys.readouterr().err
+    assert main([*train, "--text", "body", "--label", "mood", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["examples"] == 30

@@ -7,7 +7,8 @@ from control_problems import definite, plant, relative
 from scipy.special import softmax
 
 from theory import output_lq, reach, transition
-from theory.convex import bounded_control, condensed_box
+from theory.box import condensed_box
+from theory.convex import bounded_control
 
 
 def problem(seed, *, C=3, T=12, m=8):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from probes import fisher, gauss_newton, gauss_newton_spectrum
-from probes.output_curvature import output_curvature
+from probes.curvature.output_curvature import output_curvature
 from theory.loss import CrossEntropy
 
 MARGINS = (0, 4, 10, 16, 25, 40, 80)

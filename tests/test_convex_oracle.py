@@ -6,7 +6,8 @@ import pytest
 from control_problems import ensemble, plant, relative
 
 from theory import Quadratic, ensemble_lq, riccati
-from theory.convex import bounded_control, budget_law, budget_program, ensemble_program, place
+from theory.budget import budget_law
+from theory.convex import bounded_control, budget_program, ensemble_program, place
 
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "quadratic"])

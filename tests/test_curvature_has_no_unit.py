@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from probes.density import density
-from probes.spectrum import end_eigenpairs, gauss_newton_spectrum, top_eigenpairs, trace
-from probes.trace import frobenius
-from probes.unit import Unit
-from probes.views import block_svd
+from probes.curvature.density import density
+from probes.curvature.spectrum import end_eigenpairs, gauss_newton_spectrum, top_eigenpairs
+from probes.curvature.trace import frobenius, trace
+from probes.curvature.unit import Unit
+from probes.reach.linear_maps import block_svd
 
 SCALES = [(torch.float32, -66), (torch.float32, -40), (torch.float32, 66), (torch.float64, -200), (torch.float64, 200)]
 

@@ -6,8 +6,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.functional import cross_entropy
 
-from probes.curvature import empirical_fisher, fisher, gauss_newton, hessian
-from probes.spectrum import top_eigenpairs
+from probes.curvature.hessian import empirical_fisher, fisher, gauss_newton, hessian
+from probes.curvature.spectrum import top_eigenpairs
 
 SHARDS = ((0, 5), (5, 7), (7, 18))  # two batches for the first process, one for the second
 

@@ -7,8 +7,7 @@ import made_results
 import numpy as np
 import pytest
 
-from reports import __main__ as reports
-from validations import __main__ as lab
+from costate import main
 from validations import load, read_verdicts, results, rows
 from validations.engine import Job
 from validations.store import Record, Store
@@ -195,14 +194,13 @@ def test_edited_verdicts_and_rows_are_refused_by_every_reader_and_made_anew(fold
     name, edit = EDITS[what]
     before = (folder / name).read_bytes()
     edit(folder / name)
-    readme = tmp_path / "README.md"
-    readme.write_text(f"{reports.BEGIN}\n{reports.END}\n", encoding="utf-8")
-    for main, words in (
-        (lab.main, ["show", str(folder)]),
-        (reports.main, ["table", str(folder)]),
-        (reports.main, ["build", str(folder), "--out", str(tmp_path / "r.pdf")]),
-        (reports.main, ["readme", str(folder), str(readme)]),
-        (reports.main, ["figures", str(folder), "--out", str(tmp_path / "figures")]),
+    for words in (
+        ["show", str(folder)],
+        ["show", str(folder), "--rows"],
+        ["report", str(folder), "--table"],
+        ["report", str(folder), "--out", str(tmp_path / "r.pdf")],
+        ["report", str(folder), "--page", str(tmp_path / "page.md")],
+        ["report", str(folder), "--figures", str(tmp_path / "figures")],
     ):
         assert main(words) == 2
         said = capsys.readouterr()
@@ -230,4 +228,4 @@ def test_tables_of_an_earlier_study_are_no_part_of_this_one(folder):
 def test_an_unchanged_folder_stands(tmp_path, capsys):
     made = made_results.write(tmp_path / "made", claims=["control-direction"])
     assert results.standing(made, "made") is None and read_verdicts(made)["claims"]
-    assert lab.main(["show", str(made)]) == 0 and "control" in capsys.readouterr().out
+    assert main(["show", str(made)]) == 0 and "control" in capsys.readouterr().out

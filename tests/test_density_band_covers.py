@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
-from probes.density import density
-from probes.quadrature import Lockstep, settle
-from probes.spectrum import top_eigenpairs
+from probes.curvature.density import density
+from probes.curvature.quadrature import Lockstep, settle
+from probes.curvature.spectrum import top_eigenpairs
 
 
 def matrix_of(values, seed=0):

@@ -5,11 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from probes.__main__ import main
-from probes.dimension import threshold_dimension
-from probes.drawing import file_bytes
-from probes.drawing_dimension import dimension_figure
-from tuning.__main__ import main as train
+from costate import main
+from probes.dimension.threshold import threshold_dimension
+from probes.drawing import dimension_figure, file_bytes
 
 TEXT = ["--task", "agreement", "--length", "16"]
 
@@ -17,9 +15,9 @@ TEXT = ["--task", "agreement", "--length", "16"]
 def test_representation_before_and_after_tuning(capsys, tmp_path):
     saved, out, figure = (tmp_path / name for name in ("a.safetensors", "a.json", "a.svg"))
     options = ["--delta", "port-bias", "--examples", "8", "--steps", "4", "--lr", "0.3", "--out", str(saved)]
-    assert train(["train", *TEXT, *options]) == 0
+    assert main(["train", *TEXT, *options]) == 0
     capsys.readouterr()
-    options = ["representation", *TEXT, "--examples", "80", "--checkpoint", str(saved)]
+    options = ["probe", "representation", *TEXT, "--examples", "80", "--checkpoint", str(saved)]
     assert main([*options, "--out", str(out), "--figure", str(figure)]) == 0
     table = capsys.readouterr().out
     rows = json.loads(out.read_text(encoding="utf-8"))["layers"]
@@ -43,7 +41,7 @@ def test_representation_before_and_after_tuning(capsys, tmp_path):
     ],
 )
 def test_a_bad_request_leaves_nothing(capsys, tmp_path, options, words):
-    assert main([options[0], *TEXT, *(text.format(tmp_path) for text in options[1:])]) == 2
+    assert main(["probe", options[0], *TEXT, *(text.format(tmp_path) for text in options[1:])]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ") and words in captured.err and captured.out == "" and not list(tmp_path.iterdir())
 

@@ -10,7 +10,8 @@ import torch
 from scipy.stats import ks_2samp
 from seeds import shifted
 
-from probes.dimension import random_subspace, threshold_dimension
+from probes.dimension.projection import random_subspace
+from probes.dimension.threshold import threshold_dimension
 from theory.kernel import gradient_components
 from theory.loss import CrossEntropy
 from theory.subspace import projected_block, projected_gain

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from probes.curvature import gauss_newton
-from probes.found import gauss_newton_directions, principal_directions, reachable_directions
+from probes.curvature.hessian import gauss_newton
+from probes.dimension.found_subspaces import gauss_newton_directions, principal_directions, reachable_directions
 from probes.layout import flatten
-from probes.response import response
+from probes.reach.response import response
 
 DOUBLE = torch.float64
 G = torch.Generator().manual_seed(0)

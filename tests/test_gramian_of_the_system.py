@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes.controllability import LinearSystem, gramian, linearize, reachable
+from probes.reach.controllability import LinearSystem, gramian, linearize, reachable
 
 
 def system(seed=0, n=5, inputs=(2, 3, 1, 2), dtype=torch.float64):

@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from probes.__main__ import main as probes
+from costate import main
 from tuning import options, tasks
-from tuning.__main__ import main as tuning
 from tuning.tasks.task import Split, keys, make_task
 
 TEXTS = [f"film {i} is {'good' if i % 2 else 'bad'}" for i in range(120)]
@@ -45,27 +44,27 @@ SHORT = ["--length", "12"]
 
 
 @pytest.mark.parametrize(
-    ("command", "arguments"),
+    "arguments",
     [
-        (tuning, ["train", "--delta", "port-bias", "--steps", "1", *SHORT]),
-        (probes, ["response", "--delta", "port-bias", "--examples", "6", *SHORT]),
+        ["train", "--delta", "port-bias", "--steps", "1", *SHORT],
+        ["probe", "response", "--delta", "port-bias", "--examples", "6", *SHORT],
     ],
 )
-def test_commands_warn_once(capsys, folder, command, arguments):
+def test_commands_warn_once(capsys, folder, arguments):
     leaky = folder(made(leaked=40))
-    assert command([*arguments, "--task", leaky]) == 0
+    assert main([*arguments, "--task", leaky]) == 0
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and told.startswith("warning: 40 of 40 test texts (100 %)")
     clean = folder(made())
-    assert command([*arguments, "--task", clean]) == 0
+    assert main([*arguments, "--task", clean]) == 0
     assert capsys.readouterr().err == ""
 
 
 def test_evaluating_warns_too(capsys, folder, tmp_path):
     leaky, saved = folder(made(leaked=40)), str(tmp_path / "saved.safetensors")
-    assert tuning(["train", "--task", leaky, "--delta", "port-bias", "--steps", "1", *SHORT, "--out", saved]) == 0
+    assert main(["train", "--task", leaky, "--delta", "port-bias", "--steps", "1", *SHORT, "--out", saved]) == 0
     capsys.readouterr()
-    assert tuning(["evaluate", "--task", leaky, "--checkpoint", saved, *SHORT]) == 0
+    assert main(["evaluate", "--task", leaky, "--checkpoint", saved, *SHORT]) == 0
     assert capsys.readouterr().err.startswith("warning: 40 of 40 test texts")
 
 

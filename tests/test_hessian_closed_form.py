@@ -7,7 +7,7 @@ import torch
 from torch.func import hessian as dense_hessian
 from torch.nn.functional import cross_entropy, layer_norm
 
-from probes.curvature import empirical_fisher, fisher, gauss_newton, hessian
+from probes.curvature.hessian import empirical_fisher, fisher, gauss_newton, hessian
 
 SIZES = (5, 2, 9)
 # float64, fewer than 1e3 terms of size about 1 in any sum: rounding is below 1e-12, wrong weights show at 0.1

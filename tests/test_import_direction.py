@@ -18,7 +18,7 @@ def _lint(folder: pathlib.Path) -> subprocess.CompletedProcess:
 
 @pytest.fixture()
 def copy(tmp_path):
-    for room in ("theory", "tuning", "probes", "validations", "reports"):
+    for room in ("theory", "tuning", "probes", "validations", "reports", "bench"):
         shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__", "nano"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
@@ -33,10 +33,12 @@ def test_the_contracts_hold(copy):
     "path, line",
     [
         ("theory/kernel.py", "import torch"),
-        ("theory/kernel.py", "import probes.response"),
-        ("probes/response.py", "import theory"),
+        ("theory/kernel.py", "import probes.reach.response"),
+        ("probes/reach/response.py", "import theory"),
         ("tuning/subjects.py", "import validations"),
         ("reports/load.py", "import probes"),
+        ("reports/load.py", "import bench"),
+        ("validations/study.py", "import bench"),
     ],
 )
 def test_a_planted_violation_fails(copy, path, line):

@@ -6,7 +6,6 @@ import scipy.optimize
 from control_problems import ensemble, relative
 
 from theory import (
-    constant_rival,
     curvature_eigenvalues,
     degrees_of_freedom,
     effective_dimension,
@@ -71,15 +70,6 @@ def test_no_gradient_no_step():
     _, _, cost = ensemble(5, loss="quadratic")
     at_rest = type(cost)(y0, 1.0)
     assert not gradient_rival(G, y0, at_rest, 1.0).z.any()
-
-
-def test_the_constant_rival_matches_the_class_frequencies():
-    """With equal outputs for all examples the best constant makes the mean softmax the label frequencies."""
-    _, _, cost = ensemble(6, N=40, C=3)
-    found = constant_rival(np.zeros((40, 3)), cost, ridge=1e-9)
-    p = np.exp(found.outputs[0]) / np.exp(found.outputs[0]).sum()
-    assert np.abs(p - np.bincount(cost.labels, minlength=3) / 40).max() < 1e-8
-    assert found.z.shape == (3,)
 
 
 def test_counts_of_directions():

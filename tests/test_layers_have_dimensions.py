@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from probes.drawing import file_bytes
-from probes.drawing_dimension import layers_figure
-from probes.layers import layer_representations
-from probes.representation import mle, two_nn
+from probes.dimension.layers import layer_representations
+from probes.dimension.representation import mle, two_nn
+from probes.drawing import file_bytes, layers_figure
 
 FRAME = torch.linalg.qr(torch.randn(30, 30, generator=torch.Generator().manual_seed(0)))[0]
 

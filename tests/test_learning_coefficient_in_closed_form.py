@@ -8,7 +8,7 @@ import torch
 from scipy.integrate import quad
 from seeds import shifted
 
-from probes.learning import local_learning_coefficient
+from probes.dimension.learning_coefficient import local_learning_coefficient
 
 DOUBLE = torch.float64
 ALL = [torch.zeros(1)]  # the losses are known functions: one batch holds everything

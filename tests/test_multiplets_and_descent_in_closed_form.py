@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes.curvature import gauss_newton, hessian
+from probes.curvature.hessian import gauss_newton, hessian
 from validations.claims.convergence.experiment import LIMIT, SHARE, crossing, descend, energies, linear_descent
 from validations.claims.convergence.plants import pace_setting
 from validations.claims.multiplets.experiment import StartHessian, half_curvature, modules, weight_gradients

@@ -5,8 +5,8 @@ import pytest
 import torch
 from seeds import shifted
 
-from probes import lanczos
-from probes.spectrum import end_eigenpairs, top_eigenpairs
+from probes.curvature import lanczos
+from probes.curvature.spectrum import end_eigenpairs, top_eigenpairs
 
 D = 600
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from probes.neighbours import FEW, distances, sets
+from probes.dimension.neighbours import FEW, distances, sets
 
 DRAW = np.random.default_rng(0)
 NORMAL = DRAW.standard_normal((500, 30))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from zoo import KINDS, backbone_of, batch_of, moved, subject_of
 
+from costate import main
 from probes import (
     axis_places,
     departure,
@@ -21,7 +22,6 @@ from probes import (
     response,
     token_slots,
 )
-from probes.__main__ import main
 from theory import minimum_energy
 from tuning import LoRA, PortBias, Prefix
 
@@ -306,7 +306,7 @@ def test_bad_input_is_a_sentence():
 
 
 def test_the_command_prints_a_table_and_draws(capsys, tmp_path):
-    chosen = ["controllability", "--task", "agreement", "--examples", "12", "--length", "12"]
+    chosen = ["probe", "controllability", "--task", "agreement", "--examples", "12", "--length", "12"]
     figure = tmp_path / "reach.svg"
     more = ["--delta", "prefix:length=1", "--by", "head", "--against", "prefix:length=2", "--margin", "9"]
     assert main([*chosen, *more, "--figure", str(figure), "--json"]) == 0

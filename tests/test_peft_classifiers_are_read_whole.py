@@ -182,9 +182,8 @@ def test_a_readout_on_the_first_token_is_what_it_says():
 
 
 def test_the_commands_take_the_folder(tmp_path, capsys):
-    from probes.__main__ import main as probe
+    from costate import main
     from tuning import load as backbone_of
-    from tuning.__main__ import main as tune
 
     config = AutoConfig.for_model("bert", **zoo.COMMON | {"vocab_size": 8000}, max_position_embeddings=64, num_labels=2)
     base = AutoModelForSequenceClassification.from_config(config)
@@ -192,10 +191,10 @@ def test_the_commands_take_the_folder(tmp_path, capsys):
     backbone_of("nano").tokenizer.save_pretrained(tmp_path / "base")
     peft.get_peft_model(base, LoraConfig(task_type="SEQ_CLS", r=2, **QV)).save_pretrained(tmp_path / "adapter")
     place = ["--backbone", str(tmp_path / "base"), "--task", "agreement", "--checkpoint", str(tmp_path / "adapter"), "--json"]
-    assert probe(["response", *place, "--examples", "4"]) == 0
+    assert main(["probe", "response", *place, "--examples", "4"]) == 0
     assert json.loads(capsys.readouterr().out)["delta"] == "lora-2"
-    assert tune(["evaluate", *place]) == 0
+    assert main(["evaluate", *place]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["frozen"] == said["tuned"]  # an untrained LoRA changes nothing, and the classifier is in both
-    assert probe(["response", "--task", "agreement", "--checkpoint", str(tmp_path / "adapter")]) == 2
+    assert main(["probe", "response", "--task", "agreement", "--checkpoint", str(tmp_path / "adapter")]) == 2
     assert capsys.readouterr().err.count("\n") == 1

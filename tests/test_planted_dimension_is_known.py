@@ -7,7 +7,7 @@ import pytest
 import torch
 from seeds import shifted
 
-from probes.dimension import random_subspace
+from probes.dimension.projection import random_subspace
 from validations.claims.planted.experiment import plant, predict, typical_dimension
 from validations.claims.planted.plants import planted_setting
 from validations.claims.shared.linearisation import linearise

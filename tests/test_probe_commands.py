@@ -8,32 +8,24 @@ import numpy as np
 import pytest
 
 import probes
-from probes.__main__ import main
-from tuning.__main__ import main as train
-
-
-def test_list_names_every_function(capsys):
-    assert main(["list", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert set(found["functions"]) == {name for name in probes.__all__ if name[0].islower()}
-    assert all(callable(getattr(probes, name)) for name in found["functions"])
+from costate import main
 
 
 def test_response_of_a_shipped_model(capsys):
     chosen = ["--task", "agreement", "--delta", "port-bias", "--examples", "6", "--length", "16"]
-    assert main(["response", *chosen, "--json"]) == 0
+    assert main(["probe", "response", *chosen, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["status"] == "exact" and found["route"] == "vmap"
     assert sum(found["share"].values()) == pytest.approx(1, rel=1e-5)
 
 
-SMALL = ["curvature", "--task", "agreement", "--examples", "6", "--length", "16"]
+SMALL = ["probe", "curvature", "--task", "agreement", "--examples", "6", "--length", "16"]
 
 
 def test_curvature_of_a_checkpoint_by_layer_and_block(capsys, tmp_path):
     saved, out, figure = (tmp_path / name for name in ("a.safetensors", "a.json", "a.svg"))
     delta = ["--task", "agreement", "--delta", "port-bias:ports=2.mlp+3.attention+3.mlp"]
-    assert train(["train", *delta, "--examples", "6", "--length", "16", "--steps", "2", "--out", str(saved)]) == 0
+    assert main(["train", *delta, "--examples", "6", "--length", "16", "--steps", "2", "--out", str(saved)]) == 0
     capsys.readouterr()
     options = [*SMALL, "--checkpoint", str(saved), "--dense", "600", "--top", "2", "--double"]
     assert main([*options, "--out", str(out), "--figure", str(figure)]) == 0
@@ -81,14 +73,14 @@ def test_a_bad_curvature_request_leaves_nothing(capsys, tmp_path, options, words
 
 
 def test_bad_request_is_a_sentence(capsys):
-    assert main(["response", "--task", "agreement", "--delta", "nothing", "--examples", "6"]) == 2
+    assert main(["probe", "response", "--task", "agreement", "--delta", "nothing", "--examples", "6"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_instruments_know_no_theory_and_no_model():
-    for path in pathlib.Path(probes.__file__).parent.glob("*.py"):
+    for path in pathlib.Path(probes.__file__).parent.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         roots = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
         roots |= {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-        forbidden = {"theory", "validations", "reports", "transformers"}
-        assert not roots & (forbidden if path.name == "__main__.py" else forbidden | {"tuning"}), path
+        forbidden = {"theory", "tuning", "validations", "reports", "bench", "transformers"}
+        assert not roots & forbidden, path

@@ -6,8 +6,7 @@ import pytest
 import torch
 from seeds import shifted
 
-from probes.dimension import random_subspace
-from probes.projection import FEW, said
+from probes.dimension.projection import FEW, layer_scaled_subspace, random_subspace
 
 SHAPES = {"weight": (40, 37), "bias": (37,), "scalar": (), "deep": (3, 16, 20)}
 SIZE = sum(math.prod(s) for s in SHAPES.values())
@@ -135,7 +134,7 @@ def test_first_columns_are_nested(kind, shapes):
 
 def test_said_scales_layers_and_counts_them():
     shapes = {"layer.0.w": (30, 20), "layer.0.b": (20,), "layer.1.w": (30, 20), "head.w": (5,)}
-    made = said(shapes, 23, seed=shifted(0), dtype=torch.float64)
+    made = layer_scaled_subspace(shapes, 23, seed=shifted(0), dtype=torch.float64)
     assert list(made.layers) == ["layer.0", "layer.1", "head"]
     assert made.dimension == 23 and made.projection.dimension == 20 and made.size == made.projection.size == 1225
     generator = torch.Generator().manual_seed(8)
@@ -189,11 +188,11 @@ def test_bad_input_is_a_sentence():
     with pytest.raises(ValueError, match="between 1 and the projection's 5"):
         random_subspace(SHAPES, 5, seed=0).first(6)
     with pytest.raises(ValueError, match="must exceed the 4 layer scales"):
-        said(SHAPES, 4, seed=0)
+        layer_scaled_subspace(SHAPES, 4, seed=0)
     with pytest.raises(ValueError, match="exactly one layer"):
-        said(SHAPES, 9, layers=lambda names: {"a": names, "b": names[:1]}, seed=0)
+        layer_scaled_subspace(SHAPES, 9, layers=lambda names: {"a": names, "b": names[:1]}, seed=0)
     with pytest.raises(ValueError, match="theta must end in 9"):
-        said(SHAPES, 9, seed=0).apply(torch.ones(5))
+        layer_scaled_subspace(SHAPES, 9, seed=0).apply(torch.ones(5))
 
 
 @pytest.mark.parametrize("size, d", [(4870, 4383), (4870, 2100), (300, 290), (200, 3), (5000, 4096)])

@@ -10,7 +10,7 @@ import sys
 import made_results
 import pytest
 
-from reports import __main__ as command
+from costate import main
 from reports import load, render, words
 from reports.document import document
 from reports.figures import gallery
@@ -183,7 +183,7 @@ def test_an_equation_that_typst_refuses_is_named_and_the_old_report_stays(one, t
     target = edited(one, tmp_path / "bad", lambda r: r["claims"][0].update(equation="frac(a, b, c)"))
     out = tmp_path / "report.pdf"
     out.write_bytes(b"old")
-    assert command.main(["build", str(target), "--out", str(out)]) == 2
+    assert main(["report", str(target), "--out", str(out)]) == 2
     said = capsys.readouterr().err.strip()
     assert "control-direction" in said and "\n" not in said
     assert out.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir() if p.is_file()] == ["report.pdf"]
@@ -199,35 +199,35 @@ def test_an_equation_that_typst_refuses_is_named_and_the_old_report_stays(one, t
 )
 def test_what_is_wrong_is_named(one, tmp_path, capsys, change, named):
     target = edited(one, tmp_path / "wrong", change)
-    assert command.main(["build", str(target), "--out", str(tmp_path / "r.pdf")]) == 2
+    assert main(["report", str(target), "--out", str(tmp_path / "r.pdf")]) == 2
     assert named in capsys.readouterr().err
 
 
 def test_no_results_is_one_sentence_and_exit_two(tmp_path, capsys):
-    assert command.main(["table", str(tmp_path)]) == 2
+    assert main(["report", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("reports: ") and said.count("\n") == 1
+    assert said.startswith("error: ") and said.count("\n") == 1
 
 
 def test_the_table_has_one_line_per_claim_and_delta_and_predictions_first(folder, capsys):
     judged = words.judged(load.read(folder).claims)
     assert [v["nature"] for v in judged] == sorted((v["nature"] for v in judged), reverse=True)
     assert sum(v["of"] != "" for v in judged) == 2
-    assert command.main(["table", str(folder), "--markdown"]) == 0
+    assert main(["report", str(folder), "--markdown"]) == 0
     lines = [line for line in capsys.readouterr().out.strip().splitlines() if line]
     assert len(lines) == 4 + len(judged) and all(line.count("|") - line.count("\\|") == 6 for line in lines)
     body = [line for line in lines if not line.startswith(("| Predictions |", "| Consistency", "|---"))]
     for line, verdict in zip(body, judged, strict=True):
         assert words.named(verdict) in line and line.endswith(f"{verdict['verdict']} |")
-    assert command.main(["table", str(folder), "--json"]) == 0
-    assert [row["id"] for row in json.loads(capsys.readouterr().out)] == [v["id"] for v in judged]
-    assert command.main(["table", str(folder)]) == 0
+    assert main(["report", str(folder), "--table", "--json"]) == 0
+    assert [row["id"] for row in json.loads(capsys.readouterr().out)["verdicts"]] == [v["id"] for v in judged]
+    assert main(["report", str(folder), "--table"]) == 0
     assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 108
 
 
 def test_figures_are_written_as_svg_and_png(tmp_path, capsys):
     small = made_results.write(tmp_path / "small", claims=["control-amplitude"])
-    assert command.main(["figures", str(small), "--out", str(tmp_path / "out")]) == 0
+    assert main(["report", str(small), "--figures", str(tmp_path / "out")]) == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "control-amplitude.png", "control-amplitude.svg", "forest.png", "forest.svg"]  # fmt: skip
     assert (tmp_path / "out" / "forest.png").read_bytes().startswith(b"\x89PNG")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KDTree
 
-from probes.representation import gride, local_pca, mle, participation_ratio, two_nn
+from probes.dimension.representation import gride, local_pca, mle, participation_ratio, two_nn
 
 
 def cloud(kind, d, noise=0.0, seed=0, n=5000, ambient=128):

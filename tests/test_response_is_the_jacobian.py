@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.func import jacrev
 
-from probes.response import response
+from probes.reach.response import response
 
 SIZES = (3, 1, 4)
 

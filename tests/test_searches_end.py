@@ -10,13 +10,15 @@ from control_problems import residual_network
 
 from theory import CrossEntropy, Quadratic, ensemble_lq, per_example_lq
 from theory.attention import cone_residual
-from theory.convex import budget_law, budget_program, condensed_box, robust_control, worst_disturbance
+from theory.box import condensed_box
+from theory.budget import budget_law
+from theory.convex import budget_program, robust_control, worst_disturbance
 from theory.ensemble import _searched
 from theory.game import game
 from theory.hamiltonian import shoot
+from theory.iterative_lq import ilqr, msa
 from theory.placement import sparse_path
 from theory.subspace import steps_to_share
-from theory.successive import ilqr, msa
 from tuning.training import fit
 
 EPS = np.finfo(float).eps

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from probes.curvature import gauss_newton
-from probes.spectrum import gauss_newton_spectrum, top_eigenpairs
+from probes.curvature.hessian import gauss_newton
+from probes.curvature.spectrum import gauss_newton_spectrum, top_eigenpairs
 
 
 def with_spectrum(values, seed=0):

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from probes.__main__ import main as probes
+from tuning.__main__ import main as tune
 
 import tuning.preparation
 import tuning.subjects
-from probes.__main__ import main as probes
 from tuning import Adapter, Subject, encode, fit_readout, tasks
-from tuning.__main__ import main as tune
 from tuning.preparation import backbone_of, prepare, task_of
 from tuning.tasks.task import Split, keys, make_task
 from validations import advise, plan, run, study

@@ -8,7 +8,8 @@ import torch
 from scipy.stats import norm
 from seeds import shifted
 
-from probes.dimension import random_subspace, threshold_dimension
+from probes.dimension.projection import random_subspace
+from probes.dimension.threshold import threshold_dimension
 
 CHANCE, FULL = 0.1, 0.95
 LEVELS = np.repeat(np.linspace(3, 11, 10), 3)  # log2 d, three seeds each

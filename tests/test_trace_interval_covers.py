@@ -8,9 +8,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from zoo import backbone_of, batch_of, moved, subject_of
 
-from probes.curvature import hessian
-from probes.spectrum import gauss_newton_spectrum, top_eigenpairs, trace
-from probes.trace import frobenius
+from probes.curvature.hessian import hessian
+from probes.curvature.spectrum import gauss_newton_spectrum, top_eigenpairs
+from probes.curvature.trace import frobenius, trace
 from tuning import LoRA
 
 SEEDS = 200

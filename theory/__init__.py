@@ -1,8 +1,7 @@
 """What should happen: control, curvature and attention, as numbers and checked derivations. No models, no torch.
 
-The numerical room is listed here. Two modules load heavier libraries and are imported by name when needed:
-`theory.convex` (cvxpy: bounds, budgets, placement, oracles) and `theory.derivations` (sympy, with `theory.derive` and
-`theory.typst`).
+The numerical room is listed here. What loads a heavier library is imported by name: `theory.convex` (cvxpy: bounds,
+placement, the worst case, oracles) and `theory.derivations` (sympy, with `theory.derive` and `theory.typst`).
 """
 
 from theory.ablation import Ablation, ablation
@@ -15,31 +14,18 @@ from theory.attention import (
     prefixed_attention,
     ratio_deviation,
 )
-from theory.control import (
-    OutputRegulator,
-    Regulator,
-    Trajectory,
-    expected_cost,
-    output_lq,
-    riccati,
-)
+from theory.box import BoxControl, condensed_box
+from theory.budget import BudgetLaw, budget_law
+from theory.control import OutputRegulator, Regulator, Trajectory, expected_cost, output_lq, riccati
 from theory.ensemble import Control, ensemble_lq, per_example_lq
 from theory.game import Game, game, induced_gain
 from theory.hamiltonian import Adjoint, Extremal, Process, adjoint, hamiltonian, shoot
-from theory.kernel import (
-    constant_rival,
-    curvature_eigenvalues,
-    degrees_of_freedom,
-    gradient_rival,
-    participation_ratio,
-    predict,
-    tangent_kernel,
-)
+from theory.healing import PID, Healing, channels, half_space_control, healing, pid, subspaces
+from theory.iterative_lq import Descent, Sweeps, error_constant, ilqr, msa, msa_radius
+from theory.kernel import curvature_eigenvalues, degrees_of_freedom, gradient_rival, participation_ratio, predict, tangent_kernel
 from theory.linear import EndpointRank, endpoint_rank, gramian, minimum_energy, reach, transition
 from theory.loss import CrossEntropy, Quadratic
-from theory.manifold import PID, Healing, channels, half_space_control, healing, pid, subspaces
 from theory.placement import SparsePath, sparse_path
-from theory.prediction import Prediction
 from theory.subspace import (
     Bound,
     descent_share,
@@ -50,12 +36,13 @@ from theory.subspace import (
     tail_share,
     threshold_dimension,
 )
-from theory.successive import Descent, Sweeps, error_constant, ilqr, msa, msa_radius
 
 __all__ = [
     "Ablation",
     "Adjoint",
     "Bound",
+    "BoxControl",
+    "BudgetLaw",
     "Control",
     "CrossEntropy",
     "Descent",
@@ -66,7 +53,6 @@ __all__ = [
     "OutputRegulator",
     "PID",
     "PerpendicularBound",
-    "Prediction",
     "PrefixedAttention",
     "Process",
     "Quadratic",
@@ -76,9 +62,10 @@ __all__ = [
     "Trajectory",
     "ablation",
     "adjoint",
+    "budget_law",
     "channels",
+    "condensed_box",
     "cone_residual",
-    "constant_rival",
     "curvature_eigenvalues",
     "degrees_of_freedom",
     "descent_share",

@@ -22,15 +22,15 @@ class Ablation:
 
 
 def ablation(G, outputs, loss, r, z, sets: Sequence[Sequence[int]]) -> Ablation:
-    """How much the objective (1/N) sum_i l_i(y0_i + G_i z) + 1/2 z'Rz rises when the controls of a set S are zeroed.
+    """Return how much the objective (1/N) sum_i l_i(y0_i + G_i z) + 1/2 z'Rz rises when the controls of a set S are zeroed.
 
     With M = (1/N) sum_i G_i' H_i G_i + R and H_i the loss's curvature at `outputs`,
         kept         1/2 z_S' M_SS z_S,
         reoptimised  1/2 z_S' [(M^-1)_SS]^-1 z_S = 1/2 z_S' (M_SS - M_SE M_EE^-1 M_ES) z_S, E all other controls,
-    both exact for a quadratic loss when z is its optimum, second order otherwise. Neither M nor its inverse is formed:
-    with X = H^1/2 G / sqrt(N) and v = X_S z_S the second is 1/2 v'(I + X_E R_E^-1 X_E')^-1 v + 1/2 z_S' R_S z_S.
-    G (N, C, M), outputs (N, C), r a number or (M,), z (M,), sets: positions in z. Source: derived, by eliminating z_E.
-    Raises ValueError for shapes that do not fit or a set that is empty or leaves the control.
+    exact for a quadratic loss at its optimum z, second order otherwise. With X = H^1/2 G / sqrt(N) and v = X_S z_S the second
+    is 1/2 v'(I + X_E R_E^-1 X_E')^-1 v + 1/2 z_S' R_S z_S. Source: derived, by eliminating z_E.
+    G (N, C, M), outputs (N, C), r a number or (M,), z (M,), sets: positions in z. Raises ValueError for shapes that do not
+    fit or a set that is empty or leaves the control.
     """
     G, outputs, R = problem(G, outputs, r)
     z = np.asarray(z, float)

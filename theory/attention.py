@@ -1,4 +1,17 @@
-"""Exact identities of prefix tuning in one attention head, and the bound on what control tokens can reach."""
+"""Exact identities of prefix tuning in one attention head, and the bound on what control tokens can reach.
+
+>>> rng = np.random.default_rng(0)
+>>> q, K, V, prefix_keys, prefix_values = (rng.normal(size=(n, 4)) for n in (3, 5, 5, 2, 2))
+>>> found = prefixed_attention(q, K, V, prefix_keys, prefix_values)
+>>> bool(np.allclose(found.output, (1 - found.gate)[:, None] * found.base + found.gate[:, None] * found.prefix))
+True
+>>> outside = cone_residual(found.bias, prefix_values)
+>>> ratio_deviation(found.base_weights, found.weights[:, 2:]) < 1e-12, bool(outside.max() < 1e-12)
+(True, True)
+>>> bound = perpendicular_bound(q, *rng.normal(size=(3, 4, 4)), tokens=2, control_norm=1.0)
+>>> bool(np.all(bound.tight <= bound.published))
+True
+"""
 
 from dataclasses import dataclass
 
@@ -25,7 +38,7 @@ class PrefixedAttention:
 
     @property
     def bias(self):
-        """output - (1 - gate) base, all the prefix adds (..., T, d_v); it lies in the span of the prefix values."""
+        """Return output - (1 - gate) base, all the prefix adds (..., T, d_v); it lies in the span of the prefix values."""
         return self.output - (1.0 - self.gate)[..., None] * self.base
 
 
@@ -35,7 +48,7 @@ def _logits(q, K, mask):
 
 
 def prefixed_attention(q, K, V, prefix_keys, prefix_values, *, mask=None) -> PrefixedAttention:
-    """Softmax attention of queries q to [prefix; context], split into the gate, the context part and the prefix part.
+    """Return the softmax attention of queries q to [prefix; context], split into the gate, the context part and the prefix part.
 
     gate = sum_i e^{q.pk_i/sqrt d} / (sum_i e^{q.pk_i/sqrt d} + sum_j e^{q.k_j/sqrt d}). Source: He et al. 2022
     (arXiv 2110.04366) with the 1/sqrt(d) inside; ratios and span: Petrov et al. 2024 (arXiv 2310.19698).
@@ -64,7 +77,7 @@ def prefixed_attention(q, K, V, prefix_keys, prefix_values, *, mask=None) -> Pre
 
 
 def ratio_deviation(base_weights, weights) -> float:
-    """The largest |log (A_ij/A_ik) - log (A'_ij/A'_ik)| over queries and context pairs: 0 for any prefix.
+    """Return the largest |log (A_ij/A_ik) - log (A'_ij/A'_ik)| over queries and context pairs: 0 for any prefix.
 
     base_weights, weights: (..., T, S) attention on the same context keys without and with a delta (drop the prefix's
     columns). A prefix rescales a row, so ratios within it cannot move (Petrov et al. 2024); a change of W_q or W_k
@@ -81,7 +94,7 @@ def ratio_deviation(base_weights, weights) -> float:
 
 
 def cone_residual(bias, prefix_values):
-    """The relative distance of each bias vector from the cone of the prefix values, (T,); 0 for a true prefix.
+    """Return the relative distance of each bias vector from the cone of the prefix values, (T,); 0 for a true prefix.
 
     min_{c >= 0} |Pv'c - bias| / |bias| per row; the cone has dimension <= l, so an l-token prefix cannot write
     anything else into the head. bias (T, d_v), prefix_values (l, d_v). Source: Petrov et al. 2024.
@@ -107,7 +120,7 @@ class PerpendicularBound:
 
 
 def perpendicular_bound(X, Wq, Wk, Wv, *, tokens: int, control_norm: float) -> PerpendicularBound:
-    """The bounds on the perpendicular output of each state token x_i under `tokens` control tokens of norm <= M_u.
+    """Return the bounds on the perpendicular output of each state token x_i under `tokens` control tokens of norm <= M_u.
 
     a = sigma_q sigma_k M_u |x_i| / sqrt(d), g_i = sum_j exp(x_i Wq Wk' x_j'/sqrt(d)). The published form takes the
     largest |x_j| for |x_i| (its M_x). Source: Magic Word (arXiv 2310.04444) restated; the tight form
@@ -132,7 +145,7 @@ def perpendicular_bound(X, Wq, Wk, Wv, *, tokens: int, control_norm: float) -> P
 
 
 def perpendicular(y, base):
-    """The part (..., d) of y at right angles to base: y - (y.base / |base|^2) base."""
+    """Return the part (..., d) of y at right angles to base: y - (y.base / |base|^2) base."""
     y, base = np.asarray(y, float), np.asarray(base, float)
     squared = np.sum(base**2, -1, keepdims=True)
     return y - np.where(squared > 0, np.sum(y * base, -1, keepdims=True) / np.where(squared > 0, squared, 1.0), 0.0) * base

@@ -1,8 +1,14 @@
 """The control view: linear-quadratic control of x_{t+1} = A_t x_t + B_t u_t + c_t over a finite horizon.
 
 `riccati` gives the feedback optimum, `output_lq` the same when only C terminal outputs are penalised, and
-`expected_cost` what any affine policy costs under noise. The rest of the view is imported here so that one module
-names it all: reach map and Gramian, the disturbance game, the ensemble optimum.
+`expected_cost` what any affine policy costs under noise.
+
+    >>> A, B, one = [np.eye(1)] * 2, [np.eye(1)] * 2, np.ones(1)
+    >>> law = riccati(A, B, 1.0, 1.0, 1.0)
+    >>> still, open_loop = [np.zeros((1, 1))] * 2, [-u for u in law.rollout(one).controls]
+    >>> closed = expected_cost(A, B, 1.0, 1.0, 1.0, one, 1.0, law.K, law.k)
+    >>> bool(closed < expected_cost(A, B, 1.0, 1.0, 1.0, one, 1.0, still, open_loop))
+    True
 """
 
 from collections.abc import Callable
@@ -15,42 +21,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.linalg.blas import dsyrk, dtrsm
 from scipy.linalg.lapack import dpotrf
 
-from theory.ensemble import Control, ensemble_lq, per_example_lq
-from theory.game import Game, game, induced_gain
-from theory.linear import (
-    apply,
-    diagonal,
-    gramian,
-    minimum_energy,
-    positive,
-    reach,
-    root,
-    semidefinite,
-    steps,
-    symmetric,
-    transition,
-    transpose,
-    weights,
-)
-
-__all__ = [
-    "Control",
-    "Game",
-    "OutputRegulator",
-    "Regulator",
-    "Trajectory",
-    "ensemble_lq",
-    "expected_cost",
-    "game",
-    "gramian",
-    "induced_gain",
-    "minimum_energy",
-    "output_lq",
-    "per_example_lq",
-    "reach",
-    "riccati",
-    "transition",
-]
+from theory.linear import apply, diagonal, positive, root, semidefinite, steps, symmetric, transpose, weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +48,7 @@ class Plan:
     plain: bool
 
     def cost(self, states, controls):
-        """1/2 sum (x-r)'Q(x-r) + u'Ru + 1/2 (x_T-r_T)'Qf(x_T-r_T) + sum linear'x of one trajectory."""
+        """Return the cost 1/2 sum (x-r)'Q(x-r) + u'Ru + 1/2 (x_T-r_T)'Qf(x_T-r_T) + sum linear'x of one trajectory."""
         errors = [x - r for x, r in zip(states, self.reference, strict=True)]
         pairs = zip((*self.Q, self.Qf, *self.R), (*errors, *controls), strict=True)
         slopes = sum(np.sum(g * x, -1) for g, x in zip(self.linear, states, strict=True))
@@ -85,7 +56,7 @@ class Plan:
 
 
 def plan(A, B, Q, R, Qf, affine=None, reference=None, linear=None) -> Plan:
-    """The problem's data as float64 tuples, after every shape and definiteness check of `riccati`."""
+    """Return the problem's data as float64 tuples, after every shape and definiteness check of `riccati`."""
     A, B = steps(A, B)
     T, n = len(A), A[0].shape[-1]
     Q = semidefinite(weights(Q, [n] * T, "Q"), "Q")
@@ -122,21 +93,21 @@ class Regulator:
 
     @cached_property
     def P(self) -> tuple:
-        """The value matrices P_0..P_T."""
+        """Return the value matrices P_0..P_T."""
         return tuple(_FORMS[self.form].dense(V) for V in self.values)
 
     @cached_property
     def K(self) -> tuple:
-        """The gains K_0..K_{T-1}."""
+        """Return the gains K_0..K_{T-1}."""
         return _made(self.gains)
 
     def cost(self, x0):
-        """The least cost from x0: 1/2 x0'P_0 x0 + p_0'x0 + s_0."""
+        """Return the least cost from x0: 1/2 x0'P_0 x0 + p_0'x0 + s_0."""
         x0 = np.asarray(x0, float)
         return np.sum(x0 * (0.5 * _FORMS[self.form].product(self.values[0], x0) + self.p[0]), -1) + self.s[0]
 
     def rollout(self, x0, noise=None) -> Trajectory:
-        """The closed loop from x0, with optional disturbances noise[t] (..., n) added to x_{t+1}."""
+        """Return the closed loop from x0, with optional disturbances noise[t] (..., n) added to x_{t+1}."""
         return _roll(self.problem, x0, lambda t, x: -apply(self.K[t], x) - self.k[t], noise)
 
 
@@ -150,18 +121,18 @@ def _roll(problem, x0, policy, noise=None):
 
 
 def riccati(A, B, Q, R, Qf, *, affine=None, reference=None, linear=None, form="cholesky") -> Regulator:
-    """The feedback law that minimises 1/2 sum_t (x_t-r_t)'Q_t(x_t-r_t) + u_t'R_t u_t + 1/2 (x_T-r_T)'Qf(x_T-r_T) + g_t'x_t.
+    """Return the feedback law of least 1/2 sum_t e_t'Q_t e_t + u_t'R_t u_t + 1/2 e_T'Qf e_T + sum_t g_t'x_t, e_t = x_t - r_t.
 
-    Dynamics x_{t+1} = A_t x_t + B_t u_t + c_t (affine: T vectors c_t; reference, linear: T+1 vectors r_t, g_t). With
-    S = R + B'PB: K = S^-1 B'PA, P_t = Q + K'RK + (A-BK)'P(A-BK), k = S^-1 B'(p + Pc), p_t = q + (A-BK)'(p + Pc).
-    form: "cholesky" factors S; "sqrt" propagates P = ZZ' by QR (terminal-only or cheap control); "lowrank" needs
-    Q = 0 and keeps Z at the rank of Qf: Z_t = A'Z E^-T, EE' = I + Z'BR^-1B'Z; "identity" needs B_t = I and R_t = r I
-    (a control added to every state) and takes a quarter of the work: P_t = Q + r A'A - r^2 Y'Y, Y = L^-1 A,
-    LL' = P + rI. Source: Bertsekas, Dynamic Programming and Optimal Control, vol. I; array form: Kailath, Sayed and
-    Hassibi, Linear Estimation, ch. 12; identity form: derived (matrix inversion lemma).
-    A, B: T arrays (..., n, n), (..., n, m). Q, R, Qf: a number, an array for all steps, or a list over steps.
-    Raises ValueError for shapes that do not fit, R not positive definite, Q or Qf indefinite, an unknown form or one
-    that the problem does not admit.
+    Dynamics x_{t+1} = A_t x_t + B_t u_t + c_t (affine: T vectors c_t; reference, linear: T+1 vectors r_t, g_t). With S = R +
+    B'PB: K = S^-1 B'PA, P_t = Q + K'RK + (A-BK)'P(A-BK), k = S^-1 B'(p + Pc), p_t = q + (A-BK)'(p + Pc).
+    form: "cholesky" factors S; "sqrt" propagates P = ZZ' by QR (terminal-only or cheap control); "lowrank" needs Q = 0 and
+    keeps Z at the rank of Qf: Z_t = A'Z E^-T, EE' = I + Z'BR^-1B'Z; "identity" needs B_t = I and R_t = r I and takes a
+    quarter of the work: P_t = Q + r A'A - r^2 Y'Y, Y = L^-1 A, LL' = P + rI.
+    Source: Bertsekas, Dynamic Programming and Optimal Control, vol. I; array form: Kailath, Sayed and Hassibi, Linear
+    Estimation, ch. 12; identity form: derived (matrix inversion lemma).
+    A, B: T arrays (..., n, n), (..., n, m). Q, R, Qf: a number, an array for all steps, or a list over steps. Raises
+    ValueError for shapes that do not fit, R not positive definite, Q or Qf indefinite, an unknown form or one that the
+    problem does not admit.
     """
     if form not in _FORMS:
         raise ValueError(f"form must be one of {sorted(_FORMS)}, got {form!r}")
@@ -345,7 +316,7 @@ _FORMS = {
 
 
 def expected_cost(A, B, Q, R, Qf, x0, covariance, K, k, *, affine=None, reference=None, linear=None):
-    """The expected cost of the policy u_t = -K_t x - k_t from x0 under noise w_t ~ (0, covariance) on x_{t+1}.
+    """Return the expected cost of the policy u_t = -K_t x - k_t from x0 under noise w_t ~ (0, covariance) on x_{t+1}.
 
     E J = cost of the mean + 1/2 sum tr((Q_t + K_t'R_t K_t) S_t) + 1/2 tr(Qf S_T), S_{t+1} = (A-BK)S(A-BK)' + cov.
     The optimal gains give the closed-loop value, K = 0 with k = -u* the open-loop one; the difference is the value
@@ -386,21 +357,21 @@ class OutputRegulator:
     value: np.ndarray
 
     def law(self, t: int):
-        """The matrix R_t^-1 G_t' (I + M W_t)^-1 of shape (..., m_t, C) that turns output slopes into controls."""
+        """Return the matrix R_t^-1 G_t' (I + M W_t)^-1 of shape (..., m_t, C) that turns output slopes into controls."""
         inner = np.eye(self.M.shape[-1]) + self.M @ self.W[t]
         return np.linalg.solve(self.R[t], transpose(np.linalg.solve(transpose(inner), self.G[t])))
 
     def control(self, t: int, e):
-        """u_t = -law_t (g + M e), e (..., C) the output deviation predicted at layer t if control stopped there."""
+        """Return u_t = -law_t (g + M e), e (..., C) the output deviation predicted at layer t if control stopped there."""
         return -apply(self.law(t), self.g + apply(self.M, np.asarray(e, float)))
 
     def gain(self, t: int, observe):
-        """K_t = law_t M observe (..., m_t, n) with observe = C Phi(T,t) (..., C, n): u_t = u_t(0) - K_t dx_t."""
+        """Return K_t = law_t M observe (..., m_t, n) with observe = C Phi(T,t) (..., C, n): u_t = u_t(0) - K_t dx_t."""
         return self.law(t) @ self.M @ np.asarray(observe, float)
 
 
 def checked_outputs(G, M, g, R):
-    """The data of `output_lq` as float64 arrays, R one weight per step, after every check."""
+    """Return the data of `output_lq` as float64 arrays, R one weight per step, after every check."""
     G = tuple(np.asarray(x, float) for x in G)
     if not G or any(x.ndim < 2 or x.shape[-2] != G[0].shape[-2] for x in G):
         raise ValueError(f"G must be a sequence of (..., C, m) arrays with one C, got {[x.shape for x in G]}")
@@ -416,7 +387,7 @@ def checked_outputs(G, M, g, R):
 
 
 def output_lq(G, M, g, R) -> OutputRegulator:
-    """The optimal open-loop controls and rank-limited feedback when only C terminal outputs are penalised.
+    """Return the optimal open-loop controls and rank-limited feedback when only C terminal outputs are penalised.
 
     Minimises 1/2 z'Mz + g'z + 1/2 sum_t u_t'R_t u_t, z = sum_t G_t u_t: costate = (I + M W_0)^-1 g. No n x n matrix
     is formed; each gain has rank <= rank M (C - 1 for the softmax). Source: derived in `theory.derivations`.

@@ -1,7 +1,18 @@
 """Convex programs: control under bounds, budgets, sparsity and the worst case, and oracles for the closed forms.
 
-cvxpy states each problem as written and pays for it in set-up time; the closed forms of `theory.control` and
-`theory.ensemble`, and `condensed_box` for bounds, are the ones to call in a loop.
+cvxpy states each problem as written and pays for it in set-up time. The ones to call in a loop are `theory.control`,
+`theory.ensemble`, `theory.budget` and, under bounds, `theory.box`.
+
+    >>> G, y0 = np.ones((1, 1, 1)), np.zeros((1, 1))
+    >>> loss = Quadratic(np.ones((1, 1)))  # the optimum of (z - 1)^2 / 2 + z^2 / 2 is 1/2
+    >>> bool(np.isclose(ensemble_program(G, y0, loss, 1.0).z[0], 0.5)), round(budget_program(G, y0, loss, 0.5), 6)
+    (True, 0.125)
+    >>> bounded_control([np.eye(1)], [np.eye(1)], 0.0, 1.0, 1.0, np.ones(1), 0.25).controls[0].round(6).tolist()
+    [-0.25]
+    >>> robust_control(G[0], np.ones(1), np.eye(1), 0.0, 1.0).u.round(6).tolist()
+    [-0.5]
+    >>> scenario_control(G, y0, loss, 1.0).weights.round(6).tolist()
+    [1.0]
 """
 
 import warnings
@@ -12,10 +23,9 @@ import cvxpy as cp
 import numpy as np
 from scipy.optimize import brentq
 
-from theory.control import checked_outputs, plan
-from theory.ensemble import Control, ensemble_lq, problem, roots
-from theory.kernel import tangent_kernel
-from theory.linear import diagonal, root
+from theory.control import plan
+from theory.ensemble import Control, problem, roots
+from theory.linear import root
 from theory.loss import CrossEntropy, Quadratic
 
 _TIGHT = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12}
@@ -72,7 +82,7 @@ def _control(G, y0, loss, R, z, program) -> Control:
 
 
 def ensemble_program(G, y0, loss, r) -> Control:
-    """The answer of `ensemble_lq` by a general convex solver: min (1/N) sum_i l_i(y0_i + G_i z) + 1/2 z'Rz over z.
+    """Return the answer of `ensemble_lq` by a general convex solver: min (1/N) sum_i l_i(y0_i + G_i z) + 1/2 z'Rz over z.
 
     An oracle: the problem is handed over as stated, in z, without kernels. Shapes and errors as in `ensemble_lq`;
     accurate to about 1e-6 in z. Meant for M and N C up to a few hundred.
@@ -85,70 +95,11 @@ def ensemble_program(G, y0, loss, r) -> Control:
 
 
 def budget_program(G, y0, loss, radius, *, metric=1.0) -> float:
-    """The least mean loss with |z|_metric <= radius, by a general convex solver; the oracle of `budget_law`."""
+    """Return the least mean loss with |z|_metric <= radius, by a general convex solver; the oracle of `budget_law`."""
     G, y0, R = problem(G, y0, metric)
     z = cp.Variable(G.shape[2])
     cost = _mean_loss(loss, _linear_outputs(G, y0, z), len(y0))
     return float(_solve(cp.Minimize(cost), [cp.norm(cp.multiply(np.sqrt(R), z)) <= radius]).value)
-
-
-@dataclass(frozen=True, eq=False)
-class BudgetLaw:
-    """The least mean loss (k,) at each radius (k,), and the multiplier r(radius): |z| = radius solves with penalty r.
-
-    multipliers are 0 where the radius is larger than any useful control.
-    """
-
-    radii: np.ndarray
-    losses: np.ndarray
-    multipliers: np.ndarray
-
-
-def budget_law(G, y0, loss, radii, *, metric=1.0) -> BudgetLaw:
-    """The budget law J(rho) = min of (1/N) sum_i l_i(y0_i + G_i z) over z'Rz <= rho^2, R = metric (number or diagonal).
-
-    Convex and decreasing in rho. Solved through its multiplier: `ensemble_lq` at penalty r R has norm rho(r),
-    decreasing in r; r is found by root search on one kernel. Source: derived. G, y0 as in
-    `ensemble_lq`; radii: numbers >= 0. Raises ValueError for negative radii, shapes that do not fit, or a G whose squares
-    are beyond float64.
-    """
-    G, y0, R = problem(G, y0, metric)
-    radii = np.atleast_1d(np.asarray(radii, float))
-    if radii.ndim != 1 or not np.all((radii == 0) | ((radii >= 1e-100) & (radii <= 1e100))):
-        raise ValueError(f"radii must be finite numbers >= 0, positive ones between 1e-100 and 1e100, got {radii}")
-    with np.errstate(over="ignore"):
-        squared = float(np.sum(G**2 / R)) / len(y0)
-    if not (1e-200 < squared < 1e200 or not G.any()):
-        raise ValueError(f"the squares of G over the metric come to {squared:.3g}, beyond float64; measure z in other units")
-    K = tangent_kernel(G, R) if y0.size <= 4 * G.shape[2] else None
-    start = np.tensordot(loss.gradient(y0) / len(y0), G, 2)
-    force = float(np.sqrt(np.sum(start**2 / R)))
-    if not np.isfinite(force):
-        raise ValueError("the loss's gradient at y0 is not finite; check y0 and the loss")
-    floor = np.log(1e-12 * max(squared, np.finfo(float).tiny))  # below it rounding rules the control
-
-    def solved(log_r):
-        r = np.exp(log_r)
-        return ensemble_lq(G, y0, loss, r * R, kernel=None if K is None else K / r)
-
-    def excess(log_r, radius):
-        return 0.5 * np.log(solved(log_r).energy / np.exp(log_r)) - np.log(radius)
-
-    losses, multipliers = [], []
-    for radius in radii:
-        if radius == 0.0 or force == 0.0:
-            losses.append(float(loss.value(y0).mean()))
-            multipliers.append(force / radius if radius > 0 else np.inf)
-            continue
-        high = max(np.log(force / radius) + 1e-9, floor)  # r |z| <= force, so the norm is below the radius here
-        low = high
-        while low > floor and excess(low, radius) < 0:
-            low = max(low - np.log(10.0), floor)
-        slack = excess(low, radius) < 0
-        log_r = low if slack else brentq(excess, low, high, args=(radius,), xtol=1e-13, rtol=1e-14, maxiter=500)
-        losses.append(solved(log_r).loss)
-        multipliers.append(0.0 if slack else float(np.exp(log_r)))
-    return BudgetLaw(radii, np.array(losses), np.array(multipliers))
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +116,7 @@ class BoundedControl:
 
 
 def bounded_control(A, B, Q, R, Qf, x0, bound, *, affine=None, reference=None) -> BoundedControl:
-    """The open-loop optimum of the `riccati` problem from x0 under |u_t| <= bound in every component.
+    """Return the open-loop optimum of the `riccati` problem from x0 under |u_t| <= bound in every component.
 
     Clipping the unbounded law is not optimal: the true optimum starts earlier. Problem data as in
     `theory.control.riccati` for one system; bound: a positive number or one per step. Raises ValueError for shapes
@@ -192,123 +143,6 @@ def bounded_control(A, B, Q, R, Qf, x0, bound, *, affine=None, reference=None) -
 
 
 @dataclass(frozen=True, eq=False)
-class BoxControl:
-    """The optimum of a condensed problem under |u| <= bound: controls u (T arrays), the outputs' shift z (C,), the value.
-
-    multipliers[t] >= 0 has the shape of u_t, positive where a bound is active: what loosening it is worth. iterations:
-    Newton steps; converged: whether the projected gradient vanished, to 1e-9 of what it is a sum of.
-    """
-
-    u: tuple
-    shift: np.ndarray
-    value: float
-    multipliers: tuple
-    iterations: int
-    converged: bool
-
-
-def condensed_box(G, M, g, R, bound, *, max_iterations=500) -> BoxControl:
-    """The controls that minimise 1/2 z'Mz + g'z + 1/2 sum_t u_t'R_t u_t, z = sum_t G_t u_t, under |u| <= bound.
-
-    With the costate lambda = g + M z the optimum is u = clip(-R^-1 G'lambda, bound), R diagonal, so the search runs over
-    rank M numbers, where the problem is convex and piecewise quadratic. Newton with an exact line search ends at the
-    active set in finitely many steps; the free controls are then solved for directly. Source: derived (the dual of the
-    box); finite Newton method: Mangasarian, Optim. Methods Softw. 17 (2002). For one problem in a loop: C up to a few
-    dozen, any number of controls.
-    G: T arrays (C, m_t); M, g as in `theory.control.output_lq`, R diagonal; bound: a positive number, inf allowed, or T
-    arrays of them. Raises ValueError for shapes that do not fit, M indefinite, R not positive definite and diagonal, or a
-    bound that is not positive.
-    """
-    G, M, g, R = checked_outputs(G, M, g, R)
-    if any(x.ndim != 2 for x in (*G, M, *R)) or g.ndim != 1:
-        raise ValueError("condensed control takes one problem at a time: G, M, g and R without batch axes")
-    if not all(diagonal(x) for x in {id(x): x for x in R}.values()):
-        raise ValueError("R must be diagonal, so that every control has its own price; use bounded_control otherwise")
-    per_step = bound if isinstance(bound, list | tuple) else [bound] * len(G)
-    if len(per_step) != len(G):
-        raise ValueError(f"bound must be one number or one entry for each of {len(G)} steps, got {len(per_step)}")
-    cuts = np.cumsum([x.shape[1] for x in G])[:-1]
-    box = np.concatenate([np.full(x.shape[1], b, float) for x, b in zip(G, per_step, strict=True)])
-    if not np.all(box > 0):
-        raise ValueError(f"bound must be positive, got {bound}")
-    G, price = np.hstack(G), np.concatenate([np.diagonal(x) for x in R])
-    try:
-        u, iterations = _clipped_newton(root(M).T @ G, G.T @ g, price, box, max_iterations)
-    except np.linalg.LinAlgError:
-        raise ValueError("G'MG / R is beyond float64; measure the controls in other units") from None
-    z = G @ u
-    slope = price * u + G.T @ (g + M @ z)
-    size = price * np.abs(u) + np.abs(G).T @ (np.abs(g) + np.abs(M) @ np.abs(z))
-    pushed = (np.abs(u) >= box) & (u * slope < 0)
-    multipliers = np.where(pushed, np.abs(slope), 0.0)
-    return BoxControl(
-        tuple(np.split(u, cuts)),
-        z,
-        float(0.5 * (z @ M @ z + u @ (price * u)) + g @ z),
-        tuple(np.split(multipliers, cuts)),
-        iterations,
-        bool(np.all(pushed | (np.abs(slope) <= 1e-9 * size))),
-    )
-
-
-def _clipped_newton(F, q, R, box, limit):
-    """argmin 1/2 |Fu|^2 + q'u + 1/2 u'Ru over |u| <= box, R a vector, and the Newton steps taken.
-
-    u = clip(-(q + F'y)/R, box) at the y with y = Fu, the gradient of a convex, piecewise quadratic function of y.
-    """
-
-    def slack(s):
-        return np.minimum(np.maximum(-s / R, -box), box)
-
-    scaled, eye = (F / R).T, np.eye(len(F))
-    y = -np.linalg.solve(eye + F @ scaled, scaled.T @ q)  # the optimum without bounds
-    s, t, sides = q + F.T @ y, 0.0, None
-    for iteration in range(limit + 1):
-        u, before = slack(s), sides
-        sides = np.sign(u) * (np.abs(u) >= box)
-        free = np.flatnonzero(sides == 0)
-        if (t == 1.0 and np.array_equal(sides, before)) or iteration == limit:
-            break
-        gradient = y - F @ u
-        step = -np.linalg.solve(eye + F[:, free] @ scaled[free], gradient)
-        moved = F.T @ step
-        start, pace, pull = step @ y, step @ step, moved @ u  # the slope along the step: start + pace t - moved'u(t)
-        first = start - pull
-        terms = (np.abs(q) + np.abs(F).T @ np.abs(y)) / R  # of u, which may cancel, and so may F u
-        rounding = np.abs(step) @ (np.abs(y) + np.abs(F) @ np.where(sides == 0, terms, box))
-        if first >= -4 * np.finfo(float).eps * rounding:  # nothing left to gain
-            break
-        last = start + pace - moved @ slack(s + moved)
-        t = 1.0 if abs(last) <= 1e-3 * abs(first) else _crossing(s, moved, R, box, first, pace)
-        y = y + t * step
-        s = q + F.T @ y
-    held, cost = F[:, free], R[free]
-    for _ in range(2):  # the bounds are known: refine the free controls directly
-        slope = cost * u[free] + q[free] + held.T @ (F @ u)
-        back = np.linalg.solve(eye + held @ scaled[free], held @ (slope / cost))
-        u[free] -= (slope - held.T @ back) / cost
-    return np.minimum(np.maximum(u, -box), box), iteration
-
-
-def _crossing(s, moved, R, box, first, pace):
-    """The t > 0 at which a slope, first < 0 at t = 0, vanishes: it rises at pace, and by moved_i^2/R_i while control i is free.
-
-    Control i, clip(-(s_i + t moved_i)/R_i, box_i), is free between two kinks.
-    """
-    live = moved != 0.0
-    s, moved, R, edge = s[live], moved[live], R[live], (R * box)[live]
-    weight, kinks = moved**2 / R, np.sort([(edge - s) / moved, (-edge - s) / moved], 0)
-    ahead = (kinks > 0) & np.isfinite(kinks)
-    times, jumps = kinks[ahead], np.array([weight, -weight])[ahead]
-    order = np.argsort(times)
-    times = np.concatenate([[0.0], times[order]])
-    rates = pace + weight[(kinks[0] <= 0) & (kinks[1] > 0)].sum() + np.concatenate([[0.0], np.cumsum(jumps[order])])
-    slopes = first + np.concatenate([[0.0], np.cumsum(rates[:-1] * np.diff(times))])
-    last = np.searchsorted(slopes, 0.0) - 1  # slopes rise: the last kink still below zero
-    return times[last] - slopes[last] / max(rates[last], pace)
-
-
-@dataclass(frozen=True, eq=False)
 class RobustControl:
     """A control u (M,) against the worst disturbance of its norm ball, that disturbance w (d,), and the cost it causes."""
 
@@ -319,7 +153,7 @@ class RobustControl:
 
 
 def worst_disturbance(a, D, radius):
-    """The w of norm <= radius that makes |a + D w| largest (a trust-region problem, solved exactly), and that |a + D w|^2.
+    """Return the w of norm <= radius that makes |a + D w| largest (a trust-region problem, solved exactly), and that |a + D w|^2.
 
     With the singular values s_j of D and a_j the parts of a along them: w_j = s_j a_j / (mu - s_j^2), mu >= s_1^2 such
     that |w| = radius; where even mu = s_1^2 falls short, the rest goes along the leading direction.
@@ -358,15 +192,14 @@ def worst_disturbance(a, D, radius):
 
 
 def robust_control(G, y, D, radius, r) -> RobustControl:
-    """The control that minimises the worst case max_{|w| <= radius} 1/2 |y + G u + D w|^2 + 1/2 u'Ru.
+    """Return the control that minimises the worst case max_{|w| <= radius} 1/2 |y + G u + D w|^2 + 1/2 u'Ru.
 
-    y (C,): the terminal output's miss without control, C (x_T - target); G (C, M) and D (C, d): its response to control
-    and disturbance, C Phi(T,t+1) B_t and C Phi(T,t+1) D_t side by side; r: a number or the diagonal of R (M,). The
-    maximum is exact, not a bound: by the S-lemma max |a + Dw|^2 = min over mu >= s_1^2 of mu radius^2 + |a|^2 +
-    sum_j s_j^2 a_j^2 / (mu - s_j^2), jointly convex in (a, mu), a second-order cone program. radius = 0 is the
-    ordinary optimum. Accurate to 1e-8 in value; to 1e-4 where the optimum cancels the part of the miss along D's leading
-    direction, a kink of the cost. Source: Ben-Tal, El Ghaoui and Nemirovski, Robust Optimization, chapter 6; derived.
-    Raises ValueError for shapes that do not fit, r <= 0 or a negative radius.
+    By the S-lemma max |a + Dw|^2 = min over mu >= s_1^2 of mu radius^2 + |a|^2 + sum_j s_j^2 a_j^2 / (mu - s_j^2), jointly
+    convex in (a, mu): a second-order cone program, exact. Accurate to 1e-8 in value; to 1e-4 where the optimum cancels the
+    part of the miss along D's leading direction, a kink. Source: Ben-Tal, El Ghaoui and Nemirovski, Robust Optimization,
+    chapter 6; derived.
+    y (C,): the output's miss without control; G (C, M), D (C, d): its response to control and disturbance; r: a number or the
+    diagonal of R (M,). Raises ValueError for shapes that do not fit, r <= 0 or a negative radius.
     """
     y, D = np.asarray(y, float), np.asarray(D, float)
     G3, y2, R = problem(np.asarray(G, float)[None], y[None], r)
@@ -405,7 +238,7 @@ class Minimax:
 
 
 def scenario_control(G, y0, loss, r) -> Minimax:
-    """The one control that minimises max_i l_i(y0_i + G_i z) + 1/2 z'Rz over scenarios i.
+    """Return the one control that minimises max_i l_i(y0_i + G_i z) + 1/2 z'Rz over scenarios i.
 
     Scenarios are disturbed outputs y0_i, uncertain responses G_i, or examples. Shapes and errors as in `ensemble_lq`;
     `control.value` is the worst loss plus the price, `control.loss` the worst loss, `control.costate` the weighted slopes.
@@ -454,7 +287,7 @@ class Placement:
 
 
 def place(G, y0, loss, r, blocks: Sequence, penalty: float, *, share=1e-6) -> Placement:
-    """Which blocks of the control (layers, ports) are worth having: the group-sparse optimum.
+    """Return which blocks of the control (layers, ports) are worth having: the group-sparse optimum.
 
     Minimises (1/N) sum_i l_i(y0_i + G_i z) + 1/2 z'Rz + penalty sum_b |z_b|. blocks: one label per control number
     (M,); labels all different give the l1 penalty. A block is active when |z_b| > share |z|. Meant for M up to about a

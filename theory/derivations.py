@@ -40,7 +40,7 @@ def _vanishing(slopes, unknown):
 
 
 def maximum_principle() -> Derivation:
-    """The discrete maximum principle of a residual network: costate recursion, optimal control, back-propagation.
+    """Return the discrete maximum principle of a residual network: costate recursion, optimal control, back-propagation.
 
     x_{t+1} = x_t + f_t(x_t) + B_t u_t, cost S(x_T) + 1/2 sum u_t'R_t u_t. Checked for arbitrary smooth f_t and S
     (undefined functions), two states, three layers, controls of sizes 1, 2, 1; the last step on polynomial layers.
@@ -160,7 +160,7 @@ def _polynomial_layers():
 
 
 def output_feedback() -> Derivation:
-    """The optimal feedback when only c terminal outputs are scored: rank at most c - 1, no n x n matrix.
+    """Return the optimal feedback when only c terminal outputs are scored: rank at most c - 1, no n x n matrix.
 
     Minimise 1/2 z'Mz + g'z + 1/2 sum_{s>=t} u_s'R_s u_s for the outputs' shift z = C x_T of a linear system started at
     x_t. Checked in exact rational arithmetic: three outputs, four states, three layers with two controls each, against
@@ -290,7 +290,7 @@ def _linear_layers():
 
 
 def prefix_gate() -> Derivation:
-    """A prefix as a gated second attention: the gate identity, the fixed ratios and the confined bias.
+    """Return a prefix as a gated second attention: the gate identity, the fixed ratios and the confined bias.
 
     Attention of one query to l prefix keys with logits a_i and values p_i and n context keys with logits b_j and values
     v_j (logits q.k / sqrt(d)), any symbols. Source: He et al. 2022 (arXiv 2110.04366), Petrov et al. 2024.

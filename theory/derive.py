@@ -43,7 +43,7 @@ class Derivation:
     steps: tuple[Step, ...]
 
     def to_json(self) -> dict:
-        """{title, source, steps: [{equation, alt, reason}]}: typst maths and a spoken sentence of the checked object."""
+        """Return {title, source, steps: [{equation, alt, reason}]}: typst maths and a spoken sentence of the checked object."""
         steps = [{"equation": typst(s.equation), "alt": _sentence(s.equation), "reason": s.reason} for s in self.steps]
         return {"title": self.title, "source": self.source, "steps": steps}
 
@@ -66,7 +66,7 @@ def _agree(relation, left, right) -> bool:
 
 
 def evaluate(expr, case: Mapping):
-    """The value of an expression in a case; a 1 x 1 matrix counts as its entry.
+    """Return the value of an expression in a case; a 1 x 1 matrix counts as its entry.
 
     case: letter -> value, or letter -> {index: value} for indexed letters, function name -> callable, index -> integer.
     Raises KeyError for a symbol the case does not give.

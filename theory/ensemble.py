@@ -35,7 +35,7 @@ class Control:
 
 
 def problem(G, y0, r):
-    """G (N, C, M), y0 (N, C) and the diagonal of R (M,) as float64, after checking that they fit together."""
+    """Return G (N, C, M), y0 (N, C) and the diagonal of R (M,) as float64, after checking that they fit together."""
     G, y0, R = np.asarray(G, float), np.asarray(y0, float), np.asarray(r, float)
     if G.ndim != 3 or y0.shape != G.shape[:2]:
         raise ValueError(f"G must have shape (N, C, M) and y0 (N, C), got {G.shape} and {y0.shape}")
@@ -49,20 +49,19 @@ def problem(G, y0, r):
 
 
 def roots(H):
-    """S with S S' = H for a stack of positive semi-definite (..., c, c) curvatures."""
+    """Return S with S S' = H for a stack of positive semi-definite (..., c, c) curvatures."""
     values, V = np.linalg.eigh(H)
     return V * np.sqrt(np.maximum(values, 0.0))[..., None, :]
 
 
 def ensemble_lq(G, y0, loss, r, *, kernel=None, tolerance=1e-10, max_iterations=200) -> Control:
-    """The one control z that minimises (1/N) sum_i l_i(y0_i + G_i z) + 1/2 z' R z.
+    """Return the one control z that minimises (1/N) sum_i l_i(y0_i + G_i z) + 1/2 z' R z.
 
-    G: (N, C, M), y0: (N, C), loss: `CrossEntropy` or `Quadratic`, r: a number (R = r I) or the diagonal of R (M,).
-    kernel: K = G R^-1 G' as (N C, N C) if already known (it must contain R). Newton's method with backtracking, over
-    the N C dual numbers if they are fewer than M, over the whitened control otherwise; softmax outputs in their
-    C - 1 contrasts. Stops at whitened gradient |R^-1/2 (G' costate + R z)| <= tolerance times its size at z = 0.
-    To solve in a subspace pass G @ P. Source: the representer theorem, with IRLS in the dual (derived).
-    Raises ValueError for shapes that do not fit or r <= 0.
+    Newton's method with backtracking, over the N C dual numbers if they are fewer than M, over the whitened control
+    otherwise; softmax outputs in their C - 1 contrasts. Stops at |R^-1/2 (G' costate + R z)| <= tolerance times its size at z
+    = 0. Source: the representer theorem, with IRLS in the dual (derived).
+    G (N, C, M), y0 (N, C), loss: `CrossEntropy` or `Quadratic`, r: a number (R = r I) or the diagonal of R (M,); kernel: K =
+    G R^-1 G' (N C, N C) if known. In a subspace pass G @ P. Raises ValueError for shapes that do not fit or r <= 0.
     """
     G, y0, R = problem(G, y0, r)
     N, C, M = G.shape
@@ -231,7 +230,7 @@ def _turned(W):
 
 
 def per_example_lq(G, y0, loss, r, *, tolerance=1e-10, max_iterations=200) -> Control:
-    """Each example's own best control: u_i minimises l_i(y0_i + G_i u) + 1/2 u' R u.
+    """Return each example's own best control: u_i minimises l_i(y0_i + G_i u) + 1/2 u' R u.
 
     Shapes as in `ensemble_lq`; every field of the answer gains a leading example axis (z is (N, M)), costate_i is
     the gradient of l_i, u_i = -R^-1 G_i' costate_i. Newton over the whitened control in the row space of G_i, of at most

@@ -21,7 +21,7 @@ class Game:
 
 
 def game(A, B, D, Q, R, Qf, *, gamma=None) -> Game:
-    """The least gamma with |z|^2 <= gamma^2 |w|^2 for some feedback u = -K x that does not see the present w.
+    """Return the least gamma with |z|^2 <= gamma^2 |w|^2 for some feedback u = -K x that does not see the present w.
 
     Dynamics x_{t+1} = A x + B u + D w, z as in `Game`. With S = [[R + B'PB, B'PD], [D'PB, D'PD - gamma^2 I]]:
     K = the u rows of S^-1 [B'PA; D'PA], P_t = Q + A'PA - [..]'S^-1[..]; gamma is feasible iff
@@ -83,7 +83,7 @@ def _gains(A, B, D, Q, R, Qf, gamma):
 
 
 def induced_gain(A, B, D, Q, R, Qf, K) -> float:
-    """The largest singular value of the closed loop (A - B K) from all disturbances to all penalised quantities.
+    """Return the largest singular value of the closed loop (A - B K) from all disturbances to all penalised quantities.
 
     Rows: Q_t^1/2 x_t and R_t^1/2 u_t for t = 1..T-1, then Qf^1/2 x_T; columns: w_0..w_{T-1}; x_0 = 0.
     Shapes and errors as in `game`; K: T arrays (m, n).

@@ -1,6 +1,11 @@
 """The discrete maximum principle for x_{t+1} = f(t, x_t, u_t): costates, Hamiltonian, and a small nonlinear solver.
 
 Costates here are lambda_t = dJ/dx_t; papers that maximise write p = -lambda.
+
+    >>> process = Process(lambda t, x, u: x + u, lambda t, x, u: (np.eye(1), np.eye(1)), lambda x: (x @ x, 2.0 * x), 1.0, 2)
+    >>> found = shoot(process, np.ones(1), np.zeros((2, 1)))
+    >>> found.u.round(6).tolist(), found.adjoint.costates.round(6).tolist()  # u_t = -lambda_{t+1}
+    ([[-0.4], [-0.4]], [[0.4], [0.4], [0.4]])
 """
 
 from collections.abc import Callable
@@ -27,11 +32,11 @@ class Process:
     stage: Callable | None = None
 
     def metric(self, m: int):
-        """R as a positive definite (m, m) matrix."""
+        """Return R as a positive definite (m, m) matrix."""
         return positive(weights(self.R, [m], "R"), "R")[0]
 
     def running(self, t, x):
-        """Value and gradient of the state cost at (t, x), zeros when there is none."""
+        """Return value and gradient of the state cost at (t, x), zeros when there is none."""
         return self.stage(t, x) if self.stage else (0.0, np.zeros_like(x))
 
 
@@ -46,7 +51,7 @@ class Adjoint:
 
 
 def checked_controls(process: Process, u):
-    """u as a float64 array (T, m), after checking that it fits the horizon."""
+    """Return u as a float64 array (T, m), after checking that it fits the horizon."""
     u = np.atleast_1d(np.asarray(u, float))
     u = u[:, None] if u.ndim == 1 else u
     if u.ndim != 2 or len(u) != process.horizon:
@@ -55,7 +60,7 @@ def checked_controls(process: Process, u):
 
 
 def hamiltonian(process: Process, t: int, x, costate, u) -> float:
-    """H(t, x, lambda, u) = lambda' f(t, x, u) + stage(t, x) + 1/2 u'Ru, lambda = costate at t + 1.
+    """Return H(t, x, lambda, u) = lambda' f(t, x, u) + stage(t, x) + 1/2 u'Ru, lambda = costate at t + 1.
 
     At an optimum its derivative in u vanishes; dH/dx is the costate recursion. Source: Pontryagin;
     arXiv 2203.06904 with p = -lambda.
@@ -66,7 +71,7 @@ def hamiltonian(process: Process, t: int, x, costate, u) -> float:
 
 
 def adjoint(process: Process, x0, u) -> Adjoint:
-    """The costates and the gradient of the cost for a control sequence u (T, m) from x0.
+    """Return the costates and the gradient of the cost for a control sequence u (T, m) from x0.
 
     lambda_T = terminal'(x_T), lambda_t = A_t'lambda_{t+1} + stage'(x_t), dJ/du_t = R u_t + B_t'lambda_{t+1}
     (= back-propagation). Source: Pontryagin. Raises ValueError for a u that does not fit the horizon.
@@ -87,7 +92,7 @@ def adjoint(process: Process, x0, u) -> Adjoint:
 
 
 def started(process: Process, x0, u) -> Adjoint:
-    """The `adjoint` of a first control sequence; raises ValueError where its cost or a slope is not finite."""
+    """Return the `adjoint` of a first control sequence; raises ValueError where its cost or a slope is not finite."""
     now = adjoint(process, x0, u)
     if not (np.isfinite(now.cost) and np.all(np.isfinite(now.gradient))):
         raise ValueError(f"the cost and its slopes must be finite at the start, got cost {now.cost}; check x0 and u")
@@ -109,7 +114,7 @@ class Extremal:
 
 
 def shoot(process: Process, x0, u, *, tolerance=1e-11, max_iterations=200) -> Extremal:
-    """A local minimum of the process near the control sequence u (T, m), by single shooting.
+    """Return a local minimum of the process near the control sequence u (T, m), by single shooting.
 
     Newton on dJ/du = 0: exact adjoint gradient, its central differences as Hessian, eigenvalues made positive,
     backtracking. Stops when |dJ/du| <= tolerance (1 + |R u|). For short horizons and few controls: one Hessian costs
@@ -145,7 +150,7 @@ def shoot(process: Process, x0, u, *, tolerance=1e-11, max_iterations=200) -> Ex
 
 
 def curvature(process: Process, x0, u):
-    """The Hessian d2J/du2 (T m, T m) by central differences of the adjoint gradient."""
+    """Return the Hessian d2J/du2 (T m, T m) by central differences of the adjoint gradient."""
     h = np.cbrt(np.finfo(float).eps) * (1.0 + np.abs(u).max())
     rows = [
         (adjoint(process, x0, u + e).gradient - adjoint(process, x0, u - e).gradient).ravel() / (2 * h)

@@ -12,7 +12,7 @@ from theory.ensemble import Control, ensemble_lq, problem, roots
 
 
 def tangent_kernel(G, r):
-    """The kernel K = G R^-1 G' (N C, N C), rows ordered example by example; G (N, C, M), r a number or (M,)."""
+    """Return the kernel K = G R^-1 G' (N C, N C), rows ordered example by example; G (N, C, M), r a number or (M,)."""
     G = np.asarray(G, float)
     G, _, R = problem(G, np.zeros(G.shape[:2]), r)
     X = (G / np.sqrt(R)).reshape(-1, G.shape[2])
@@ -20,7 +20,7 @@ def tangent_kernel(G, r):
 
 
 def curvature_eigenvalues(kernel, outputs, loss):
-    """The nonzero eigenvalues, largest first, of the Gauss-Newton curvature G'HG, H the mean-loss Hessian at `outputs`.
+    """Return the nonzero eigenvalues, largest first, of the Gauss-Newton curvature G'HG, H the mean-loss Hessian at `outputs`.
 
     They equal those of S' K S with K = G G' (N C, N C) the kernel and H = S S', at most N (C - 1) for the softmax, so
     no M x M matrix is formed. outputs: (N, C). Raises ValueError for a kernel of another size.
@@ -31,7 +31,7 @@ def curvature_eigenvalues(kernel, outputs, loss):
 
 
 def gradient_components(kernel, outputs, loss):
-    """The eigenvalues of `curvature_eigenvalues`, largest first, and the mean loss's gradient along their eigenvectors.
+    """Return the eigenvalues of `curvature_eigenvalues`, largest first, and the mean loss's gradient along their eigenvectors.
 
     With F = S'G the factor of the curvature F'F = V L V' and s the slopes of the mean loss, V'G's = L^-1/2 U'(S'K s) where
     F F' = U L U'. Returns two vectors of one length. Shapes and errors as in `curvature_eigenvalues`.
@@ -59,13 +59,13 @@ def _gauss_newton_gram(kernel, outputs, loss):
 
 
 def predict(G, y0, control: Control):
-    """The linearised outputs y0 + G z (N, C) of new examples under a control found on others; G (N, C, M)."""
+    """Return the linearised outputs y0 + G z (N, C) of new examples under a control found on others; G (N, C, M)."""
     G, y0, _ = problem(G, y0, 1.0)
     return y0 + G @ control.z
 
 
 def gradient_rival(G, y0, loss, r) -> Control:
-    """The best step along the first gradient, the cheap rival of the optimum.
+    """Return the best step along the first gradient, the cheap rival of the optimum.
 
     z = s d with d = -(1/N) sum_i G_i' grad l_i(y0_i) and s minimising the same linearised objective as `ensemble_lq`:
     what one perfectly scaled gradient step predicts. Shapes and errors as there.
@@ -81,19 +81,8 @@ def gradient_rival(G, y0, loss, r) -> Control:
     return replace(line, z=z, gradient_norm=float(np.linalg.norm(gradient)))
 
 
-def constant_rival(y0, loss, *, ridge=1e-6) -> Control:
-    """The best constant shift: one vector b (C,) added to every example's outputs, with a small penalty ridge.
-
-    Minimises (1/N) sum_i l_i(y0_i + b) + ridge/2 |b|^2; what recalibrating the readout alone explains. z = b.
-    """
-    y0 = np.asarray(y0, float)
-    if y0.ndim != 2:
-        raise ValueError(f"y0 must have shape (N, C), got {y0.shape}")
-    return ensemble_lq(np.broadcast_to(np.eye(y0.shape[1]), (*y0.shape, y0.shape[1])), y0, loss, ridge)
-
-
 def participation_ratio(eigenvalues) -> float:
-    """The number of directions a spectrum effectively uses, (sum l)^2 / sum l^2; raises ValueError if all are zero."""
+    """Return the number of directions a spectrum effectively uses, (sum l)^2 / sum l^2; raises ValueError if all are zero."""
     values = _spectrum(eigenvalues)
     if not values.any():
         raise ValueError("the spectrum is zero everywhere; a participation ratio needs one positive eigenvalue")
@@ -102,7 +91,7 @@ def participation_ratio(eigenvalues) -> float:
 
 
 def degrees_of_freedom(eigenvalues, ridge) -> float:
-    """The effective degrees of freedom sum_i l_i / (l_i + ridge) that a ridge leaves to a kernel; ridge > 0."""
+    """Return the effective degrees of freedom sum_i l_i / (l_i + ridge) that a ridge leaves to a kernel; ridge > 0."""
     values = _spectrum(eigenvalues)
     if not ridge > 0:
         raise ValueError(f"ridge must be positive, got {ridge}")

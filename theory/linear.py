@@ -1,6 +1,11 @@
 """Linear time-varying systems x_{t+1} = A_t x_t + B_t u_t over a finite horizon: reach map, Gramian, least energy.
 
 Matrices come as sequences over t of (..., n, n) and (..., n, m_t); leading axes are a batch and broadcast.
+
+    >>> A, B = [np.stack([np.eye(2)] * 3)] * 2, [np.ones((3, 2, 1))] * 2  # three samples under the same two numbers
+    >>> found = endpoint_rank(A, B)
+    >>> found.rank, found.states, found.controllable
+    (1, 6, False)
 """
 
 from collections.abc import Sequence
@@ -13,22 +18,22 @@ from theory.ensemble import Control
 
 
 def transpose(X):
-    """X with its last two axes exchanged."""
+    """Return X with its last two axes exchanged."""
     return np.swapaxes(X, -1, -2)
 
 
 def symmetric(X):
-    """The symmetric part of X; it keeps rounding from growing into an indefinite value function."""
+    """Return the symmetric part of X; it keeps rounding from growing into an indefinite value function."""
     return 0.5 * (X + transpose(X))
 
 
 def apply(X, v):
-    """The matrix-vector product over leading batch axes."""
+    """Return the matrix-vector product over leading batch axes."""
     return (X @ v[..., None])[..., 0]
 
 
 def steps(A, B):
-    """The sequences A and B as tuples of float64 arrays, after checking that they are finite and their shapes fit."""
+    """Return the sequences A and B as tuples of float64 arrays, after checking that they are finite and their shapes fit."""
     A = tuple(np.asarray(a, float) for a in A)
     B = tuple(np.asarray(b, float) for b in B)
     if not A or len(A) != len(B):
@@ -45,7 +50,7 @@ def steps(A, B):
 
 
 def weights(X, sizes: Sequence[int], name: str):
-    """X as one symmetric weight per step.
+    """Return X as one symmetric weight per step.
 
     X is a number (times the identity), one array (shared by all steps, leading axes are a batch) or a list or tuple
     of per-step arrays. Raises ValueError when a shape does not fit or a matrix is not symmetric.
@@ -74,12 +79,12 @@ def _symmetric_weight(x, n, name):
 
 
 def diagonal(X) -> bool:
-    """Whether every matrix of the stack X is diagonal."""
+    """Return whether every matrix of the stack X is diagonal."""
     return np.count_nonzero(X) == np.count_nonzero(np.diagonal(X, axis1=-2, axis2=-1))
 
 
 def positive(X, name: str):
-    """X, after checking that every matrix is positive definite."""
+    """Return X, after checking that every matrix is positive definite."""
     for t, x in _distinct(X):
         try:
             if not diagonal(x):
@@ -92,7 +97,7 @@ def positive(X, name: str):
 
 
 def semidefinite(X, name: str):
-    """X, after checking that every matrix is positive semi-definite up to rounding (1e-12 of its largest eigenvalue)."""
+    """Return X, after checking that every matrix is positive semi-definite up to rounding (1e-12 of its largest eigenvalue)."""
     for t, x in _distinct(X):
         if _certified(x):
             continue
@@ -121,7 +126,7 @@ def _certified(x):
 
 
 def root(X):
-    """Z (..., n, rank) with Z Z' = X for a positive semi-definite X, rank its largest numerical rank (at least 1).
+    """Return Z (..., n, rank) with Z Z' = X for a positive semi-definite X, rank its largest numerical rank (at least 1).
 
     Pivoted Cholesky, stopped where the remaining diagonal is below n eps of the largest entry: O(n rank^2). Source:
     Higham, Accuracy and Stability of Numerical Algorithms, section 10.3.
@@ -136,7 +141,7 @@ def root(X):
 
 
 def transition(A):
-    """The map Phi(T, 0) = A_{T-1} ... A_0 from the first to the last state, (..., n, n)."""
+    """Return the map Phi(T, 0) = A_{T-1} ... A_0 from the first to the last state, (..., n, n)."""
     phi = np.asarray(A[0], float)
     for a in A[1:]:
         phi = np.asarray(a, float) @ phi
@@ -144,7 +149,7 @@ def transition(A):
 
 
 def reach(A, B):
-    """The reach map [Phi(T,1) B_0, ..., Phi(T,T) B_{T-1}] of shape (..., n, sum m_t): x_T = Phi(T,0) x_0 + reach u.
+    """Return the reach map [Phi(T,1) B_0, ..., Phi(T,T) B_{T-1}] of shape (..., n, sum m_t): x_T = Phi(T,0) x_0 + reach u.
 
     Its singular values are the reachable amplitudes; take rank and energy from them, never from the Gramian, whose
     spectrum is their square and drowns in rounding twice as early. Raises ValueError for shapes that do not fit.
@@ -170,7 +175,7 @@ def _joined(blocks, axis):
 
 
 def gramian(A, B):
-    """The controllability Gramian W = sum_t Phi(T,t+1) B_t B_t' Phi(T,t+1)' of shape (..., n, n).
+    """Return the controllability Gramian W = sum_t Phi(T,t+1) B_t B_t' Phi(T,t+1)' of shape (..., n, n).
 
     Computed by the recursion W <- A_t W A_t' + B_t B_t'; equals reach reach'. Raises ValueError for shapes that do
     not fit.
@@ -183,7 +188,7 @@ def gramian(A, B):
 
 
 def minimum_energy(A, B, target, x0=None) -> Control:
-    """The control of least energy |u|^2 that moves x0 to target (or as near as the system can).
+    """Return the control of least energy |u|^2 that moves x0 to target (or as near as the system can).
 
     u = argmin |u|^2 among the minimisers of |Phi(T,0) x0 + reach u - target|, by a singular value decomposition of
     the reach map. z holds u_0..u_{T-1} one after the other (..., sum m_t), outputs the state attained,
@@ -234,25 +239,24 @@ class EndpointRank:
 
     @property
     def ceiling(self) -> int:
-        """The rank that counting alone allows: min(N n, the sum of the steps' ceilings)."""
+        """Return the rank that counting alone allows: min(N n, the sum of the steps' ceilings)."""
         return min(self.states, sum(self.ceilings))
 
     @property
     def controllable(self) -> bool:
-        """Whether all end states near the uncontrolled ones can be reached: rank N n makes the end-point map a submersion."""
+        """Return whether all end states near the uncontrolled ones can be reached, the end-point map a submersion: rank N n."""
         return self.rank == self.states
 
 
 def endpoint_rank(A, B, *, inputs=None, bottleneck: int | None = None, width: int | None = None) -> EndpointRank:
-    """The first-order reachable dimension of N end states under parameters that all N samples share.
+    """Return the first-order reachable dimension of N end states under parameters that all N samples share.
 
-    Stacks the reach maps [Phi_i(T,1) B_i0, ..., B_i(T-1)] of the samples into one (N n, sum m_t) matrix. inputs, T arrays
-    (N, d) of what the controlled linear maps read, bound every step: a linear map with width outputs acts on the samples
-    through rank [x^1..x^N] x width directions, and a bottleneck of r whose up-projection starts at zero through
-    min(r, rank) x width, for only that factor has a derivative there. Source: Sontag, Mathematical Control Theory,
-    section 3.7; the bounds are derived, after PEFT as control (ICML 2024).
-    A: T arrays (N, n, n); B: T arrays (N, n, m_t), dx_{t+1}/d(parameters of step t). Raises ValueError for shapes that do
-    not fit or inputs without width.
+    Stacks the reach maps [Phi_i(T,1) B_i0, ..., B_i(T-1)] of the samples into one (N n, sum m_t) matrix. inputs, T arrays (N,
+    d) of what the controlled linear maps read, bound every step: a map with `width` outputs acts through rank [x^1..x^N] x
+    width directions, and a bottleneck of r whose up-projection starts at zero through min(r, rank) x width. Source: Sontag,
+    Mathematical Control Theory, section 3.7; bounds derived, after PEFT as control (ICML 2024).
+    A: T arrays (N, n, n); B: T arrays (N, n, m_t), dx_{t+1}/d(parameters of step t). Raises ValueError for shapes that do not
+    fit or inputs without width.
     """
     A, B = steps(A, B)
     if A[0].ndim != 3 or any(x.shape[0] != A[0].shape[0] or x.ndim != 3 for x in (*A, *B)):

@@ -25,24 +25,24 @@ class CrossEntropy:
         object.__setattr__(self, "labels", labels)
 
     def value(self, y):
-        """The losses (N,) at outputs y (N, C)."""
+        """Return the losses (N,) at outputs y (N, C)."""
         return logsumexp(self._fit(y) - np.take_along_axis(y, self.labels[:, None], -1), axis=-1)
 
     def gradient(self, y):
-        """The gradients (N, C): softmax(y) - onehot(labels)."""
+        """Return the gradients (N, C): softmax(y) - onehot(labels)."""
         p, rows = softmax(self._fit(y), axis=-1), np.arange(len(y))
         p[rows, self.labels] = 0.0
         p[rows, self.labels] = -p.sum(-1)  # p - 1 would lose the digits of a confident example
         return p
 
     def hessian(self, y):
-        """The curvatures (N, C, C): diag(p) - p p', its diagonal p_c (1 - p_c) summed from the other p."""
+        """Return the curvatures (N, C, C): diag(p) - p p', its diagonal p_c (1 - p_c) summed from the other p."""
         p = softmax(self._fit(y), axis=-1)
         others = p[:, :, None] * p[:, None, :] * (1.0 - np.eye(p.shape[-1]))
         return np.eye(p.shape[-1]) * others.sum(-1)[:, None, :] - others
 
     def basis(self, outputs):
-        """An orthonormal basis (C, C-1) of the contrasts, the directions the softmax can see (Helmert)."""
+        """Return an orthonormal basis (C, C-1) of the contrasts, the directions the softmax can see (Helmert)."""
         H = np.tril(np.ones((outputs, outputs)), -1)[1:]
         H[np.arange(outputs - 1), np.arange(1, outputs)] = -np.arange(1, outputs)
         return (H / np.linalg.norm(H, axis=1, keepdims=True)).T
@@ -88,19 +88,19 @@ class Quadratic:
         object.__setattr__(self, "weight", np.broadcast_to(weight, (N, C, C)))
 
     def value(self, y):
-        """The losses (N,) at outputs y (N, C)."""
+        """Return the losses (N,) at outputs y (N, C)."""
         return 0.5 * np.sum((y - self.target) * self.gradient(y), axis=-1)
 
     def gradient(self, y):
-        """The gradients (N, C): weight (y - target)."""
+        """Return the gradients (N, C): weight (y - target)."""
         if y.shape != self.target.shape:
             raise ValueError(f"outputs must have the target's shape {self.target.shape}, got {y.shape}")
         return np.einsum("ncd,nd->nc", self.weight, y - self.target)
 
     def hessian(self, y):
-        """The curvatures (N, C, C), the weights."""
+        """Return the curvatures (N, C, C), the weights."""
         return self.weight
 
     def basis(self, outputs):
-        """The identity (C, C): every output direction is seen."""
+        """Return the identity (C, C): every output direction is seen."""
         return np.eye(outputs)

@@ -27,14 +27,13 @@ class SparsePath:
 
 
 def sparse_path(G, y0, loss, r, blocks: Sequence, *, ratio=0.9, least=1e-2, tolerance=1e-9, limit=5000) -> SparsePath:
-    """The optima of (1/N) sum_i l_i(y0_i + G_i z) + 1/2 z'Rz + price sum_b |z_b| as the price of using a block falls.
+    """Return the optima of (1/N) sum_i l_i(y0_i + G_i z) + 1/2 z'Rz + price sum_b |z_b| as the price of using a block falls.
 
-    `theory.convex.place` at a grid of prices: the largest is the norm of the largest block of the first gradient, above
-    which z = 0, so that the first block to enter is the one with the largest gradient; each price is `ratio` times the one
-    before, down to `least` of the largest or until every block is in use. Each optimum is found from the one before by
-    accelerated proximal gradient steps (Beck and Teboulle 2009), restarted where they stop descending, of size
-    1 / (sup |H| lambda_max(G'G) / N + max R) with sup |H| = 1/2 for the softmax, until a step moves z by less than
-    `tolerance` of its length. Shapes and errors as in `place`; raises ValueError when `limit` steps do not suffice.
+    `theory.convex.place` at a grid of prices: from the norm of the largest block of the first gradient, above which z = 0,
+    each `ratio` times the one before, down to `least` of the largest or until every block is in use. Each optimum is found
+    from the one before by accelerated proximal gradient steps (Beck and Teboulle 2009) of size 1 / (sup |H| lambda_max(G'G) /
+    N + max R), restarted where they stop descending, until a step moves z by less than `tolerance` of its length. Shapes and
+    errors as in `place`; raises ValueError when `limit` steps do not suffice.
     """
     G, y0, R = problem(G, y0, r)
     blocks = list(blocks)

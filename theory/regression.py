@@ -6,7 +6,7 @@ from theory.linear import transpose
 
 
 def reduced_rank(X, U, ridge: float, rank: int):
-    """The factors (down, up) of the map x -> up down x of rank at most `rank` that best turns inputs into outputs.
+    """Return the factors (down, up) of the map x -> up down x of rank at most `rank` that best turns inputs into outputs.
 
     Minimises |U - X B|_F^2 + ridge |B|_F^2 over rank(B) <= rank, B = (up down)': with B_r the ridge solution and V the
     leading right singular vectors of [X; sqrt(ridge) I] B_r, the optimum is B = B_r V V' (Izenman 1975; with a ridge:

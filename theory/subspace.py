@@ -1,34 +1,28 @@
-"""The optimization view: what the curvature says about training in few dimensions, and how fast training goes."""
+"""The optimization view: what the curvature says about training in few dimensions, and how fast training goes.
+
+>>> values = 1.0 / np.arange(1, 101) ** 2
+>>> round(tail_exponent(values, 1, 100), 6), round(tail_share(values, 1), 3)
+(2.0, 0.388)
+>>> k = steps_to_share(values, values, 1.0, 0.99)
+>>> bool(descent_share(values, values, 1.0, k) >= 0.99 > descent_share(values, values, 1.0, k - 1))
+True
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
-from theory.kernel import degrees_of_freedom, participation_ratio
-
-__all__ = [
-    "Bound",
-    "descent_share",
-    "effective_dimension",
-    "participation_ratio",
-    "projected_block",
-    "projected_gain",
-    "restricted_optimum_bounds",
-    "steps_to_share",
-    "tail_exponent",
-    "tail_share",
-    "threshold_dimension",
-]
+from theory.kernel import degrees_of_freedom
 
 
 def effective_dimension(eigenvalues, ridge) -> float:
-    """The effective dimension sum_i l_i / (l_i + ridge) of a curvature spectrum; the kernel's degrees of freedom."""
+    """Return the effective dimension sum_i l_i / (l_i + ridge) of a curvature spectrum; the kernel's degrees of freedom."""
     return degrees_of_freedom(eigenvalues, ridge)
 
 
 def threshold_dimension(eigenvalues, distance, tolerance, ambient, *, ridge) -> float:
-    """The dimension at which random affine subspaces start to meet the set {objective <= optimum + tolerance}.
+    """Return the dimension at which random affine subspaces start to meet the set {objective <= optimum + tolerance}.
 
     d = sum_i R^2 mu_i / (R^2 mu_i + 2 eps) over all `ambient` directions, R = distance from start to optimum,
     eps = tolerance. mu_i = l_i + ridge for the given curvatures of the fit, mu = ridge for the ambient - len others:
@@ -49,13 +43,12 @@ def threshold_dimension(eigenvalues, distance, tolerance, ambient, *, ridge) -> 
 
 
 def projected_gain(eigenvalues, components, ambient, dimensions, *, ridge, draws=32, seed=0):
-    """The share of a quadratic's possible gain within random subspaces through the start, (draws, len(dimensions)).
+    """Return the share of a quadratic's possible gain within random subspaces through the start, (draws, len(dimensions)).
 
-    J(z) = g'z + 1/2 z'(H + r I) z with H's nonzero eigenvalues l_i, g_i = v_i'g the gradient's components along its
-    eigenvectors (so that each direction keeps its own distance g_i / (l_i + r)) and g zero elsewhere. For P (D, d) with
-    orthonormal columns, drawn uniformly, share = g'P (P'(H + r I)P)^-1 P'g over sum_i g_i^2 / (l_i + r) =
-    g'A (r I + L A)^-1 g over the same, with A = B B', B = V'P of `projected_block`. Derived; the sublevel sets of Larsen et al.
-    2022, with one distance for all directions, are `threshold_dimension`.
+    J(z) = g'z + 1/2 z'(H + r I) z with H's nonzero eigenvalues l_i and g_i = v_i'g the gradient along its eigenvectors, zero
+    elsewhere. For P (D, d) with orthonormal columns, drawn uniformly, share = g'P (P'(H + r I)P)^-1 P'g over sum_i g_i^2 /
+    (l_i + r) = g'A (r I + L A)^-1 g over the same, with A = B B', B = V'P of `projected_block`. Derived; with one distance
+    for all directions: `threshold_dimension`.
     Raises ValueError for lengths that differ, negative curvatures, ridge <= 0, and dimensions outside 1..ambient.
     """
     values, g = np.asarray(eigenvalues, float), np.asarray(components, float)
@@ -77,7 +70,7 @@ def projected_gain(eigenvalues, components, ambient, dimensions, *, ridge, draws
 
 
 def projected_block(k, ambient, dimension, rng):
-    """k given directions seen from a random subspace: B (k, min(k, d)), with B B' distributed as V'P P'V.
+    """Return the block of k given directions seen from a random subspace: B (k, min(k, d)), with B B' distributed as V'P P'V.
 
     V (D, k) has orthonormal columns, P (D, d) too and is drawn uniformly; B B' is a matrix beta variate, T^-1 S T^-T with
     T T' = S + S', S and S' Wishart with d and D - d degrees of freedom (Muirhead 1982, section 3.3). What is linear in the k
@@ -110,19 +103,19 @@ class Bound:
 
     @property
     def holds(self) -> bool:
-        """Whether the observed gap respects the bound."""
+        """Return whether the observed gap respects the bound."""
         return self.observed <= self.value
 
     @property
     def tightness(self) -> float:
-        """bound / observed; infinite when the observed gap is not positive."""
+        """Return bound / observed; infinite when the observed gap is not positive."""
         return self.value / self.observed if self.observed > 0 else float("inf")
 
 
 def restricted_optimum_bounds(
     gap, residual, *, lipschitz, restricted_lipschitz, projected, optimum, curvature, slope=0.0
 ) -> tuple[Bound, Bound, Bound]:
-    """Three bounds on the gap F(psi(delta+)) - F(theta+) between the restricted and the full optimum.
+    """Return three bounds on the gap F(psi(delta+)) - F(theta+) between the restricted and the full optimum.
 
     published: L1 |e| + L2 (|delta'| + |delta+|); one-sided: L1 |e| (delta+ minimises, so the second term is not
     needed); Hessian: |slope'e| + 1/2 e'He, the second-order expansion at theta+, exact for a quadratic F up to the
@@ -153,7 +146,7 @@ def restricted_optimum_bounds(
 
 
 def tail_share(eigenvalues, k: int) -> float:
-    """The share of the trace beyond the k largest eigenvalues, sum_{i>k} l_i / sum_i l_i."""
+    """Return the share of the trace beyond the k largest eigenvalues, sum_{i>k} l_i / sum_i l_i."""
     values = np.sort(np.asarray(eigenvalues, float))[::-1]
     if values.ndim != 1 or not values.sum() > 0 or k < 0:
         raise ValueError("a tail needs a vector of eigenvalues with positive sum and k >= 0")
@@ -161,7 +154,7 @@ def tail_share(eigenvalues, k: int) -> float:
 
 
 def tail_exponent(eigenvalues, first: int, last: int) -> float:
-    """The exponent a of l_i ~ i^-a, by least squares of log l_i on log i over ranks first..last (1-based, inclusive)."""
+    """Return the exponent a of l_i ~ i^-a, by least squares of log l_i on log i over ranks first..last (1-based, inclusive)."""
     values = np.sort(np.asarray(eigenvalues, float))[::-1]
     if not 1 <= first < last <= len(values) or not np.all(values[first - 1 : last] > 0):
         raise ValueError(f"ranks must satisfy 1 <= first < last <= {len(values)} with positive eigenvalues between")
@@ -180,7 +173,7 @@ def _descent(curvatures, energies, rate):
 
 
 def descent_share(curvatures, energies, rate, steps):
-    """The share of the possible gain that gradient descent has made after a number (or array) of steps.
+    """Return the share of the possible gain that gradient descent has made after a number (or array) of steps.
 
     For a quadratic with curvatures mu_i (penalty included) and first gradient energies g_i^2:
     share(k) = sum_i w_i (1 - (1 - rate mu_i)^2k), w_i proportional to g_i^2 / (2 mu_i). Raises ValueError when the
@@ -192,7 +185,7 @@ def descent_share(curvatures, energies, rate, steps):
 
 
 def steps_to_share(curvatures, energies, rate, share) -> int:
-    """The least number of gradient steps whose gain reaches a share in [0, 1), by bisection on `descent_share`."""
+    """Return the least number of gradient steps whose gain reaches a share in [0, 1), by bisection on `descent_share`."""
     if not 0.0 <= share < 1.0:
         raise ValueError(f"share must lie in [0, 1), got {share}; the whole gain is never reached in finite time")
     weight, contraction = _descent(curvatures, energies, rate)

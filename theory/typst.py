@@ -50,7 +50,7 @@ _RELATIONS = {
 
 
 def split_name(name: str) -> tuple[str, str | None]:
-    """The letter and the index of a symbol's name: "x_{t+1}" -> ("x", "t+1"), "R" -> ("R", None)."""
+    """Return the letter and the index of a symbol's name: "x_{t+1}" -> ("x", "t+1"), "R" -> ("R", None)."""
     letter, _, index = name.partition("_")
     return letter, index.strip("{}") or None
 
@@ -84,7 +84,7 @@ def _product_parts(expr):
 
 
 def typst(expr) -> str:
-    """The typst maths of a sympy expression, without dollar signs; raises TypeError for a kind it does not know."""
+    """Return the typst maths of a sympy expression, without dollar signs; raises TypeError for a kind it does not know."""
     if isinstance(expr, str):
         return typst(sp.sympify(expr))
     for kind, (sign, _) in _RELATIONS.items():
@@ -155,7 +155,7 @@ def _atomic(expr):
 
 
 def spoken(expr) -> str:
-    """The expression as a plain English phrase, for readers who hear the page."""
+    """Return the expression as a plain English phrase, for readers who hear the page."""
     if isinstance(expr, str):
         return spoken(sp.sympify(expr))
     for kind, (_, word) in _RELATIONS.items():

@@ -1,11 +1,18 @@
 """Claims about delta tuning: predicted before training, measured after, decided by rules fixed in code.
 
 `load(folder)` returns every number of a study as one tidy pandas frame and `dictionary()` what each quantity means and its unit,
-`rows(folder, claim)` one claim's table and `read_verdicts(folder)` the verdicts. `python -m validations --help` runs studies.
+`rows(folder, claim)` one claim's table and `read_verdicts(folder)` the verdicts. They are imported when first asked for.
 """
 
-from .frame import load
-from .quantities import dictionary
-from .results import read_verdicts, rows
+import importlib
+from typing import Any
+
+_HOMES = {"dictionary": "quantities", "load": "frame", "read_verdicts": "results", "rows": "results"}
 
 __all__ = ["dictionary", "load", "read_verdicts", "rows"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

@@ -15,9 +15,9 @@ from scipy import stats
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
-from probes.curvature import hessian
-from probes.response import Response, response
-from probes.spectrum import top_eigenpairs
+from probes.curvature.hessian import hessian
+from probes.curvature.spectrum import top_eigenpairs
+from probes.reach.response import Response, response
 from theory.ensemble import ensemble_lq, roots
 from theory.loss import CrossEntropy
 from tuning.deltas import IA3, Adapter, BitFit, Combined, LoRA, PortBias, Prefix

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from probes.response import response
+from probes.reach.response import response
 from theory.kernel import curvature_eigenvalues
 from theory.loss import CrossEntropy
 from theory.subspace import restricted_optimum_bounds

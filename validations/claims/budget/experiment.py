@@ -5,7 +5,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from theory.convex import budget_law
+from theory.budget import budget_law
 from theory.kernel import gradient_rival
 from tuning.training import fit, flatten, unflatten
 

@@ -5,8 +5,9 @@ import torch
 from scipy.special import softmax
 from torch import Tensor
 
-from probes.curvature import Operator, hessian
-from probes.spectrum import top_eigenpairs
+from probes.curvature.hessian import hessian
+from probes.curvature.operators import Operator
+from probes.curvature.spectrum import top_eigenpairs
 
 from ...store import Record
 from ..shared.linearisation import Linearisation, departure, linearise, penalty

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from probes.dimension import random_subspace
+from probes.dimension.projection import random_subspace
 from theory.subspace import threshold_dimension
 
 from ...store import Record

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from theory.control import game, output_lq
+from theory.control import output_lq
+from theory.game import game
 from theory.linear import root
 from theory.loss import CrossEntropy
 from tuning.training import fit

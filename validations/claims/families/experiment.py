@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.found import FoundSubspace, gauss_newton_directions, principal_directions, reachable_directions
-from probes.projection import LayerScaled, random_subspace, said
-from probes.response import response
+from probes.dimension.found_subspaces import FoundSubspace, gauss_newton_directions, principal_directions, reachable_directions
+from probes.dimension.projection import LayerScaled, layer_scaled_subspace, random_subspace
+from probes.reach.response import response
 from tuning.training import flatten, unflatten
 
 from ...store import Record
@@ -95,13 +95,13 @@ def _drawn(setting: Setting, origin: Params, arm: str, unit: float) -> Iterator[
             if arm == "random":
                 yield d, random_subspace(sizes, d, seed=seed, **fixed)
             elif d > layers:
-                yield d, Balanced(said(sizes, d, seed=seed, **fixed), unit)
+                yield d, Balanced(layer_scaled_subspace(sizes, d, seed=seed, **fixed), unit)
 
 
 def _layers(origin: Params) -> int:
     """Return how many layer scales a subspace with them has."""
     sizes = shapes(origin)
-    return len(said(sizes, sum(p.numel() for p in origin.values()), seed=0, kind="onehot").layers)
+    return len(layer_scaled_subspace(sizes, sum(p.numel() for p in origin.values()), seed=0, kind="onehot").layers)
 
 
 def _leading(setting: Setting, found: FoundSubspace, *further: int) -> Iterator[tuple[int, FoundSubspace]]:

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.curvature import hessian
-from probes.spectrum import top_eigenpairs
+from probes.curvature.hessian import hessian
+from probes.curvature.spectrum import top_eigenpairs
 from theory.ensemble import roots
 
 from ...store import Record

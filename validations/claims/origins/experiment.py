@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from probes.dimension import random_subspace
-from theory.subspace import effective_dimension, participation_ratio
+from probes.dimension.projection import random_subspace
+from theory.kernel import participation_ratio
+from theory.subspace import effective_dimension
 from tuning.backbones import Backbone, wrap
 from tuning.subjects import Subject, fit_readout, subject
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from theory.manifold import healing
+from theory.healing import healing
 from tuning.deltas import Adapter, Combined
 
 from ...store import Record

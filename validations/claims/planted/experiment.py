@@ -7,7 +7,7 @@ import torch
 from scipy import optimize, stats
 from torch import Tensor
 
-from probes.dimension import random_subspace
+from probes.dimension.projection import random_subspace
 from theory.kernel import participation_ratio
 from theory.subspace import projected_gain, threshold_dimension
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from theory.manifold import healing
+from theory.healing import healing
 from tuning.deltas import Adapter
 
 from .setting import Params

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.curvature import hessian
-from probes.response import response
-from probes.spectrum import top_eigenpairs
+from probes.curvature.hessian import hessian
+from probes.curvature.spectrum import top_eigenpairs
+from probes.reach.response import response
 from theory.ensemble import Control, ensemble_lq
 from theory.kernel import curvature_eigenvalues
 from theory.loss import CrossEntropy

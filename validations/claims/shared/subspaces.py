@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.dimension import threshold_dimension
+from probes.dimension.threshold import threshold_dimension
 from theory.ensemble import Control, ensemble_lq
 from tuning.training import Fit
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.curvature import hessian
-from probes.spectrum import top_eigenpairs
+from probes.curvature.hessian import hessian
+from probes.curvature.spectrum import top_eigenpairs
 from theory.subspace import effective_dimension
 from tuning.training import flatten
 

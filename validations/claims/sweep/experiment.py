@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.curvature import hessian
-from probes.dimension import random_subspace
-from probes.learning import local_learning_coefficient
-from probes.projection import CORRECT
-from probes.representation import two_nn
-from probes.spectrum import top_eigenpairs
+from probes.curvature.hessian import hessian
+from probes.curvature.spectrum import top_eigenpairs
+from probes.dimension.learning_coefficient import local_learning_coefficient
+from probes.dimension.projection import CORRECT, random_subspace
+from probes.dimension.representation import two_nn
 from theory.ensemble import ensemble_lq
 from theory.kernel import gradient_components
 from theory.subspace import effective_dimension, projected_block, projected_gain

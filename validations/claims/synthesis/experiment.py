@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from theory.convex import budget_law
+from theory.budget import budget_law
 from theory.ensemble import per_example_lq
 from theory.game import game
 from theory.kernel import gradient_rival

@@ -1,0 +1,50 @@
+"""The bench "curvature": Hessian products, eigenvalues, densities and traces of delta-tuned networks beside other packages.
+
+The unit is one gradient: one loss with its gradient in the same parameters on the same batches. Errors are against float64
+(`bench.curvature_exact`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from bench.curvature_exact import SIZE, exact_extremes, studied
+from bench.curvature_products import compiled, memory, one_product, product
+from bench.curvature_spectra import densities, gauss_newton, top10, traces
+from bench.subjects import Size
+from bench.timing import Contest, Row
+
+
+def cuda(
+    *,
+    products=(("LoRA", 2, 64), ("LoRA", 2, 256), ("all", 2, 64)),
+    top=("LoRA", 2, 64),
+    k: int = 10,
+    size: Size = SIZE,
+    steps: int = 50,
+) -> Iterator[Contest | Row]:
+    """One product and the top ten on a GPU, by the clock on the wall."""
+    if not torch.cuda.is_available():
+        yield Row("cuda", "product and top 10", "ours", "the others", status="not run", note="no CUDA device")
+        return
+    for part, classes, count in products:
+        s = studied(part, count, classes, size, steps).to("cuda")
+        yield one_product(s, f"{part} {s.dimension}, C={classes} N={count}, GPU", None, "perf_counter")
+    part, classes, count = top
+    s = studied(part, count, classes, size, steps)
+    exact = exact_extremes(s, k + 4)
+    yield top(s.to("cuda"), f"top {k}, {part}, C={classes} N={count}, GPU", exact, k, 1e-3, False, False, "perf_counter")
+
+
+CASES: dict[str, Callable[..., Iterator[Contest | Row]]] = {
+    "product": product,
+    "top10": top10,
+    "density": densities,
+    "gauss-newton": gauss_newton,
+    "trace": traces,
+    "memory": memory,
+    "compiled": compiled,
+    "cuda": cuda,
+}

@@ -1,0 +1,214 @@
+"""The mean over unequal batches of products that a graph per batch makes, checked, as one operator.
+
+A builder makes one batch's graph for some of the parameters. Graphs are kept while they fit the memory, so that a product
+costs one reverse sweep through each, and built again for every product beyond. With a process group, each process holds
+some of the batches, and one sum over the processes per product completes the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from probes.curvature.cached_derivatives import cached_derivatives
+from probes.curvature.operators import Operator
+from probes.inputs import check_repeats, check_values, coarsest, named, precision, settle, steady
+from probes.layout import batch_size, check_batches, check_finite, check_params, flatten, unflatten
+
+MEMORY = 2 << 30  # bytes of activations that kept graphs may hold; further graphs are rebuilt
+
+Leaves = dict[str, Tensor]
+Product = Callable[[list[Tensor]], Sequence[Tensor | None]]  # one tensor per parameter in and out
+Weights = Sequence[float] | Callable[[object], float] | str | None
+
+
+@dataclass(frozen=True)
+class Built:
+    """One batch's graph: what must be finite and repeat itself, its product if asked for, items told by its outputs."""
+
+    y: Tensor
+    values: list[Tensor]
+    product: Product | None
+    items: int | None = None
+
+
+Build = Callable[[Leaves, Leaves, object, bool], Built]  # (active leaves, all parameters, batch, second)
+
+
+@dataclass(frozen=True)
+class _Mean:
+    """What an operator and its blocks share: the point, the data, and what was learnt when it was checked."""
+
+    kind: str
+    build: Build
+    point: Leaves
+    batches: list
+    items: list[float]
+    total: float
+    memory: int
+    group: dist.ProcessGroup | None
+    compiled: bool
+    fixed: frozenset[int] = frozenset()  # addresses of weights and data, which graphs refer to but do not own
+    precision: torch.dtype = torch.float64
+
+    @property
+    def what(self) -> str:
+        """Return what the checks call the function's value."""
+        return "the loss or its gradient" if self.kind == "hessian" else "the function or its criterion"
+
+    def graph(self, names: Sequence[str], batch, second: bool = True) -> tuple[Built, dict[int, int]]:
+        """Return the graph for the named parameters, and {address: bytes} of what it saves."""
+        active = {k: self.point[k].clone().requires_grad_() for k in names}
+        held: dict[int, int] = {}
+
+        def note(x: Tensor) -> Tensor:
+            storage = x.untyped_storage()
+            if storage.data_ptr() not in self.fixed:
+                held[storage.data_ptr()] = storage.nbytes()
+            return x.detach()  # a node that saved its own output would keep itself alive
+
+        whole = {k: active.get(k, self.point[k]) for k in self.point}
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), saved_tensors_hooks(note, lambda x: x), cached_derivatives():
+            return self.build(active, whole, batch, second), held
+
+    def checked(self, i: int, second: bool = True) -> tuple[Built, dict[int, int]]:
+        """Return the graph of batch i for all parameters; ValueError, with the batch, for chance and for what is not finite."""
+        with named(i):
+            made, held = steady(lambda: self.graph(tuple(self.point), self.batches[i], second), self.what)
+            check_values(made.values, self.what, self.batches[i])
+        return made, held
+
+    def witness(self, made: Built | None = None) -> Tensor:
+        """Return the first batch's values in one vector, from its graph or evaluated anew without second derivatives."""
+        found = self.graph(tuple(self.point), self.batches[0], second=False)[0] if made is None else made
+        return torch.cat([x.detach().reshape(-1) for x in found.values])
+
+
+def mean_operator(
+    kind: str,
+    build: Build,
+    params: Mapping[str, Tensor],
+    batches: Sequence,
+    weights: Weights,
+    memory: int,
+    group: dist.ProcessGroup | None,
+    compiled: bool = False,
+) -> Operator:
+    """The weighted sum over batches of the products that `build` makes, after a check of every batch."""
+    check_params(params)
+    batches = check_batches(batches)
+    items = settle(batches, weights, group=group)
+    point = {k: v.detach().clone() for k, v in params.items()}
+    total = torch.tensor(sum(items), dtype=torch.float64, device=next(iter(point.values())).device)
+    if group is not None:
+        dist.all_reduce(total, group=group)
+    mean = _Mean(kind, build, point, batches, items, float(total), memory, group, compiled)
+    first, held = mean.checked(0)
+    again, seen = mean.graph(tuple(point), batches[0], second=False)
+    check_repeats(mean.witness(first), mean.witness(again), mean.witness, precision(first.y), mean.what)
+    # while the first graph is alive, only what neither graph owns sits at the same address
+    mean = replace(mean, fixed=frozenset(seen) & frozenset(held))
+    return _assemble(mean, tuple(point), (first, {p: size for p, size in held.items() if p not in mean.fixed}), weights is None)
+
+
+def _assemble(mean: _Mean, names: tuple[str, ...], first: tuple[Built, dict[int, int]] | None, counted: bool = False) -> Operator:
+    """The operator of some parameters; first: the first batch's graph, where all batches are still to be checked."""
+    shapes = {k: tuple(mean.point[k].shape) for k in names}
+    ready: list[Product | None] = []
+    used, rate, new = 0, 0.0, first is not None
+    kinds, ratios = {v.dtype for v in mean.point.values()}, set()
+    for i, batch in enumerate(mean.batches):
+        fits = used + rate * batch_size(batch) <= mean.memory
+        made, held = None, {}
+        if i == 0 and first is not None:
+            (made, held), first = first, None
+        elif new:
+            made, held = mean.checked(i, second=fits)
+        elif fits:
+            made, held = mean.graph(names, batch)
+        if new:
+            kinds.add(precision(made.y))
+            ratios.add(None if made.items is None else made.items / batch_size(batch))
+        size, product = (sum(held.values()), made.product) if fits else (0, None)
+        rate = max(rate, size / batch_size(batch))
+        fits = fits and used + size <= mean.memory
+        used += size * fits
+        if fits and mean.compiled:
+            product = _compiled(product, [mean.point[k] for k in names])
+        ready.append(product if fits else None)
+        del made, product
+    if counted and len(ratios) > 1:
+        raise ValueError(
+            "the outputs have other numbers of rows per example from batch to batch, so that a mean over them is "
+            "none over examples: pass weights, the number of items in each batch's mean"
+        )
+    if new:
+        mean = replace(mean, precision=coarsest(kinds))
+
+    def parts(vectors: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        """(batch, column, product) for every batch and column."""
+        for i, (batch, held) in enumerate(zip(mean.batches, ready, strict=True)):
+            product = mean.graph(names, batch)[0].product if held is None else held
+            for j in range(vectors.shape[1]):
+                given = [x.to(mean.point[k].dtype) for k, x in unflatten(vectors[:, j], shapes).items()]
+                rows = zip(product(given), shapes.items(), strict=True)
+                yield i, j, flatten({k: vectors.new_zeros(shape) if row is None else row for row, (k, shape) in rows})
+
+    def apply(vectors: Tensor) -> Tensor:
+        total = torch.zeros_like(vectors)
+        for i, j, part in parts(vectors):
+            total[:, j].add_(part, alpha=mean.items[i] / mean.total)
+        if mean.group is not None:
+            dist.all_reduce(total, group=mean.group)
+        if not bool(torch.isfinite(total).all()):  # rare: say where, by the same products again
+            check_values([vectors], "the vector of the product")
+            for i, _, part in parts(vectors):
+                with named(i):
+                    check_values([part], "the product with its curvature")
+            check_finite(total)
+        return total
+
+    like = next(iter(mean.point.values()))
+    kept_graphs = sum(p is not None for p in ready)
+    wide = torch.promote_types(like.dtype, torch.float32)
+    return Operator(
+        mean.kind,
+        shapes,
+        wide,
+        like.device,
+        mean.precision,
+        mean.total,
+        kept_graphs,
+        len(ready) - kept_graphs,
+        used,
+        apply,
+        lambda some: _assemble(mean, some, None),
+    )
+
+
+def _compiled(product: Product, example: list[Tensor]) -> Product:
+    """The same product traced to one program and compiled."""
+    from torch.fx.experimental.proxy_tensor import make_fx  # imported here: it loads the tracer
+
+    used = [row is not None for row in product(example)]
+    traced = make_fx(lambda *v: [row for row in product(list(v)) if row is not None])(*example)
+    program = torch.compile(traced)
+
+    def run(v: list[Tensor]) -> Sequence[Tensor | None]:
+        rows = iter(program(*v))
+        return [next(rows) if live else None for live in used]
+
+    try:
+        run(example)
+    except Exception as error:
+        cause = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"the product could not be compiled ({cause}); leave compiled=False, or install a C++ compiler if it is missing"
+        ) from error
+    return run

@@ -1,0 +1,7 @@
+"""Pictures of measurements: curvature by block, dimension by subspace and along the layers, and figures as files."""
+
+from probes.drawing.curvature import curvature_figure, density_curve, finest
+from probes.drawing.dimension import dimension_figure, layers_figure
+from probes.drawing.files import FORMATS, file_bytes
+
+__all__ = ["FORMATS", "curvature_figure", "density_curve", "dimension_figure", "file_bytes", "finest", "layers_figure"]

@@ -1,0 +1,81 @@
+"""What claims there are, read from their source: listing them loads none of what they measure with."""
+
+import ast
+import functools
+import pathlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+FOLDER = pathlib.Path(__file__).with_name("claims")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A claim's place in the lists: its id, title, nature (consistency or prediction) and view (optimization or control)."""
+
+    id: str
+    title: str
+    nature: str
+    view: str
+
+
+def claims(folder: pathlib.Path = FOLDER) -> list[Listed]:
+    """Return every claim in the order of the tuple CLAIMS in the folder's __init__.py; claims outside it follow by file.
+
+    They are the calls of `Claim` that are given a name at the top of a module. Raises ValueError where id, title, nature or view
+    is no plain text.
+    """
+    found = {(path, name): claim for path in sorted(folder.rglob("*.py")) for name, claim in _claims(path)}
+    order = {place: number for number, place in enumerate(_told(folder / "__init__.py"))}
+    return [found[place] for place in sorted(found, key=lambda place: (order.get(place, len(order)), place))]
+
+
+@functools.cache
+def _parsed(path: pathlib.Path) -> list[tuple[str, ast.expr]]:
+    """Return a module's assignments at its top, (name, what it is given)."""
+    found = []
+    for line in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(line, ast.Assign | ast.AnnAssign) and line.value is not None:
+            target = line.target if isinstance(line, ast.AnnAssign) else line.targets[0]
+            found.append((getattr(target, "id", ""), line.value))
+    return found
+
+
+def _claims(path: pathlib.Path) -> Iterator[tuple[str, Listed]]:
+    """Yield (name in the module, claim) of a file's claims: calls of Claim, or of a partial Claim of the same file."""
+    shared: dict[str, dict[str, ast.expr]] = {}  # tables and partial Claims, by name
+    for name, value in _parsed(path):
+        if isinstance(value, ast.Dict):
+            shared[name] = {key.value: entry for key, entry in zip(value.keys, value.values, strict=True) if _is_text(key)}
+        if not isinstance(value, ast.Call):
+            continue
+        called, given = getattr(value.func, "id", ""), {}
+        for word in value.keywords:
+            given |= {word.arg: word.value} if word.arg else shared.get(getattr(word.value, "id", ""), {})
+        if called == "partial" and getattr(value.args[0], "id", "") == "Claim":
+            shared[name] = given
+        elif called == "Claim" or called in shared:
+            yield name, _listed(shared.get(called, {}) | given, f"{path.name}, line {value.lineno}")
+
+
+def _is_text(key: ast.expr | None) -> bool:
+    return isinstance(key, ast.Constant) and isinstance(key.value, str)
+
+
+def _listed(given: dict[str, ast.expr], where: str) -> Listed:
+    try:
+        return Listed(**{key: ast.literal_eval(given[key]) for key in Listed.__annotations__})
+    except (KeyError, ValueError):
+        raise ValueError(f"expected id, title, nature and view as plain text in {where}") from None
+
+
+def _told(path: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
+    """Return the claims of the tuple CLAIMS, each as (file, name in it), following the imports of the file."""
+    homes = {}
+    for line in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(line, ast.ImportFrom) and line.module and line.level < 2:
+            module = path.parent.joinpath(*line.module.removeprefix("validations.claims.").split("."))
+            home = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
+            homes |= {entry.asname or entry.name: (home, entry.name) for entry in line.names}
+    told = next((value for name, value in _parsed(path) if name == "CLAIMS"), None)
+    return [homes[entry.id] for entry in getattr(told, "elts", []) if getattr(entry, "id", "") in homes]

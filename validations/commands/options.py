@@ -1,0 +1,87 @@
+"""What the commands' flags share: those that name a task, bounds of numbers, files that can be written. No torch."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+COLUMNS = {"text": "text_a", "text_b": "text_b", "label": "label"}
+PROCESSES = min(2, os.cpu_count() or 1)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_backbone(parser: argparse.ArgumentParser) -> None:
+    """Add --backbone."""
+    parser.add_argument("--backbone", default="nano", help="nano, minilm, a folder or a hub name (default: nano)")
+
+
+def add_task(parser: argparse.ArgumentParser) -> None:
+    """Add --task and the flags that name its columns."""
+    parser.add_argument("--task", required=True, help="an embedded task's name, a file, a folder or hub:NAME")
+    add_columns(parser)
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Add --text, --text-b and --label."""
+    parser.add_argument("--text", metavar="COLUMN", help="the column of the text (default: by its usual names)")
+    parser.add_argument("--text-b", metavar="COLUMN", help="the column of the second text, for pairs")
+    parser.add_argument("--label", metavar="COLUMN", help="the column of the label (default: by its usual names)")
+
+
+def columns(options: argparse.Namespace) -> dict[str, str] | None:
+    """Return the columns that --text, --text-b and --label name, by their part, or None."""
+    named = {part: getattr(options, option) for option, part in COLUMNS.items() if getattr(options, option)}
+    return named or None
+
+
+def bounded(options: argparse.Namespace, least: Mapping[str, float], *, above: Mapping[str, float] | None = None) -> None:
+    """Raise ValueError unless every number given is finite and at least its bound, or above it."""
+    for limits, strict in ((least, False), (above or {}, True)):
+        for name, limit in limits.items():
+            given = getattr(options, name, None)
+            for value in given if isinstance(given, list) else [given]:
+                if value is not None and not (math.isfinite(value) and (value > limit if strict else value >= limit)):
+                    word = "above" if strict else "of at least"
+                    raise ValueError(f"--{name.replace('_', '-')} must be a number {word} {limit:g}, got {value:g}: correct it")
+
+
+def target(path: str | None, option: str = "--out") -> Path | None:
+    """Return the path of a file to write, whose folders may yet be made; raises ValueError when it cannot be written."""
+    if path is None:
+        return None
+    found = Path(path)
+    if not path or found.is_dir() or not writable(found.parent):
+        raise ValueError(f"{option} must be a file in a folder that can be written, got {path!r}: choose another path")
+    return found
+
+
+def folder(path: str, option: str = "--out") -> Path:
+    """Return the path of a folder to write to, which may yet be made; raises ValueError when it cannot be."""
+    if not path or not writable(Path(path)):
+        raise ValueError(f"{option} must be a folder that can be made and written, got {path!r}: choose another path")
+    return Path(path)
+
+
+def writable(place: Path) -> bool:
+    """Return whether the folder can be written, or made where it does not exist."""
+    nearest = next(above for above in (place, *place.absolute().parents) if above.exists())
+    return nearest.is_dir() and os.access(nearest, os.W_OK)
+
+
+def drawn(path: str | None, option: str, kinds: Sequence[str]) -> Path | None:
+    """Return the path of a file of one of the kinds in a folder that exists, or None; raises ValueError for any other."""
+    if path is None:
+        return None
+    found = Path(path)
+    if found.suffix[1:] not in kinds:
+        raise ValueError(f"{option} must end in {' or '.join('.' + kind for kind in kinds)}, got {path!r}")
+    if not found.parent.is_dir() or found.is_dir() or not os.access(found.parent, os.W_OK):
+        raise ValueError(f"{option} needs a file in an existing folder that can be written, got {path!r}")
+    return found

@@ -1,0 +1,153 @@
+"""Measure one thing on one subject: a delta of a frozen backbone on a task, at its start or at a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+from .options import add_backbone, add_json, add_task, bounded
+from .output import plain
+
+INSTRUMENTS = {
+    "response": "G = dy/dz of the logits to a delta: its kernel's spectrum and every place's share",
+    "curvature": "the loss's curvature in a delta, per layer and block: eigenvalue ends, trace, effective dimension",
+    "controllability": "the output Gramian of a delta or of token signals: what each place reaches, and its price",
+    "representation": "intrinsic dimension of the states of every layer, before and after tuning",
+    "dimension": "the dimension of a random subspace of a delta that reaches a share of its full gain",
+}
+MODULES = {"response": "reach", "controllability": "reach", "representation": "dimension"}  # others are called like theirs
+LEVELS = ("all", "delta", "layer", "block")  # the rows of a curvature table; delta: parts of a combination
+LEAST = {  # what the numbers of a request must be at least
+    "examples": 1,
+    "readout": 1,
+    "length": 1,
+    "seed": 0,
+    "threads": 1,
+    "top": 1,
+    "probes": 1,
+    "steps": 1,
+    "budget": 1,
+    "dense": 0,
+    "neighbours": 3,
+    "runs": 2,
+    "penalty": 0,
+}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of every instrument."""
+    instruments = parser.add_subparsers(dest="instrument", required=True, metavar="INSTRUMENT")
+    for name, does in INSTRUMENTS.items():
+        one = instruments.add_parser(name, help=does, description=does[0].upper() + does[1:] + ".")
+        _subject(one, name)
+        _OWN.get(name, lambda _: None)(one)
+        add_json(one)
+
+
+def run(options: argparse.Namespace) -> dict:
+    """Return what the instrument measured; raises ValueError for a request that cannot be met."""
+    bounded(options, LEAST, above={"ridge": 0, "margin": 0})
+    import torch
+
+    torch.set_num_threads(options.threads)
+    name = options.instrument
+    module = importlib.import_module(f"{__package__}.probing.{MODULES.get(name, name)}")
+    return getattr(module, name)(options)
+
+
+def text(found: dict, options: argparse.Namespace) -> str:
+    """Return the measurement in words; rows of blocks and of layers with the columns that fit a terminal."""
+    from .probing.tables import headed
+
+    return plain(headed(found))
+
+
+def _subject(one: argparse.ArgumentParser, name: str) -> None:
+    """Add the flags that say what is measured."""
+    add_backbone(one)
+    add_task(one)
+    usual = "port-bias" if name == "controllability" else "lora:rank=4"
+    one.add_argument("--delta", default=usual, help=f'such as "lora:rank=4" (default: {usual})')
+    one.add_argument("--checkpoint", help="measure at what costate train --out saved, or a PEFT folder with its classifier")
+    count = 32 if name == "curvature" else 128
+    one.add_argument("--examples", type=int, help=f"training examples (default: {count}, or what the head leaves)")
+    one.add_argument(
+        "--readout", type=int, default=600, help="other training examples, which fit the frozen head (default: 600, at most half)"
+    )
+    one.set_defaults(most=count)
+    one.add_argument("--length", type=int, default=64, help="longest text, in tokens (default: 64)")
+    one.add_argument("--seed", type=int, default=0, help="seed of every draw (default: 0)")
+    one.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
+    one.add_argument("--top", type=int, default=8, help="leading values printed (default: 8)")
+    one.add_argument("--double", action="store_true", help="compute in float64")
+
+
+def _at(one: argparse.ArgumentParser, default: str) -> None:
+    text = f"where to measure: the checkpoint's initial or saved point (default: {default})"
+    one.add_argument("--at", choices=("initial", "checkpoint"), help=text)
+
+
+def _out(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--out", metavar="FILE.json", help="write everything measured")
+    one.add_argument("--figure", metavar="FILE", help="draw it, .svg, .pdf or .png")
+
+
+def _curvature(one: argparse.ArgumentParser) -> None:
+    _at(one, "saved")
+    one.add_argument(
+        "--by",
+        nargs="+",
+        default=LEVELS,
+        choices=LEVELS,
+        metavar="LEVEL",
+        help=f"rows: any of {', '.join(LEVELS)} (default: every one)",
+    )
+    one.add_argument("--ridge", type=float, default=1e-3, help="r of the effective dimension, an L2 weight (default: 1e-3)")
+    one.add_argument(
+        "--dense",
+        type=int,
+        metavar="D",
+        help="diagonalise blocks of up to D numbers (default: where that takes fewer products)",
+    )
+    one.add_argument("--probes", type=int, default=4, help="random vectors per density (default: 4)")
+    one.add_argument("--steps", type=int, default=16, help="Lanczos steps per density (default: 16)")
+    one.add_argument("--budget", type=int, default=32, help="products per trace (default: 32)")
+    _out(one)
+
+
+def _representation(one: argparse.ArgumentParser) -> None:
+    _at(one, "both")
+    one.add_argument("--neighbours", type=int, default=20, help="neighbours of the likelihood (default: 20)")
+    _out(one)
+
+
+def _dimension(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--figure", metavar="FILE", help="draw runs, curve and threshold, .svg, .pdf or .png")
+    one.add_argument("--dimensions", default="4,16,64,256", help="dimensions to try (default: 4,16,64,256)")
+    one.add_argument("--runs", type=int, default=3, help="seeds per dimension (default: 3)")
+    one.add_argument("--steps", type=int, default=60, help="evaluations per run (default: 60)")
+    one.add_argument("--penalty", type=float, default=1e-3, help="L2 weight (default: 1e-3)")
+    one.add_argument("--kind", default="sorf", help="sorf, dense, onehot or sparse (default: sorf)")
+
+
+def _controllability(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--by",
+        default="port",
+        choices=("port", "layer", "head", "token"),
+        help="places: parts of the delta, or the slots of a signal per token (default: port)",
+    )
+    one.add_argument("--against", nargs="+", default=[], metavar="DELTA", help="more deltas to compare")
+    one.add_argument("--margin", type=float, default=1.0, help="target lead of the label (default: 1)")
+    one.add_argument(
+        "--ridge", type=float, default=0.01, help="price 1/ridge of a squared miss against control energy (default: 0.01)"
+    )
+    one.add_argument("--figure", metavar="FILE", help="draw the singular values by delta, .svg or .png")
+
+
+_OWN = {
+    "curvature": _curvature,
+    "controllability": _controllability,
+    "representation": _representation,
+    "dimension": _dimension,
+}

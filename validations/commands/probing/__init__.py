@@ -1,0 +1,1 @@
+"""What `costate probe` measures: a module for each kind of instrument, and the tables that they print."""

@@ -1,0 +1,126 @@
+"""`costate probe response` and `controllability`: the response of the logits to a delta, and what each place reaches."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+import probes
+from tuning import backbones
+from tuning.deltas import parse, place_of
+from tuning.subjects import subject
+
+from ..options import drawn
+from . import tables
+from .setting import Setting, places_of, setting
+
+
+def response(options: argparse.Namespace) -> dict:
+    """Return the leading singular values of G and the share of every place."""
+    s = setting(options)
+    g = probes.response(s.subject.outputs, s.point, s.batches)
+    return s.header() | tables.spectral(g, places_of(g.names), options.top)
+
+
+def controllability(options: argparse.Namespace) -> dict:
+    """Return what each place reaches and at what price, and the same for other deltas with --against."""
+    drawn(options.figure, "--figure", ("svg", "png"))
+    if options.by == "token" and (options.against or options.checkpoint):
+        raise ValueError("--by token measures signals of the frozen model; leave out --against and --checkpoint")
+    against = {text: parse(text) for text in options.against}
+    s = setting(options)
+    outputs, point = _token_signals(s) if options.by == "token" else (s.subject.outputs, s.point)
+    g = probes.response(outputs, point, s.batches)
+    labels = torch.cat([b.labels for b in s.batches])
+    shift = probes.margin_shift(g.outputs, labels, options.margin)
+    whole = probes.output_gramian(g, _reach_places(s, g, options.by))
+    rows = []
+    for name, part in {"all": whole, **whole.places}.items():
+        cost = probes.least_energy(part, shift, ridge=options.ridge)
+        z = part.control(g, cost.costate)
+        moved = {k: point[k] + step for k, step in probes.layout.unflatten(z.to(g.outputs), g.shapes).items()}
+        with torch.no_grad():
+            reached = torch.cat([outputs(moved, b) for b in s.batches])
+        eta = float(probes.departure(g, z, reached)[(shift != 0).any(1)].median())
+        rows.append(dataclasses.asdict(probes.reachability(name, part, shift, ridge=options.ridge)) | {"eta": eta})
+    found = s.header() | ({"delta": "token signals", "size": g.shape[2]} if options.by == "token" else {})
+    found |= {
+        "shape": list(g.shape),
+        "route": g.route,
+        "status": whole.status,
+        "singular_values": whole.values[: options.top].tolist(),
+        "participation_ratio": whole.participation_ratio,
+        "share": {k: part.share for k, part in whole.places.items()},
+        "by": options.by,
+        "margin": options.margin,
+        "ridge": options.ridge,
+        "places": rows,
+    }
+    responses = {found["delta"] if options.by == "token" or options.checkpoint else options.delta: g}
+    for text, delta in against.items():
+        other = subject(s.subject.backbone, delta, s.subject.readout, options.seed)
+        responses[text] = probes.response(other.outputs, other.initial, s.batches)
+    if options.against:
+        table = probes.reach_table(responses, lambda y: probes.margin_shift(y, labels, options.margin), ridge=options.ridge)
+        found["deltas"] = [dataclasses.asdict(row) for row in table]
+    if options.figure:
+        _draw({name: probes.output_gramian(r) for name, r in responses.items()}, options.figure)
+    return found
+
+
+def _token_signals(s: Setting) -> tuple:
+    """Return the logits under one signal (T, d) per port, slot by slot (`probes.token_slots`), and the zero signals."""
+    length = max(b.mask.shape[1] for b in s.batches)
+    zero = torch.zeros(length, s.subject.width, dtype=s.subject.dtype, device=s.subject.backbone.device)
+
+    def outputs(signals: Mapping, batch: backbones.Batch) -> torch.Tensor:
+        slots, real = probes.token_slots(batch.mask), batch.mask[..., None]
+        return s.subject.steered({port: z[slots] * real for port, z in signals.items()}, batch)
+
+    return outputs, {port: zero for port in s.subject.ports}
+
+
+def _reach_places(s: Setting, g: probes.Response, by: str) -> dict:
+    """Return the groups of G's columns for a table by port, layer, head or token."""
+    if by == "port":
+        return places_of(g.names)
+    if by == "layer":
+        found: dict[str, list[str]] = {}
+        for name in g.names:
+            found.setdefault(place_of(name).partition(".")[0], []).append(name)
+        return found
+    if by == "token":
+        length = next(iter(g.shapes.values()))[0]
+        words = {0: "first", length - 1: "last"}
+        axes = {name: (0, length) for name in g.names}
+        return probes.axis_places(g.shapes, axes, lambda i: words.get(i, "content"))
+    heads = s.subject.backbone.key_value_heads  # where queries share keys, a head is the whole group
+    axes = {}
+    for name, shape in g.shapes.items():
+        last = tuple(name.split(".")[-2:])
+        if last in (("attention", "keys"), ("attention", "values")):
+            axes[name] = (1, heads)
+        elif len(shape) == 2 and last in (("q", "B"), ("k", "B"), ("v", "B")):
+            axes[name] = (0, heads)
+    if not axes:
+        raise ValueError(f"{s.subject.delta.name} has no parameters of single heads; use a prefix or lora, or --by port")
+    return probes.axis_places(g.shapes, axes, lambda i: f"head {i}")
+
+
+def _draw(gramians: Mapping[str, probes.OutputGramian], path: str) -> None:
+    """Write the reachable singular values of every delta against their index, on logarithmic axes."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": "costate"}):
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.subplots()
+        for name, found in gramians.items():
+            axes.loglog(np.arange(1, found.rank + 1), found.values[: found.rank].cpu().numpy(), label=name)
+        axes.set(xlabel="output direction", ylabel="reach per root of control energy")
+        axes.legend(frameon=False)
+        figure.savefig(path, metadata={"Date": None} if path.endswith(".svg") else {"Software": None})

@@ -1,0 +1,67 @@
+"""The subject of a probe, the point at which it is measured, and its batches."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tuning import backbones, checkpoints
+from tuning.backbones import Batch
+from tuning.deltas import parse, place_of
+from tuning.options import parted
+from tuning.subjects import Subject, fit_head, subject
+
+from ..prepared import batches, same_classes, task_of
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A subject, a point of its delta, the batches to measure on, and the held-out texts."""
+
+    subject: Subject
+    point: Mapping[str, Tensor]
+    batches: list[Batch]
+    test: Batch
+
+    def header(self) -> dict:
+        """Return what was measured, as the first lines of a result."""
+        return {
+            "backbone": self.subject.backbone.name,
+            "delta": self.subject.delta.name,
+            "size": self.subject.size,
+            "examples": sum(len(b.labels) for b in self.batches),
+            "dtype": str(self.subject.dtype).removeprefix("torch."),
+        }
+
+
+def setting(options: argparse.Namespace, least: int = 1) -> Setting:
+    """Return what the flags name; raises ValueError for fewer than `least` examples and for a checkpoint of other classes."""
+    delta, task = parse(options.delta), task_of(options)
+    parts = parted(task, options.examples, options.readout, options.seed, most=options.most)
+    if len(parts.train) < least:
+        raise ValueError(f"{options.instrument} takes at least {least} examples, got {len(parts.train)}: give more --examples")
+    backbone = backbones.load(options.backbone, dtype=torch.float64 if options.double else torch.float32)
+    train = backbones.encode(backbone, parts.train, length=options.length)
+    test = backbones.encode(backbone, task.splits["test"], length=options.length)
+    if options.checkpoint:
+        found = checkpoints.load(options.checkpoint, backbone)
+        made = found.subject
+        same_classes(task, made.readout, options.checkpoint)
+        point = made.initial if getattr(options, "at", None) == "initial" else found.params
+    else:
+        readout = fit_head(backbone, parts.readout, len(task.classes), length=options.length)
+        made = subject(backbone, delta, readout, options.seed)
+        point = made.initial
+    return Setting(made, point, batches(train), test)
+
+
+def places_of(names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names of a delta's parameters by their place."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(place_of(name), []).append(name)
+    return found

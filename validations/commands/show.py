@@ -1,0 +1,78 @@
+"""Print the results of a finished study: its verdicts, one claim's criteria, or the rows that were tested."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from .options import add_json
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the flags."""
+    parser.add_argument("folder", nargs="?", default="build/quick", help="the results folder (default: build/quick)")
+    parser.add_argument("--claim", metavar="ID", help="one claim: every criterion with its 95 %% interval, rivals and nulls")
+    parser.add_argument(
+        "--rows", action="store_true", help="the tested rows as CSV: those of --claim, or all numbers of the study"
+    )
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> dict | list[dict] | str:
+    """Return the verdicts, one claim's record, or rows; raises ValueError for a folder without them and an unknown claim."""
+    from ..results import read_verdicts, table
+
+    record = read_verdicts(options.folder)
+    if options.claim:
+        known = {claim["id"]: claim for claim in record["claims"]}
+        if options.claim not in known:
+            raise ValueError(f"expected a claim of {options.folder} among {', '.join(known)}, got {options.claim!r}")
+        if not options.rows:
+            return known[options.claim]
+    if not options.rows:
+        return record
+    if options.claim:
+        frame = table(options.folder, record, options.claim)
+    else:
+        from ..frame import load
+
+        frame = load(options.folder)
+    return frame.astype(object).where(frame.notna(), None).to_dict("records") if options.json else frame.to_csv(index=False)
+
+
+def text(found: dict | str, options: argparse.Namespace) -> str:
+    """Return what was asked for as text."""
+    if options.rows:
+        return found.rstrip("\n")
+    return "\n".join(_claim(found)) if options.claim else table(found)
+
+
+def table(record: Mapping) -> str:
+    """Return the verdicts of a study, a line each: the word, the claim and its first criterion."""
+    lines = []
+    for claim in record["claims"]:
+        for one in claim["verdicts"]:
+            first, several = one["criteria"][0] if one["criteria"] else None, len(claim["verdicts"]) > 1
+            title = f"{claim['title']} ({one['label']})" if several else claim["title"]
+            lines.append(f"{one['verdict']:<15} {title:<76} {_criterion(first) if first else one['why']}")
+    return "\n".join(lines)
+
+
+def _claim(claim: Mapping) -> list[str]:
+    """Return a claim's rule and, for every delta, its verdict, its criteria and what they are compared with."""
+    lines = [claim["title"], f"  {claim['statement']}", f"  {claim['rule']}"]
+    for one in claim["verdicts"]:
+        lines += ["", f"{one['verdict']}: {one['label'] or one['delta']}, {one['tasks']} tasks, {one['cells']} rows"]
+        lines += [f"  {criterion['outcome']:<15} {_criterion(criterion)}" for criterion in one["criteria"]]
+        lines += [f"  {one['why']}"] if one["why"] else []
+    for name in ("rivals", "nulls"):
+        lines += ["", name, *(f"  {_criterion(other)}" for other in claim[name])] if claim[name] else []
+    return lines
+
+
+def _criterion(criterion: Mapping) -> str:
+    """Return an estimate with its interval in words."""
+    ends = [criterion[name] for name in ("estimate", "low", "high")]
+    if None in ends:
+        return f"no interval  {criterion['label']}"
+    return "{:+.2f} [{:+.2f}, {:+.2f}]  ".format(*ends) + criterion["label"]
