@@ -1,4 +1,4 @@
-"""Plants for ablation: ports that do the same thing, beside ports that do what no other can.
+"""Plants of ablation: ports that do the same thing, beside ports that do what no other can.
 
 Each port's controls act along one direction, y = sum_p phi(x) T_p' (b_p . u_p), phi = (1, latent), b_p spread over all numbers
 of the control. Four of eight ports share one map T, so each of them carries much control and alone matters little. The

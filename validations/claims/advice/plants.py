@@ -27,7 +27,7 @@ def palette_setting(system: int, seed: int) -> Setting:
     rng = np.random.default_rng([23, min(system, SYSTEMS - 1 - system)])
     counts = np.array([1, 1, 2, 2, 4, 6, 12, 24])
     reached = (counts if system < SYSTEMS // 2 else counts[::-1])[rng.permutation(len(counts))]
-    network = make_plant(system, "bias", {})
+    network = make_plant(system, {}, uneven=True)
     strength = torch.zeros_like(network.strength)
     for t, count in enumerate(reached):
         strength[t, rng.permutation(WIDTH)[:count]] = 1.0

@@ -13,7 +13,7 @@ from ..shared.setting import Setting
 def bounds_setting(system: int, seed: int, *, penalty: float) -> Setting:
     """Return full tuning of a system's weights beside a delta that tunes the last two blocks only."""
     names = {f"{port}.weight": (WIDTH, WIDTH) for port in port_keys()}
-    full = make_plant(system, "full", names)
+    full = make_plant(system, names)
     tuned = tuple(list(names)[-4:])
-    delta = Plant(full.A, full.C, full.strength, "full", {name: full.initial[name] for name in tuned})
+    delta = Plant(full.A, full.C, full.strength, {name: full.initial[name] for name in tuned})
     return plant_setting(system, seed, {"full": full, "delta": delta}, penalty, {"deltas": ("delta",)})

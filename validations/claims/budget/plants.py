@@ -1,4 +1,4 @@
-"""The setting on which the budget law's controls run."""
+"""Plants of the budget law: additive controls at every port of gated networks."""
 
 from dataclasses import replace
 

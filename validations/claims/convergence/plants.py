@@ -1,4 +1,4 @@
-"""The setting on which the controls of the convergence claim run: controls at several sets of ports of one plant."""
+"""Plants of descent: controls of several kinds on one network, some pulled along strong directions, some along weak ones."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ def pace_setting(system: int, seed: int, *, readout: float) -> Setting:
     The smaller the readout, the nearer is the loss to a quadratic.
     """
     rng = np.random.default_rng([37, system])
-    base = make_plant(system, "bias", {})
+    base = make_plant(system, {}, uneven=True)
     subjects: dict[str, Plant] = {}
     for number, port in enumerate(rng.permutation(port_keys())[:DELTAS]):
         strength = np.zeros(base.strength.shape)

@@ -1,4 +1,4 @@
-"""Plants with outliers planted by class, by logit or by feature, and plants whose Hessian leaves Gauss-Newton."""
+"""Plants of curvature: outliers planted by class, by logit or by feature, and plants whose Hessian leaves Gauss-Newton."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -47,7 +47,7 @@ def planted_setting(system: int, seed: int, *, by: str, noise: float = NOISE) ->
         readout = columns / np.linalg.norm(columns, axis=0)
         strength[:, FEATURES[system] :] = 0.02
     start = {f"{PORT}.bias": torch.zeros(WIDTH, dtype=torch.float64)}
-    plant = Plant(torch.zeros(1, WIDTH, WIDTH, dtype=torch.float64), tensor(readout), tensor(strength), "bias", start)
+    plant = Plant(torch.zeros(1, WIDTH, WIDTH, dtype=torch.float64), tensor(readout), tensor(strength), start)
 
     def batch(split: int) -> States:
         own = np.random.default_rng([43, system, seed, split])
@@ -70,18 +70,18 @@ def bilinear_setting(system: int, seed: int, *, regime: float | None) -> Setting
     Its Hessian is Gauss-Newton, with C - 1 directions that stand out, plus the block between the two factors, which fades as
     training meets the classes' shares: nearly to nothing without a `regime`, in the linear regime with one.
     """
-    plant = _uneven(system, "adapter", {"down": (LATENT, WIDTH), "up": (WIDTH, LATENT), "bias": (WIDTH,)})
+    plant = _orthonormal(system, {"down": (LATENT, WIDTH), "up": (WIDTH, LATENT), "bias": (WIDTH,)})
     return replace(_setting(plant, lambda split: _tilted(system, seed, split), seed, PRICES[system]), regime=regime)
 
 
 def bent_setting(system: int, seed: int) -> Setting:
     """Return a control whose second derivative grows from nearly nothing while the loss's slope fades."""
-    plant = _uneven(system, "bias", {"bias": (WIDTH,)})
-    bent = Bent(plant.A, plant.C, plant.strength, "bias", plant.initial, bend=(0.01, 0.6))
+    plant = _orthonormal(system, {"bias": (WIDTH,)})
+    bent = Bent(plant.A, plant.C, plant.strength, plant.initial, bend=(0.01, 0.6))
     return _setting(bent, lambda split: _tilted(system, seed, split), seed, PRICES[system])
 
 
-def _uneven(system: int, kind: str, shapes: Mapping[str, tuple[int, ...]]) -> Plant:
+def _orthonormal(system: int, shapes: Mapping[str, tuple[int, ...]]) -> Plant:
     """Return one port on an identity network with an orthonormal readout; down-projections start at seeded noise."""
     rng = np.random.default_rng([61, system])
     readout = _readout(system)
@@ -89,7 +89,7 @@ def _uneven(system: int, kind: str, shapes: Mapping[str, tuple[int, ...]]) -> Pl
         f"{PORT}.{name}": tensor(rng.standard_normal(shape) / np.sqrt(WIDTH)) if name == "down" else tensor(np.zeros(shape))
         for name, shape in shapes.items()
     }
-    return Plant(tensor(np.eye(WIDTH)[None]), tensor(readout), tensor(np.ones((1, WIDTH))), kind, initial)
+    return Plant(tensor(np.eye(WIDTH)[None]), tensor(readout), tensor(np.ones((1, WIDTH))), initial)
 
 
 def _readout(system: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Plants for disturbances: what they do to the outputs is linear, and only an adapter can answer them."""
+"""Plants of disturbances: what they do to the outputs is linear, and only an adapter can answer them."""
 
 from dataclasses import replace
 
@@ -20,8 +20,8 @@ def disturbance_setting(system: int, seed: int, *, blind: bool = False) -> Setti
     """
     ports = port_keys("attention")
     shapes = {"down": (LATENT, WIDTH), "up": (WIDTH, LATENT), "bias": (WIDTH,)}
-    bias = make_plant(system, "bias", {f"{port}.bias": (WIDTH,) for port in ports})
-    adapter = make_plant(system, "adapter", {f"{p}.{n}": s for p in ports for n, s in shapes.items()}, seed)
+    bias = make_plant(system, {f"{port}.bias": (WIDTH,) for port in ports}, uneven=True)
+    adapter = make_plant(system, {f"{p}.{n}": s for p in ports for n, s in shapes.items()}, seed)
     size = SIZES[system >= SYSTEMS // 2]
     bias, adapter = (replace(p, C=size * p.C, strength=torch.ones_like(p.strength)) for p in (bias, adapter))
     setting = plant_setting(

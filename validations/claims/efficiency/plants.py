@@ -1,4 +1,4 @@
-"""Plants whose first gradient is spent on a nuisance: the setting on which minimum-energy efficiency peaks between decays."""
+"""Plants of efficiency: the first gradient is spent on a nuisance, so that efficiency peaks between weight decays."""
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ def nuisance_setting(system: int, seed: int) -> Setting:
     strength = np.full((1, WIDTH), 0.5)
     strength[0, :2] = 1.0, LOUD[system]
     C = np.outer([0.5, -0.5], np.ones(WIDTH))
-    plant = Plant(torch.zeros(1, WIDTH, WIDTH, dtype=torch.float64), tensor(C), tensor(strength), "bias", {})
+    plant = Plant(torch.zeros(1, WIDTH, WIDTH, dtype=torch.float64), tensor(C), tensor(strength), {})
     return Setting(
         subjects={"bias": plant},
         train=_draw(system, seed, 0, 64),

@@ -1,4 +1,4 @@
-"""Plants for subspaces of a delta's numbers: few or many of them that matter, in one layer alone or alike in every one."""
+"""Plants of subspaces of a delta's numbers: few or many of them that matter, in one layer alone or alike in every one."""
 
 from dataclasses import fields, replace
 
@@ -20,7 +20,7 @@ def spread_setting(system: int, seed: int) -> Setting:
     Controls enter with a slight bend, by which linear theory is off by a tenth of an octave, and not by rounding alone.
     """
     strength = np.exp(-np.arange(WIDTH) / DECAY[system])
-    plant = make_plant(system, "bias", {f"{port}.bias": (WIDTH,) for port in port_keys()})
+    plant = make_plant(system, {f"{port}.bias": (WIDTH,) for port in port_keys()}, uneven=True)
     plant = replace(plant, strength=tensor(np.tile(strength, (2 * BLOCKS, 1))))
     subjects = {"delta": Bent(**{f.name: getattr(plant, f.name) for f in fields(plant)}, bend=(0.0, BENDS[system]))}
     subspaces = {"dimensions": [2, 8, 20, 48], "near": [8, 20], "shares": [0.3, 0.6, 0.9], "draws": 1}
@@ -46,7 +46,6 @@ def layer_setting(system: int, seed: int, *, blocks: int) -> Setting:
         torch.zeros(len(keys), WIDE, WIDE, dtype=torch.float64),
         tensor(readout / np.linalg.norm(readout, axis=0)),
         tensor(strength),
-        "bias",
         {f"{port}.bias": torch.zeros(WIDE, dtype=torch.float64) for port in keys},
         width=WIDE,
     )

@@ -33,8 +33,8 @@ def loop_setting(system: int, seed: int, gates: float = 0.3, network: int | None
     size, network = (1.0, network) if own else (READOUTS[system], 0)
     drawn = (system, seed) if own else (SYSTEMS - 1, SYSTEMS * seed + system)
     shapes = {"down": (LATENT, WIDTH), "up": (WIDTH, LATENT), "bias": (WIDTH,)}
-    bias = make_plant(network, "bias", {f"{port}.bias": (WIDTH,) for port in ports})
-    adapter = make_plant(network, "adapter", {f"{p}.{n}": s for p in ports for n, s in shapes.items()}, seed)
+    bias = make_plant(network, {f"{port}.bias": (WIDTH,) for port in ports}, uneven=True)
+    adapter = make_plant(network, {f"{p}.{n}": s for p in ports for n, s in shapes.items()}, seed)
     bias, adapter = (replace(p, C=size * p.C, strength=torch.ones_like(p.strength)) for p in (bias, adapter))
     subjects = {"bias": bias, "prefix": bias, "adapter": adapter}
     setting = plant_setting(*drawn, subjects, 0.03, {"bottleneck": LATENT}, gates, tolerance=1e-3)
@@ -61,5 +61,5 @@ def law_setting(system: int, seed: int, *, turned: bool = False) -> Setting:
             f"{port}.up": tensor(-basis @ gain),
             f"{port}.bias": torch.zeros(WIDTH, dtype=bias.dtype),
         }
-    adapter = Plant(bias.A, bias.C, bias.strength, "adapter", law, fixed=True)
+    adapter = Plant(bias.A, bias.C, bias.strength, law, fixed=True)
     return replace(setting, subjects={**setting.subjects, "adapter": adapter}, options={"bottleneck": LATENT, "rank": rank})

@@ -1,4 +1,4 @@
-"""Gated plants with a low-rank update of every port's map: the setting on which the multiplets' controls run."""
+"""Plants of multiplets: gated networks with a low-rank update of a port's map."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +34,6 @@ def low_rank_setting(system: int, seed: int, *, readout: float, shares: tuple[fl
     for port in ports:
         initial[f"{port}.A"] = tensor(rng.standard_normal((RANK, WIDTH)) / np.sqrt(WIDTH))
         initial[f"{port}.B"] = torch.zeros(WIDTH, RANK, dtype=torch.float64)
-    base = make_plant(system, "low-rank", {})
-    plant = LowRank(base.A, readout * base.C, torch.ones_like(base.strength), "low-rank", initial)
+    base = make_plant(system, {})
+    plant = LowRank(base.A, readout * base.C, torch.ones_like(base.strength), initial)
     return plant_setting(system, seed, {"lora": plant}, 0.03, {"shares": shares})

@@ -1,4 +1,4 @@
-"""Plants whose labels lie along their strong directions, and plants whose strong directions cannot tell the labels apart."""
+"""Plants of origins: labels that lie along strong directions, and strong directions that cannot tell the labels apart."""
 
 from dataclasses import replace
 
@@ -32,7 +32,6 @@ def _plant(strength: np.ndarray) -> Plant:
         torch.zeros(1, NUMBERS, NUMBERS, dtype=torch.float64),
         tensor(np.outer([0.5, -0.5], np.ones(NUMBERS))),
         tensor(strength[None]),
-        "bias",
         {f"{port}.bias": torch.zeros(NUMBERS, dtype=torch.float64)},
         width=NUMBERS,
     )

@@ -40,7 +40,7 @@ def perturbation_setting(system: int, seed: int, *, off: bool) -> Setting:
     The readout is fitted to the labels on the subspace, and reads the other directions too, at random: nothing there matters
     until an attack puts something there. The data are the last system's, whose labels depend on the state most.
     """
-    first, theta = port_keys()[0], torch.linalg.qr(make_plant(system, "full", {}).A).Q
+    first, theta = port_keys()[0], torch.linalg.qr(make_plant(system, {}).A).Q
     rng = np.random.default_rng([23, system])
     setting = plant_setting(SYSTEMS - 1, SEEDS * system + seed, {}, 0.03, {}, tolerance=1e-3)
     x = setting.train.tokens[:, 0].numpy()
@@ -54,7 +54,6 @@ def perturbation_setting(system: int, seed: int, *, off: bool) -> Setting:
         theta,
         tensor(readout @ through.T),
         torch.ones(len(theta), WIDTH, dtype=torch.float64),
-        "bias",
         {f"{first}.bias": torch.zeros(WIDTH, dtype=torch.float64)},
         P=tensor(np.eye(WIDTH) - on if off else on),
     )

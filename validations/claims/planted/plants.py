@@ -1,4 +1,4 @@
-"""Plants in which a problem of known dimension is planted, its directions all alike or unlike."""
+"""Plants of known dimension: exactly linear, their directions all alike or unlike."""
 
 from dataclasses import replace
 
@@ -10,6 +10,6 @@ KNOWN = 16
 
 def planted_setting(system: int, seed: int, *, decades: float) -> Setting:
     """Return additive controls at the one port of a system cut off behind it: exactly linear; curvatures over so many decades."""
-    whole = make_plant(system, "bias", {f"{port}.bias": (WIDTH,) for port in port_keys()[:1]})
+    whole = make_plant(system, {f"{port}.bias": (WIDTH,) for port in port_keys()[:1]}, uneven=True)
     plant = replace(whole, A=whole.A[:1], strength=whole.strength[:1])
     return plant_setting(system, seed, {"delta": plant}, 0.03, {"known": KNOWN, "decades": decades}, tolerance=3e-3)

@@ -30,6 +30,6 @@ class LawPlant(Plant):
 
 def law_plant(network: int, parameters: Mapping[str, tuple[int, ...]], seed: int = 0) -> LawPlant:
     """Return a system's plant with parameters that start at zero (down-projections at seeded noise)."""
-    made = make_plant(network, "adapter", parameters, seed)
+    made = make_plant(network, parameters, seed)
     plant = LawPlant(**{f.name: getattr(made, f.name) for f in fields(made)})
     return replace(plant, C=0.3 * plant.C, strength=torch.ones_like(plant.strength))

@@ -43,12 +43,11 @@ class Rolled:
 
 @dataclass(frozen=True)
 class Plant:
-    """A subject on a gated linear network; `kind` says what its parameters are: bias, adapter, full."""
+    """A subject on a gated linear network; parameters of a port are a bias, an adapter (down, up, bias) or a change of its weight."""
 
     A: Tensor
     C: Tensor
     strength: Tensor
-    kind: str
     initial: dict[str, Tensor]
     fixed: bool = False
     width: int = WIDTH
@@ -59,11 +58,9 @@ class Plant:
         return tuple(f"{t // 2}.{'mlp' if t % 2 else 'attention'}" for t in range(len(self.A)))
 
     def _signal(self, params: Mapping[str, Tensor], port: str, base: Tensor) -> Tensor:
-        if self.kind == "bias":
-            return params.get(f"{port}.bias", torch.zeros(()))
-        if self.kind == "adapter" and f"{port}.up" in params:
+        if f"{port}.up" in params:
             return base @ params[f"{port}.down"].T @ params[f"{port}.up"].T + params[f"{port}.bias"]
-        return torch.zeros(())
+        return params.get(f"{port}.bias", torch.zeros(()))
 
     def _run(
         self,
@@ -167,8 +164,11 @@ def draw(system: int, seed: int, split: int, size: int, gates: float, latents: i
     return States(tensor(states), torch.ones(size, 1), torch.as_tensor(score.argmax(1)))
 
 
-def make_plant(system: int, kind: str, parameters: Mapping[str, tuple[int, ...]], seed: int = 0, **options) -> Plant:
-    """Return the plant of a system with parameters that start at zero (down-projections at seeded noise)."""
+def make_plant(system: int, parameters: Mapping[str, tuple[int, ...]], seed: int = 0, *, uneven: bool = False) -> Plant:
+    """Return the plant of a system with parameters that start at zero (down-projections at seeded noise).
+
+    uneven: the ports' controls differ in strength (see `network`).
+    """
     rng = np.random.default_rng([19, system, seed])
     initial = {
         name: tensor(rng.standard_normal(shape) / np.sqrt(WIDTH))
@@ -176,7 +176,7 @@ def make_plant(system: int, kind: str, parameters: Mapping[str, tuple[int, ...]]
         else torch.zeros(shape, dtype=torch.float64)
         for name, shape in parameters.items()
     }
-    return Plant(*network(system, uneven=kind == "bias"), kind, initial, **options)
+    return Plant(*network(system, uneven=uneven), initial)
 
 
 def port_keys(site: str = "") -> list[str]:
@@ -212,7 +212,7 @@ def bias_setting(system: int, seed: int, *, contrast: float = 1.0, readout: floa
     contrast: the exponent of how unlike the ports are in strength. readout: the readout's size; where it is small, training moves
     the logits by more than they were. gates: how far examples differ.
     """
-    plant = make_plant(system, "bias", {f"{port}.bias": (WIDTH,) for port in port_keys()})
+    plant = make_plant(system, {f"{port}.bias": (WIDTH,) for port in port_keys()}, uneven=True)
     strength = plant.strength * tensor(np.exp((contrast - 1) * levels(system)))[:, None]
     plant = replace(plant, C=readout * plant.C, strength=strength)
     return plant_setting(system, seed, {"delta": plant, "bias": plant}, PENALTIES[system], {}, gates)

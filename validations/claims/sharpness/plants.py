@@ -1,4 +1,4 @@
-"""Plants on which sharpness goes with the generalisation gap, and the same with their numbers rescaled so that it does not."""
+"""Plants of sharpness: it goes with the generalisation gap, and the same with their numbers rescaled so that it does not."""
 
 from dataclasses import replace
 
@@ -27,7 +27,6 @@ def memory_setting(system: int, seed: int, *, rescaled: bool) -> Setting:
             torch.zeros(1, WIDTH, WIDTH, dtype=torch.float64),
             tensor(np.outer([0.5, -0.5], np.ones(WIDTH))),
             tensor(units * strength),
-            "bias",
             {"0.attention.bias": torch.zeros(WIDTH, dtype=torch.float64)},
         )
         subjects[f"delta {count}"] = plant

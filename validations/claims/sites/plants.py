@@ -1,4 +1,4 @@
-"""Plants whose ports each reach some of the examples: the more of those that are wrong, the fewer of those that are right.
+"""Plants of ports: each reaches some of the examples: the more of those that are wrong, the fewer of those that are right.
 
 The first number of a port's control raises the true-class margin of every example that the port reaches. Ports reach 2 to 16
 of 16 wrong examples, the more the weaker, so that their gradients differ by chance alone and yet those that reach more mend

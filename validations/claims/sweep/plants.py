@@ -1,4 +1,4 @@
-"""Plants for sweeps of random subspaces: a head at zero on the states of a small network, and spare numbers that shift these."""
+"""Plants of sweeps of random subspaces: a head at zero on the states of a small network, and spare numbers that shift these."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,8 +54,8 @@ def _headed(
     system: int, seed: int, *, octaves: float, latents: int = 8, penalty: float = 0.003, shares: tuple[float, ...] = SHARES
 ) -> Setting:
     """Return a head with as many spare numbers as make D its own number times 2^octaves, and a small sweep."""
-    plant = make_plant(system, "bias", {})
-    plant = Plant(plant.A, torch.eye(WIDTH, dtype=plant.dtype), plant.strength, plant.kind, {})
+    plant = make_plant(system, {}, uneven=True)
+    plant = Plant(plant.A, torch.eye(WIDTH, dtype=plant.dtype), plant.strength, {})
     spare, generator = round(HEAD * (2**octaves - 1)), torch.Generator().manual_seed(system)
     shifts = SPARE * torch.randn(WIDTH, spare, generator=generator, dtype=plant.dtype)
     head = dict(zip(READOUT, (tensor([[0.0] * WIDTH] * CLASSES), tensor([0.0] * CLASSES)), strict=True))

@@ -1,4 +1,4 @@
-"""Known-good and known-bad plants for the claim about prefixes: one attention head, whose reach under a prefix is provable.
+"""Plants of the limits of prefixes: one attention head, whose reach under a prefix is provable.
 
 At each of n positions the head sees two tokens, which carry the signs a and b in directions of their own, with frozen
 attention weights w and 1 - w; its readout, which also sees a one, reads a. A prefix turns the head's output t into

@@ -1,4 +1,4 @@
-"""Tasks that read the same features of one network, and tasks that read different ones, where layers keep features apart."""
+"""Plants of transfer: tasks that read the same features of one network, and tasks that read different ones, where layers keep features apart."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
