@@ -8,9 +8,12 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuning import tasks
-from tuning.subjects import Readout
+
+if TYPE_CHECKING:
+    from tuning.subjects import Readout
 
 COLUMNS = {"text": "text_a", "text_b": "text_b", "label": "label"}
 
