@@ -17,7 +17,7 @@ from theory.hamiltonian import shoot
 from theory.placement import sparse_path
 from theory.subspace import steps_to_share
 from theory.successive import ilqr, msa
-from tuning.training import descend, fit
+from tuning.training import fit, gradient_descent
 
 EPS = np.finfo(float).eps
 
@@ -127,7 +127,7 @@ def test_a_search_between_neighbouring_numbers_ends():
     assert _searched(lambda t: (0.0, 2.0), -1.0, 0.0)[0] == 0.0
 
 
-@pytest.mark.parametrize("method", [fit, descend])
+@pytest.mark.parametrize("method", [fit, gradient_descent])
 def test_training_does_not_spend_its_budget_on_a_kink(method):
     """|x - 0.3| with slope -1 or 1 everywhere: no step meets the curvature condition, and the bracket shrinks to neighbours."""
     run = method(

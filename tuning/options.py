@@ -19,39 +19,39 @@ COLUMNS = {"text": "text_a", "text_b": "text_b", "label": "label"}
 
 
 def add_task(verb: argparse.ArgumentParser) -> None:
-    """Adds --task and the options that name its columns."""
+    """Add --task and the options that name its columns."""
     verb.add_argument("--task", required=True, help="an embedded task's name, a file, a folder or hub:NAME")
     add_columns(verb)
 
 
 def add_columns(verb: argparse.ArgumentParser) -> None:
-    """Adds --text, --text-b and --label."""
+    """Add --text, --text-b and --label."""
     verb.add_argument("--text", metavar="COLUMN", help="the column of the text (default: by its usual names)")
     verb.add_argument("--text-b", metavar="COLUMN", help="the column of the second text, for pairs")
     verb.add_argument("--label", metavar="COLUMN", help="the column of the label (default: by its usual names)")
 
 
 def columns(options: argparse.Namespace) -> dict[str, str] | None:
-    """The columns that --text, --text-b and --label name, by their part, or None."""
+    """Return the columns that --text, --text-b and --label name, by their part, or None."""
     named = {part: getattr(options, option) for option, part in COLUMNS.items() if getattr(options, option)}
     return named or None
 
 
 def load_task(options: argparse.Namespace) -> tasks.Task:
-    """The task that the options name; warns once, on standard error, of held-out texts that stand in train."""
+    """Return the task that the options name; warns once, on standard error, of held-out texts that stand in train."""
     task = tasks.load(options.task, columns=columns(options))
     warn(task)
     return task
 
 
 def warn(task: tasks.Task) -> None:
-    """Prints the warning of `tasks.leak_warning` on standard error, if there is one."""
+    """Print the warning of `tasks.leak_warning` on standard error, if there is one."""
     if told := tasks.leak_warning(task):
         print(f"warning: {told}", file=sys.stderr, flush=True)
 
 
 def bounded(options: argparse.Namespace, least: Mapping[str, float], *, above: Mapping[str, float] | None = None) -> None:
-    """Raises ValueError unless every number given is finite and at least its bound, or above it."""
+    """Raise ValueError unless every number given is finite and at least its bound, or above it."""
     for limits, strict in ((least, False), (above or {}, True)):
         for name, limit in limits.items():
             value = getattr(options, name, None)
@@ -61,7 +61,7 @@ def bounded(options: argparse.Namespace, least: Mapping[str, float], *, above: M
 
 
 def target(path: str | None, option: str = "--out") -> Path | None:
-    """The path of a file to write, whose folders may yet be made; ValueError when it cannot be written."""
+    """Return the path of a file to write, whose folders may yet be made; raises ValueError when it cannot be written."""
     if path is None:
         return None
     found = Path(path)
@@ -71,13 +71,13 @@ def target(path: str | None, option: str = "--out") -> Path | None:
 
 
 def writable(folder: Path) -> bool:
-    """Whether the folder can be written, or made where it does not exist."""
+    """Return whether the folder can be written, or made where it does not exist."""
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     return nearest.is_dir() and os.access(nearest, os.W_OK)
 
 
 def same_classes(task: tasks.Task, readout: Readout, file: str) -> None:
-    """Raises ValueError unless the task has as many classes as the head of a checkpoint."""
+    """Raise ValueError unless the task has as many classes as the head of a checkpoint."""
     if len(task.classes) != readout.classes:
         raise ValueError(
             f"expected a task with {readout.classes} classes for {file}, {task.name} has {len(task.classes)}: "
@@ -86,7 +86,7 @@ def same_classes(task: tasks.Task, readout: Readout, file: str) -> None:
 
 
 def parted(task: tasks.Task, examples: int | None, readout: int, seed: int, *, most: int | None = None) -> tasks.Parts:
-    """The texts to train or measure on, and others for the frozen head (`tasks.disjoint`).
+    """Return the texts to train or measure on, and others for the frozen head (`tasks.disjoint`).
 
     Without ``examples`` they are what the head leaves, at most ``most``.
     """
