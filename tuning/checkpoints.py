@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from tuning.backbones import Backbone
 from tuning.deltas import build, record_of
 from tuning.peft_format import import_peft_classifier
-from tuning.subjects import READOUT, Params, Readout, Subject, subject
+from tuning.subjects import READOUT_PARAMETERS, Params, Readout, Subject, subject
 
 FORMAT = 1
 
@@ -34,7 +34,7 @@ class Checkpoint:
 
 
 def save(path: str | Path, subject: Subject, params: Params, provenance: Mapping) -> Path:
-    """Writes the trained parameters, the readout and the record to one safetensors file and returns its path.
+    """Write the trained parameters, the readout and the record to one safetensors file and return its path.
 
     Raises ValueError, and writes nothing, for parameters that are not finite or not those of the subject.
     """
@@ -68,7 +68,7 @@ def save(path: str | Path, subject: Subject, params: Params, provenance: Mapping
 
 
 def load(path: str | Path, backbone: Backbone) -> Checkpoint:
-    """The checkpoint at `path`, which must belong to this very backbone.
+    """Return the checkpoint at `path`, which must belong to this very backbone.
 
     A folder is read as a PEFT adapter with its classifier (`import_peft_classifier`), which names no weights of its
     base model: that it is this backbone is the caller's word. The subject then starts at the delta's initial values
@@ -106,13 +106,13 @@ def load(path: str | Path, backbone: Backbone) -> Checkpoint:
         first = tensors.pop("readout/first_weight"), tensors.pop("readout/first_bias"), first
     readout = Readout(tensors.pop("readout/weight"), tensors.pop("readout/bias"), first)
     params = {name.removeprefix("params/"): value for name, value in tensors.items()}
-    made = subject(backbone, delta, readout, record["seed"], train_readout=READOUT[0] in params)
+    made = subject(backbone, delta, readout, record["seed"], train_readout=READOUT_PARAMETERS[0] in params)
     _matches({name: tuple(value.shape) for name, value in made.initial.items()}, params, str(path))
     return Checkpoint(made, {name: params[name] for name in made.initial}, record["provenance"])
 
 
 def _matches(expected: Mapping[str, tuple], params: Params, where: str) -> None:
-    """Raises ValueError unless the parameters have the expected names and shapes and are finite."""
+    """Raise ValueError unless the parameters have the expected names and shapes and are finite."""
     found = {name: tuple(value.shape) for name, value in params.items()}
     if found != dict(expected):
         differing = sorted(set(found.items()) ^ set(expected.items()))[0]

@@ -8,13 +8,13 @@ from tuning import tasks
 
 
 def warn(task: tasks.Task) -> None:
-    """Prints the warning of `tasks.leak_warning` on standard error, if there is one."""
+    """Print the warning of `tasks.leak_warning` on standard error, if there is one."""
     if told := tasks.leak_warning(task):
         print(f"warning: {told}", file=sys.stderr, flush=True)
 
 
 def parted(task: tasks.Task, examples: int | None, readout: int, seed: int, *, most: int | None = None) -> tasks.Parts:
-    """The texts to train or measure on, and others for the frozen head (`tasks.disjoint`).
+    """Return the texts to train or measure on, and others for the frozen head (`tasks.disjoint`).
 
     Without ``examples`` they are what the head leaves, at most ``most``.
     """

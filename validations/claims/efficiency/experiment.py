@@ -3,7 +3,7 @@
 import numpy as np
 
 from theory.kernel import gradient_rival
-from tuning.training import fit, flatten
+from tuning.training import fit, flatten, gradient_descent
 
 from ...store import Record
 from ..shared.linearisation import departure, linearise, penalty
@@ -96,7 +96,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
         return efficiency(G, shown(z), z)
 
     arms = {
-        "early": fit(objective(levels[0]["decay"]), origin, tolerance=0.0, max_evaluations=EARLY, method="gd"),
+        "early": gradient_descent(objective(levels[0]["decay"]), origin, tolerance=0.0, max_evaluations=EARLY),
         "free": fit(objective(0.0), origin, tolerance=setting.tolerance, max_evaluations=setting.evaluations // 2),
     }
     trained = {name: flatten(fitted.params) for name, fitted in arms.items()}
