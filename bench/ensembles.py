@@ -14,7 +14,7 @@ from bench.timing import Contest, Peer
 from probes.dimension.projection import random_subspace
 from tuning import Batch, LoRA, Readout, subject, wrap
 from tuning.ensembles import outputs, train_subspaces
-from tuning.subject import Params, Subject
+from tuning.subjects import Params, Subject
 
 LINES = {(4, 16): 2.5, (8, 32): 1.3}
 

@@ -9,9 +9,9 @@ import zoo
 from safetensors.torch import load_file, save_file
 
 from tuning import IA3, Adapter, BitFit, LoRA, PortBias
-from tuning.checkpoints import from_record, load, save, to_record
-from tuning.deltas import parse, text_of
-from tuning.subject import subject
+from tuning.checkpoints import load, save
+from tuning.deltas import KINDS, build, parse, record_of, text_of
+from tuning.subjects import subject
 
 
 @pytest.mark.parametrize("kind", ["bert", "llama"])
@@ -94,10 +94,10 @@ def test_an_unknown_delta_and_foreign_numbers_are_refused(saved):
     with pytest.raises(ValueError, match="names and shapes"):
         load(file, backbone)
     rewritten(file, record={"delta": {"kind": "Telepathy"}})
-    with pytest.raises(ValueError, match="expected a delta of one of the kinds"):
+    with pytest.raises(ValueError, match="expected a delta among"):
         load(file, backbone)
-    with pytest.raises(ValueError, match="expected the settings of LoRA"):
-        from_record({"kind": "LoRA", "colour": 1})
+    with pytest.raises(ValueError, match="expected a setting of LoRA among rank"):
+        build({"kind": "LoRA", "colour": 1})
 
 
 def test_a_failed_write_keeps_the_old_file(saved, monkeypatch):
@@ -116,7 +116,39 @@ def test_a_failed_write_keeps_the_old_file(saved, monkeypatch):
 @pytest.mark.parametrize("name", zoo.DELTAS)
 def test_records_are_json(name):
     delta = zoo.DELTAS[name]
-    assert from_record(json.loads(json.dumps(to_record(delta)))) == delta
+    assert build(json.loads(json.dumps(record_of(delta)))) == delta
+
+
+def test_every_kind_of_delta_is_in_the_zoo():
+    assert {type(delta) for delta in zoo.DELTAS.values()} == set(KINDS.values())
+
+
+@pytest.mark.parametrize("kind", ["adapter", "Adapter"])
+def test_mappings_go_by_either_name(kind):
+    assert build({"kind": kind, "bottleneck": 2, "ports": ["mlp"], "blocks": [0, 1]}) == Adapter(2, ports=("mlp",), blocks=(0, 1))
+
+
+@pytest.mark.parametrize("architecture", ["bert", "gpt2"])
+def test_a_site_stands_for_all_of_its_ports(architecture):
+    backbone = zoo.backbone_of(architecture)
+    keys = tuple(port.key for port in backbone.ports if port.site == "mlp")
+    assert build({"kind": "PortBias", "ports": "mlp"}).shapes(backbone) == PortBias(ports=keys).shapes(backbone)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"rank": 2}, "expected a delta among prompt, .*, got None"),
+        ({"kind": "Palette"}, "expected a delta among .*, got 'Palette'"),
+        ({"kind": "LoRA"}, "expected every needed setting of LoRA .rank, alpha"),
+        ({"kind": "LoRA", "rank": "four"}, "expected every needed setting of LoRA"),
+        ({"kind": "BitFit", "rank": 1}, "expected a setting of BitFit among blocks, got 'rank'"),
+    ],
+)
+def test_mappings_that_name_no_delta_are_refused(spec, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        build(spec)
+    assert "\n" not in str(caught.value)
 
 
 def test_deltas_have_short_texts():

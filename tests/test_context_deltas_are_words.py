@@ -7,7 +7,7 @@ from seeds import shifted
 
 from tuning import Batch, Prefix, Prompt
 from tuning.backbones import frame, hidden
-from tuning.deltas.context import _pieces
+from tuning.deltas.pieces import pieces
 
 
 def behind_words(backbone, batch, words):
@@ -19,7 +19,7 @@ def behind_words(backbone, batch, words):
 
 def error(backbone, delta, seed: int = 3) -> float:
     batch = zoo.batch_of()
-    expected = behind_words(backbone, batch, _pieces(backbone, delta.length, shifted(seed)))
+    expected = behind_words(backbone, batch, pieces(backbone, delta.length, shifted(seed)))
     edits = delta.edits(backbone, delta.initial(backbone, shifted(seed)))
     found = hidden(backbone, batch, frame(backbone, edits))
     return float(((found - expected) * batch.mask[..., None]).abs().max())

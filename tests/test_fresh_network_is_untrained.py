@@ -5,7 +5,7 @@ import torch
 
 from tuning import deltas
 from tuning.backbones import encode, load
-from tuning.subject import Readout, subject
+from tuning.subjects import Readout, subject
 from validations.experiments.origins import arms, fresh
 from validations.experiments.setting import Setting
 

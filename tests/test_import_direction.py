@@ -35,7 +35,7 @@ def test_the_contracts_hold(copy):
         ("theory/kernel.py", "import torch"),
         ("theory/kernel.py", "import probes.reach.response"),
         ("probes/reach/response.py", "import theory"),
-        ("tuning/subject.py", "import validations"),
+        ("tuning/subjects.py", "import validations"),
         ("reports/load.py", "import probes"),
         ("reports/load.py", "import bench"),
         ("validations/study.py", "import bench"),

@@ -14,7 +14,7 @@ from peft import IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig  
 from tuning import wrap  # noqa: E402
 from tuning.checkpoints import load, save  # noqa: E402
 from tuning.peft_format import import_peft, import_peft_classifier  # noqa: E402
-from tuning.subject import Readout, subject  # noqa: E402
+from tuning.subjects import Readout, subject  # noqa: E402
 
 TOLERANCE = 1e-5  # float32 on both sides, logits O(1)
 QV = {"target_modules": ["query", "value"]}

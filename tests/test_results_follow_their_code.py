@@ -12,7 +12,7 @@ from validations.experiments import KINDS
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_experiment_reaches_the_lab_beneath_it_and_not_the_lab_above_it(kind):
     found = sources.reached(KINDS[kind].module)
-    beneath = {"theory.ensemble", "tuning.subject", "probes.reach.response", "validations.experiments.setting"}
+    beneath = {"theory.ensemble", "tuning.subjects", "probes.reach.response", "validations.experiments.setting"}
     assert beneath | {KINDS[kind].module} <= found
     assert not any(name.startswith(("reports", "validations.claims", "validations.run")) for name in found)
 

@@ -5,7 +5,7 @@ import torch
 
 from tuning import deltas
 from tuning.backbones import encode, load
-from tuning.subject import Readout, subject
+from tuning.subjects import Readout, subject
 
 
 @pytest.fixture(scope="module")

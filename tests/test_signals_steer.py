@@ -5,7 +5,7 @@ import torch
 import zoo
 
 from tuning import PortBias
-from tuning.subject import place_energy
+from tuning.subjects import place_energy
 
 TOLERANCE = 1e-10  # float64, two blocks, O(1) numbers: observed 2e-15
 

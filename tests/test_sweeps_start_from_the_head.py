@@ -6,7 +6,7 @@ import torch
 from seeds import shifted
 
 from tuning import BitFit, Full, LoRA, Readout, encode, load, subject
-from tuning.subject import READOUT
+from tuning.subjects import READOUT
 from tuning.tasks import load as load_task
 from validations import study
 from validations.experiments import Setting, sweep

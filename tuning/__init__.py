@@ -17,7 +17,7 @@ from tuning.deltas import (
 )
 from tuning.edits import Edits
 from tuning.jacobians import LayerJacobians, layer_jacobians
-from tuning.subject import Feedback, Readout, Rollout, Subject, fit_readout, subject
+from tuning.subjects import Feedback, Readout, Rollout, Subject, fit_readout, subject
 from tuning.training import Fit, fit, minibatch, penalized
 
 __all__ = [

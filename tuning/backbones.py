@@ -36,6 +36,10 @@ class Batch(NamedTuple):
     mask: Tensor
     labels: Tensor
 
+    def chunks(self, size: int = 64) -> list[Batch]:
+        """Return the batch in pieces of at most `size` examples."""
+        return [Batch(*(x[i : i + size] for x in self)) for i in range(0, len(self.labels), size)]
+
 
 class Port(NamedTuple):
     """The output of the sublayer `site` of block `block`, before the residual sum."""
@@ -49,7 +53,7 @@ class Port(NamedTuple):
         return f"{self.block}.{self.site}"
 
 
-class Linear(NamedTuple):
+class WeightMap(NamedTuple):
     """One linear map of a block: module path, inputs, outputs, and its rows in a fused module (or None)."""
 
     path: str
@@ -103,7 +107,7 @@ class Backbone:
         """The full module path of `inner` inside a block."""
         return f"{self.layout.blocks}.{block}.{inner}"
 
-    def linear(self, block: int, role: str) -> Linear:
+    def linear(self, block: int, role: str) -> WeightMap:
         """The linear map with the role "q", "k", "v", "qkv", "o", "up", "gate" or "down"."""
         roles = self.layout.roles
         fused = role in ("q", "k", "v") and role not in roles
@@ -113,12 +117,12 @@ class Backbone:
         module = self.model.get_submodule(path)
         d_in, d_out = linear_shape(module)
         if not fused:
-            return Linear(path, d_in, d_out, None)
+            return WeightMap(path, d_in, d_out, None)
         rows = torch.arange(d_out, device=self.device)
         part = "qkv".index(role)
         parts = self.layout.fused == "parts"
         rows = rows.view(3, -1)[part] if parts else rows.view(self.heads, 3, -1)[:, part].reshape(-1)
-        return Linear(path, d_in, d_out // 3, rows)
+        return WeightMap(path, d_in, d_out // 3, rows)
 
     def key_of(self, parameter: str) -> str:
         """A model parameter's short name: "block.site.what", or "embedding.…" or "final.…" outside blocks."""

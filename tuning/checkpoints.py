@@ -6,7 +6,6 @@ that a reader sees the old file or the new one.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -18,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from tuning.backbones import Backbone
-from tuning.deltas import KINDS, Combined
+from tuning.deltas import build, record_of
 from tuning.peft_format import import_peft_classifier
-from tuning.subject import READOUT, Params, Readout, Subject, subject
+from tuning.subjects import READOUT, Params, Readout, Subject, subject
 
 FORMAT = 1
 
@@ -34,29 +33,6 @@ class Checkpoint:
     provenance: dict
 
 
-def to_record(delta: object) -> dict:
-    """The delta as plain JSON: its kind and its settings."""
-    if isinstance(delta, Combined):
-        return {"kind": "Combined", "parts": [[label, to_record(part)] for label, part in delta.parts]}
-    settings = {entry.name: getattr(delta, entry.name) for entry in dataclasses.fields(delta)}
-    return {"kind": type(delta).__name__} | settings
-
-
-def from_record(record: Mapping) -> object:
-    """The delta of a record made by `to_record`; ValueError for an unknown kind or setting."""
-    kinds = {kind.__name__: kind for kind in KINDS}
-    kind = record.get("kind")
-    if kind not in kinds:
-        raise ValueError(f"expected a delta of one of the kinds {', '.join(kinds)}, got {kind!r}")
-    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items() if name != "kind"}
-    if kind == "Combined":
-        settings["parts"] = tuple((label, from_record(part)) for label, part in record["parts"])
-    try:
-        return kinds[kind](**settings)
-    except TypeError as error:
-        raise ValueError(f"expected the settings of {kind}, got {sorted(settings)} ({error})") from error
-
-
 def save(path: str | Path, subject: Subject, params: Params, provenance: Mapping) -> Path:
     """Writes the trained parameters, the readout and the record to one safetensors file and returns its path.
 
@@ -67,7 +43,7 @@ def save(path: str | Path, subject: Subject, params: Params, provenance: Mapping
     path = Path(path)
     record = {
         "format": FORMAT,
-        "delta": to_record(subject.delta),
+        "delta": record_of(subject.delta),
         "seed": subject.seed,
         "backbone": subject.backbone.name,
         "fingerprint": subject.backbone.fingerprint,
@@ -124,7 +100,7 @@ def load(path: str | Path, backbone: Backbone) -> Checkpoint:
             f"expected a checkpoint of {backbone.name} ({backbone.fingerprint[:12]}), got one of "
             f"{record['backbone']} ({record['fingerprint'][:12]}); load that backbone"
         )
-    delta = from_record(record["delta"])
+    delta = build(record["delta"])
     first = record.get("readout_first")
     if first is not None:
         first = tensors.pop("readout/first_weight"), tensors.pop("readout/first_bias"), first

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tuning.backbones import Backbone, Batch, frame, hidden
 from tuning.edits import Edits
-from tuning.subject import Params, Subject, check_labels
+from tuning.subjects import Params, Subject, check_labels
 
 TOKENS = 12_000  # of one pass: more no longer fit in cache
 

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from tuning.backbones import Backbone, transposed
 from tuning.deltas import IA3, Combined, LoRA, Prefix, Prompt
-from tuning.deltas.layers import ROLES, SITE_OF
+from tuning.deltas.maps import ROLES, SITE_OF
 from tuning.deltas.places import chosen_blocks
 from tuning.peft_folder import START, TABLE, PeftFolder, read
 from tuning.peft_heads import head_of
 from tuning.peft_settings import rank_and_alpha
-from tuning.subject import READOUT, Params, Readout
+from tuning.subjects import READOUT, Params, Readout
 
 Wanted = dict[str, list[int]]
 

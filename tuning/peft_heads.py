@@ -7,7 +7,7 @@ from torch import Tensor
 from tuning.backbones import Backbone
 from tuning.peft_folder import PROMPTED, PeftFolder
 from tuning.peft_settings import named, rank_and_alpha
-from tuning.subject import Readout
+from tuning.subjects import Readout
 
 # The layer on the first token's state, and the linear map to the logits, by family; decoders read the last token.
 _FIRST = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tuning.backbones import Backbone, Batch, encode
-from tuning.subject import Params, Subject, fit_readout, subject
+from tuning.subjects import Params, Subject, fit_readout, subject
 from tuning.tasks import Task, relabel
 
 

@@ -17,7 +17,7 @@ from transformers import GPT2Config, GPT2Model
 
 from tuning.backbones import Backbone, Batch, wrap
 from tuning.deltas import Full
-from tuning.subject import READOUT, Params, Readout, Subject, subject
+from tuning.subjects import READOUT, Params, Readout, Subject, subject
 from tuning.training import minibatch
 
 DIGITS, LENGTH = 8, 10

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tuning.backbones import Batch
-from tuning.subject import Params, Subject, check_labels
+from tuning.subjects import Params, Subject, check_labels
 
 Objective = Callable[[Params], Tensor]
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from tuning import deltas as delta_kinds
 from tuning import tasks
 from tuning.backbones import Backbone, encode, load
-from tuning.options import warn
-from tuning.subject import Readout, Subject, fit_head, subject
+from tuning.deltas import Delta, build
+from tuning.subjects import Readout, Subject, fit_head, subject
+from tuning.tasks import warn
 
 from . import results
 from .advice import PALETTE
@@ -61,24 +61,9 @@ def _readout(name: str, length: int, *drawn: Any) -> Readout:
     return fit_head(backbone(name), parts(*drawn).readout, len(task(*drawn[0]).classes), length=length)
 
 
-def delta(spec: Mapping[str, Any], frozen: Backbone):
-    """Return the delta of a study's table, {kind = "LoRA", rank = 4, ...}; raises ValueError for unknown kinds or options.
-
-    ports = "attention" or "mlp" stands for every such port of the backbone; the kind "Palette" is all of `advice.PALETTE`.
-    """
-    if spec.get("kind") == "Palette":
-        return PALETTE
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items() if k not in ("kind", "label")}
-    if isinstance(options.get("ports"), str):
-        options["ports"] = tuple(port.key for port in frozen.ports if port.site == options["ports"])
-    kinds = {kind.__name__: kind for kind in delta_kinds.KINDS}
-    if spec.get("kind") not in kinds:
-        raise ValueError(f"expected a delta kind among {', '.join(kinds)}, got {spec.get('kind')!r}")
-    try:
-        return kinds[spec["kind"]](**options)
-    except TypeError:
-        known = ", ".join(f.name for f in dataclasses.fields(kinds[spec["kind"]]))
-        raise ValueError(f"expected options of {spec['kind']} among {known}, got {', '.join(options)}") from None
+def delta(spec: Mapping[str, Any]) -> Delta:
+    """Return the delta of a study's table (`tuning.deltas.build`); the kind "Palette" is all of `advice.PALETTE`."""
+    return PALETTE if spec.get("kind") == "Palette" else build({k: v for k, v in spec.items() if k != "label"})
 
 
 def jobs(study: Study, claims: Sequence[Claim], cache: pathlib.Path) -> list[tuple[str, Job]]:
@@ -178,7 +163,7 @@ def setting(settings: Mapping[str, Any], cache: str) -> Setting:
     readout, made_of = _readout(name, sizes["length"], *drawn), parts(*drawn)
 
     def made(spec: Mapping[str, Any]) -> Subject:
-        return subject(frozen, delta(spec, frozen), readout, seed)
+        return subject(frozen, delta(spec), readout, seed)
 
     roles = KINDS[settings["kind"]].named([name for name, _ in settings["deltas"]])
     subjects = {role: made(spec) for role, (_, spec) in zip(roles, settings["deltas"], strict=True)}
@@ -302,7 +287,7 @@ def describe(study: Study, folder: pathlib.Path, frozen_accuracy: Mapping[str, f
                 "source": data.source,
             }
         )
-    made = {name: delta(spec, frozen) for name, spec in study.deltas.items()}
+    made = {name: delta(spec) for name, spec in study.deltas.items()}
     return {
         "name": study.name,
         "title": study.title,
@@ -354,7 +339,7 @@ def _look(study: Study, cache: pathlib.Path) -> None:
     if unknown := sorted(set(study.parts) - set(KINDS)):
         raise ValueError(f"unknown key {unknown[0]!r} under parts: expected one of {', '.join(KINDS)}")
     for spec in study.deltas.values():
-        delta(spec, frozen).initial(frozen, 0)
+        delta(spec).initial(frozen, 0)
     seen: dict[str, str] = {}
     for spec, name in tasks.distinct_names(study.tasks).items():
         data = task(spec, str(cache), tuple(study.columns.items()))

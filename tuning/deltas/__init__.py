@@ -1,23 +1,47 @@
-"""The deltas under study: each a frozen record that says what it adds, where it enters and how large it is.
+"""The deltas under study, each in a file of its own, and how one is written: as a mapping or as a short text.
 
-Every delta has `name`, `shapes(backbone)`, `initial(backbone, seed)`, `edits(backbone, params)` and
-`size(backbone)`. Parameters are named "block.site.what", with "label/" in front inside a combination.
+One table names them. A mapping is what a study's TOML and a checkpoint hold, {"kind": "LoRA", "rank": 4}; a short text is
+what a command takes, "lora:rank=4". Both go by either name of a kind and through `build`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
-from tuning.deltas.context import Prefix, Prompt
-from tuning.deltas.layers import IA3, Adapter, BitFit, LoRA, PortBias
-from tuning.deltas.whole import Combined, Full
+from tuning.backbones import Backbone
+from tuning.deltas.adapter import Adapter
+from tuning.deltas.bitfit import BitFit
+from tuning.deltas.combined import Combined
+from tuning.deltas.delta import Delta
+from tuning.deltas.full import Full
+from tuning.deltas.ia3 import IA3
+from tuning.deltas.lora import LoRA
+from tuning.deltas.port_bias import PortBias
+from tuning.deltas.prefix import Prefix
+from tuning.deltas.prompt import Prompt
 from tuning.edits import Edits
 
-KINDS = (Prompt, Prefix, Adapter, LoRA, BitFit, PortBias, IA3, Full, Combined)
+KINDS: dict[str, type[Delta]] = {
+    "prompt": Prompt,
+    "prefix": Prefix,
+    "adapter": Adapter,
+    "lora": LoRA,
+    "bitfit": BitFit,
+    "port-bias": PortBias,
+    "ia3": IA3,
+    "full": Full,
+    "combined": Combined,
+}
+_NAMES = {kind: name for name, kind in KINDS.items()}
+_NAMED = KINDS | {kind.__name__: kind for kind in _NAMES}
+
+__all__ = ["KINDS", "Delta", "build", "identity_edits", "parse", "place_of", "record_of", "text_of"]
+__all__ += [kind.__name__ for kind in _NAMES]
 
 
-def identity_edits(delta, backbone, seed: int = 0) -> Edits:
-    """The edits at the delta's identity point, where the model computes exactly what the frozen one computes.
+def identity_edits(delta: Delta, backbone: Backbone, seed: int = 0) -> Edits:
+    """Return the edits at the delta's identity point, where the model computes exactly what the frozen one computes.
 
     For prompt and prefix this is the masked prefix: slots that receive no attention (He et al. 2022, eq. 5
     with lambda = 0). Zero keys and values are not the identity, because they still take attention mass.
@@ -26,82 +50,80 @@ def identity_edits(delta, backbone, seed: int = 0) -> Edits:
 
 
 def place_of(parameter: str) -> str:
-    """Where a delta's parameter acts: "block.site", "embedding" or "final"; energies are grouped by it."""
+    """Return where a delta's parameter acts: "block.site", "embedding" or "final"; energies are grouped by it."""
     first, _, rest = parameter.rpartition("/")[2].partition(".")
     return f"{first}.{rest.partition('.')[0]}" if first.isdigit() else first
 
 
-def parse(text: str):
-    """The delta that a short text names: a kind, then settings, as in "lora:rank=4,targets=q+v" or "bitfit".
+def build(spec: Mapping) -> Delta:
+    """Return the delta of a mapping {"kind": ..., setting: value, ...}; lists stand for tuples, one text for a tuple of it.
 
-    Kinds are prompt, prefix, adapter, lora, bitfit, port-bias, ia3, full; several joined by "&" are combined,
-    in which case each part's label is its kind. Blocks are counted from 0; "2-5" stands for "2+3+4+5". Raises
-    ValueError for an unknown kind or setting.
+    So ports = "attention" is every port of that site. The parts of a combination are [label, mapping] pairs. Raises
+    ValueError for an unknown kind, an unknown setting, and one that is missing or of the wrong type.
     """
-    parts = [_parse_one(part.strip()) for part in text.split("&")]
-    return parts[0][1] if len(parts) == 1 else Combined(tuple(parts))
+    kind = spec.get("kind")
+    if kind not in _NAMED:
+        raise ValueError(f"expected a delta among {', '.join(KINDS)}, got {kind!r}")
+    fields = {entry.name: str(entry.type) for entry in dataclasses.fields(_NAMED[kind])}
+    settings = {key: value for key, value in spec.items() if key != "kind"}
+    if unknown := sorted(set(settings) - set(fields)):
+        raise ValueError(f"expected a setting of {kind} among {', '.join(fields) or 'none'}, got {unknown[0]!r}")
+    for key, value in settings.items():
+        if isinstance(value, list | tuple):
+            settings[key] = tuple((label, build(part)) for label, part in value) if key == "parts" else tuple(value)
+        elif isinstance(value, str) and fields[key].startswith("tuple[str"):
+            settings[key] = (value,)
+    try:
+        return _NAMED[kind](**settings)
+    except TypeError as error:
+        raise ValueError(f"expected every needed setting of {kind} ({', '.join(fields)}), got {dict(spec)}") from error
 
 
-def text_of(delta) -> str:
-    """The short text that `parse` reads back as this very delta; ValueError where there is none.
+def record_of(delta: Delta) -> dict:
+    """Return the mapping that `build` reads back as this very delta, plain JSON."""
+    settings = {entry.name: getattr(delta, entry.name) for entry in dataclasses.fields(delta)}
+    if isinstance(delta, Combined):
+        settings["parts"] = [[label, record_of(part)] for label, part in delta.parts]
+    return {"kind": type(delta).__name__} | settings
+
+
+def parse(text: str) -> Delta:
+    """Return the delta of a short text: a kind, then settings, as in "lora:rank=4,targets=q+v" or "bitfit".
+
+    Several joined by "&" are combined, each part's label its kind. Values are joined by "+", and "2-5" stands for "2+3+4+5";
+    blocks are counted from 0. Raises ValueError for an unknown kind or setting.
+    """
+    parts = [_parsed(part.strip()) for part in text.split("&")]
+    return parts[0] if len(parts) == 1 else Combined(tuple((_NAMES[type(part)], part) for part in parts))
+
+
+def text_of(delta: Delta) -> str:
+    """Return the short text that `parse` reads back as this very delta; raises ValueError where there is none.
 
     There is none for a combination whose labels are not its parts' kinds, and for patterns with "+", "," or "&".
     """
     parts = [part for _, part in delta.parts] if isinstance(delta, Combined) else [delta]
-    text = " & ".join(_text_of_one(part) for part in parts)
+    text = " & ".join(_written(part) for part in parts)
     if parse(text) != delta:
         raise ValueError(f"expected a delta that a short text can name, {text!r} is another than {delta}")
     return text
 
 
-def _text_of_one(delta) -> str:
-    settings = [
-        f"{entry.name}={_written(getattr(delta, entry.name))}"
-        for entry in dataclasses.fields(delta)
-        if getattr(delta, entry.name) != entry.default
-    ]
-    return ":".join(filter(None, (_word(type(delta)), ",".join(settings))))
-
-
-def _word(kind: type) -> str:
-    return kind.__name__.lower().replace("portbias", "port-bias")
-
-
-def _written(value) -> str:
-    """A setting's value as `_value` reads it; runs of three and more numbers become a range."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not isinstance(value, tuple):
-        return str(value)
-    made: list[list] = []
-    for entry in value:
-        if made and isinstance(entry, int) and entry == made[-1][-1] + 1:
-            made[-1].append(entry)
-        else:
-            made.append([entry])
-    return "+".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else "+".join(map(str, run)) for run in made)
-
-
-def _parse_one(text: str) -> tuple[str, object]:
-    kinds = {_word(kind): kind for kind in KINDS if kind is not Combined}
-    word, _, rest = text.partition(":")
-    if word not in kinds:
-        raise ValueError(f"expected a delta among {', '.join(kinds)}, got {word!r}")
-    fields = {entry.name: entry for entry in dataclasses.fields(kinds[word])}
+def _parsed(text: str) -> Delta:
+    """Return the delta of one part of a short text."""
+    kind, _, rest = text.partition(":")
+    if _NAMED.get(kind, Combined) is Combined:
+        raise ValueError(f"expected a delta among {', '.join(name for name in KINDS if name != 'combined')}, got {kind!r}")
+    types = {entry.name: str(entry.type) for entry in dataclasses.fields(_NAMED[kind])}
     settings = {}
     for item in filter(None, rest.split(",")):
         key, _, value = item.partition("=")
-        if key not in fields:
-            raise ValueError(f"expected a setting of {word} among {', '.join(fields) or 'none'}, got {key!r}")
-        settings[key] = _value(str(fields[key].type), value, f"{word}:{item}")
-    try:
-        return word, kinds[word](**settings)
-    except TypeError as error:
-        raise ValueError(f"expected every needed setting of {word} ({', '.join(fields)}), got {text!r}") from error
+        settings[key] = _value(types.get(key, "str"), value, f"{kind}:{item}")
+    return build({"kind": kind} | settings)
 
 
-def _value(kind: str, value: str, where: str):
-    """A setting's value read by its annotation; several values are joined by "+", a range of numbers is "2-5"."""
+def _value(kind: str, value: str, where: str) -> object:
+    """Return a setting's value, read by its annotation."""
     try:
         if kind.startswith("tuple[int"):
             ends = [part.partition("-") for part in value.split("+")]
@@ -118,19 +140,24 @@ def _value(kind: str, value: str, where: str):
         raise ValueError(f"expected a value of kind {kind} in {where!r}, got {value!r}") from error
 
 
-__all__ = [
-    "IA3",
-    "KINDS",
-    "Adapter",
-    "BitFit",
-    "Combined",
-    "Full",
-    "LoRA",
-    "PortBias",
-    "Prefix",
-    "Prompt",
-    "identity_edits",
-    "parse",
-    "place_of",
-    "text_of",
-]
+def _written(delta: Delta) -> str:
+    """Return a delta's kind and those of its settings that are not the default, as a short text."""
+    values = {entry.name: getattr(delta, entry.name) for entry in dataclasses.fields(delta)}
+    defaults = {entry.name: entry.default for entry in dataclasses.fields(delta)}
+    settings = [f"{key}={_spelt(value)}" for key, value in values.items() if value != defaults[key]]
+    return ":".join(filter(None, (_NAMES[type(delta)], ",".join(settings))))
+
+
+def _spelt(value: object) -> str:
+    """Return a setting's value as `_value` reads it; runs of three and more numbers become a range."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, tuple):
+        return str(value)
+    made: list[list] = []
+    for entry in value:
+        if made and isinstance(entry, int) and entry == made[-1][-1] + 1:
+            made[-1].append(entry)
+        else:
+            made.append([entry])
+    return "+".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else "+".join(map(str, run)) for run in made)

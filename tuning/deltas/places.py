@@ -6,7 +6,7 @@ from tuning.backbones import SITES, Backbone
 
 
 def chosen_blocks(backbone: Backbone, blocks: tuple[int, ...] | None) -> tuple[int, ...]:
-    """The blocks in forward order; None means all. Raises ValueError for none at all or one that does not exist."""
+    """Return the blocks in forward order; None means all. Raises ValueError for none at all or one that does not exist."""
     everyone = range(backbone.blocks)
     if blocks is None:
         return tuple(everyone)
@@ -18,7 +18,7 @@ def chosen_blocks(backbone: Backbone, blocks: tuple[int, ...] | None) -> tuple[i
 
 
 def chosen_ports(backbone: Backbone, ports: tuple[str, ...] | None, blocks: tuple[int, ...] | None = None) -> list[str]:
-    """Port keys in forward order, of these blocks; `ports` holds sites ("mlp") or keys ("3.mlp"), None means all."""
+    """Return the keys of the ports in forward order, of these blocks; `ports` are sites ("mlp") or keys ("3.mlp"), None all."""
     inside = chosen_blocks(backbone, blocks)
     keys = [port.key for port in backbone.ports]
     if ports is None:

@@ -49,24 +49,21 @@ def run(options: argparse.Namespace) -> dict:
     import torch
 
     from tuning import tasks
-    from tuning.backbones import encode
     from tuning.deltas import text_of
-    from tuning.options import warn
     from tuning.peft_format import peft_line
-    from tuning.subject import fit_head, subject
+    from tuning.preparation import backbone_of, prepare, task_of
 
     from .. import advice
-    from ..run import backbone, task
 
     torch.set_num_threads(options.threads)
-    data = task(options.data, str(pathlib.Path(options.results) / "tasks"), tuple((columns(options) or {}).items()))
-    warn(data)
-    parts = tasks.disjoint(data, {"train": options.examples, "readout": options.readout}, options.seed)
-    frozen = backbone(options.backbone)
-    readout = fit_head(frozen, parts.readout, len(data.classes), length=options.length)
+    data = task_of(options.data, str(pathlib.Path(options.results) / "tasks"), tuple((columns(options) or {}).items()))
+    tasks.warn(data)
+    frozen = backbone_of(options.backbone)
+    sizes = {"train": options.examples, "readout": options.readout}
+    given = prepare(frozen, data, seed=options.seed, length=options.length, **sizes)
     deltas = {"palette": advice.PALETTE, **dict(advice.PREFIXES)}
-    subjects = {role: subject(frozen, delta, readout, options.seed) for role, delta in deltas.items()}
-    made, base = advice.survey(subjects, ("palette",), encode(frozen, parts.train, length=options.length), options.seed)
+    subjects = {role: given.subject(delta, options.seed) for role, delta in deltas.items()}
+    made, base = advice.survey(subjects, ("palette",), given.train, options.seed)
     made.sort(key=lambda m: m.loss)
     listed = [
         {

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tuning.backbones import Batch
-from tuning.subject import Readout
+from tuning.subjects import Readout
 
 from ..experiments import Setting
 

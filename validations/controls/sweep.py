@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuning.subject import READOUT
+from tuning.subjects import READOUT
 
 from ..experiments import Setting
 from .network import CLASSES, WIDTH, Plant, States, make_plant, tensor

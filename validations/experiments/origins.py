@@ -11,7 +11,7 @@ from probes.dimension.projection import random_subspace
 from theory.kernel import participation_ratio
 from theory.subspace import effective_dimension
 from tuning.backbones import Backbone, wrap
-from tuning.subject import HEAD, Subject, fit_readout, subject
+from tuning.subjects import Subject, fit_readout, subject
 
 from ..store import Measured
 from .setting import (
@@ -85,7 +85,7 @@ def fresh(backbone: Backbone, seed: int) -> Backbone:
 
 
 def _headed(of: Subject, held: Any) -> Subject:
-    return subject(of.backbone, of.delta, fit_readout(of.backbone, held, of.readout.classes, C=HEAD), of.seed)
+    return subject(of.backbone, of.delta, fit_readout(of.backbone, held, of.readout.classes), of.seed)
 
 
 def _permuted(batch: Any, name: str, setting: Setting) -> Any:

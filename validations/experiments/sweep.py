@@ -24,7 +24,7 @@ from theory.subspace import effective_dimension, projected_block, projected_gain
 from theory.subspace import threshold_dimension as well_dimension
 from tuning.backbones import features
 from tuning.ensembles import EnsembleRun, Subspace, Whole, foldable, outputs, train_subspaces
-from tuning.subject import READOUT, Params, Readout, Subject
+from tuning.subjects import READOUT, Params, Readout, Subject
 
 from ..store import Measured
 from .setting import Experiment, Setting, departure, linearise, logits, own_rng, own_seed, shifted

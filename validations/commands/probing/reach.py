@@ -12,7 +12,7 @@ import torch
 import probes
 from tuning import backbones
 from tuning.deltas import parse, place_of
-from tuning.subject import subject
+from tuning.subjects import subject
 
 from ..options import drawn
 from . import tables

@@ -16,7 +16,7 @@ from tuning.edits import Edits, Frame, merge, spread
 
 Params = dict[str, Tensor]
 READOUT = ("readout.weight", "readout.bias")
-HEAD = 0.03  # scikit-learn's inverse penalty of every frozen head of the lab, on standardised features
+HEAD_C = 0.03  # scikit-learn's inverse penalty of every frozen head of the lab, on standardised features
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ def check_labels(labels: Tensor, classes: int) -> None:
         raise ValueError(f"expected labels between 0 and {classes - 1}, got {int(outside[0])}; check the task's classes")
 
 
-def fit_readout(backbone: Backbone, batch: Batch, classes: int, *, C: float = 1.0, chunk: int = 256) -> Readout:
+def fit_readout(backbone: Backbone, batch: Batch, classes: int, *, C: float = HEAD_C) -> Readout:
     """The multinomial logistic regression on standardised frozen features, folded into one weight and bias.
 
     W z + b with z = (x - mean) / sd is returned as W / sd and b - W (mean / sd), the logits shifted to mean
@@ -287,7 +287,7 @@ def fit_readout(backbone: Backbone, batch: Batch, classes: int, *, C: float = 1.
 
     check_labels(batch.labels, classes)
     with torch.no_grad():
-        pieces = [features(backbone, Batch(*(x[i : i + chunk] for x in batch))) for i in range(0, len(batch.tokens), chunk)]
+        pieces = [features(backbone, piece) for piece in batch.chunks(256)]
     x, y = torch.cat(pieces).double().cpu().numpy(), batch.labels.cpu().numpy()
     present = np.unique(y)
     if len(present) < 2:
@@ -307,11 +307,11 @@ def fit_readout(backbone: Backbone, batch: Batch, classes: int, *, C: float = 1.
 
 
 def fit_head(backbone: Backbone, texts: object, classes: int, *, length: int) -> Readout:
-    """The frozen head of every study and command: `fit_readout` with C = HEAD on a split's texts.
+    """The frozen head of every study and command: `fit_readout` on a split's texts.
 
     The split is the readout of `tuning.tasks.disjoint`: a head fitted on texts leaves no loss on them.
     """
-    return fit_readout(backbone, encode(backbone, texts, length=length), classes, C=HEAD)
+    return fit_readout(backbone, encode(backbone, texts, length=length), classes)
 
 
 def subject(backbone: Backbone, delta: object, readout: Readout, seed: int, train_readout: bool = False) -> Subject:

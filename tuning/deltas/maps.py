@@ -1,0 +1,45 @@
+"""The linear maps that a delta acts on, by their roles, and how its change enters each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from tuning.backbones import SITES, Backbone, WeightMap, transposed
+from tuning.deltas.places import chosen_blocks
+
+ROLES = ("q", "k", "v", "qkv", "o", "up", "gate", "down")
+SITE_OF = {role: SITES[0 if role in ROLES[:5] else 1] for role in ROLES}
+
+
+def maps_of(backbone: Backbone, roles: Iterable[str], blocks: tuple[int, ...] | None) -> list[tuple[str, WeightMap]]:
+    """Return ("block.site.role", linear map) of these roles in these blocks."""
+    return [
+        (f"{block}.{SITE_OF[role]}.{role}", backbone.linear(block, role))
+        for block in chosen_blocks(backbone, blocks)
+        for role in roles
+    ]
+
+
+def add_rows(y: Tensor, rows: Tensor | None, change: Tensor) -> Tensor:
+    """Return y with the change added to all of its columns, or to the columns `rows` of a fused output."""
+    return y + change if rows is None else torch.index_add(y, -1, rows, change)
+
+
+def grouped(pairs: Iterable[tuple[str, Callable]]) -> dict[str, tuple[Callable, ...]]:
+    """Return the edits of every path, in the order given."""
+    table: dict[str, tuple[Callable, ...]] = {}
+    for path, edit in pairs:
+        table[path] = table.get(path, ()) + (edit,)
+    return table
+
+
+def weight_change(backbone: Backbone, linear: WeightMap, change: Tensor) -> tuple[str, Tensor]:
+    """Return (parameter, additive change in the layout the module stores) for a change (d_out, d_in) of a map."""
+    module = backbone.model.get_submodule(linear.path)
+    if linear.rows is not None:
+        full = torch.zeros((3 * linear.d_out, linear.d_in), dtype=change.dtype, device=change.device)
+        change = torch.index_add(full, 0, linear.rows, change)
+    return f"{linear.path}.weight", change.T if transposed(module) else change

@@ -1,0 +1,103 @@
+"""How a subject is prepared: a frozen backbone, a task's texts in parts that share none, and a head fitted on its own part."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tuning import backbones, tasks
+from tuning.backbones import Backbone, Batch, encode
+from tuning.subjects import Readout, Subject, fit_readout, subject
+
+HEAD_TEXTS = 600  # that fit the frozen head where no number is asked for
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What the subjects of one backbone on one task share; head and batches are made when first asked for, and kept.
+
+    parts: the texts (`tuning.tasks.disjoint`). The head is fitted on `parts.readout`, on which no delta trains: a head
+    leaves no loss on the texts that it was fitted on. length: the longest text, in tokens.
+    """
+
+    backbone: Backbone
+    task: tasks.Task = field(repr=False)
+    parts: tasks.Parts = field(repr=False)
+    length: int
+
+    @functools.cached_property
+    def readout(self) -> Readout:
+        """Return the frozen head."""
+        return fit_readout(self.backbone, self._encoded(self.parts.readout), len(self.task.classes))
+
+    @functools.cached_property
+    def train(self) -> Batch:
+        """Return the texts to train or to measure on."""
+        return self._encoded(self.parts.train)
+
+    @functools.cached_property
+    def test(self) -> Batch:
+        """Return the held-out texts of the parts; `split` gives all of the task's, in their own order."""
+        return self._encoded(self.parts.test)
+
+    @functools.cached_property
+    def perturbed(self) -> dict[str, Batch]:
+        """Return the perturbed test sets: the task's splits test_NAME, by NAME."""
+        return {name.removeprefix("test_"): self._encoded(split) for name, split in self.parts.perturbed.items()}
+
+    def split(self, name: str) -> Batch:
+        """Return a whole split of the task; raises ValueError for one that the task lacks."""
+        if name not in self.task.splits:
+            raise ValueError(f"expected a split of {self.task.name} among {', '.join(self.task.splits)}, got {name!r}")
+        return self._encoded(self.task.splits[name])
+
+    def subject(self, delta: object, seed: int, *, train_readout: bool = False) -> Subject:
+        """Return the subject with the delta at its start for this seed; the head is frozen unless `train_readout`."""
+        return subject(self.backbone, delta, self.readout, seed, train_readout)
+
+    def _encoded(self, split: tasks.Split) -> Batch:
+        return encode(self.backbone, split, length=self.length)
+
+
+@functools.lru_cache(maxsize=32)
+def prepare(
+    backbone: Backbone,
+    task: tasks.Task,
+    *,
+    seed: int,
+    seeds: tuple[int, ...] | None = None,
+    length: int = 64,
+    train: int | None = None,
+    readout: int = HEAD_TEXTS,
+    test: int | None = None,
+    most: int | None = None,
+) -> Prepared:
+    """Return a task's texts, parted for one seed among `seeds` (default: this one alone), with the head that goes with them.
+
+    train, readout, test: the sizes of the parts (`tuning.tasks.disjoint`). Without `train` it gets what the head leaves, at
+    most `most`; without `test`, every held-out text. Equal arguments give the same record, within a process. Raises ValueError
+    for a size below 1, a seed that is not among the seeds, and too few texts.
+    """
+    sizes = {"train": train, "readout": readout, "test": test}
+    sizes = {part: size for part, size in sizes.items() if size is not None}
+    parts = tasks.disjoint(task, sizes, seed, seeds=seeds)
+    if train is None and most is not None and len(parts.train) > most:
+        parts = tasks.disjoint(task, sizes | {"train": most}, seed, seeds=seeds)
+    return Prepared(backbone, task, parts, length)
+
+
+@functools.lru_cache(maxsize=4)
+def backbone_of(name: str) -> Backbone:
+    """Return the backbone of a name (`tuning.backbones.load`), loaded once per process."""
+    return backbones.load(name)
+
+
+@functools.lru_cache(maxsize=32)
+def task_of(name: str, cache: str | Path, columns: tuple[tuple[str, str], ...] = ()) -> tasks.Task:
+    """Return the task of a name (`tuning.tasks.load`), built once per process and kept in the folder `cache`.
+
+    `columns` are (part, column) pairs for tasks that are not embedded.
+    """
+    named = dict(columns) if columns and name not in tasks.names() else None
+    return tasks.load(name, cache=Path(cache), columns=named)
