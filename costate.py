@@ -26,10 +26,9 @@ _NAMES = (
     # tuning: what is added to a backbone
     ("tuning", ("Adapter", "BitFit", "Combined", "Full", "IA3", "LoRA", "PortBias", "Prefix", "Prompt", "parse")),
     # tuning: texts in parts that share none, a head fitted on its own part, and the subject as pure functions
-    ("tuning.preparation", ("Prepared", "prepare")),
-    ("tuning", ("Feedback", "Readout", "Rollout", "Subject", "fit_readout", "subject")),
+    ("tuning", ("Feedback", "Prepared", "Readout", "Rollout", "Subject", "fit_readout", "prepare", "subject")),
     # tuning: training, and the Jacobians of every block
-    ("tuning", ("Fit", "LayerJacobians", "fit", "layer_jacobians", "minibatch", "penalized")),
+    ("tuning", ("Fit", "LayerJacobians", "descend", "fit", "layer_jacobians", "minibatch", "penalized")),
     # tuning: PEFT adapter folders
     ("tuning.peft_format", ("export_peft", "import_peft", "import_peft_classifier")),
     # probes: curvature operators, op @ v

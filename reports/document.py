@@ -17,14 +17,6 @@ CONSISTENCY = (
     "tuning at the strength at which people use it. What informs is the lead over rivals, and every failure."
 )
 PARTS = {"train": "texts to train on", "readout": "texts of the readout", "test": "held-out texts"}
-ARCHITECTURES = {
-    "bert": "BERT",
-    "roberta": "RoBERTa",
-    "gpt2": "GPT-2",
-    "distilbert": "DistilBERT",
-    "llama": "Llama",
-    "opt": "OPT",
-}
 
 
 def document(results: Results, gallery: Mapping[str, Shown], letters: str = "") -> dict:
@@ -220,10 +212,9 @@ def gate(record: Mapping | None) -> str:
 def setting(study: Mapping) -> str:
     """Return what the study ran on, as one sentence."""
     b = study["backbone"]
-    kind = ARCHITECTURES.get(b["architecture"], b["architecture"])
     seeds = words.count(len(study["seeds"]), "seed")
     return (
-        f"The frozen backbone is {b['name']} ({kind}, {words.count(b['blocks'], 'block')} of width {b['width']}, "
+        f"The frozen backbone is {b['name']} ({b['architecture']}, {words.count(b['blocks'], 'block')} of width {b['width']}, "
         f"{words.number(b['parameters'])} parameters), on {words.count(len(study['tasks']), 'task')} with "
         f"{words.count(len(study['deltas']), 'delta')} and {seeds}."
     )

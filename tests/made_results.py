@@ -43,7 +43,7 @@ def write(folder, *, tasks=4, deltas=5, seeds=3, claims=None, long_names=False):
             "question": "Does a frozen network's response, measured before training, tell what a trained delta will do?",
             "backbone": {
                 "name": "nano",
-                "architecture": "bert",
+                "architecture": "BERT",
                 "blocks": 4,
                 "width": 128,
                 "parameters": 1830000,

@@ -1,6 +1,7 @@
 """Every supported architecture computes what the library computes; damaged or foreign models are refused."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -10,7 +11,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, BertTokenizer
 
 from tuning import Batch, Edits, Prompt, encode, features, load, wrap
+from tuning.architectures import ARCHITECTURES
 from tuning.backbones import frame, hidden
+
+
+def test_every_architecture_is_in_the_zoo_and_in_the_readme():
+    assert zoo.KINDS.keys() == ARCHITECTURES.keys()
+    words = (pathlib.Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert all(row.title in words for row in ARCHITECTURES.values())
 
 
 @pytest.mark.parametrize("kind", zoo.KINDS)
@@ -111,7 +119,7 @@ def test_an_unsupported_architecture_is_refused_with_the_list():
 
 
 def test_a_sliding_window_is_refused():
-    config = AutoConfig.for_model("qwen2", **zoo.SPECIAL["qwen2"], use_sliding_window=True, sliding_window=4, max_window_layers=0)
+    config = AutoConfig.for_model("qwen2", **zoo.KINDS["qwen2"], use_sliding_window=True, sliding_window=4, max_window_layers=0)
     with pytest.raises(ValueError, match="expected full attention"):
         wrap(AutoModel.from_config(config))
 

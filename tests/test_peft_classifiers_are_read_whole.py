@@ -53,7 +53,7 @@ CASES = {
 def classifier(kind):
     """A random classifier of three classes, every parameter away from its default; the same at every call."""
     tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 1 if kind in ("roberta", "mpnet") else 0}
-    config = AutoConfig.for_model(kind, **zoo.SPECIAL.get(kind, zoo.COMMON), **tokens, max_position_embeddings=40, num_labels=3)
+    config = AutoConfig.for_model(kind, **zoo.KINDS[kind], **tokens, max_position_embeddings=40, num_labels=3)
     model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from control_problems import residual_network
+from theory.successive import ilqr, msa
 
 from theory import CrossEntropy, Quadratic, ensemble_lq, per_example_lq
 from theory.attention import cone_residual
@@ -19,7 +20,7 @@ from theory.hamiltonian import shoot
 from theory.iterative_lq import ilqr, msa
 from theory.placement import sparse_path
 from theory.subspace import steps_to_share
-from tuning.training import fit
+from tuning.training import descend, fit
 
 EPS = np.finfo(float).eps
 
@@ -129,13 +130,12 @@ def test_a_search_between_neighbouring_numbers_ends():
     assert _searched(lambda t: (0.0, 2.0), -1.0, 0.0)[0] == 0.0
 
 
-@pytest.mark.parametrize("method", ["lbfgs", "gd"])
+@pytest.mark.parametrize("method", [fit, descend])
 def test_training_does_not_spend_its_budget_on_a_kink(method):
     """|x - 0.3| with slope -1 or 1 everywhere: no step meets the curvature condition, and the bracket shrinks to neighbours."""
-    run = fit(
+    run = method(
         lambda p: torch.where(p["x"] < 0.3, 0.3 - p["x"], p["x"] - 0.3).sum(),
         {"x": torch.zeros(1, dtype=torch.float64)},
-        method=method,
         max_evaluations=10000,
     )
     assert not run.converged and run.evaluations < 400 and run.value <= 0.3

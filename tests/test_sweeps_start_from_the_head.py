@@ -6,7 +6,7 @@ import torch
 from seeds import shifted
 
 from tuning import BitFit, Full, LoRA, Readout, encode, load, subject
-from tuning.subjects import READOUT
+from tuning.subjects import READOUT_PARAMETERS
 from tuning.tasks import load as load_task
 from validations import study
 from validations.experiments import Setting, sweep
@@ -19,7 +19,9 @@ def test_only_the_head_moves_the_logits_at_the_start(delta):
     backbone = load("nano")
     batch = encode(backbone, load_task("subject-number", sizes={"train": 12, "test": 12}).splits["train"], length=16)
     made = headed(subject(backbone, delta, Readout(torch.ones(2, backbone.width), torch.ones(2)), seed=shifted(0)))
-    assert set(responding(made)) == set(READOUT) and made.size == subject(backbone, delta, made.readout, 0).size + 2 * (128 + 1)
+    assert set(responding(made)) == set(READOUT_PARAMETERS) and made.size == subject(
+        backbone, delta, made.readout, 0
+    ).size + 2 * (128 + 1)
     generator = torch.Generator().manual_seed(0)
     moves = {name: torch.randn(p.shape, generator=generator) for name, p in made.initial.items()}
 
@@ -28,7 +30,9 @@ def test_only_the_head_moves_the_logits_at_the_start(delta):
         return torch.func.jvp(lambda p: made.outputs(p, batch), (made.initial,), (pushed,))[1]
 
     assert not made.outputs(made.initial, batch).any()
-    assert response(READOUT).abs().max() > 0.1 and not response([n for n in moves if n not in READOUT]).any()
+    assert (
+        response(READOUT_PARAMETERS).abs().max() > 0.1 and not response([n for n in moves if n not in READOUT_PARAMETERS]).any()
+    )
 
 
 def test_chains_of_the_learning_coefficient_are_those_run_one_by_one(monkeypatch):

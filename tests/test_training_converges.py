@@ -9,8 +9,8 @@ import torch
 import zoo
 from seeds import shifted
 
-from tuning import Batch, LoRA, PortBias, Readout, features, fit, fit_readout, minibatch, penalized, subject
-from tuning.training import flatten, unflatten
+from tuning import Batch, LoRA, PortBias, Readout, descend, features, fit, fit_readout, minibatch, penalized, subject
+from tuning.training import flatten, penalized_signals, penalized_weights, unflatten
 
 
 def quadratic(n: int = 12, condition: float = 100.0):
@@ -28,10 +28,10 @@ def quadratic(n: int = 12, condition: float = 100.0):
     return objective, start, torch.linalg.solve(matrix, right).numpy()
 
 
-@pytest.mark.parametrize(("method", "tolerance"), [("lbfgs", 1e-12), ("gd", 1e-8)])
+@pytest.mark.parametrize(("method", "tolerance"), [(fit, 1e-12), (descend, 1e-8)])
 def test_a_quadratic_is_solved(method, tolerance):
     objective, start, solution = quadratic()
-    run = fit(objective, start, tolerance=tolerance, max_evaluations=5000, method=method)
+    run = method(objective, start, tolerance=tolerance, max_evaluations=5000)
     assert run.converged and run.gradient_norm <= tolerance * run.initial_gradient_norm
     # |x - x*| <= |g| / smallest eigenvalue, which is one.
     assert np.linalg.norm(flatten(run.params) - solution) <= 1.001 * run.gradient_norm
@@ -58,20 +58,20 @@ def test_flat_vectors_invert():
     assert np.array_equal(flatten(unflatten(vector, start)), vector)
 
 
-@pytest.mark.parametrize("metric", ["parameters", "signals"])
+@pytest.mark.parametrize("penalty", [penalized, penalized_signals])
 @pytest.mark.parametrize("kind", ["bert", "llama"])
-def test_a_port_bias_is_trained_to_its_regularised_optimum(kind, metric):
+def test_a_port_bias_is_trained_to_its_regularised_optimum(kind, penalty):
     """At the optimum of loss + r/2 |b|^2, b = -grad(loss)/r; both arms find the same point."""
     backbone, batch, r = zoo.backbone_of(kind), zoo.batch_of(size=8), 0.5
     made = zoo.subject_of(backbone, PortBias())
-    objective = penalized(made, [batch], r, metric)
+    objective = penalty(made, [batch], r)
     run = fit(objective, made.initial, tolerance=1e-8)
     assert run.converged
     leaves = {name: value.requires_grad_() for name, value in run.params.items()}
     slopes = torch.autograd.grad(made.loss(leaves, batch), list(leaves.values()))
     for value, slope in zip(leaves.values(), slopes, strict=True):
         assert (value.detach() + slope / r).abs().max() < 1e-7, "the port bias's energy is its squared norm"
-    slow = fit(objective, made.initial, tolerance=1e-6, method="gd")
+    slow = descend(objective, made.initial, tolerance=1e-6)
     assert slow.converged and np.linalg.norm(flatten(slow.params) - flatten(run.params)) < 1e-5
 
 
@@ -80,12 +80,12 @@ def test_batches_are_averaged_by_their_sizes():
     made = zoo.subject_of(backbone, LoRA(2))
     params = zoo.moved(made.initial)
     parts = [Batch(*(x[rows] for x in batch)) for rows in (slice(0, 2), slice(2, 7))]
-    for metric in ("parameters", "signals", "weights"):
-        whole, pieces = (penalized(made, some, 0.3, metric)(params) for some in ([batch], parts))
+    for penalty in (penalized, penalized_signals, penalized_weights):
+        whole, pieces = (penalty(made, some, 0.3)(params) for some in ([batch], parts))
         assert abs(whole - pieces) < 1e-12
     changes = made.delta.weight_changes(backbone, params).values()
     expected = made.loss(params, batch) + 0.15 * sum(change.square().sum() for change in changes)
-    assert abs(penalized(made, [batch], 0.3, "weights")(params) - expected) < 1e-12
+    assert abs(penalized_weights(made, [batch], 0.3)(params) - expected) < 1e-12
 
 
 def test_a_heavier_penalty_keeps_the_control_smaller():
@@ -127,9 +127,7 @@ def test_wrong_requests_are_refused():
         (lambda: minibatch(made, outside, steps=1, seed=0), "expected labels between 0 and 2"),
         (lambda: fit_readout(backbone, outside, 3), "expected labels between 0 and 2"),
         (lambda: fit_readout(backbone, batch._replace(labels=batch.labels * 0), 3), "at least two classes"),
-        (lambda: penalized(made, [batch], 0.1, "vibes"), "expected metric"),
-        (lambda: penalized(made, [batch], 0.1, "weights"), "expected a delta that changes weights"),
-        (lambda: fit(lambda p: p["a"], {"a": torch.zeros(1)}, method="magic"), "expected method"),
+        (lambda: penalized_weights(made, [batch], 0.1), "expected a delta that changes weights"),
         (
             lambda: subject(backbone, PortBias(), Readout(torch.zeros(3, 5), torch.zeros(3)), 0),
             "expected a readout over 16",

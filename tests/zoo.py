@@ -27,13 +27,17 @@ COMMON = {
     "intermediate_size": 24,
     "vocab_size": 50,
 }
-SPECIAL = {
+GROUPED = COMMON | {"num_key_value_heads": 2}
+KINDS = {  # the settings of a tiny model of every architecture
+    "bert": COMMON,
+    "roberta": COMMON,
     "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 4, "hidden_dim": 24, "vocab_size": 50},
+    "mpnet": COMMON,
     "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_inner": 24, "vocab_size": 50},
-    "llama": COMMON | {"num_key_value_heads": 2},
-    "qwen2": COMMON | {"num_key_value_heads": 2},
+    "llama": GROUPED,
+    "qwen2": GROUPED,
+    "gpt_neox": COMMON,
 }
-KINDS = ("bert", "roberta", "distilbert", "mpnet", "gpt2", "llama", "qwen2", "gpt_neox")
 
 DELTAS = {
     "prompt": Prompt(3),
@@ -57,7 +61,7 @@ DELTAS = {
 def model_of(kind: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.nn.Module:
     """A random base model whose every parameter, normalisations included, is away from its default."""
     tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 1 if kind in ("roberta", "mpnet") else 0}
-    config = AutoConfig.for_model(kind, **SPECIAL.get(kind, COMMON), **tokens, max_position_embeddings=40)
+    config = AutoConfig.for_model(kind, **KINDS[kind], **tokens, max_position_embeddings=40)
     model = AutoModel.from_config(config, attn_implementation="eager")
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():

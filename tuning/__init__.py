@@ -1,57 +1,33 @@
-"""The models under study: frozen backbones, deltas, tasks, training."""
+"""The models under study: frozen backbones, deltas, tasks, training. Names are loaded when they are first asked for."""
 
-from tuning.backbones import ARCHITECTURES, Backbone, Batch, Port, encode, features, load, wrap
-from tuning.deltas import (
-    IA3,
-    Adapter,
-    BitFit,
-    Combined,
-    Full,
-    LoRA,
-    PortBias,
-    Prefix,
-    Prompt,
-    identity_edits,
-    parse,
-    place_of,
-)
-from tuning.edits import Edits
-from tuning.jacobians import LayerJacobians, layer_jacobians
-from tuning.subjects import Feedback, Readout, Rollout, Subject, fit_readout, subject
-from tuning.training import Fit, fit, minibatch, penalized
+from __future__ import annotations
 
-__all__ = [
-    "ARCHITECTURES",
-    "IA3",
-    "Adapter",
-    "Backbone",
-    "Batch",
-    "BitFit",
-    "Combined",
-    "Edits",
-    "Feedback",
-    "Fit",
-    "Full",
-    "LayerJacobians",
-    "LoRA",
-    "Port",
-    "PortBias",
-    "Prefix",
-    "Prompt",
-    "Readout",
-    "Rollout",
-    "Subject",
-    "encode",
-    "features",
-    "fit",
-    "fit_readout",
-    "identity_edits",
-    "layer_jacobians",
-    "load",
-    "minibatch",
-    "parse",
-    "penalized",
-    "place_of",
-    "subject",
-    "wrap",
-]
+import importlib
+
+from tuning.catalogue import kinds
+
+_NAMES = {
+    "architectures": ("ARCHITECTURES",),
+    "backbones": ("Backbone", "Batch", "Port", "encode", "features", "load", "wrap"),
+    "deltas": ("build", "identity_edits", "parse", "place_of", *kinds().values()),
+    "edits": ("Edits",),
+    "jacobians": ("LayerJacobians", "layer_jacobians"),
+    "preparation": ("Prepared", "prepare"),
+    "subjects": ("Feedback", "Readout", "Rollout", "Subject", "fit_readout", "subject"),
+    "training": ("Fit", "descend", "fit", "minibatch", "penalized"),
+}
+_MODULE = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = sorted(_MODULE)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE})

@@ -1,4 +1,7 @@
-"""Where the parts of each supported family of models are; no other module knows their names."""
+"""The supported families of models, one row each: where their parts are, and what is particular to them.
+
+No other module knows their names; torch is not needed to read this.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Architecture:
-    """Where things are in one family of models; paths are relative to the block unless said otherwise.
+    """One family of models; paths are relative to the block unless said otherwise.
 
-    blocks: path of the block list; heads: the modules that the attention and the mlp sublayer begin with (a
-    normalisation when `pre_norm`); roles: {role: path} of the linear maps, the ports leaving "o" and "down";
-    norms: normalisations that follow the residual sum; embedding: path of the module whose output starts the
-    residual stream; word: path of the word embedding; final: path of the last normalisation; fused: how "qkv"
-    is laid out, "parts" (q, k, v one after the other) or "heads" (q, k, v of the first head, then of the
-    second, ...);
-    first_position: position of the first token; None in models without learned positions.
+    title: its name in print. kind: "encoder" or "decoder". blocks: path of the block list. heads: the modules that the
+    attention and the mlp sublayer begin with (a normalisation when `pre_norm`). roles: {role: path} of the linear maps, the
+    ports leaving "o" and "down". norms: normalisations that follow the residual sum. embedding: path of the module whose
+    output starts the residual stream. word: path of the word embedding. final: path of the last normalisation. fused: how
+    "qkv" is laid out, "parts" (q, k, v one after the other) or "heads" (q, k, v of the first head, then of the second, ...).
+    first_position: position of the first token, None without learned positions. relative: path of the module that computes
+    one relative position bias for all blocks. segments: whether texts of a pair have segment numbers. classifier: in a
+    model that classifies, the layer on the first token's state, its activation, and the map to the logits; None where the
+    map "score" reads the last token. closed_form: whether `tuning.jacobians` has its blocks' derivatives.
     """
 
+    title: str
     kind: str
     blocks: str
     heads: tuple[str, str]
@@ -29,16 +35,21 @@ class Architecture:
     final: str | None = None
     fused: str | None = None
     first_position: int | None = 0
+    relative: str | None = None
+    segments: bool = False
+    classifier: tuple[str, str, str] | None = None
+    closed_form: bool = False
 
     @property
     def pre_norm(self) -> bool:
-        """Whether the normalisation comes before the sublayer and so belongs to it."""
+        """Return whether the normalisation comes before the sublayer and so belongs to it."""
         return self.norms is None
 
 
-def _bert_like(first_position: int) -> Architecture:
+def _bert_like(title: str, **own) -> Architecture:
     attention = {role: f"attention.self.{name}" for role, name in zip("qkv", ("query", "key", "value"), strict=True)}
     return Architecture(
+        title=title,
         kind="encoder",
         blocks="encoder.layer",
         heads=("attention.self", "intermediate"),
@@ -47,13 +58,15 @@ def _bert_like(first_position: int) -> Architecture:
         norms=("attention.output.LayerNorm", "output.LayerNorm"),
         embedding="embeddings",
         word="embeddings.word_embeddings",
-        first_position=first_position,
+        closed_form=True,
+        **own,
     )
 
 
-def _llama_like() -> Architecture:
+def _llama_like(title: str) -> Architecture:
     roles = {role: f"self_attn.{role}_proj" for role in "qkvo"}
     return Architecture(
+        title=title,
         kind="decoder",
         blocks="layers",
         heads=("input_layernorm", "post_attention_layernorm"),
@@ -63,13 +76,15 @@ def _llama_like() -> Architecture:
         word="embed_tokens",
         final="norm",
         first_position=None,
+        closed_form=True,
     )
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "bert": _bert_like(0),
-    "roberta": _bert_like(2),
+    "bert": _bert_like("BERT", segments=True, classifier=("pooler.dense", "tanh", "classifier")),
+    "roberta": _bert_like("RoBERTa", first_position=2, classifier=("classifier.dense", "tanh", "classifier.out_proj")),
     "distilbert": Architecture(
+        title="DistilBERT",
         kind="encoder",
         blocks="transformer.layer",
         heads=("attention", "ffn"),
@@ -79,8 +94,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         norms=("sa_layer_norm", "output_layer_norm"),
         embedding="embeddings",
         word="embeddings.word_embeddings",
+        classifier=("pre_classifier", "relu", "classifier"),
+        closed_form=True,
     ),
     "mpnet": Architecture(
+        title="MPNet",
         kind="encoder",
         blocks="encoder.layer",
         heads=("attention.attn", "intermediate"),
@@ -90,8 +108,12 @@ ARCHITECTURES: dict[str, Architecture] = {
         embedding="embeddings",
         word="embeddings.word_embeddings",
         first_position=2,
+        relative="encoder",
+        classifier=("classifier.dense", "tanh", "classifier.out_proj"),
+        closed_form=True,
     ),
     "gpt2": Architecture(
+        title="GPT-2",
         kind="decoder",
         blocks="h",
         heads=("ln_1", "ln_2"),
@@ -101,10 +123,12 @@ ARCHITECTURES: dict[str, Architecture] = {
         word="wte",
         final="ln_f",
         fused="parts",
+        closed_form=True,
     ),
-    "llama": _llama_like(),
-    "qwen2": _llama_like(),
+    "llama": _llama_like("Llama"),
+    "qwen2": _llama_like("Qwen2"),
     "gpt_neox": Architecture(
+        title="GPT-NeoX",
         kind="decoder",
         blocks="layers",
         heads=("input_layernorm", "post_attention_layernorm"),
@@ -120,5 +144,6 @@ ARCHITECTURES: dict[str, Architecture] = {
         final="final_layer_norm",
         fused="heads",
         first_position=None,
+        closed_form=True,
     ),
 }

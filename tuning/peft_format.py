@@ -23,7 +23,7 @@ from tuning.deltas.places import chosen_blocks
 from tuning.peft_folder import START, TABLE, PeftFolder, read
 from tuning.peft_heads import head_of
 from tuning.peft_settings import rank_and_alpha
-from tuning.subjects import READOUT, Params, Readout
+from tuning.subjects import READOUT_PARAMETERS, Params, Readout
 
 Wanted = dict[str, list[int]]
 
@@ -64,7 +64,7 @@ def export_peft(folder: str | Path, backbone: Backbone, delta: object, params: P
     for a delta that PEFT does not have, and for prefix or prompt without `shift_positions`, which PEFT always
     does.
     """
-    params = {name: value.detach() for name, value in params.items() if name not in READOUT}
+    params = {name: value.detach() for name, value in params.items() if name not in READOUT_PARAMETERS}
     parts = _parts(delta, params)
     if all(isinstance(part, LoRA) for part, _ in parts):
         config, tensors = _lora_out(backbone, parts, inside)
@@ -234,7 +234,7 @@ def _lora_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[
         "target_modules": _expression(backbone, wanted),
         "rank_pattern": {pattern: rank for pattern, (rank, _) in patterns},
         "alpha_pattern": {pattern: alpha for pattern, (_, alpha) in patterns},
-        "fan_in_fan_out": backbone.architecture == "gpt2",
+        "fan_in_fan_out": transposed(backbone.model.get_submodule(backbone.linear(0, "o").path)),
         "lora_dropout": 0.0,
         "bias": "none",
     }

@@ -9,40 +9,31 @@ from tuning.peft_folder import PROMPTED, PeftFolder
 from tuning.peft_settings import named, rank_and_alpha
 from tuning.subjects import Readout
 
-# The layer on the first token's state, and the linear map to the logits, by family; decoders read the last token.
-_FIRST = {
-    "bert": ("pooler.dense", "tanh", "classifier"),
-    "roberta": ("classifier.dense", "tanh", "classifier.out_proj"),
-    "mpnet": ("classifier.dense", "tanh", "classifier.out_proj"),
-    "distilbert": ("pre_classifier", "relu", "classifier"),
-}
-
 
 def head_of(folder: PeftFolder, backbone: Backbone) -> Readout:
-    """The readout with which PEFT's classifier gives the same logits; its layer of the first token is frozen.
+    """Return the readout with which PEFT's classifier gives the same logits; its layer of the first token is frozen.
 
     Raises ValueError for a folder without a classifier of sequences, for one whose inner layer stands neither there nor
     in the base model (a BERT without pooler), and where PEFT reads another token than this lab (encoders with a prompt).
     """
-    where, kind = folder.path, backbone.architecture
+    where, classifier = folder.path, backbone.layout.classifier
     made_for = (folder.settings.get("auto_mapping") or {}).get("base_model_class")
     if folder.settings.get("task_type") != "SEQ_CLS" and not str(made_for).endswith("ForSequenceClassification"):
         raise ValueError(
             f"expected a PEFT folder with a classifier (task_type SEQ_CLS) at {where}, got task_type="
             f"{folder.settings.get('task_type')!r}; read the delta with import_peft and fit a readout"
         )
-    if folder.method in PROMPTED and kind in _FIRST and (folder.method == "PROMPT_TUNING" or kind != "bert"):
+    pooled = classifier is not None and classifier[0].startswith("pooler.")
+    if folder.method in PROMPTED and classifier and (folder.method == "PROMPT_TUNING" or not pooled):
         raise ValueError(
-            f"expected a classifier on the text's own tokens, PEFT's {kind} classifier with {folder.method} at {where} "
-            "does not read them; read the delta with import_peft and fit a readout"
+            f"expected a classifier on the text's own tokens, PEFT's {backbone.architecture} classifier with {folder.method} "
+            f"at {where} does not read them; read the delta with import_peft and fit a readout"
         )
     taken: set[str] = set()
-    first = None
-    if kind in _FIRST:
-        inner, activation, outer = _FIRST[kind]
+    first, outer = None, "score"
+    if classifier is not None:
+        inner, activation, outer = classifier
         first = (*_layer(folder, backbone, inner, taken), activation)
-    else:
-        outer = "score"
     weight, bias = (_tensor(folder, f"{outer}.{what}", taken, needed=what == "weight") for what in ("weight", "bias"))
     if weight.ndim != 2 or weight.shape[1] != backbone.width:
         raise ValueError(f"expected {outer}.weight over {backbone.width} features in {where}, got {tuple(weight.shape)}")

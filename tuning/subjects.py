@@ -15,7 +15,7 @@ from tuning.backbones import Backbone, Batch, encode, features, frame, hidden, p
 from tuning.edits import Edits, Frame, merge, spread
 
 Params = dict[str, Tensor]
-READOUT = ("readout.weight", "readout.bias")
+READOUT_PARAMETERS = ("readout.weight", "readout.bias")
 HEAD_C = 0.03  # scikit-learn's inverse penalty of every frozen head of the lab, on standardised features
 
 
@@ -106,7 +106,7 @@ class Subject:
 
     def edits(self, delta: Params) -> Edits:
         """What the delta does to a forward pass."""
-        return self.delta.edits(self.backbone, {k: v for k, v in delta.items() if k not in READOUT})
+        return self.delta.edits(self.backbone, {k: v for k, v in delta.items() if k not in READOUT_PARAMETERS})
 
     def _read(self, states: Tensor, batch: Batch, delta: Params) -> Tensor:
         weight = delta.get("readout.weight", self.readout.weight)

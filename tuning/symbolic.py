@@ -17,7 +17,7 @@ from transformers import GPT2Config, GPT2Model
 
 from tuning.backbones import Backbone, Batch, wrap
 from tuning.deltas import Full
-from tuning.subjects import READOUT, Params, Readout, Subject, subject
+from tuning.subjects import READOUT_PARAMETERS, Params, Readout, Subject, subject
 from tuning.training import minibatch
 
 DIGITS, LENGTH = 8, 10
@@ -144,8 +144,8 @@ def pretrain(recipe: Recipe, seed: int) -> tuple[Backbone, Readout]:
     whole = sequence_subject(start, Full(), Readout(weight, torch.zeros(VOCABULARY)), seed)
     data = sequences(recipe.tasks, recipe.steps * recipe.batch_size, seed)
     found = minibatch(whole, data, steps=recipe.steps, batch_size=recipe.batch_size, lr=recipe.lr, seed=seed).params
-    changes = whole.delta.weight_changes(start, {k: v for k, v in found.items() if k not in READOUT})
+    changes = whole.delta.weight_changes(start, {k: v for k, v in found.items() if k not in READOUT_PARAMETERS})
     weights = {name: value + changes[name] for name, value in start.model.named_parameters()}
     trained = recipe.model(seed)
     trained.load_state_dict(weights)
-    return wrap(trained, name=f"digits-{seed}"), Readout(*(found[name] for name in READOUT))
+    return wrap(trained, name=f"digits-{seed}"), Readout(*(found[name] for name in READOUT_PARAMETERS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tuning.backbones import Batch
-from tuning.subjects import Params, Subject, check_labels
+from tuning.subjects import READOUT_PARAMETERS, Params, Subject, check_labels
 
 Objective = Callable[[Params], Tensor]
 
@@ -76,24 +76,23 @@ class _Counted:
         return number, gradient
 
 
-def fit(
-    objective: Objective,
-    initial: Params,
-    *,
-    tolerance: float = 1e-6,
-    max_evaluations: int = 2000,
-    method: str = "lbfgs",
-) -> Fit:
-    """The minimiser found by full-batch descent from `initial`, stopped at |g| <= tolerance |g_0|.
+def fit(objective: Objective, initial: Params, *, tolerance: float = 1e-6, max_evaluations: int = 2000) -> Fit:
+    """Return the minimiser found by L-BFGS from `initial`, stopped at |g| <= tolerance |g_0|.
 
-    "lbfgs": L-BFGS (Nocedal and Wright 2006, section 7.2) on the flat float64 vector, its line search using
-    slopes where values no longer tell steps apart, which is why it gets further than one that needs the
-    values to fall. "gd": theta <- theta - s g with backtracking. Deterministic. `converged` says whether the
-    tolerance was met; a run that ends for another reason is returned with False. Raises ValueError for a loss
+    On the flat float64 vector (Nocedal and Wright 2006, section 7.2), the line search using slopes where values no longer
+    tell steps apart, which is why it gets further than one that needs the values to fall. Deterministic. `converged` says
+    whether the tolerance was met; a run that ends for another reason is returned with False. Raises ValueError for a loss
     or a number of evaluations that is not finite.
     """
-    if method not in ("lbfgs", "gd"):
-        raise ValueError(f"expected method 'lbfgs' or 'gd', got {method!r}")
+    return _minimised(_lbfgs, objective, initial, tolerance, max_evaluations)
+
+
+def descend(objective: Objective, initial: Params, *, tolerance: float = 1e-6, max_evaluations: int = 2000) -> Fit:
+    """Return the minimiser found by gradient descent with backtracking, theta <- theta - s g; all else is as in `fit`."""
+    return _minimised(_gradient_steps, objective, initial, tolerance, max_evaluations)
+
+
+def _minimised(method: Callable, objective: Objective, initial: Params, tolerance: float, max_evaluations: int) -> Fit:
     if not max_evaluations < math.inf:
         raise ValueError(f"expected a finite number of evaluations, got {max_evaluations}")
     cpu, wall = time.process_time(), time.perf_counter()
@@ -102,9 +101,8 @@ def fit(
     first = float(np.linalg.norm(gradient))
     goal, history = tolerance * first, [(1, value, first)]
     best = (start, value, gradient)
-    descend = _lbfgs if method == "lbfgs" else _gradient_steps
     if first > 0:
-        best = descend(counted, best, goal, max_evaluations, history)
+        best = method(counted, best, goal, max_evaluations, history)
     norm = float(np.linalg.norm(best[2]))
     return Fit(
         params=unflatten(best[0], initial),
@@ -206,44 +204,63 @@ def _gradient_steps(counted: _Counted, best: tuple, goal: float, budget: int, hi
     return best
 
 
-def penalized(subject: Subject, batches: Sequence[Batch], weight: float, metric: str = "parameters") -> Objective:
-    """The objective: mean loss over all examples + weight/2 times a squared size of the control.
+def penalized(subject: Subject, batches: Sequence[Batch], weight: float) -> Objective:
+    """Return the mean loss over all examples + weight/2 |delta - delta_0|^2; raises ValueError for labels outside the classes."""
+    return _objective(subject, batches, weight, lambda params: _moved(subject, params, subject.initial))
 
-    metric "parameters": |delta - delta_0|^2. "signals": the energy, mean over examples of sum over ports of
-    mean over tokens of |u|^2. "weights": the squared norm of the change of the backbone's weights, for deltas
-    that are one. The trained readout, if any, is penalised as a parameter in every metric. Raises ValueError
-    for labels outside the classes and for unknown metrics.
+
+def penalized_signals(subject: Subject, batches: Sequence[Batch], weight: float) -> Objective:
+    """Return the mean loss + weight/2 times the energy of the signals (`Subject.energy`), a trained readout as in `penalized`.
+
+    Raises ValueError for labels outside the classes.
     """
-    if metric not in ("parameters", "signals", "weights"):
-        raise ValueError(f"expected metric 'parameters', 'signals' or 'weights', got {metric!r}")
-    if metric == "weights" and not hasattr(subject.delta, "weight_changes"):
-        raise ValueError(f"expected a delta that changes weights for metric 'weights', {subject.delta.name} does not")
+    return _objective(subject, batches, weight, lambda params: _moved(subject, params, _readout(subject)), energy=True)
+
+
+def penalized_weights(subject: Subject, batches: Sequence[Batch], weight: float) -> Objective:
+    """Return the mean loss + weight/2 times the squared norm of the change of the backbone's weights, a trained readout as in
+    `penalized`. Raises ValueError for a delta that is no change of weights and for labels outside the classes.
+    """
+    if not hasattr(subject.delta, "weight_changes"):
+        raise ValueError(f"expected a delta that changes weights, {subject.delta.name} does not: penalise its parameters")
+    readout = _readout(subject)
+
+    def size(params: Params) -> Tensor:
+        own = {name: value for name, value in params.items() if name not in readout}
+        changes = subject.delta.weight_changes(subject.backbone, own)
+        return _moved(subject, params, readout) + sum(change.square().sum() for change in changes.values())
+
+    return _objective(subject, batches, weight, size)
+
+
+def _objective(
+    subject: Subject, batches: Sequence[Batch], weight: float, size: Callable[[Params], Tensor], *, energy: bool = False
+) -> Objective:
+    """Return the mean loss over all examples + weight/2 (size of the parameters, and the energy over the examples)."""
     batches = list(batches)
     for batch in batches:
         check_labels(batch.labels, subject.readout.classes)
     total = sum(len(batch.labels) for batch in batches)
-    start = {name: value.detach() for name, value in subject.initial.items()}
-
-    def squares(params: Params, names: Sequence[str]) -> Tensor:
-        return sum(((params[name] - start[name]).square().sum() for name in names), torch.zeros(()))
-
-    readout = [name for name in start if name.startswith("readout.")]
 
     def objective(params: Params) -> Tensor:
-        size = squares(params, readout if metric != "parameters" else list(start))
-        if metric == "weights":
-            own = {name: value for name, value in params.items() if name not in readout}
-            changes = subject.delta.weight_changes(subject.backbone, own)
-            size = size + sum(change.square().sum() for change in changes.values())
-        value = weight / 2 * size
+        value = weight / 2 * size(params)
         for batch in batches:
             share = len(batch.labels) / total
             value = value + share * subject.loss(params, batch)
-            if metric == "signals":
+            if energy:
                 value = value + share * weight / 2 * subject.energy(params, batch)
         return value
 
     return objective
+
+
+def _readout(subject: Subject) -> list[str]:
+    return [name for name in subject.initial if name in READOUT_PARAMETERS]
+
+
+def _moved(subject: Subject, params: Params, names: Iterable[str]) -> Tensor:
+    """Return the squared distance of the named parameters from their start."""
+    return sum(((params[name] - subject.initial[name].detach()).square().sum() for name in names), torch.zeros(()))
 
 
 def minibatch(

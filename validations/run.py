@@ -294,7 +294,7 @@ def describe(study: Study, folder: pathlib.Path, frozen_accuracy: Mapping[str, f
         "question": study.question,
         "backbone": {
             "name": study.backbone if not pathlib.Path(study.backbone).exists() else pathlib.Path(study.backbone).name,
-            "architecture": frozen.architecture,
+            "architecture": frozen.layout.title,
             "blocks": frozen.blocks,
             "width": frozen.width,
             "parameters": weights,

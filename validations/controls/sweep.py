@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuning.subjects import READOUT
+from tuning.subjects import READOUT_PARAMETERS
 
 from ..experiments import Setting
 from .network import CLASSES, WIDTH, Plant, States, make_plant, tensor
@@ -31,7 +31,7 @@ class Headed:
 
     def outputs(self, params: Mapping[str, Tensor], batch: States) -> Tensor:
         states = batch.tokens[:, 0] + self.shifts @ params["spare"]
-        weight, bias = (params[name] for name in READOUT)
+        weight, bias = (params[name] for name in READOUT_PARAMETERS)
         return states @ weight.T + bias
 
     def loss(self, params: Mapping[str, Tensor], batch: States) -> Tensor:
@@ -58,7 +58,7 @@ def _headed(
     plant = Plant(plant.A, torch.eye(WIDTH, dtype=plant.dtype), plant.strength, plant.kind, {})
     spare, generator = round(HEAD * (2**octaves - 1)), torch.Generator().manual_seed(system)
     shifts = SPARE * torch.randn(WIDTH, spare, generator=generator, dtype=plant.dtype)
-    head = dict(zip(READOUT, (tensor([[0.0] * WIDTH] * CLASSES), tensor([0.0] * CLASSES)), strict=True))
+    head = dict(zip(READOUT_PARAMETERS, (tensor([[0.0] * WIDTH] * CLASSES), tensor([0.0] * CLASSES)), strict=True))
     train, test = (_draw(plant, system, seed, split, latents) for split in range(2))
     dimensions = sorted({max(1, round(share * HEAD * 2**octaves)) for share in shares})
     return Setting(

@@ -24,7 +24,7 @@ from theory.subspace import effective_dimension, projected_block, projected_gain
 from theory.subspace import threshold_dimension as well_dimension
 from tuning.backbones import features
 from tuning.ensembles import EnsembleRun, Subspace, Whole, foldable, outputs, train_subspaces
-from tuning.subjects import READOUT, Params, Readout, Subject
+from tuning.subjects import READOUT_PARAMETERS, Params, Readout, Subject
 
 from ..store import Measured
 from .setting import Experiment, Setting, departure, linearise, logits, own_rng, own_seed, shifted
@@ -49,13 +49,13 @@ def headed(subject):
     if not isinstance(subject, Subject):
         return subject
     weight = torch.zeros_like(subject.readout.weight)
-    head = dict(zip(READOUT, (weight, weight[:, 0].clone()), strict=True))
+    head = dict(zip(READOUT_PARAMETERS, (weight, weight[:, 0].clone()), strict=True))
     return replace(subject, readout=Readout(*head.values()), initial=subject.initial | head)
 
 
 def responding(subject) -> Params:
     """Return the numbers to which the logits respond at the start: of a subject whose head is zero, the head alone."""
-    head = {name: value for name, value in subject.initial.items() if name in READOUT}
+    head = {name: value for name, value in subject.initial.items() if name in READOUT_PARAMETERS}
     return head or subject.initial
 
 
@@ -271,7 +271,7 @@ def _beyond_head(setting: Setting, subject, params: Params) -> float | None:
     """Return the median share of the logits' shift that trained parameters make through the features, not the head."""
     if not isinstance(subject, Subject):
         return None
-    head = subject.initial | {name: params[name] for name in READOUT}
+    head = subject.initial | {name: params[name] for name in READOUT_PARAMETERS}
     whole, alone = (logits(subject.outputs, p, setting.train) for p in (params, head))
     return float(np.median(np.linalg.norm(whole - alone, axis=1) / np.maximum(np.linalg.norm(whole, axis=1), 1e-12)))
 
