@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from control_problems import residual_network
-from theory.successive import ilqr, msa
 
 from theory import CrossEntropy, Quadratic, ensemble_lq, per_example_lq
 from theory.attention import cone_residual

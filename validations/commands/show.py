@@ -34,9 +34,9 @@ def run(options: argparse.Namespace) -> dict | list[dict] | str:
     if options.claim:
         frame = table(options.folder, record, options.claim)
     else:
-        from ..frame import load
+        from ..frame import measurements
 
-        frame = load(options.folder)
+        frame = measurements(options.folder)
     return frame.astype(object).where(frame.notna(), None).to_dict("records") if options.json else frame.to_csv(index=False)
 
 
