@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import pathlib
 import resource
 import subprocess
 import sys
@@ -16,11 +17,12 @@ import tuning
 import validations
 from validations.commands import line
 
+ROOT = pathlib.Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "pandas", "scipy", "sklearn", "sympy", "cvxpy", "matplotlib")
 
 
 def python(*words: str, **options) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, encoding="utf-8", **options)
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, encoding="utf-8", cwd=ROOT, **options)
 
 
 def loaded(code: str) -> set[str]:
@@ -123,7 +125,7 @@ def test_a_stop_is_said_and_has_its_status(monkeypatch, capsys, why, said):
 
 def test_a_reader_that_leaves_early_sees_no_traceback():
     code = f"{sys.executable} -m costate list --json; echo status $? >&2"
-    done = subprocess.run(f"({code}) | true", shell=True, capture_output=True, text=True, encoding="utf-8")
+    done = subprocess.run(f"({code}) | true", shell=True, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
     assert done.stderr == "status 141\n"
 
 
