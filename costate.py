@@ -27,7 +27,7 @@ _NAMES = (
     # tuning: texts in parts that share none, a head fitted on its own part, and the subject as pure functions
     ("tuning", "prepare subject fit_readout Prepared Subject Readout Rollout Feedback"),
     # tuning: training by L-BFGS, gradient descent and AdamW, and the Jacobians of every block
-    ("tuning", "fit descend minibatch penalized layer_jacobians Fit LayerJacobians"),
+    ("tuning", "fit gradient_descent minibatch penalized layer_jacobians Fit LayerJacobians"),
     # tuning: PEFT adapter folders
     ("tuning.peft_format", "import_peft import_peft_classifier export_peft"),
     # probes: curvature as operators, op @ v

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from tuning.pretraining.distillation import distillation_loss, embed, loaded, one_cycle, teacher_folder, unit
+from tuning.pretraining.distillation import distillation_loss, embed, loaded, one_cycle, unit
 from tuning.pretraining.evaluation import frozen_accuracy, worth
 from tuning.pretraining.text import proper
+from tuning.shipped import folder_of
 
 NANO = pathlib.Path(__file__).resolve().parents[1] / "tuning" / "nano"
 PARAPHRASES = (
@@ -75,7 +76,7 @@ def test_frozen_features_are_worth_most_of_the_teachers(nano, shared, task):
         pytest.skip("the teacher package is not installed")
     sizes = {"train": 500, "test": 300}
     own = frozen_accuracy(*nano, shared / "data" / task, **sizes)
-    teacher = frozen_accuracy(*loaded(teacher_folder()), shared / "data" / task, **sizes)
+    teacher = frozen_accuracy(*loaded(folder_of("minilm")), shared / "data" / task, **sizes)
     # the card states 0.71 and 0.84; 300 test rows move a share by about 0.1
     assert worth(own, teacher) > 0.6
 

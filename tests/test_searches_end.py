@@ -19,7 +19,7 @@ from theory.hamiltonian import shoot
 from theory.iterative_lq import ilqr, msa
 from theory.placement import sparse_path
 from theory.subspace import steps_to_share
-from tuning.training import descend, fit
+from tuning.training import fit, gradient_descent
 
 EPS = np.finfo(float).eps
 
@@ -129,7 +129,7 @@ def test_a_search_between_neighbouring_numbers_ends():
     assert _searched(lambda t: (0.0, 2.0), -1.0, 0.0)[0] == 0.0
 
 
-@pytest.mark.parametrize("method", [fit, descend])
+@pytest.mark.parametrize("method", [fit, gradient_descent])
 def test_training_does_not_spend_its_budget_on_a_kink(method):
     """|x - 0.3| with slope -1 or 1 everywhere: no step meets the curvature condition, and the bracket shrinks to neighbours."""
     run = method(

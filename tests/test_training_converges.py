@@ -9,7 +9,7 @@ import torch
 import zoo
 from seeds import shifted
 
-from tuning import Batch, LoRA, PortBias, Readout, descend, features, fit, fit_readout, minibatch, penalized, subject
+from tuning import Batch, LoRA, PortBias, Readout, features, fit, fit_readout, gradient_descent, minibatch, penalized, subject
 from tuning.training import flatten, penalized_signals, penalized_weights, unflatten
 
 
@@ -28,7 +28,7 @@ def quadratic(n: int = 12, condition: float = 100.0):
     return objective, start, torch.linalg.solve(matrix, right).numpy()
 
 
-@pytest.mark.parametrize(("method", "tolerance"), [(fit, 1e-12), (descend, 1e-8)])
+@pytest.mark.parametrize(("method", "tolerance"), [(fit, 1e-12), (gradient_descent, 1e-8)])
 def test_a_quadratic_is_solved(method, tolerance):
     objective, start, solution = quadratic()
     run = method(objective, start, tolerance=tolerance, max_evaluations=5000)
@@ -71,7 +71,7 @@ def test_a_port_bias_is_trained_to_its_regularised_optimum(kind, penalty):
     slopes = torch.autograd.grad(made.loss(leaves, batch), list(leaves.values()))
     for value, slope in zip(leaves.values(), slopes, strict=True):
         assert (value.detach() + slope / r).abs().max() < 1e-7, "the port bias's energy is its squared norm"
-    slow = descend(objective, made.initial, tolerance=1e-6)
+    slow = gradient_descent(objective, made.initial, tolerance=1e-6)
     assert slow.converged and np.linalg.norm(flatten(slow.params) - flatten(run.params)) < 1e-5
 
 

@@ -14,7 +14,7 @@ _NAMES = {
     "jacobians": ("LayerJacobians", "layer_jacobians"),
     "preparation": ("Prepared", "prepare"),
     "subjects": ("Feedback", "Readout", "Rollout", "Subject", "fit_readout", "subject"),
-    "training": ("Fit", "descend", "fit", "minibatch", "penalized"),
+    "training": ("Fit", "gradient_descent", "fit", "minibatch", "penalized"),
 }
 _MODULE = {name: module for module, names in _NAMES.items() for name in names}
 

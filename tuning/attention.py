@@ -19,12 +19,12 @@ NAME = "written_out"
 
 
 def blocked(dtype: torch.dtype) -> float:
-    """The additive score that gives exactly zero attention; two of them still add up to a finite number."""
+    """Return the additive score that gives exactly zero attention; two of them still add up to a finite number."""
     return torch.finfo(dtype).min / 4
 
 
 def additive_mask(mask: Tensor, *, causal: bool, closed_slots: int, dtype: torch.dtype) -> Tensor:
-    """The additive attention mask (B, 1, 1 or T, T): zero where a query sees a key, `blocked` elsewhere.
+    """Return the additive attention mask (B, 1, 1 or T, T): zero where a query sees a key, `blocked` elsewhere.
 
     mask: (B, T), True on real tokens; causal: a query sees no later key; the first `closed_slots` keys are
     hidden.
@@ -39,7 +39,7 @@ def additive_mask(mask: Tensor, *, causal: bool, closed_slots: int, dtype: torch
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, block: int) -> Tensor:
-    """softmax(scale q [P_k; k]' + mask) [P_v; v], with the prefix P of the current edits for this block.
+    """Return softmax(scale q [P_k; k]' + mask) [P_v; v], with the prefix P of the current edits for this block.
 
     q: (B, heads, T, c); k, v: (B, key-value heads, S, c); the prefix has an open mask (or none of the
     attention when the edits are closed). Returns (B, T, heads, c). Softmax runs in the tensors' own
@@ -72,7 +72,7 @@ AttentionInterface.register(NAME, _interface)
 
 
 def _mpnet(module: nn.Module, hidden: Tensor, attention_mask=None, position_bias=None, **_) -> tuple[Tensor]:
-    """MPNet's attention, which does not go through the interface; its position bias joins the mask."""
+    """Return MPNet's attention, which does not go through the interface; its position bias joins the mask."""
     width = module.attention_head_size
     q, k, v = (linear(hidden).unflatten(-1, (-1, width)).transpose(1, 2) for linear in (module.q, module.k, module.v))
     context = attend(q, k, v, attention_mask + position_bias, width**-0.5, module.block_index)
@@ -92,7 +92,7 @@ class RMSNorm(nn.Module):
 
 
 def write_out(model: nn.Module, attentions: list[nn.Module]) -> None:
-    """Puts the written-out attention into a model and tells every attention module the index of its block."""
+    """Put the written-out attention into a model and tell every attention module the index of its block."""
     model.config._attn_implementation = NAME
     for index, module in enumerate(attentions):
         module.block_index = index

@@ -48,7 +48,7 @@ class Port(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The port's name, "block.site"."""
+        """Return the port's name, "block.site"."""
         return f"{self.block}.{self.site}"
 
 
@@ -84,30 +84,30 @@ class Backbone:
 
     @property
     def layout(self) -> Architecture:
-        """The row of the architecture table."""
+        """Return the row of the architecture table."""
         return ARCHITECTURES[self.architecture]
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of the weights."""
+        """Return the precision of the weights."""
         return next(self.model.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Return where the weights are."""
         return next(self.model.parameters()).device
 
     @property
     def head_width(self) -> int:
-        """Numbers per attention head."""
+        """Return the numbers per attention head."""
         return getattr(self.model.config, "head_dim", None) or self.width // self.heads
 
     def path(self, block: int, inner: str) -> str:
-        """The full module path of `inner` inside a block."""
+        """Return the full module path of `inner` inside a block."""
         return f"{self.layout.blocks}.{block}.{inner}"
 
     def linear(self, block: int, role: str) -> WeightMap:
-        """The linear map with the role "q", "k", "v", "qkv", "o", "up", "gate" or "down"."""
+        """Return the linear map with the role "q", "k", "v", "qkv", "o", "up", "gate" or "down"."""
         roles = self.layout.roles
         fused = role in ("q", "k", "v") and role not in roles
         if role not in roles and not (fused and "qkv" in roles):
@@ -124,7 +124,7 @@ class Backbone:
         return WeightMap(path, d_in, d_out // 3, rows)
 
     def key_of(self, parameter: str) -> str:
-        """A model parameter's short name: "block.site.what", or "embedding.…" or "final.…" outside blocks."""
+        """Return a model parameter's short name: "block.site.what", or "embedding.…" or "final.…" outside blocks."""
         layout = self.layout
         if not parameter.startswith(layout.blocks + "."):
             if layout.final is not None and parameter.startswith(layout.final + "."):
@@ -140,18 +140,18 @@ class Backbone:
 
 
 def linear_shape(module: nn.Module) -> tuple[int, int]:
-    """(inputs, outputs) of a linear module; GPT-2 keeps its weights the other way round."""
+    """Return (inputs, outputs) of a linear module; GPT-2 keeps its weights the other way round."""
     rows, columns = module.weight.shape
     return (rows, columns) if transposed(module) else (columns, rows)
 
 
 def transposed(module: nn.Module) -> bool:
-    """Whether the module stores its weight as (inputs, outputs)."""
+    """Return whether the module stores its weight as (inputs, outputs)."""
     return type(module).__name__ == "Conv1D"
 
 
 def wrap(model: nn.Module, tokenizer: object = None, *, name: str = "unnamed") -> Backbone:
-    """The backbone made of a Hugging Face base model, which is frozen and watched in place.
+    """Return the backbone made of a Hugging Face base model, which is frozen and watched in place.
 
     Raises ValueError for an unsupported architecture, for sliding-window attention, and for weights that are
     not finite.
@@ -196,7 +196,7 @@ def wrap(model: nn.Module, tokenizer: object = None, *, name: str = "unnamed") -
 
 
 def _places(model: nn.Module, layout: Architecture, blocks: int) -> list[Watched]:
-    """Every module that an edit, a signal or a record may touch, with its roles."""
+    """Return every module that an edit, a signal or a record may touch, with its roles."""
     places: dict[str, dict] = {}
     places.setdefault(layout.word, {})["word"] = True
     places.setdefault(layout.embedding, {})["leaves"] = "embedding"
@@ -216,7 +216,7 @@ def _places(model: nn.Module, layout: Architecture, blocks: int) -> list[Watched
 
 
 def _fingerprint(model: nn.Module) -> str:
-    """sha256 over the configuration that shapes the computation and the weights in float32."""
+    """Return the sha256 of the configuration that shapes the computation and the weights in float32."""
     volatile = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache")
     settings = {key: value for key, value in model.config.to_dict().items() if key not in volatile}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
@@ -227,7 +227,7 @@ def _fingerprint(model: nn.Module) -> str:
 
 
 def load(name_or_path: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Backbone:
-    """The backbone called "nano" (shipped) or "minilm" (an installed package), in a folder, or on the hub.
+    """Return the backbone called "nano" (shipped) or "minilm" (an installed package), in a folder, or on the hub.
 
     Weights are read from safetensors only and no code that comes with a model is run. Raises ValueError in
     one sentence for a missing folder, an unsupported architecture, missing, truncated or non-finite weights.
@@ -257,7 +257,7 @@ def load(name_or_path: str, *, dtype: torch.dtype = torch.float32, device: str =
 
 
 def _read(folder: str | Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, list[str]]:
-    """The base model and the names of the weights that its file lacks; a pooler that it lacks is taken off."""
+    """Return the base model and the names of the weights that its file lacks; a pooler that it lacks is taken off."""
     kind = PretrainedConfig.get_config_dict(folder)[0].get("model_type")
     if kind not in ARCHITECTURES:
         raise ValueError(f"expected a model of one of the kinds {', '.join(ARCHITECTURES)}, got {kind!r} at {source}")
@@ -277,7 +277,7 @@ def _read(folder: str | Path, source: str, dtype: torch.dtype) -> tuple[nn.Modul
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the library's progress bars and loading reports off the terminal."""
+    """Keep the library's progress bars and loading reports off the terminal."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -297,7 +297,7 @@ def encode(
     *,
     length: int = 128,
 ) -> Batch:
-    """The batch of texts, (B, T) with T the longest text but at most `length`, padded on the right.
+    """Return the batch of texts, (B, T) with T the longest text but at most `length`, padded on the right.
 
     `texts` may be a split with `text_a`, `text_b`, `labels`. Encoders get a pair as the tokenizer's sequence
     pair, decoders as one text over two lines. Labels default to zeros. Raises ValueError for no texts,
@@ -335,17 +335,17 @@ def encode(
 
 
 def positions_left(backbone: Backbone, used: int = 0) -> int:
-    """How many text positions the model has when `used` of them are taken by a prompt or a shift."""
+    """Return how many text positions the model has when `used` of them are taken by a prompt or a shift."""
     return backbone.model.config.max_position_embeddings - (backbone.layout.first_position or 0) - used
 
 
 def frame(backbone: Backbone, edits: Edits | None = None, **options) -> Frame:
-    """A forward pass of this backbone that has not run yet."""
+    """Return a forward pass of this backbone that has not run yet."""
     return Frame(model=backbone.model, edits=Edits() if edits is None else edits, **options)
 
 
 def hidden(backbone: Backbone, batch: Batch, prepared: Frame) -> Tensor:
-    """The last hidden states (B, T, d) of the text tokens in one forward pass under the frame's edits."""
+    """Return the last hidden states (B, T, d) of the text tokens in one forward pass under the frame's edits."""
     edits, layout = prepared.edits, backbone.layout
     slots, (size, length) = edits.slots, batch.tokens.shape
     positions = torch.arange(-slots, length, device=batch.tokens.device) + edits.shift
@@ -371,7 +371,7 @@ def hidden(backbone: Backbone, batch: Batch, prepared: Frame) -> Tensor:
 
 
 def _segments(backbone: Backbone, tokens: Tensor, slots: int) -> Tensor:
-    """Segment numbers, one after the first separator: a batch carries tokens only, and they tell."""
+    """Return segment numbers, one after the first separator: a batch carries tokens only, and they tell."""
     separator = getattr(backbone.tokenizer, "sep_token_id", None)
     if separator is None:
         segments = torch.zeros_like(tokens)
@@ -382,7 +382,7 @@ def _segments(backbone: Backbone, tokens: Tensor, slots: int) -> Tensor:
 
 
 def pool(backbone: Backbone, states: Tensor, mask: Tensor) -> Tensor:
-    """Features (B, d) of states (B, T, d): their mean over real tokens (encoders) or the last (decoders)."""
+    """Return the features (B, d) of states (B, T, d): their mean over real tokens (encoders) or the last (decoders)."""
     weight = mask.to(states.dtype)
     if backbone.kind == "decoder":
         following = torch.cat([weight[:, 1:], torch.zeros_like(weight[:, :1])], dim=1)
@@ -391,5 +391,5 @@ def pool(backbone: Backbone, states: Tensor, mask: Tensor) -> Tensor:
 
 
 def features(backbone: Backbone, batch: Batch, edits: Edits | None = None) -> Tensor:
-    """The pooled features (B, d) of a batch under some edits; the frozen ones without edits."""
+    """Return the pooled features (B, d) of a batch under some edits; the frozen ones without edits."""
     return pool(backbone, hidden(backbone, batch, frame(backbone, edits)), batch.mask)

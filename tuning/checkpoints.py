@@ -34,7 +34,7 @@ class Checkpoint:
 
 
 def save(path: str | Path, subject: Subject, params: Params, provenance: Mapping) -> Path:
-    """Writes the trained parameters, the readout and the record to one safetensors file and returns its path.
+    """Write the trained parameters, the readout and the record to one safetensors file and return its path.
 
     Raises ValueError, and writes nothing, for parameters that are not finite or not those of the subject.
     """
@@ -68,7 +68,7 @@ def save(path: str | Path, subject: Subject, params: Params, provenance: Mapping
 
 
 def load(path: str | Path, backbone: Backbone) -> Checkpoint:
-    """The checkpoint at `path`, which must belong to this very backbone.
+    """Return the checkpoint at `path`, which must belong to this very backbone.
 
     A folder is read as a PEFT adapter with its classifier (`import_peft_classifier`), which names no weights of its
     base model: that it is this backbone is the caller's word. The subject then starts at the delta's initial values
@@ -112,7 +112,7 @@ def load(path: str | Path, backbone: Backbone) -> Checkpoint:
 
 
 def _matches(expected: Mapping[str, tuple], params: Params, where: str) -> None:
-    """Raises ValueError unless the parameters have the expected names and shapes and are finite."""
+    """Raise ValueError unless the parameters have the expected names and shapes and are finite."""
     found = {name: tuple(value.shape) for name, value in params.items()}
     if found != dict(expected):
         differing = sorted(set(found.items()) ^ set(expected.items()))[0]

@@ -47,12 +47,12 @@ class Edits:
 
     @property
     def slots(self) -> int:
-        """The number of prompt positions in front of the text."""
+        """Return the number of prompt positions in front of the text."""
         return 0 if self.prompt is None else self.prompt.shape[-2]
 
 
 def merge(parts: Iterable[Edits]) -> Edits:
-    """The edits of several deltas at once: functions in order, prefixes and prompts joined, weights added."""
+    """Return the edits of several deltas at once: functions in order, prefixes and prompts joined, weights added."""
     functions: dict[str, dict[str, tuple]] = {"inputs": {}, "outputs": {}, "ports": {}}
     prefix: dict[int, tuple[Tensor, Tensor]] = {}
     weights: dict[str, Tensor] = {}
@@ -91,7 +91,7 @@ class Frame:
     keys: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def text(self, x: Tensor) -> Tensor:
-        """The rows that belong to the text, without the prompt in front of them."""
+        """Return the rows that belong to the text, without the prompt in front of them."""
         return x[:, self.edits.slots :] if self.edits.slots else x
 
 
@@ -99,14 +99,14 @@ _FRAME: ContextVar[Frame | None] = ContextVar("frame", default=None)
 
 
 def current(model: nn.Module | None = None) -> Frame | None:
-    """The frame of the pass that runs in this thread (of this model, when one is given), or None."""
+    """Return the frame of the pass that runs in this thread (of this model, when one is given), or None."""
     frame = _FRAME.get()
     return frame if frame is not None and (model is None or frame.model is model) else None
 
 
 @contextmanager
 def framed(frame: Frame) -> Iterator[Frame]:
-    """Sets the frame for the enclosed forward pass and restores the one before it, whatever happens."""
+    """Set the frame for the enclosed forward pass and restore the one before it, whatever happens."""
     token = _FRAME.set(frame)
     try:
         yield frame
@@ -134,7 +134,7 @@ class Watched:
 
 
 def watch(model: nn.Module, places: Iterable[Watched]) -> None:
-    """Attaches the dormant hooks, once; they act only while a `Frame` of this very model is current."""
+    """Attach the dormant hooks, once; they act only while a `Frame` of this very model is current."""
     if getattr(model, "watched_as", None) == id(model):
         return
     # A deep copy carries the mark of its original, whose hooks do not serve it.
@@ -192,7 +192,7 @@ def _after(model: nn.Module, place: Watched) -> Callable:
 
 
 def spread(signal: Tensor) -> Tensor:
-    """A signal of shape (d,), (B, d) or (B, T, d) in a shape that broadcasts over (B, T, d)."""
+    """Return a signal of shape (d,), (B, d) or (B, T, d) in a shape that broadcasts over (B, T, d)."""
     return signal[:, None] if signal.ndim == 2 else signal
 
 
@@ -201,7 +201,7 @@ _LOCK = threading.RLock()
 
 
 def call(frame: Frame, arguments: Mapping[str, Tensor]) -> Tensor:
-    """The last hidden states (B, slots + T, d) of the frame's model under the frame's edits."""
+    """Return the last hidden states (B, slots + T, d) of the frame's model under the frame's edits."""
     model, changes = frame.model, frame.edits.weights
     base = dict(model.named_parameters()) if changes else {}
     if unknown := sorted(set(changes) - set(base)):

@@ -29,7 +29,7 @@ class Subspace(Protocol):
     dimension: int
 
     def apply(self, theta: Tensor) -> Params:
-        """The tensors at theta."""
+        """Return the tensors at theta."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Whole:
 
     @property
     def dimension(self) -> int:
-        """D."""
+        """Return D."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
     def apply(self, theta: Tensor) -> Params:
-        """theta cut into the tensors (..., *shape)."""
+        """Return theta cut into the tensors (..., *shape)."""
         parts = theta.split([math.prod(shape) for shape in self.shapes.values()], dim=-1)
         named = zip(self.shapes.items(), parts, strict=True)
         return {name: part.reshape(*theta.shape[:-1], *shape) for (name, shape), part in named}
@@ -74,7 +74,7 @@ class EnsembleRun:
 
 
 def fold(subject: Subject, params: Params) -> Edits:
-    """The edits of E members on a batch of E B examples, member by member; params have a leading axis E.
+    """Return the edits of E members on a batch of E B examples, member by member; params have a leading axis E.
 
     A function of the delta is mapped over the members (so that its products are batched ones), prefixes and prompts become
     those of each example, and a change of a bias is added to what its module puts out. Raises ValueError for a delta that
@@ -116,7 +116,7 @@ def fold(subject: Subject, params: Params) -> Edits:
 
 
 def _tensors(subject: Subject, params: Params, one: Edits) -> dict:
-    """The prefixes, prompts and weight changes of all members, with a leading axis E."""
+    """Return the prefixes, prompts and weight changes of all members, with a leading axis E."""
 
     def member(p: Params) -> dict:
         edits = subject.edits(p)
@@ -129,7 +129,7 @@ def _tensors(subject: Subject, params: Params, one: Edits) -> dict:
 
 
 def _bias_place(backbone: Backbone, name: str) -> tuple[str, str]:
-    """The table of edits and the place in it where a change of the bias `name` is added."""
+    """Return the table of edits and the place in it where a change of the bias `name` is added."""
     path, _, leaf = name.rpartition(".")
     layout = backbone.layout
     inner = {*layout.roles.values(), *layout.heads, *(layout.norms or ())}
@@ -145,7 +145,7 @@ def _bias_place(backbone: Backbone, name: str) -> tuple[str, str]:
 
 
 def foldable(subject: Subject) -> bool:
-    """Whether members of this subject can share passes through the backbone: it changes no weights but biases."""
+    """Return whether members of this subject can share passes through the backbone: it changes no weights but biases."""
     try:
         for name in subject.edits(subject.initial).weights:
             _bias_place(subject.backbone, name)
@@ -155,7 +155,7 @@ def foldable(subject: Subject) -> bool:
 
 
 def outputs(subject: Subject, params: Params, batch: Batch) -> Tensor:
-    """The logits (E, B, C) of E members in one pass; params (E, ...), tokens and mask (E, B, T) with each member's examples.
+    """Return the logits (E, B, C) of E members in one pass; params (E, ...), tokens and mask (E, B, T), each member's examples.
 
     Equal to subject.outputs of one member after the other. Raises ValueError where `fold` does.
     """
@@ -188,7 +188,7 @@ def descend(
     steps: int,
     group: int | None = None,
 ) -> EnsembleRun:
-    """E runs of Adam on theta_e in z = z_0 + P_e theta_e, each with a rate of its own, from theta = 0.
+    """Return E runs of Adam on theta_e in z = z_0 + P_e theta_e, each with a rate of its own, from theta = 0.
 
     losses(params (k, ...), members (k,)) gives the (k,) values of the members with those indices, `group` of them at a
     time (None: all). Adam as in Kingma and Ba 2015, algorithm 1, the rate falling to zero as a half cosine over `steps`.
@@ -235,7 +235,7 @@ def descend(
 
 
 def _placed(initial: Params, subspaces: Sequence[Subspace], theta: Tensor, members: Tensor) -> Params:
-    """z_0 + P_e theta_e of the members, (k, ...); members that share a subspace are mapped together."""
+    """Return z_0 + P_e theta_e of the members, (k, ...); members that share a subspace are mapped together."""
     own: dict[int, list[int]] = {}
     for row, member in enumerate(members.tolist()):
         own.setdefault(id(subspaces[member]), []).append(row)
@@ -260,7 +260,7 @@ def train_subspaces(
     held: Mapping[str, Batch] | None = None,
     logits: Callable[[Params, Batch], Tensor] | None = None,
 ) -> EnsembleRun:
-    """E runs of one delta, run e in its subspace e with its rate: mean cross-entropy + penalty/2 |z - z_0|^2.
+    """Return E runs of one delta, run e in its subspace e with its rate: mean cross-entropy + penalty/2 |z - z_0|^2.
 
     Full batches, or `batch` examples a step drawn in epochs without replacement by each run's own seed; `losses` then hold
     minibatch values, `objective` is that of all of `train`. Runs share passes through the backbone where the delta changes
@@ -313,7 +313,7 @@ def train_subspaces(
 
 
 def _order(size: int, batch: int, seeds: Sequence[int], steps: int) -> Tensor:
-    """Which examples (steps, E, batch) each run takes at each step, in epochs without replacement by its seed."""
+    """Return which examples (steps, E, batch) each run takes at each step, in epochs without replacement by its seed."""
     needed = steps * batch
     rows = []
     for seed in seeds:

@@ -44,7 +44,7 @@ class LayerJacobians:
     token: Tensor
 
     def of(self, example: int, sites: Sequence[str] = SITES) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """The time-varying system (A, B) of one example: tuples of (d, d) and (d, m), the sites' columns side by side."""
+        """Return the time-varying system (A, B) of one example: tuples of (d, d) and (d, m), the sites' columns side by side."""
         B = [torch.cat([self.B[site][t][example] for site in sites], dim=1) for t in range(len(self.A))]
         return tuple(a[example] for a in self.A), tuple(B)
 
@@ -57,7 +57,7 @@ def layer_jacobians(
     edits: Edits | None = None,
     signals: Mapping[str, Tensor] | None = None,
 ) -> LayerJacobians:
-    """A_t and B_t of every frozen block at one token's state, along the frozen, a reference or a tuned trajectory.
+    """Return A_t and B_t of every frozen block at one token's state, along the frozen, a reference or a tuned trajectory.
 
     With attention weights a_j over all keys j, heads h, x the sublayer's input at the token i, o = sum_j a_j v_j:
 
@@ -101,7 +101,7 @@ def layer_jacobians(
 def _block(
     backbone: Backbone, run: Frame, block: int, at: Tensor, scores: _Scores, act: tuple[Callable, Callable]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """(A, {site: B}) of one block."""
+    """Return (A, {site: B}) of one block."""
     layout, one = backbone.layout, torch.eye(backbone.width, dtype=backbone.dtype, device=backbone.device)
     module = lambda path: backbone.model.get_submodule(backbone.path(block, path))  # noqa: E731
     h, middle = run.inputs[f"{block}.attention"], _rows(run.inputs[f"{block}.mlp"], at)
@@ -141,14 +141,14 @@ class _Norm:
         self.normal, self.gain = x * scale, module.weight * scale
 
     def after(self, M: Tensor) -> Tensor:
-        """M J for M (B, n, d), the normalisation acting first."""
+        """Return M J for M (B, n, d), the normalisation acting first."""
         M = M * self.gain[:, None]
         along = M @ self.normal[..., None] / -M.shape[-1]
         M = M - M.mean(-1, keepdim=True) if self.centred else M
         return torch.baddbmm(M, along, self.normal[:, None])
 
     def before(self, M: Tensor) -> Tensor:
-        """J M for M (B, d, n), the normalisation acting last."""
+        """Return J M for M (B, d, n), the normalisation acting last."""
         along = self.normal[:, None] @ M / -M.shape[1]
         M = M - M.mean(1, keepdim=True) if self.centred else M
         return torch.baddbmm(M, self.normal[..., None], along) * self.gain[..., None]
@@ -171,11 +171,11 @@ class _Scores:
             self.angles = rotary(run.inputs["0.attention"], positions.expand(len(at), -1))
 
     def turn(self, x: Tensor) -> Tensor:
-        """Keys (B, T, heads, c) turned to their positions."""
+        """Return keys (B, T, heads, c) turned to their positions."""
         return x if self.angles is None else _turn(x, *(angle[:, :, None] for angle in self.angles))
 
     def turn_at(self, at: Tensor, x: Tensor, *, back: bool = False) -> Tensor:
-        """Vectors (B, heads, ..., c) turned by the token's angle R, or by the transpose R'."""
+        """Return vectors (B, heads, ..., c) turned by the token's angle R, or by the transpose R'."""
         if self.angles is None:
             return x
         angles = (_rows(angle, at).reshape(len(at), *[1] * (x.ndim - 2), -1) for angle in self.angles)
@@ -206,7 +206,7 @@ class _Attention:
         self.apart = v - self.a[:, :, None] @ v  # v_j - o
 
     def jacobian(self) -> Tensor:
-        """d attn / d x at the token, (B, d, d)."""
+        """Return d attn / d x at the token, (B, d, d)."""
         size, (width, heads, _) = len(self.q), self.Wo.shape
         C = self.scale * (self.a[..., None] * self.apart).mT @ self.keys  # (B, H, c, c)
         left = self.Wo.transpose(0, 1) @ self.scores.turn_at(self.at, C, back=True)  # (B, H, d, c)
@@ -221,7 +221,7 @@ class _Attention:
         return torch.baddbmm(J, columns, rows)
 
     def prefix(self, rest: Tensor) -> tuple[Tensor, Tensor]:
-        """rest @ d attn / d (keys, values) of the prefix, each (B, d, length * key-value heads * head width)."""
+        """Return rest @ d attn / d (keys, values) of the prefix, each (B, d, length * key-value heads * head width)."""
         a = self.a[..., : self.slots]
         out = (rest @ self.Wo.flatten(1)).unflatten(-1, self.Wo.shape[1:])  # rest W_o, (B, d, H, c)
         lever = torch.einsum("bdhc,bhlc->bdlh", out, self.scale * a[..., None] * self.apart[:, :, : self.slots])
@@ -231,7 +231,7 @@ class _Attention:
 
 
 def _mlp(backbone: Backbone, block: int, x: Tensor, act: tuple[Callable, Callable]) -> Tensor:
-    """d mlp / d x at the mlp's input x (B, d), as (B, d, d)."""
+    """Return d mlp / d x at the mlp's input x (B, d), as (B, d, d)."""
     value, slope = act
     (up, bias), (down, _) = (_weights(backbone, block, role) for role in ("up", "down"))
     if "gate" in backbone.layout.roles:
@@ -249,7 +249,7 @@ def _mlp(backbone: Backbone, block: int, x: Tensor, act: tuple[Callable, Callabl
 
 
 def _weights(backbone: Backbone, block: int, role: str) -> tuple[Tensor, Tensor | None]:
-    """(weight (outputs, inputs), bias) of one linear map, cut out of a fused module."""
+    """Return (weight (outputs, inputs), bias) of one linear map, cut out of a fused module."""
     linear = backbone.linear(block, role)
     module = backbone.model.get_submodule(linear.path)
     weight, bias = module.weight.T if transposed(module) else module.weight, getattr(module, "bias", None)
@@ -259,7 +259,7 @@ def _weights(backbone: Backbone, block: int, role: str) -> tuple[Tensor, Tensor 
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> Tensor:
-    """Rotary embedding R x of the first columns of x (Su et al. 2021, eq. 34, halves paired), or R' x."""
+    """Return the rotary embedding R x of the first columns of x (Su et al. 2021, eq. 34, halves paired), or R' x."""
     width = cos.shape[-1]
     turned, kept = x[..., :width], x[..., width:]
     if back:
@@ -270,12 +270,12 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> Tensor:
 
 
 def _rows(x: Tensor, at: Tensor) -> Tensor:
-    """x[b, at[b]] for x (B, T, ...)."""
+    """Return x[b, at[b]] for x (B, T, ...)."""
     return x[torch.arange(len(x), device=x.device), at]
 
 
 def _positions(mask: Tensor, token: str | Tensor) -> Tensor:
-    """The positions (B,) that `token` names, checked to be real tokens."""
+    """Return the positions (B,) that `token` names, checked to be real tokens."""
     mask = mask.bool()
     if isinstance(token, Tensor):
         at = token.to(mask.device)
@@ -309,7 +309,7 @@ DERIVATIVES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tens
 
 
 def _activation(backbone: Backbone) -> tuple[Callable, Callable]:
-    """The value and the slope of the mlp's activation; refuses what has no closed form here."""
+    """Return the value and the slope of the mlp's activation; raises ValueError for one that has no closed form here."""
     if not backbone.layout.closed_form:
         kinds = ", ".join(kind for kind, row in ARCHITECTURES.items() if row.closed_form)
         raise ValueError(

@@ -48,12 +48,12 @@ class PeftFolder:
 
     @property
     def method(self) -> str:
-        """PEFT's name of the method."""
+        """Return PEFT's name of the method."""
         return self.settings["peft_type"]
 
 
 def read(folder: str | Path, backbone: Backbone) -> PeftFolder:
-    """The folder's content for this backbone; ValueError unless every setting and every tensor has its place."""
+    """Return the folder's content for this backbone; raises ValueError unless every setting and every tensor has its place."""
     folder = Path(folder)
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
@@ -106,7 +106,7 @@ def read(folder: str | Path, backbone: Backbone) -> PeftFolder:
 
 
 def _check_complete(folder: PeftFolder, known: dict[str, tuple[int, str]]) -> None:
-    """Raises ValueError unless the folder has all tensors of the modules that its settings name, and of no others."""
+    """Raise ValueError unless the folder has all tensors of the modules that its settings name, and of no others."""
     if not folder.modules:
         raise ValueError(f"expected {folder.method} on the linear maps of the blocks, got none in {folder.path}; train some")
     wanted = "target_modules={target_modules!r}".format(**{"target_modules": None} | folder.settings)

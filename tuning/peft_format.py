@@ -29,7 +29,7 @@ Wanted = dict[str, list[int]]
 
 
 def import_peft(folder: str | Path, backbone: Backbone) -> tuple[object, Params]:
-    """The delta and its parameters from a PEFT adapter folder: PEFT's own function on the hidden states, as many numbers.
+    """Return the delta and its parameters from a PEFT adapter folder: PEFT's own function on the hidden states, as many numbers.
 
     Modules of different ranks, scales or blocks make a combination of deltas. What stands on the hidden states (a
     classifier) is left out with one warning; `import_peft_classifier` reads it. Raises ValueError, naming the setting or
@@ -48,7 +48,7 @@ def import_peft(folder: str | Path, backbone: Backbone) -> tuple[object, Params]
 
 
 def import_peft_classifier(folder: str | Path, backbone: Backbone) -> tuple[object, Params, Readout]:
-    """The delta, its parameters and the classifier of a SEQ_CLS adapter folder: PEFT's own logits on padded texts.
+    """Return the delta, its parameters and the classifier of a SEQ_CLS adapter folder: PEFT's own logits on padded texts.
 
     The classifier of a BERT comes with its layer on the first token's state, an adapter of that layer folded in. Raises
     ValueError as `import_peft` does, and for a folder whose classifier is missing or reads other tokens.
@@ -58,7 +58,7 @@ def import_peft_classifier(folder: str | Path, backbone: Backbone) -> tuple[obje
 
 
 def export_peft(folder: str | Path, backbone: Backbone, delta: object, params: Params, *, inside: str = "") -> Path:
-    """Writes the delta as a PEFT adapter folder for the backbone's base model and returns the folder.
+    """Write the delta as a PEFT adapter folder for the backbone's base model and return the folder.
 
     `inside` is the base model's name within a larger model ("bert." in a BERT classifier). Raises ValueError
     for a delta that PEFT does not have, and for prefix or prompt without `shift_positions`, which PEFT always
@@ -91,7 +91,7 @@ def export_peft(folder: str | Path, backbone: Backbone, delta: object, params: P
 
 
 def peft_line(backbone: Backbone, delta: object) -> str | None:
-    """The line of Python that makes PEFT train this delta of the backbone, as many numbers; None where PEFT has none.
+    """Return the line of Python that makes PEFT train this delta of the backbone, as many numbers; None where PEFT has none.
 
     PEFT has no biases, no bottleneck adapters, no prefix of some blocks, no parts of a fused map. It moves the text
     behind a prefix or prompt, and wants a task_type for these; SEQ_CLS instead trains a classifier beside them.
@@ -114,7 +114,7 @@ def peft_line(backbone: Backbone, delta: object) -> str | None:
 
 
 def _parts(delta: object, params: Params) -> list[tuple[object, Params]]:
-    """The deltas of a combination, or the one, each with its own parameters."""
+    """Return the deltas of a combination, or the one, each with its own parameters."""
     if not isinstance(delta, Combined):
         return [(delta, params)]
     return [
@@ -124,7 +124,7 @@ def _parts(delta: object, params: Params) -> list[tuple[object, Params]]:
 
 
 def _together(parts: list[tuple[object, Params]], name: str) -> tuple[object, Params]:
-    """One delta as it is, several as a combination."""
+    """Return one delta as it is, several as a combination."""
     if len(parts) == 1:
         return parts[0]
     labelled = [(f"{name}-{i}", *part) for i, part in enumerate(parts)]
@@ -138,7 +138,7 @@ def _whole(backbone: Backbone, roles: Iterable[str]) -> bool:
 
 
 def _wanted(backbone: Backbone, roles: Iterable[str], blocks: tuple[int, ...] | None) -> Wanted:
-    """{path inside a block: blocks} of these roles."""
+    """Return {path inside a block: blocks} of these roles."""
     made: Wanted = {}
     for role in roles:
         made[_inner(backbone, role)] = list(chosen_blocks(backbone, blocks))
@@ -150,7 +150,7 @@ def _inner(backbone: Backbone, role: str) -> str:
 
 
 def _expression(backbone: Backbone, wanted: Mapping[str, list[int]]) -> str:
-    """The expression that matches these modules of these blocks and no others, whatever the base model is part of."""
+    """Return the expression that matches these modules of these blocks and no others, whatever the base model is part of."""
     groups: dict[tuple[int, ...], list[str]] = {}
     for inner, blocks in wanted.items():
         groups.setdefault(tuple(blocks), []).append(inner)
@@ -167,7 +167,7 @@ def _either(words: Iterable[str]) -> str:
 
 
 def _said(backbone: Backbone, wanted: Wanted) -> str:
-    """The modules as PEFT's users write them: a list of endings where these match nothing else, an expression if not."""
+    """Return the modules as PEFT's users write them: a list of endings where these match nothing else, an expression if not."""
     paths = [path for path, _ in backbone.model.named_modules()]
     endings = []
     for inner, blocks in wanted.items():
@@ -339,7 +339,7 @@ def _context_out(backbone: Backbone, delta: Prefix | Prompt, params: Params) -> 
 
 
 def _agree(folder: PeftFolder, expected: Mapping[str, int]) -> None:
-    """Raises ValueError where a setting says something else of the table than the backbone does."""
+    """Raise ValueError where a setting says something else of the table than the backbone does."""
     for name, value in expected.items():
         if folder.settings.get(name) not in (None, value):
             raise ValueError(

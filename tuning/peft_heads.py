@@ -55,7 +55,7 @@ def _tensor(folder: PeftFolder, name: str, taken: set[str], *, needed: bool) -> 
 
 
 def _layer(folder: PeftFolder, backbone: Backbone, path: str, taken: set[str]) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the inner layer: the folder's own, or the base model's pooler, with its adapter folded in."""
+    """Return the weight and bias of the inner layer: the folder's own, or the base model's pooler, with its adapter folded in."""
     pooler = backbone.pooler if path.startswith("pooler.") and f"{path}.weight" not in folder.top else None
     if pooler is None:
         weight, bias = (_tensor(folder, f"{path}.{what}", taken, needed=True) for what in ("weight", "bias"))

@@ -65,7 +65,7 @@ _MERGE = "merge it in PEFT (merge_and_unload) and load the result as a backbone,
 
 
 def checked(config: object) -> dict:
-    """The settings, if this lab can hold what they say; ValueError naming setting, value and remedy if not."""
+    """Return the settings, if this lab can hold what they say; raises ValueError naming setting, value and remedy if not."""
     method = config.get("peft_type") if isinstance(config, dict) else None
     if method not in METHODS:
         raise ValueError(f"expected a PEFT method among {', '.join(METHODS)}, got {method!r}; train one of these")
@@ -104,7 +104,7 @@ def _check_lora(config: Mapping) -> None:
 
 
 def rank_and_alpha(config: Mapping, path: str) -> tuple[int, float]:
-    """The rank r of a LoRA module and the alpha with which (alpha / r) B A is what PEFT adds there.
+    """Return the rank r of a LoRA module and the alpha with which (alpha / r) B A is what PEFT adds there.
 
     With use_rslora PEFT adds (alpha / sqrt(r)) B A, which is this with sqrt(r) alpha for alpha.
     """
@@ -114,7 +114,7 @@ def rank_and_alpha(config: Mapping, path: str) -> tuple[int, float]:
 
 
 def _matching(patterns: Mapping | None, path: str, default: float) -> float:
-    """PEFT's look-up of a module in its patterns: the first that matches the end of its path."""
+    """Return PEFT's look-up of a module in its patterns: the first that matches the end of its path."""
     for pattern, value in (patterns or {}).items():
         if _match(re.match, rf"(.*\.)?({pattern})$", path):
             return value
@@ -122,14 +122,14 @@ def _matching(patterns: Mapping | None, path: str, default: float) -> float:
 
 
 def named(names: str | Iterable[str] | None, path: str) -> bool:
-    """Whether an expression matches a module's whole path, or one of several names is the end of it."""
+    """Return whether an expression matches a module's whole path, or one of several names is the end of it."""
     if isinstance(names, str):
         return bool(_match(re.fullmatch, names, path))
     return any(path == name or path.endswith(f".{name}") for name in names or ())
 
 
 def targeted(config: Mapping, path: str) -> bool:
-    """Whether the settings put an adapter on the module with this path in the whole model, as PEFT decides it."""
+    """Return whether the settings put an adapter on the module with this path in the whole model, as PEFT decides it."""
     wanted = config.get("target_modules")
     if named(config.get("exclude_modules"), path):
         return False

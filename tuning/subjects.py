@@ -32,7 +32,7 @@ class Readout:
     first: tuple[Tensor, Tensor, str] | None = None
 
     def features(self, backbone: Backbone, states: Tensor, mask: Tensor) -> Tensor:
-        """What the linear map reads, (B, d), of last states (B, T, d) and their mask."""
+        """Return what the linear map reads, (B, d), of last states (B, T, d) and their mask."""
         if self.first is None:
             return pool(backbone, states, mask)
         weight, bias, activation = self.first
@@ -40,7 +40,7 @@ class Readout:
 
     @property
     def classes(self) -> int:
-        """The number of classes C."""
+        """Return the number of classes C."""
         return len(self.bias)
 
 
@@ -86,26 +86,26 @@ class Subject:
 
     @property
     def size(self) -> int:
-        """How many numbers are trained."""
+        """Return how many numbers are trained."""
         return sum(value.numel() for value in self.initial.values())
 
     @property
     def ports(self) -> tuple[str, ...]:
-        """The keys of the backbone's ports, in the order of the forward pass."""
+        """Return the keys of the backbone's ports, in the order of the forward pass."""
         return tuple(port.key for port in self.backbone.ports)
 
     @property
     def width(self) -> int:
-        """The width d of a state and of a signal."""
+        """Return the width d of a state and of a signal."""
         return self.backbone.width
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of the backbone."""
+        """Return the precision of the backbone."""
         return self.backbone.dtype
 
     def edits(self, delta: Params) -> Edits:
-        """What the delta does to a forward pass."""
+        """Return what the delta does to a forward pass."""
         return self.delta.edits(self.backbone, {k: v for k, v in delta.items() if k not in READOUT_PARAMETERS})
 
     def _read(self, states: Tensor, batch: Batch, delta: Params) -> Tensor:
@@ -114,20 +114,20 @@ class Subject:
         return F.linear(self.readout.features(self.backbone, states, batch.mask), weight, bias)
 
     def outputs(self, delta: Params, batch: Batch) -> Tensor:
-        """The logits (B, C)."""
+        """Return the logits (B, C)."""
         return self._read(hidden(self.backbone, batch, frame(self.backbone, self.edits(delta))), batch, delta)
 
     def loss(self, delta: Params, batch: Batch) -> Tensor:
-        """The mean cross-entropy of the batch."""
+        """Return the mean cross-entropy of the batch."""
         return F.cross_entropy(self.outputs(delta, batch), batch.labels)
 
     def accuracy(self, delta: Params, batch: Batch) -> float:
-        """The share of examples whose largest logit is the label's."""
+        """Return the share of examples whose largest logit is the label's."""
         with torch.no_grad():
             return (self.outputs(delta, batch).argmax(-1) == batch.labels).double().mean().item()
 
     def rollout(self, delta: Params, batch: Batch, disturbance: Mapping[str, Tensor] | None = None) -> Rollout:
-        """Inputs, frozen outputs, signals and logits along the tuned trajectory, under a `disturbed` one if given.
+        """Return inputs, frozen outputs, signals and logits along the tuned trajectory, under a `disturbed` one if given.
 
         u_t = G_t(h_t, delta) - f_t(h_t) at every port. A delta that also changes a normalisation after a
         residual sum, the embeddings or the last normalisation has signals there too, under
@@ -149,7 +149,7 @@ class Subject:
         )
 
     def _changed(self, edits: Edits, tuned: Frame) -> list[str]:
-        """Places other than ports at which the edits act directly."""
+        """Return the places other than ports at which the edits act directly."""
         found = ["embedding"] if edits.shift and self.backbone.layout.first_position is not None else []
         for name in edits.weights:
             key = self.backbone.key_of(name)
@@ -161,7 +161,7 @@ class Subject:
         return found
 
     def energy(self, delta: Params, batch: Batch) -> Tensor:
-        """mean over examples of the sum over places of the mean over real tokens of |u|^2; differentiable."""
+        """Return the mean over examples of the sum over places of the mean over real tokens of |u|^2; differentiable."""
         return self._energy(self.rollout(delta, batch), batch)
 
     @staticmethod
@@ -169,12 +169,12 @@ class Subject:
         return sum(place_energy(signal, batch.mask) for signal in rolled.signals.values())
 
     def priced_loss(self, delta: Params, batch: Batch, price: float, disturbance: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The mean cross-entropy plus price/2 times the energy, from one rollout."""
+        """Return the mean cross-entropy plus price/2 times the energy, from one rollout."""
         rolled = self.rollout(delta, batch, disturbance)
         return F.cross_entropy(rolled.outputs, batch.labels) + price / 2 * self._energy(rolled, batch)
 
     def steered(self, signals: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """The logits (B, C) of the frozen backbone with signals (d,), (B, d) or (B, T, d) added at places."""
+        """Return the logits (B, C) of the frozen backbone with signals (d,), (B, d) or (B, T, d) added at places."""
         places = {port.key for port in self.backbone.ports} | {"embedding", "final"}
         if self.backbone.layout.norms is not None:
             places |= {f"{port.key}_norm" for port in self.backbone.ports}
@@ -185,7 +185,7 @@ class Subject:
         return self._read(hidden(self.backbone, batch, run), batch, {})
 
     def disturbed(self, disturbance: Mapping[str, Tensor], delta: Params, batch: Batch) -> Tensor:
-        """The tuned logits (B, C) with vectors added to sublayer outputs before the delta sees them.
+        """Return the tuned logits (B, C) with vectors added to sublayer outputs before the delta sees them.
 
         They are (d,), (B, d) or, without a prompt, (B, T, d).
         """
@@ -193,7 +193,7 @@ class Subject:
         return self._read(hidden(self.backbone, batch, frame(self.backbone, edits)), batch, delta)
 
     def gain(self, delta: Params, port: str, base: Tensor, mask: Tensor) -> Tensor:
-        """The mean over real tokens of d pi / d y (d, d) at the sublayer output y = `base`.
+        """Return the mean over real tokens of d pi / d y (d, d) at the sublayer output y = `base`.
 
         pi is what the delta adds at the port to what the sublayer puts out. Zero for a delta that does not
         read the sublayer's output there.
@@ -209,7 +209,7 @@ class Subject:
         return torch.func.jacrev(added)(torch.zeros_like(base[0, 0]))
 
     def shuffled(self, seed: int) -> Subject:
-        """The subject on a copy of its network whose weight matrices each have their entries permuted.
+        """Return the subject on a copy of its network whose weight matrices each have their entries permuted.
 
         A null: sizes and statistics of the weights stay, what they have learnt goes. Delta and readout stay too.
         """
@@ -224,12 +224,12 @@ class Subject:
         return replace(self, backbone=wrap(model, self.backbone.tokenizer, name=name))
 
     def weight_changes(self, delta: Params) -> Params:
-        """{short weight name: change} for a delta that is a change of the backbone's weights."""
+        """Return {short weight name: change} for a delta that is a change of the backbone's weights."""
         changes = self.delta.weight_changes(self.backbone, delta)
         return {self.backbone.key_of(name): change for name, change in changes.items()}
 
     def feedback(self, delta: Params, batch: Batch, port: str) -> Feedback:
-        """du/dh at one port on the tuned trajectory, h the input of that sublayer at all real positions.
+        """Return du/dh at one port on the tuned trajectory, h the input of that sublayer at all real positions.
 
         v -> J v by forward mode, w -> J' w by one reverse sweep, both (B, T, d) -> (B, T, d). An open-loop
         delta (a bias at the port) has J = 0.
@@ -259,25 +259,25 @@ class Subject:
 
 
 def _pushes(disturbance: Mapping[str, Tensor]) -> Edits:
-    """Vectors (d,), (B, d) or (B, T, d) added to sublayer outputs."""
+    """Return vectors (d,), (B, d) or (B, T, d) added to sublayer outputs."""
     return Edits(ports={key: (lambda h, y, w=w: y + spread(w),) for key, w in disturbance.items()})
 
 
 def place_energy(signal: Tensor, mask: Tensor) -> Tensor:
-    """mean over examples of the mean over real tokens of |u|^2, for one signal (B, T, d)."""
+    """Return the mean over examples of the mean over real tokens of |u|^2, for one signal (B, T, d)."""
     real = mask.to(signal.dtype)
     return ((signal.square().sum(-1) * real).sum(-1) / real.sum(-1)).mean()
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
-    """Raises ValueError when a label lies outside 0 ... classes - 1."""
+    """Raise ValueError when a label lies outside 0 ... classes - 1."""
     outside = labels[(labels < 0) | (labels >= classes)]
     if len(outside):
         raise ValueError(f"expected labels between 0 and {classes - 1}, got {int(outside[0])}; check the task's classes")
 
 
 def fit_readout(backbone: Backbone, batch: Batch, classes: int, *, C: float = HEAD_C) -> Readout:
-    """The multinomial logistic regression on standardised frozen features, folded into one weight and bias.
+    """Return the multinomial logistic regression on standardised frozen features, folded into one weight and bias.
 
     W z + b with z = (x - mean) / sd is returned as W / sd and b - W (mean / sd), the logits shifted to mean
     zero over classes; C is scikit-learn's inverse penalty. Raises ValueError for labels outside the classes
@@ -307,7 +307,7 @@ def fit_readout(backbone: Backbone, batch: Batch, classes: int, *, C: float = HE
 
 
 def fit_head(backbone: Backbone, texts: object, classes: int, *, length: int) -> Readout:
-    """The frozen head of every study and command: `fit_readout` on a split's texts.
+    """Return the frozen head of every study and command: `fit_readout` on a split's texts.
 
     The split is the readout of `tuning.tasks.disjoint`: a head fitted on texts leaves no loss on them.
     """
@@ -315,7 +315,7 @@ def fit_head(backbone: Backbone, texts: object, classes: int, *, length: int) ->
 
 
 def subject(backbone: Backbone, delta: object, readout: Readout, seed: int, train_readout: bool = False) -> Subject:
-    """The subject with the delta's initial values for this seed, and the readout's if it is to be trained."""
+    """Return the subject with the delta's initial values for this seed, and the readout's if it is to be trained."""
     if readout.weight.shape[1] != backbone.width:
         raise ValueError(f"expected a readout over {backbone.width} features, got {readout.weight.shape[1]}")
     initial = delta.initial(backbone, seed)

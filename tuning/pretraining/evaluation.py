@@ -8,14 +8,15 @@ import re
 import numpy as np
 import torch
 
-from tuning.pretraining.distillation import embed, loaded, teacher_folder, unit
+from tuning.pretraining.distillation import embed, loaded, unit
 from tuning.pretraining.text import SOURCES
+from tuning.shipped import folder_of
 
 TASKS = ("trec", "subj", "sst2", "emotion", "clinc10", "mpqa", "sick_e", "agnews")
 
 
 def rows_of(path: pathlib.Path, limit: int) -> tuple[list[str], list[str] | None, np.ndarray]:
-    """First texts, second texts (None where there are none) and labels of a .jsonl.gz file's first rows."""
+    """Return the first texts, second texts (None where there are none) and labels of a .jsonl.gz file's first rows."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for _, line in zip(range(limit), file, strict=False)]
     second = [r["text_b"] for r in rows] if rows[0].get("text_b") else None
@@ -23,7 +24,7 @@ def rows_of(path: pathlib.Path, limit: int) -> tuple[list[str], list[str] | None
 
 
 def features(model: torch.nn.Module, tokenizer, first: list[str], second: list[str] | None) -> np.ndarray:
-    """Unit mean-pooled rows a (n, d), or [a, b, |a - b|, a * b] (n, 4 d) for pairs of texts."""
+    """Return unit mean-pooled rows a (n, d), or [a, b, |a - b|, a * b] (n, 4 d) for pairs of texts."""
     a = unit(embed(model, tokenizer, first))
     if second is None:
         return a
@@ -32,7 +33,7 @@ def features(model: torch.nn.Module, tokenizer, first: list[str], second: list[s
 
 
 def frozen_accuracy(model: torch.nn.Module, tokenizer, task: pathlib.Path, *, train: int = 1000, test: int = 500) -> dict:
-    """Test accuracy of logistic regression on standardised frozen features, and the commonest class's share.
+    """Return the test accuracy of logistic regression on standardised frozen features, and the commonest class's share.
 
     C is taken from (0.003, 0.03, 0.3) by the accuracy on the first 300 development rows; of every file the
     first rows are used.
@@ -52,14 +53,14 @@ def frozen_accuracy(model: torch.nn.Module, tokenizer, task: pathlib.Path, *, tr
 
 
 def worth(nano: dict, reference: dict) -> float:
-    """Share of the way from the commonest class: (nano - majority) / (reference - majority)."""
+    """Return the share of the way from the commonest class: (nano - majority) / (reference - majority)."""
     return (nano["accuracy"] - nano["majority"]) / (reference["accuracy"] - reference["majority"])
 
 
 def tuned_accuracy(
     folder: pathlib.Path, task: pathlib.Path, seed: int, *, rank: int, steps: int = 310, train: int = 2000
 ) -> float:
-    """Test accuracy (500 rows) after AdamW steps of 32 on a linear head over mean-pooled states and on LoRA.
+    """Return the test accuracy (500 rows) after AdamW steps of 32 on a linear head over mean-pooled states and on LoRA.
 
     LoRA of `rank` (none for 0) enters every linear map of every block, scaled by alpha / r = 2; rates 5e-3
     (LoRA) and 1e-2 (head) fall linearly to zero.
@@ -84,7 +85,7 @@ def tuned_accuracy(
     order = np.random.default_rng(seed).permuted(passes, axis=1).ravel()
 
     def outputs(texts: list[str]) -> torch.Tensor:
-        """Logits (B, classes)."""
+        """Return the logits (B, classes)."""
         batch = tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
         mask = batch["attention_mask"][..., None]
         with torch.autocast("cpu", torch.bfloat16):
@@ -106,10 +107,10 @@ def tuned_accuracy(
 
 
 def coincidences(work: pathlib.Path, tasks: pathlib.Path) -> dict:
-    """How many different test lines of the tasks occur in sentences.txt, case and punctuation ignored."""
+    """Return how many different test lines of the tasks occur in sentences.txt, case and punctuation ignored."""
 
     def bare(line: str) -> str:
-        """Words only."""
+        """Return a text's words only."""
         return " ".join(re.findall(r"[a-z0-9']+", line.lower()))
 
     seen = {bare(line) for line in (work / "sentences.txt").read_text(encoding="utf-8").split("\n")}
@@ -122,7 +123,7 @@ def evaluate(work: pathlib.Path, tasks: pathlib.Path, seed: int) -> dict:
     """Write evaluation.json and nano/CARD.md: each task's accuracies and share; tuning on trec."""
     cache = work / "reference.json"
     reference = json.loads(cache.read_text(encoding="utf-8")) if cache.exists() else {}
-    model, tokenizer = loaded(teacher_folder())
+    model, tokenizer = loaded(folder_of("minilm"))
     for name in TASKS:
         if name not in reference:
             reference[name] = frozen_accuracy(model, tokenizer, tasks / name)
@@ -205,7 +206,7 @@ licences reach trained weights is an open question.
 
 
 def card(result: dict) -> str:
-    """The model card of an evaluation: what nano was trained on, how, what it reaches, its limits."""
+    """Return the model card of an evaluation: what nano was trained on, how, what it reaches, its limits."""
     made = {
         "spans": ("2 to 6 consecutive words cut from the sentences above", "as their sentences"),
         "paragraphs": ("consecutive sentences joined, 40 to 95 words", "as their sentences"),

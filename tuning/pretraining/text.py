@@ -49,25 +49,25 @@ WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
 
 
 def _markup(text: str) -> list[str]:
-    """Paragraphs of HTML or XML text, tags removed."""
+    """Return the paragraphs of HTML or XML text, tags removed."""
     blocks = BLOCK.split(MARKUP.sub(" ", text))
     return [html.unescape(re.sub(r"<[^>]*>", "", block)) for block in blocks]
 
 
 def _blocks(text: str) -> list[str]:
-    """Paragraphs of plain text: what blank lines or fortune separators part."""
+    """Return the paragraphs of plain text: what blank lines or fortune separators part."""
     return re.split(r"\n\s*\n|\n%+\n", text)
 
 
 def _manual(text: str) -> list[str]:
-    """Running text of a man page: requests end a paragraph unless they only change the font."""
+    """Return the running text of a man page: requests end a paragraph unless they only change the font."""
     text = re.sub(r"\\f.|\\&|\\\||\\/", "", text).replace("\\-", "-")
     text = re.sub(r"^\.(?:BR?|I|IR|RI|RB|BI|IB) (.*)$", r"\1", text, flags=re.M)
     return re.split(r"\n[.'][^\n]*", text)
 
 
 def _dictionary(text: str) -> list[str]:
-    """Definitions and quotations of a dictd file: bracketed notes, cross references and authors removed."""
+    """Return the definitions and quotations of a dictd file: bracketed notes, cross references and authors removed."""
     text = re.sub(r"\[[^\]]{0,300}\]|<[^>]*>|--\s?[A-Z][\w. ]*(?=\n|$)|\{\{|\}\}|[{}]", "", text)
     text = re.sub(r"^\S.*$", "\n", text, flags=re.M)
     blocks = re.split(r"\n\s*\n|\n\s+(?:\d+\.|\([a-z]\)) ", text)
@@ -75,25 +75,25 @@ def _dictionary(text: str) -> list[str]:
 
 
 def _wordnet(text: str) -> list[str]:
-    """Glosses and examples of a WordNet data file."""
+    """Return the glosses and examples of a WordNet data file."""
     glosses = [line.split(" | ", 1)[1] for line in text.split("\n") if " | " in line]
     parts = [re.split(r';\s*"|"\s*;?', gloss) for gloss in glosses]
     return [part for gloss in parts for part in [*re.split(r"; ", gloss[0]), *gloss[1:]]]
 
 
 def _pod(text: str) -> list[str]:
-    """Ordinary paragraphs of Perl documentation."""
+    """Return the ordinary paragraphs of Perl documentation."""
     text = re.sub(r"[A-Z]<+([^<>]*)>+", r"\1", text)
     return [block for block in text.split("\n\n") if not re.match(r"[\s=]", block)]
 
 
 def _dialogue(text: str) -> list[str]:
-    """Quoted speech and narration of game scripts (Wesnoth, Endless Sky)."""
+    """Return the quoted speech and narration of game scripts (Wesnoth, Endless Sky)."""
     return re.findall(r'_ ?"([^"]{12,})"', text) + [re.sub(r"<[^>]*>", "", s) for s in re.findall(r"`([^`]{12,})`", text)]
 
 
 def _docstrings(text: str) -> list[str]:
-    """First paragraphs of the docstrings of a Python module."""
+    """Return the first paragraphs of the docstrings of a Python module."""
     try:
         nodes = list(ast.walk(ast.parse(text)))
     except (SyntaxError, ValueError, RecursionError):
@@ -103,7 +103,7 @@ def _docstrings(text: str) -> list[str]:
 
 
 def _sword(folder: pathlib.Path) -> list[str]:
-    """Verses of a SWORD text module: .bzs rows (offset, size, full size) point to zlib blocks of .bzz."""
+    """Return the verses of a SWORD text module: .bzs rows (offset, size, full size) point to zlib blocks of .bzz."""
     verses: list[str] = []
     for index in sorted(folder.rglob("*.bzs")):
         data = index.with_suffix(".bzz").read_bytes()
@@ -127,7 +127,7 @@ FOREIGN = re.compile(r"\.(?:de|fr|es|it|ja|pt|zh|ru|nl|pl|sv|ko)[-_.a-zA-Z]*\.ht
 
 
 def _package(name: str, work: pathlib.Path) -> pathlib.Path:
-    """The folder a Debian package is unpacked in, fetched when it is not there."""
+    """Return the folder a Debian package is unpacked in, fetched when it is not there."""
     folder = work / "packages" / name
     if not folder.exists():
         if shutil.which("apt-get") is None:
@@ -142,7 +142,7 @@ def _package(name: str, work: pathlib.Path) -> pathlib.Path:
 
 
 def _paragraphs(source: str, work: pathlib.Path) -> Iterator[str]:
-    """Every raw paragraph of one source."""
+    """Yield every raw paragraph of one source."""
     if source == "docstrings":
         for path in sorted(pathlib.Path(sysconfig.get_paths()["purelib"]).rglob("*.py")):
             yield from _docstrings(path.read_text("utf-8", "ignore"))
@@ -161,7 +161,7 @@ def _paragraphs(source: str, work: pathlib.Path) -> Iterator[str]:
 
 
 def proper(sentence: str, *, least: int = 3, most: int = 40) -> bool:
-    """Whether a line is prose: `least` to `most` words, at least 85 % of its characters in words, no code."""
+    """Return whether a line is prose: `least` to `most` words, at least 85 % of its characters in words, no code."""
     words = sentence.split()
     if not least <= len(words) <= most or re.search(r"[_{}<>\\|=@~^#*`]|\d{5}|://|\.\.\.\.", sentence):
         return False
@@ -170,13 +170,13 @@ def proper(sentence: str, *, least: int = 3, most: int = 40) -> bool:
 
 
 def _sentences(paragraph: str) -> list[str]:
-    """Lower-case sentences of a paragraph."""
+    """Return the lower-case sentences of a paragraph."""
     flat = " ".join(paragraph.translate(str.maketrans("“”‘’—–", "\"\"''--")).split())
     return [s.strip(" \"'`-*").lower() for s in SENTENCE.split(flat)]
 
 
 def _lexicon(work: pathlib.Path) -> dict[str, list[str]]:
-    """Common WordNet words (tagged at least once in its corpora) by part of speech and first sense's file."""
+    """Return the common WordNet words (tagged at least once in its corpora) by part of speech and first sense's file."""
     names = "adj adj adv tops act animal artifact attribute body cognition communication event feeling food "
     names += "group place motive object person phenomenon plant possession process quantity relation shape "
     names += "state substance time bodyverb change thinking saying competition consuming contact creation "
@@ -260,7 +260,7 @@ VERBS = (
 
 
 def _templates(words: dict[str, list[str]], count: int, generator: random.Random) -> list[str]:
-    """`count` sentences: templates filled with words drawn from the lexicon."""
+    """Return `count` sentences: templates filled with words drawn from the lexicon."""
 
     def slot(match: re.Match) -> str:
         key = match[1]

@@ -200,19 +200,19 @@ def form_examples(labelled: Iterable[tuple[Sentence, int]]) -> list[Example]:
 
 
 def section_examples(seed: int) -> list[Example]:
-    """Sentences of docstrings by the section they stood in."""
+    """Return sentences of docstrings by the section they stood in."""
     return form_examples((s, SECTIONS.index(s.section)) for s in form_sentences() if s.section in SECTIONS)
 
 
 def owner_examples(seed: int) -> list[Example]:
-    """Opening sentences of docstrings by what they document: a class or a function."""
+    """Return opening sentences of docstrings by what they document: a class or a function."""
     kinds = {"class": 0, "function": 1}
     opening = (s for s in form_sentences() if (s.paragraph, s.position) == (0, 0) and s.owner in kinds)
     return form_examples((s, kinds[s.owner]) for s in opening)
 
 
 def summary_examples(seed: int) -> list[Example]:
-    """Sentences of the running text of functions: the summary that opens it, or a later one."""
+    """Return sentences of the running text of functions: the summary that opens it, or a later one."""
     running = (s for s in form_sentences() if s.owner == "function" and s.section == "")
     return form_examples((s, int((s.paragraph, s.position) != (0, 0))) for s in running)
 
@@ -248,7 +248,7 @@ def scrambled(text: str, rng: np.random.Generator, span: int = 5) -> str | None:
 
 
 def order_examples(seed: int, change: Callable[[str, np.random.Generator], str | None]) -> list[Example]:
-    """Sentences as written (0) or with their words moved by ``change`` (1); each sentence occurs once.
+    """Return sentences as written (0) or with their words moved by ``change`` (1); each sentence occurs once.
 
     The change must be possible in either case, so that length and punctuation do not tell the classes apart.
     """
@@ -263,17 +263,17 @@ def order_examples(seed: int, change: Callable[[str, np.random.Generator], str |
 
 
 def swap_examples(seed: int) -> list[Example]:
-    """Sentences as written, or with two words exchanged."""
+    """Return sentences as written, or with two words exchanged."""
     return order_examples(seed, exchanged)
 
 
 def scramble_examples(seed: int) -> list[Example]:
-    """Sentences as written, or with five neighbouring words in another order."""
+    """Return sentences as written, or with five neighbouring words in another order."""
     return order_examples(seed, scrambled)
 
 
 def follower_examples(seed: int) -> list[Example]:
-    """Pairs of neighbouring sentences of one paragraph, half of them marked (1) to be parted."""
+    """Return pairs of neighbouring sentences of one paragraph, half of them marked (1) to be parted."""
     place = {(origin(s), s.paragraph, s.position): s for s in form_sentences()}
     neighbours = [
         (first, place[where, paragraph, position + 1])

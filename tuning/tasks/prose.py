@@ -66,7 +66,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def is_prose(text: str) -> bool:
-    """Say whether a text is one plain English sentence.
+    """Return whether a text is one plain English sentence.
 
     Plain: a capital, then lower-case words and light punctuation up to one full stop; 5 to 24 words; at least
     three quarters of its characters letters. Capitals after the first letter are refused as well: they are

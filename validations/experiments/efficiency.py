@@ -3,7 +3,7 @@
 import numpy as np
 
 from theory.kernel import gradient_rival
-from tuning.training import descend, fit, flatten
+from tuning.training import fit, flatten, gradient_descent
 
 from ..store import Measured
 from .setting import Experiment, Setting, cost, departure, l2, linearise, logits, own_rng, penalty, shifted, steered_loss, train
@@ -95,7 +95,7 @@ def measure(setting: Setting, predicted: Measured) -> Measured:
         return efficiency(G, shown(z), z)
 
     arms = {
-        "early": descend(objective(levels[0]["decay"]), origin, tolerance=0.0, max_evaluations=EARLY),
+        "early": gradient_descent(objective(levels[0]["decay"]), origin, tolerance=0.0, max_evaluations=EARLY),
         "free": fit(objective(0.0), origin, tolerance=setting.tolerance, max_evaluations=setting.evaluations // 2),
     }
     trained = {name: flatten(fitted.params) for name, fitted in arms.items()}
