@@ -48,7 +48,7 @@ verdicts: setup ## write VERDICTS.md from the results in build/quick
 advise: setup ## rank deltas, layers and ranks by forecast loss, without training: DATA=folder|task [BACKBONE]
 	$(COSTATE) advise --data $(DATA) $(if $(BACKBONE),--backbone $(BACKBONE)) $(COLUMNS)
 
-probe: setup ## measure one thing: PROBE=curvature|response|... TASK=task|folder [DELTA CHECKPOINT BACKBONE FIGURE=f.svg JSON=f.json]
+probe: setup ## measure one thing: PROBE=curvature|response|... TASK=task|folder [DELTA CHECKPOINT BACKBONE FIGURE JSON]
 	$(COSTATE) probe $(PROBE) --task $(TASK) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(DELTA),--delta '$(DELTA)') \
 	  $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(FIGURE),--figure $(FIGURE)) $(if $(JSON),--out $(JSON)) $(COLUMNS)
 
