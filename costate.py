@@ -17,57 +17,41 @@ _MODULES = {
     "tasks": "tuning.tasks",  # load, names, disjoint: embedded tasks, files, folders and hub data
     "deltas": "tuning.deltas",  # the kinds of delta, and parse("lora:rank=4")
     "checkpoints": "tuning.checkpoints",  # save and load trained deltas
-    "results": "validations.results",  # verdicts and tables of a finished study
 }
 
 _NAMES = (
     # tuning: frozen backbones, and texts as batches
-    ("tuning", ("Backbone", "Batch", "Port", "encode", "features", "load", "wrap")),
-    # tuning: what is added to a backbone
-    ("tuning", ("Adapter", "BitFit", "Combined", "Full", "IA3", "LoRA", "PortBias", "Prefix", "Prompt", "parse")),
+    ("tuning", "load wrap encode features Backbone Batch Port"),
+    # tuning: what is added to a backbone; parse("lora:rank=4") or LoRA(rank=4)
+    ("tuning", "parse build Adapter BitFit Combined Full IA3 LoRA PortBias Prefix Prompt"),
     # tuning: texts in parts that share none, a head fitted on its own part, and the subject as pure functions
-    ("tuning.preparation", ("Prepared", "prepare")),
-    ("tuning", ("Feedback", "Readout", "Rollout", "Subject", "fit_readout", "subject")),
-    # tuning: training, and the Jacobians of every block
-    ("tuning", ("Fit", "LayerJacobians", "fit", "layer_jacobians", "minibatch", "penalized")),
+    ("tuning", "prepare subject fit_readout Prepared Subject Readout Rollout Feedback"),
+    # tuning: training by L-BFGS, gradient descent and AdamW, and the Jacobians of every block
+    ("tuning", "fit gradient_descent minibatch penalized layer_jacobians Fit LayerJacobians"),
     # tuning: PEFT adapter folders
-    ("tuning.peft_format", ("export_peft", "import_peft", "import_peft_classifier")),
-    # probes: curvature operators, op @ v
-    ("probes", ("Operator", "empirical_fisher", "fisher", "gauss_newton", "hessian")),
-    # probes: spectra, densities and traces of an operator, whole and by layer
-    ("probes", ("Density", "DensityCurve", "Eigenpairs", "Estimate", "Spectrum", "density", "end_eigenpairs", "frobenius")),
-    ("probes", ("BlockSummary", "Extreme", "by_layer", "gauss_newton_spectrum", "summaries", "top_eigenpairs", "trace")),
-    # probes: intrinsic dimension by random subspaces, subspaces found elsewhere, and the learning coefficient
-    (
-        "probes",
-        (
-            "Curve",
-            "DimensionEstimate",
-            "LayerScaled",
-            "Projection",
-            "random_subspace",
-            "layer_scaled_subspace",
-            "threshold_dimension",
-        ),
-    ),
-    ("probes", ("FoundSubspace", "gauss_newton_directions", "principal_directions", "reachable_directions")),
-    ("probes", ("LearningCoefficient", "local_learning_coefficient")),
+    ("tuning.peft_format", "import_peft import_peft_classifier export_peft"),
+    # probes: curvature as operators, op @ v
+    ("probes", "hessian gauss_newton fisher empirical_fisher Operator"),
+    # probes: eigenvalues, densities and traces of an operator, whole and by layer
+    ("probes", "top_eigenpairs end_eigenpairs gauss_newton_spectrum density trace frobenius summaries by_layer"),
+    ("probes", "Eigenpairs Spectrum Density DensityCurve Estimate BlockSummary Extreme"),
+    # probes: dimension by random subspaces, by subspaces found elsewhere, and by the learning coefficient
+    ("probes", "random_subspace layer_scaled_subspace threshold_dimension Projection LayerScaled DimensionEstimate Curve"),
+    ("probes", "gauss_newton_directions principal_directions reachable_directions FoundSubspace"),
+    ("probes", "local_learning_coefficient LearningCoefficient"),
     # probes: dimensions of representations
-    ("probes", ("LayerRepresentation", "ScaleCurve", "gride", "layer_representations", "local_pca", "mle")),
-    ("probes", ("participation_ratio", "two_nn")),
-    # probes: the response G = dy/dz, linear maps of states, and where they hold
-    ("probes", ("LinearMap", "LinearRegime", "Response", "SingularTriples", "block_svd", "jacobian_map", "linear_regime")),
-    ("probes", ("output_map", "response")),
+    ("probes", "two_nn mle gride local_pca participation_ratio layer_representations LayerRepresentation ScaleCurve"),
+    # probes: the response G = dy/dz, maps between states, and where they stay linear
+    ("probes", "response output_map jacobian_map block_svd linear_regime Response LinearMap SingularTriples LinearRegime"),
     # probes: what can be reached, and at what energy
-    ("probes", ("LinearSystem", "OutputGramian", "Reach", "axis_places", "gramian", "linearize", "output_gramian")),
-    ("probes", ("LeastEnergy", "Reachability", "departure", "least_energy", "margin_shift", "reach_table", "reachability")),
-    ("probes", ("reachable", "token_slots")),
+    ("probes", "linearize gramian reachable output_gramian axis_places token_slots LinearSystem OutputGramian Reach"),
+    ("probes", "least_energy reachability reach_table margin_shift departure LeastEnergy Reachability"),
     # probes: what prompts and prefixes reach
-    ("probes", ("KEpsilon", "PrefixCone", "PromptReach", "k_epsilon", "prefix_cone", "prompt_reachability")),
-    # validations: a finished study as one frame, what its quantities mean, and its verdicts
-    ("validations", ("dictionary", "read_verdicts", "rows")),
+    ("probes", "prefix_cone prompt_reachability k_epsilon PrefixCone PromptReach KEpsilon"),
+    # validations: a finished study's verdicts, one claim's rows, all numbers as a tidy frame, and what they mean
+    ("validations", "read_verdicts rows measurements dictionary"),
 )
-_HOMES = {name: module for module, names in _NAMES for name in names}
+_HOMES = {name: module for module, names in _NAMES for name in names.split()}
 
 __all__ = [*_MODULES, *_HOMES]
 

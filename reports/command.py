@@ -7,15 +7,18 @@ import pathlib
 
 from validations.commands.options import add_json
 
-PDF = pathlib.Path("build/report.pdf")
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
     parser.add_argument(
         "results", nargs="?", type=pathlib.Path, default="build/quick", help="the results folder (default: build/quick)"
     )
-    parser.add_argument("--out", type=pathlib.Path, metavar="FILE.pdf", help=f"the PDF (default without other flags: {PDF})")
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        metavar="FILE.pdf",
+        help="the PDF (default without other flags: report.pdf in the results folder)",
+    )
     parser.add_argument(
         "--fonts", type=pathlib.Path, action="append", default=[], help="a folder of fonts for letters that the report's own lack"
     )
@@ -40,7 +43,7 @@ def run(options: argparse.Namespace) -> dict:
     if options.figures:
         made["figures"] = [str(path) for path in render.figure_files(read(options.results), options.figures)]
     if options.out or not wanted:
-        path = render.build(options.results, options.out or PDF, fonts=options.fonts)
+        path = render.build(options.results, options.out or options.results / "report.pdf", fonts=options.fonts)
         made |= {"pdf": str(path), "bytes": path.stat().st_size}
     return made
 

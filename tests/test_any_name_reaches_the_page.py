@@ -11,8 +11,7 @@ import pytest
 from reports import letters, load, render
 from reports.document import document
 from reports.figures import gallery
-from validations import load as load_frame
-from validations import read_verdicts
+from validations import measurements, read_verdicts
 from validations.results import write_verdicts
 
 TEXTS = {
@@ -81,7 +80,7 @@ def test_a_report_is_made_whatever_the_names_are(folder, tmp_path, what):
     target = edited(folder, tmp_path / "named", everywhere(TEXTS[what]))
     pdf = render.render(load.read(target))
     assert pdf.startswith(b"%PDF") and b"pdfaid:part" in pdf
-    assert len(load_frame(target)) > 0
+    assert len(measurements(target)) > 0
 
 
 def readable(results, tmp_path, fonts=()):

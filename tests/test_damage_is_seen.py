@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from costate import main
-from validations import load, read_verdicts, results, rows
+from validations import measurements, read_verdicts, results, rows
 from validations.engine import Job
 from validations.store import Record, Store
 
@@ -103,7 +103,7 @@ def test_a_damaged_cell_is_refused_by_name_and_made_anew(folder, phase, what):
     whole = {p: p.read_bytes() for p in folder.rglob("*.*")}
     path = store.path(phase, KEYS[0], suffix)
     damage(path)
-    readers = (lambda: read_verdicts(folder), lambda: load(folder), lambda: rows(folder, "c"))
+    readers = (lambda: read_verdicts(folder), lambda: measurements(folder), lambda: rows(folder, "c"))
     for reader in (lambda: store.read(phase, KEYS[0]), *readers):
         with pytest.raises(ValueError) as said:
             reader()
@@ -205,7 +205,7 @@ def test_edited_verdicts_and_rows_are_refused_by_every_reader_and_made_anew(fold
         assert main(words) == 2
         said = capsys.readouterr()
         assert said.out == "" and said.err.count("\n") == 1 and name in said.err and "run the study again" in said.err
-    for reader in (lambda: load(folder), lambda: rows(folder, "c"), lambda: read_verdicts(folder)):
+    for reader in (lambda: measurements(folder), lambda: rows(folder, "c"), lambda: read_verdicts(folder)):
         with pytest.raises(ValueError, match="run the study again"):
             reader()
     assert results.standing(folder, "i") is None
@@ -218,7 +218,7 @@ def test_edited_verdicts_and_rows_are_refused_by_every_reader_and_made_anew(fold
 
 def test_tables_of_an_earlier_study_are_no_part_of_this_one(folder):
     (folder / "rows" / "old.json").write_text('[{"task": "t", "x": 1.0}]', encoding="utf-8")
-    assert set(load(folder)["claim"]) == {"c", "training"}
+    assert set(measurements(folder)["claim"]) == {"c", "training"}
     with pytest.raises(ValueError, match="expected one of c, c.part, got 'old'"):
         rows(folder, "old")
     with pytest.raises(ValueError, match="run `make validate` first"):

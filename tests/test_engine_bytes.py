@@ -12,7 +12,7 @@ import pytest
 import threadpoolctl
 import torch
 
-from validations import dictionary, engine, load
+from validations import dictionary, engine, measurements
 
 ROOT = pathlib.Path(__file__).parents[1]
 STUDY = """
@@ -51,7 +51,7 @@ def _command(tmp_path: pathlib.Path, out: str, processes: int) -> list[str]:
 def test_serial_pooled_and_killed_runs_agree(tmp_path):
     many = os.environ | {name: "4" for name in engine.THREADS}  # more threads sum in another order: cells must not use them
     subprocess.run(_command(tmp_path, "serial", 1), cwd=ROOT, check=True, capture_output=True, env=many)
-    assert (dictionary(load(tmp_path / "serial"))["meaning"] != "not described").all()
+    assert (dictionary(measurements(tmp_path / "serial"))["meaning"] != "not described").all()
     subprocess.run(_command(tmp_path, "pool", 2), cwd=ROOT, check=True, capture_output=True)
     assert _digests(tmp_path / "serial") == _digests(tmp_path / "pool")
     run = subprocess.Popen(_command(tmp_path, "killed", 2), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

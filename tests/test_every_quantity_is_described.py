@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from made_tables import tables
 
-from validations import dictionary, load, results
+from validations import dictionary, measurements, results
 from validations.claims import CLAIMS
 from validations.claims.tuned import experiment as tuned
 from validations.frame import IDENTITY, TRAINING
@@ -100,7 +100,7 @@ def folder(tmp_path):
 
 
 def test_the_frame_is_tidy_and_typed(folder):
-    frame = load(folder)
+    frame = measurements(folder)
     kinds = frame.dtypes
     assert kinds["value"] == np.float64 and kinds["row"] == np.int64 and str(kinds["seed"]) == "Int64"
     assert str(kinds["inside"]) == "boolean"
@@ -114,7 +114,7 @@ def test_the_frame_is_tidy_and_typed(folder):
 
 
 def test_loss_per_parameter_and_prediction_against_training_are_one_line_each(folder):
-    frame = load(folder)
+    frame = measurements(folder)
     wide = frame[frame["claim"] == TRAINING].pivot(index=["task", "delta", "seed"], columns="quantity", values="value")
     assert set(wide.index.get_level_values("task")) == {"shop/reviews"}  # the study's name, not that of an earlier run's cell
     assert list(wide["loss"] / wide["size"]) == [0.25 / 64, 1.25 / 64]
@@ -124,7 +124,7 @@ def test_loss_per_parameter_and_prediction_against_training_are_one_line_each(fo
 
 
 def test_every_table_of_a_study_is_in_the_frame(tmp_path):
-    frame = load(made_results.write(tmp_path, tasks=2, seeds=1))
+    frame = measurements(made_results.write(tmp_path, tasks=2, seeds=1))
     tested = {name for name in results.read_verdicts(tmp_path)["tied"]["tables"] if "." not in name}
     assert set(frame["claim"]) == tested | {"study"}
     assert frame["value"].dtype == np.float64

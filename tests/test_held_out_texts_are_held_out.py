@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from costate import main
-from tuning import options, tasks
+from tuning import load, tasks
+from tuning.preparation import prepare
 from tuning.tasks.task import Split, keys, make_task
 
 TEXTS = [f"film {i} is {'good' if i % 2 else 'bad'}" for i in range(120)]
@@ -70,7 +71,9 @@ def test_evaluating_warns_too(capsys, folder, tmp_path):
 
 def test_the_texts_of_a_probe_are_among_those_trained_on():
     """With one seed, fewer examples are a subset of more, so that a checkpoint is probed where it was trained."""
-    task = tasks.load("agreement")
-    few, many = (options.parted(task, n, 600, 3) for n in (32, 200))
+    backbone, task = load("nano"), tasks.load("agreement")
+    few, many, rest, most = (
+        prepare(backbone, task, seed=3, **n).parts for n in ({"train": 32}, {"train": 200}, {}, {"most": 32})
+    )
     assert set(keys(few.train)) < set(keys(many.train)) and not set(keys(few.train)) & set(keys(many.readout))
-    assert len(options.parted(task, None, 600, 3).train) == 600 and len(options.parted(task, None, 600, 3, most=32).train) == 32
+    assert len(rest.train) == 600 and len(most.train) == 32

@@ -7,17 +7,17 @@ import json
 import numpy as np
 import pytest
 import torch
-from probes.__main__ import main as probes
-from tuning.__main__ import main as tune
 
 import tuning.preparation
 import tuning.subjects
+from costate import main
 from tuning import Adapter, Subject, encode, fit_readout, tasks
 from tuning.preparation import backbone_of, prepare, task_of
 from tuning.tasks.task import Split, keys, make_task
-from validations import advise, plan, run, study
+from validations import plan, run, study
 from validations.claims import named
 from validations.claims.advice import forecast
+from validations.commands import advise
 
 TEXTS = [f"film {i} is {'good' if i % 2 else 'bad'}" for i in range(160)]
 
@@ -64,7 +64,7 @@ def advice_on(folder, tmp_path, monkeypatch):
         "top": 3,
     }
     with pytest.raises(InterruptedError):
-        advise.advise(argparse.Namespace(data=folder, backbone="nano", **rest, **columns))
+        advise.run(argparse.Namespace(data=folder, backbone="nano", **rest, **columns))
 
 
 @pytest.mark.parametrize("caller", ["study", "advise", "probes", "tuning"])
@@ -93,9 +93,9 @@ def test_the_head_is_fitted_on_no_text_that_a_delta_sees(caller, monkeypatch, fo
     elif caller == "advise":
         advice_on(folder, tmp_path, monkeypatch)
     elif caller == "probes":
-        assert probes(["response", "--examples", "6", *command]) == 0
+        assert main(["probe", "response", "--examples", "6", *command]) == 0
     else:
-        assert tune(["train", "--steps", "2", *command]) == 0
+        assert main(["train", "--steps", "2", *command]) == 0
     assert fitted and seen
     if caller == "study":  # seed by seed: another seed's texts may be this one's
         assert all(not head & batch for head, batch in zip(np.repeat(fitted, 2), seen, strict=True))

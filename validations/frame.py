@@ -13,7 +13,7 @@ COLUMNS = ("claim", "row", "stage", *IDENTITY, "quantity", "value")
 TRAINING, SIZES = "training", "study"  # what stands in the column claim for numbers that belong to no claim
 
 
-def load(folder: str | pathlib.Path = "build/quick") -> pd.DataFrame:
+def measurements(folder: str | pathlib.Path = "build/quick") -> pd.DataFrame:
     """Return every number of a study as one tidy frame, one value a line.
 
     claim: a claim's id for its tested rows; "training" for what was predicted for and measured on every tuned delta (held-out

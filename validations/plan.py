@@ -9,7 +9,6 @@ from typing import Any
 from tuning import tasks
 from tuning.backbones import encode
 from tuning.deltas import Delta, build
-from tuning.options import warn
 from tuning.preparation import Prepared, backbone_of, prepare, task_of
 
 from .claims import CLAIMS, EXPERIMENTS, Claim, Experiment, named
@@ -143,7 +142,7 @@ def check(study: Study, cache: pathlib.Path) -> None:
         if data.digest in seen:
             raise ValueError(f"{seen[data.digest]} and {name} hold the same texts and labels, one task named twice: name one")
         seen[data.digest] = name
-        warn(data)
+        tasks.warn(data)
 
 
 def undecidable(study: Study, claims: Sequence[Claim]) -> dict[str, str]:

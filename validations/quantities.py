@@ -33,7 +33,7 @@ def described(claim: str, quantity: str) -> tuple[str, str] | None:
 
 
 def dictionary(frame: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return meaning and unit by claim and quantity: of a frame from `load`, or all that are written down one by one.
+    """Return meaning and unit by claim and quantity: of a frame from `measurements`, or all that are written down one by one.
 
     In the latter, the claim "common" stands for every claim that has no words of its own for a quantity.
     """

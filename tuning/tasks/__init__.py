@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from tuning.tasks import embedded, files, grammar, hub, naming, prose
 from tuning.tasks.parts import Parts, disjoint, overlaps
-from tuning.tasks.task import Split, Task, describe, leak_warning, leaks, make_task, relabel, restore, save
+from tuning.tasks.task import Split, Task, describe, leak_warning, leaks, make_task, relabel, restore, save, warn
 
 __all__ = [
     "Parts",
@@ -33,6 +33,7 @@ __all__ = [
     "relabel",
     "restore",
     "save",
+    "warn",
 ]
 
 SPLITS = ("train", "dev", "test")

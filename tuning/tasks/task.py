@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -206,6 +207,12 @@ def leak_warning(task: Task) -> str | None:
         f"{', '.join(counts)} of {task.name} also stand in train (case and spacing aside): "
         "training here leaves them out of train, but whatever else has seen them scores too well on them"
     )
+
+
+def warn(task: Task) -> None:
+    """Print the warning of `leak_warning` on standard error, if there is one."""
+    if told := leak_warning(task):
+        print(f"warning: {told}", file=sys.stderr, flush=True)
 
 
 def describe(task: Task) -> dict:

@@ -48,8 +48,8 @@ def run(options: argparse.Namespace) -> dict:
     begun, cpu = time.perf_counter(), time.process_time()
     import torch
 
+    from tuning import tasks
     from tuning.deltas import text_of
-    from tuning.options import warn
     from tuning.peft_format import peft_line
     from tuning.preparation import backbone_of, prepare, task_of
 
@@ -58,12 +58,13 @@ def run(options: argparse.Namespace) -> dict:
 
     torch.set_num_threads(options.threads)
     data = task_of(options.data, str(pathlib.Path(options.results) / "tasks"), tuple((columns(options) or {}).items()))
-    warn(data)
+    tasks.warn(data)
     frozen = backbone_of(options.backbone)
-    prepared = prepare(frozen, data, seed=options.seed, length=options.length, train=options.examples, readout=options.readout)
+    sizes = {"train": options.examples, "readout": options.readout}
+    given = prepare(frozen, data, seed=options.seed, length=options.length, **sizes)
     deltas = {"palette": advice.PALETTE, **dict(advice.PREFIXES)}
-    subjects = {role: prepared.subject(delta, options.seed) for role, delta in deltas.items()}
-    made, base = advice.survey(subjects, ("palette",), prepared.train, options.seed)
+    subjects = {role: given.subject(delta, options.seed) for role, delta in deltas.items()}
+    made, base = advice.survey(subjects, ("palette",), given.train, options.seed)
     made.sort(key=lambda m: m.loss)
     listed = [
         {

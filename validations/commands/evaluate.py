@@ -26,15 +26,16 @@ def run(options: argparse.Namespace) -> dict:
 
     from tuning import backbones, checkpoints
 
-    from .prepared import same_classes, score, split_of, task_of
+    from .given import same_classes, score, task_of
 
     torch.set_num_threads(options.threads)
     task = task_of(options)
-    scored = split_of(task, options.split)
+    if options.split not in task.splits:
+        raise ValueError(f"expected a split of {task.name} among {', '.join(task.splits)}, got {options.split!r}")
     backbone = backbones.load(options.backbone)
     found = checkpoints.load(options.checkpoint, backbone)
     same_classes(task, found.subject.readout, options.checkpoint)
-    batch = backbones.encode(backbone, scored, length=options.length)
+    batch = backbones.encode(backbone, task.splits[options.split], length=options.length)
     return {
         "backbone": backbone.name,
         "task": task.name,

@@ -19,6 +19,7 @@ SETTINGS = {  # set before numpy loads
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+Commands = Mapping[str, tuple[str, str]]  # name -> (module, what it does in a few words)
 DONE, REFUSED, STOPPED, UNREAD = 0, 2, 130, 141  # exit codes; a shell says 141 of a command whose reader has gone
 
 
@@ -30,21 +31,19 @@ class Parser(argparse.ArgumentParser):
         self.exit(REFUSED, f"error: {message}: see {self.prog} --help\n")
 
 
-def main(commands: Mapping[str, tuple[str, str]], arguments: Sequence[str] | None, *, about: str, version: str) -> int:
+def main(commands: Commands, arguments: Sequence[str] | None, *, about: str, version: str) -> int:
     """Run one command and return the exit code.
 
-    commands: name -> (module, what it does in a few words); only the module of the chosen command is imported. The code is 0 on
-    success, 2 after one sentence on standard error for a request that cannot be met, and 130 when the user stops it.
+    Only the module of the chosen command is imported. The code is 0 on success, 2 after one sentence on standard error for a
+    request that cannot be met, and 130 when the user stops it.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks stops nothing
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    chosen = next((word for word in arguments if not word.startswith("-")), None)
-    options = _parser(commands, chosen, about, version).parse_args(arguments)
-    command = _module(commands, options.command)
+    options = parse(commands, sys.argv[1:] if arguments is None else arguments, about=about, version=version)
+    command = importlib.import_module(commands[options.command][0])
     try:
         found = command.run(options)
         said = json.dumps(finite(found), indent=1) if options.json else command.text(found, options)
@@ -63,20 +62,19 @@ def main(commands: Mapping[str, tuple[str, str]], arguments: Sequence[str] | Non
         return STOPPED
 
 
-def _module(commands: Mapping[str, tuple[str, str]], name: str):
-    return importlib.import_module(commands[name][0])
+def parse(commands: Commands, arguments: Sequence[str], *, about: str = "", version: str = "") -> argparse.Namespace:
+    """Return the options of a command line; only the chosen command has flags, so that no other is imported.
 
-
-def _parser(commands: Mapping[str, tuple[str, str]], chosen: str | None, about: str, version: str) -> Parser:
-    """Return the parser, with the flags of the chosen command alone."""
+    Ends the process with status 2 and one sentence for a bad flag, and with status 0 after --help and --version.
+    """
     parser = Parser(prog="costate", description=about)
     parser.add_argument("--version", action="version", version=version)
     verbs = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (_, does) in commands.items():
-        verb = verbs.add_parser(name, help=does, description=does[0].upper() + does[1:] + ".")
+    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    for name, (module, does) in commands.items():
+        verb = verbs.add_parser(name, help=does, formatter_class=argparse.RawDescriptionHelpFormatter)
         if name == chosen:
-            command = _module(commands, name)
+            command = importlib.import_module(module)
             verb.description = command.__doc__.strip()
-            verb.formatter_class = argparse.RawDescriptionHelpFormatter
             command.add(verb)
-    return parser
+    return parser.parse_args(arguments)

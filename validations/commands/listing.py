@@ -27,9 +27,9 @@ def run(options: argparse.Namespace) -> dict:
         "claims": lambda: {claim.id: claim.title for claim in claims()},
         "studies": lambda: {path.stem: study.read(path.stem).question for path in sorted(study.FOLDER.glob("*.toml"))},
         "tasks": lambda: list(catalogue.tasks()),
-        "deltas": lambda: list(catalogue.deltas()),
+        "deltas": lambda: {delta.name: delta.sentence for delta in catalogue.deltas()},
         "backbones": lambda: list(catalogue.backbones()),
-        "architectures": lambda: list(catalogue.architectures()),
+        "architectures": lambda: catalogue.architectures(),
         "instruments": lambda: dict(INSTRUMENTS),
     }
     return {kind: made[kind]() for kind in ([options.kind] if options.kind else KINDS)}

@@ -34,9 +34,9 @@ def run(options: argparse.Namespace) -> dict | list[dict] | str:
     if options.claim:
         frame = table(options.folder, record, options.claim)
     else:
-        from ..frame import load
+        from ..frame import measurements
 
-        frame = load(options.folder)
+        frame = measurements(options.folder)
     return frame.astype(object).where(frame.notna(), None).to_dict("records") if options.json else frame.to_csv(index=False)
 
 
@@ -49,13 +49,13 @@ def text(found: dict | str, options: argparse.Namespace) -> str:
 
 def table(record: Mapping) -> str:
     """Return the verdicts of a study, a line each: the word, the claim and its first criterion."""
-    lines = []
+    rows = []
     for claim in record["claims"]:
         for one in claim["verdicts"]:
-            first, several = one["criteria"][0] if one["criteria"] else None, len(claim["verdicts"]) > 1
-            title = f"{claim['title']} ({one['label']})" if several else claim["title"]
-            lines.append(f"{one['verdict']:<15} {title:<76} {_criterion(first) if first else one['why']}")
-    return "\n".join(lines)
+            title = f"{claim['title']} ({one['label']})" if len(claim["verdicts"]) > 1 else claim["title"]
+            rows.append((one["verdict"], title, _criterion(one["criteria"][0]) if one["criteria"] else one["why"]))
+    width = max((len(title) for _, title, _ in rows), default=0)
+    return "\n".join(f"{word:<15} {title:<{width}}  {said}" for word, title, said in rows)
 
 
 def _claim(claim: Mapping) -> list[str]:

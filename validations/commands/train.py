@@ -55,33 +55,24 @@ def run(options: argparse.Namespace) -> dict:
 
     from tuning import backbones, checkpoints
     from tuning.deltas import parse
-    from tuning.options import parted
-    from tuning.subjects import fit_head, subject
+    from tuning.preparation import prepare
     from tuning.training import fit, minibatch, penalized
 
-    from .prepared import batches, score, split_of, task_of
+    from .given import score, task_of
 
     torch.set_num_threads(options.threads)
     delta, out = parse(options.delta), target(options.out)
-    task = task_of(options)
-    scored, parts = split_of(task, options.split), parted(task, options.examples, options.readout, options.seed)
-    backbone = backbones.load(options.backbone)
-    train, test = (backbones.encode(backbone, split, length=options.length) for split in (parts.train, scored))
-    readout = fit_head(backbone, parts.readout, len(task.classes), length=options.length)
-    made = subject(backbone, delta, readout, options.seed, options.train_readout)
+    task, backbone = task_of(options), backbones.load(options.backbone)
+    sizes = {"train": options.examples, "readout": options.readout}
+    given = prepare(backbone, task, seed=options.seed, length=options.length, **sizes)
+    test, train = given.split(options.split), given.train
+    made = given.subject(delta, options.seed, train_readout=options.train_readout)
     frozen = score(made, None, test)
     if options.arm == "minibatch":
-        found = minibatch(
-            made,
-            train,
-            steps=options.steps,
-            batch_size=options.batch_size,
-            lr=options.lr,
-            weight_decay=options.weight_decay,
-            seed=options.seed,
-        )
+        settings = {name: getattr(options, name) for name in ("steps", "batch_size", "lr", "weight_decay", "seed")}
+        found = minibatch(made, train, **settings)
     else:
-        objective = penalized(made, batches(train), options.penalty)
+        objective = penalized(made, train.chunks(), options.penalty)
         found = fit(objective, made.initial, tolerance=options.tolerance, max_evaluations=options.steps)
     result = {
         "backbone": backbone.name,
@@ -89,7 +80,7 @@ def run(options: argparse.Namespace) -> dict:
         "delta": delta.name,
         "size": made.size,
         "examples": len(train.labels),
-        "readout": len(parts.readout),
+        "readout": len(given.parts.readout),
         "seed": options.seed,
         "frozen": frozen,
         "tuned": score(made, found.params, test),

@@ -19,7 +19,6 @@ from tuning.training import fit, penalized
 from ...store import write_atomic
 from ..options import drawn
 from ..output import write_record
-from ..prepared import batches
 from . import tables
 from .setting import setting
 
@@ -80,7 +79,7 @@ def dimension(options: argparse.Namespace) -> dict:
     budget = {"tolerance": 1e-4, "max_evaluations": options.steps}
 
     def score(params: dict) -> float:
-        hits = [s.subject.accuracy(params, b) * len(b.labels) for b in batches(s.test)]
+        hits = [s.subject.accuracy(params, b) * len(b.labels) for b in s.test.chunks()]
         return sum(hits) / len(s.test.labels)
 
     full, floor = [], score(s.point)

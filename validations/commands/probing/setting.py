@@ -12,10 +12,10 @@ from torch import Tensor
 from tuning import backbones, checkpoints
 from tuning.backbones import Batch
 from tuning.deltas import parse, place_of
-from tuning.options import parted
-from tuning.subjects import Subject, fit_head, subject
+from tuning.preparation import prepare
+from tuning.subjects import Subject
 
-from ..prepared import batches, same_classes, task_of
+from ..given import same_classes, task_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,22 +41,22 @@ class Setting:
 def setting(options: argparse.Namespace, least: int = 1) -> Setting:
     """Return what the flags name; raises ValueError for fewer than `least` examples and for a checkpoint of other classes."""
     delta, task = parse(options.delta), task_of(options)
-    parts = parted(task, options.examples, options.readout, options.seed, most=options.most)
-    if len(parts.train) < least:
-        raise ValueError(f"{options.instrument} takes at least {least} examples, got {len(parts.train)}: give more --examples")
     backbone = backbones.load(options.backbone, dtype=torch.float64 if options.double else torch.float32)
-    train = backbones.encode(backbone, parts.train, length=options.length)
-    test = backbones.encode(backbone, task.splits["test"], length=options.length)
+    sizes = {"train": options.examples, "readout": options.readout, "most": options.most}
+    given = prepare(backbone, task, seed=options.seed, length=options.length, **sizes)
+    if len(given.parts.train) < least:
+        raise ValueError(
+            f"{options.instrument} takes at least {least} examples, got {len(given.parts.train)}: give more --examples"
+        )
     if options.checkpoint:
         found = checkpoints.load(options.checkpoint, backbone)
         made = found.subject
         same_classes(task, made.readout, options.checkpoint)
         point = made.initial if getattr(options, "at", None) == "initial" else found.params
     else:
-        readout = fit_head(backbone, parts.readout, len(task.classes), length=options.length)
-        made = subject(backbone, delta, readout, options.seed)
+        made = given.subject(delta, options.seed)
         point = made.initial
-    return Setting(made, point, batches(train), test)
+    return Setting(made, point, given.train.chunks(), given.split("test"))
 
 
 def places_of(names: Sequence[str]) -> dict[str, list[str]]:

@@ -1,0 +1,106 @@
+"""Every command of the README runs: cheap ones for real with small settings, long ones up to their parser; so does its Python."""
+
+import json
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+import costate
+from validations.commands import line
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SMALL = {  # commands that run for real, and what makes them small; the others are parsed
+    "probe": "--examples 6 --length 16 --probes 1 --steps 2 --budget 4 --by all",
+    "train": "--examples 8 --length 12 --steps 1",
+    "export": "",
+}
+
+
+def block(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """The command lines of the README's blocks and those in the middle of its sentences."""
+    lines = [text for found in block("sh") for text in found.splitlines()]
+    lines += re.findall(r"`((?:make|costate) [a-z][^`]*)`", README)
+    return [words for words in (shlex.split(text, comments=True) for text in lines) if words]
+
+
+def called(words: list[str]) -> list[str]:
+    """The words after costate; exits where they do not parse."""
+    line.parse(costate.COMMANDS, words)
+    return words
+
+
+def expanded(target: list[str], ready: pathlib.Path) -> list[list[str]]:
+    """The command lines that make would run for a target, its environment standing already."""
+    ready.mkdir(exist_ok=True)
+    (ready / ".ready").touch()
+    done = subprocess.run(["make", "-n", *target, f"VENV={ready}"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    return [shlex.split(text) for text in done.stdout.replace("\\\n", " ").splitlines() if text.strip()]
+
+
+def test_what_the_readme_names_is_there(tmp_path):
+    found = commands()
+    assert {"report", "test", "check", "calibrate"} <= {words[1] for words in found if words[0] == "make"}
+    assert {"validate", "advise", "probe", "train", "show"} <= {words[1] for words in found if words[0] == "costate"}
+    for words in found:
+        if words[0] == "costate":
+            called(words[1:])
+            continue
+        for command in expanded(words[1:], tmp_path / "venv"):
+            if command[0].endswith("/costate"):
+                called(command[1:])
+    for path in re.findall(r"\]\(([^)]+)\)", README) + re.findall(r"`([a-z]+/[a-zA-Z/.]*)`", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_cheap_commands_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    ran = []
+    for words in commands():
+        if words[0] == "costate" and words[1] in SMALL and len(words) > 2:
+            assert costate.main([*words[1:], *shlex.split(SMALL[words[1]])]) == 0, capsys.readouterr().err
+            ran.append(words[1])
+    assert set(ran) == set(SMALL)
+    assert {path.name for path in tmp_path.iterdir()} == {"curvature.svg", "delta.safetensors", "peft-folder"}
+
+
+def test_a_folder_as_the_readme_describes_it_is_read(tmp_path):
+    for name in ("train", "test"):
+        rows = [{"sentence": f"{name} text {i}", "label": ("bad", "good")[i % 2]} for i in range(40)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert costate.tasks.load(str(tmp_path)).classes == ("bad", "good")
+
+
+@pytest.mark.parametrize("code", block("python"))
+def test_the_python_runs(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", cwd=ROOT)
+    assert done.returncode == 0 and "tensor" in done.stdout, done.stderr
+
+
+def test_every_target_of_make_parses(tmp_path):
+    """Each with the settings that it asks for, and help tells of all of them in lines that fit."""
+    targets = re.findall(r"^([a-z-]+):.* ## (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    given = [
+        "DATA=a b",
+        "TASK=agreement",
+        "PROBE=curvature",
+        "DELTA=lora:rank=4 & port-bias",
+        "FIGURE=f.svg",
+        "TEXT=body",
+        "SEEDS=3",
+    ]
+    for target, told in targets:
+        assert len(told) < 115, target
+        one = [words if words != "DATA=a b" or target == "validate" else "DATA=a" for words in given]
+        for command in expanded([target, *one], tmp_path / "venv"):
+            if command[0].endswith("/costate"):
+                called(command[1:])
