@@ -122,14 +122,14 @@ def test_the_line_of_every_option_makes_peft_train_as_many_numbers(kind):
 
 
 def test_the_advice_says_text_and_line_of_what_it_names(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("validations.advice.PALETTE", Combined((("bias", PortBias()), ("IA3", IA3()))))
-    monkeypatch.setattr("validations.advice.PREFIXES", ())
+    monkeypatch.setattr("validations.claims.advice.forecast.PALETTE", Combined((("bias", PortBias()), ("IA3", IA3()))))
+    monkeypatch.setattr("validations.claims.advice.forecast.PREFIXES", ())
 
     def guessed(found, subject, batch, chosen, seed, floors):
         losses = np.random.default_rng(0).random((len(chosen), len(batch.labels)))
         return [Forecast(o, 1.0, 1.0, row, 0.1, 1.0, 1.0) for o, row in zip(chosen, losses, strict=True)]
 
-    monkeypatch.setattr("validations.advice.forecast", guessed)
+    monkeypatch.setattr("validations.claims.advice.forecast.forecast", guessed)
     words = ["advise", "--data", "agreement", "--examples", "8", "--readout", "16", "--results", str(tmp_path), "--top", "3"]
     assert main([*words, "--json"]) == 0
     made = json.loads(capsys.readouterr().out)

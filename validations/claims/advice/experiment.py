@@ -11,7 +11,7 @@ DIVIDED = ("palette",)
 
 
 def predict(setting: Setting) -> Record:
-    """Return every option's forecast from the training text and the frozen model alone (see `validations.advice`)."""
+    """Return every option's forecast from the training text and the frozen model alone (see `forecast`)."""
     made, frozen = survey(setting.subjects, DIVIDED, setting.train, setting.seed)
     rows = [
         {
