@@ -120,7 +120,7 @@ def _claim(whole: Evidence, verdicts: Mapping[tuple[str, str], Verdict], study: 
         if gated
         else None,
         "verdict": words.pop() if len(words) == 1 else "by delta",
-        "figure": claim.id.replace("-", "_"),
+        "bars": {c.name: _ends(c.supported) for c in claim.criteria},
     }
 
 
