@@ -8,15 +8,14 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import record
-from validations.claims.claim import Comparison
-from validations.experiments import KINDS
 
 from theory.derivations import DERIVATIONS
 from validations import calibrate, publish
 from validations.claims import CLAIMS, Cell, Claim
+from validations.claims.shared.claim import Comparison
 from validations.judge import Evidence, verdicts_of
 from validations.results import write_verdicts
-from validations.store import Measured
+from validations.store import Record
 from validations.study import Study
 from validations.verdict import columned
 
@@ -33,7 +32,7 @@ DELTAS = {
 TASKS = ("topic_of_headlines", "sentiment", "subject_agreement", "question_type", "acceptability", "parity_of_brackets")
 PLANTS = (("good",), ("good",), ("bad",), ("good", "bad"), ("good",))  # by the claim's place: verdicts of every kind
 FAILING = ("healing-robust",)  # claims whose assumptions are said to fail
-BARE = Measured({}, {})
+BARE = Record({}, {})
 
 
 def write(folder, *, tasks=6, deltas=3, seeds=2, claims=None, long_names=False) -> pathlib.Path:
@@ -73,7 +72,7 @@ def _study(tasks: int, deltas: int, seeds: int, long_names: bool) -> Study:
 
 def _places(claim: Claim, study: Study) -> Iterator[dict]:
     """Yield task, delta and seed of every cell that the study has for a claim."""
-    deltas = study.deltas if KINDS[claim.kind].each else (claim.kind,)
+    deltas = study.deltas if claim.experiment.per_delta else (claim.experiment.name,)
     for task, delta, seed in itertools.product(study.tasks, deltas, study.seeds):
         yield {"task": task, "delta": delta, "seed": seed}
 
