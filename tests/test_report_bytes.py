@@ -63,7 +63,7 @@ def test_same_results_same_bytes_in_another_folder_and_another_process(tmp_path)
     root = pathlib.Path(__file__).resolve().parents[1]
     paths = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "PYTHONPATH": paths}
-    line = [sys.executable, "-m", "reports", "build", str(copy), "--out", str(out)]
+    line = [sys.executable, "-m", "costate", "report", str(copy), "--out", str(out)]
     subprocess.run(line, env=environment, check=True, capture_output=True, cwd=tmp_path)
     assert out.read_bytes() == here
     assert b"pdfaid:part" in here and b"pdfuaid:part" in here  # the archive and accessibility profiles that typst checked
