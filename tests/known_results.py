@@ -44,7 +44,7 @@ def write(folder, *, tasks=6, deltas=3, seeds=2, claims=None, long_names=False) 
     chosen = [claim for claim in CLAIMS if claims is None or claim.id in claims]
     evidence = [_evidence(claim, study) for claim in chosen]
     verdicts = verdicts_of(evidence, study.unit)
-    made = [publish._claim(whole, verdicts, study, _controls(whole.claim)) for whole in evidence]
+    made = [publish.claim_record(whole, verdicts, study, _controls(whole.claim)) for whole in evidence]
     parts = {(c.id, part): _laid(c, study, ("good",), part) for c in chosen for part in record.read(c.id)["good"]}
     tables = parts | {(whole.claim.id, "rows"): list(whole.rows) for whole in evidence}
     about = {"study": _described(study), "claims": made, "derivations": _derivations(), "calibration": calibrate.shipped()}
