@@ -5,9 +5,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from . import style, words
-from .figures import Shown
+from .figures import SHARED
+from .gallery import Drawn
 from .load import Results
-from .plates import SHARED
 
 REFERENCES = pathlib.Path(__file__).with_name("refs.bib")
 VIEWS = {"optimization": "the optimization view", "control": "the control view"}
@@ -19,7 +19,7 @@ CONSISTENCY = (
 PARTS = {"train": "texts to train on", "readout": "texts of the readout", "test": "held-out texts"}
 
 
-def document(results: Results, gallery: Mapping[str, Shown], letters: str = "") -> dict:
+def document(results: Results, gallery: Mapping[str, Drawn], letters: str = "") -> dict:
     """Return the page's words. `gallery` holds the drawn figures by name; figure files are called name.svg.
     letters: a sentence on letters that the fonts lack.
 
@@ -40,6 +40,7 @@ def document(results: Results, gallery: Mapping[str, Shown], letters: str = "") 
         "name": results.study["name"],
         "title": results.study["title"],
         "question": results.study["question"],
+        "confidence": words.CONFIDENCE,
         "setting": setting(results.study),
         "opening": words.opening(results.claims),
         "groups": words.verdict_groups(results.claims),

@@ -27,10 +27,12 @@ class Results:
 
     @property
     def study(self) -> dict:
+        """Return what the study ran on."""
         return self.record["study"]
 
     @property
     def claims(self) -> list[dict]:
+        """Return the claims' records, in the report's order."""
         return self.record["claims"]
 
     def table(self, claim: str, part: str = "rows") -> pd.DataFrame:
@@ -53,6 +55,7 @@ def read(folder: str | pathlib.Path) -> Results:
     """Return the results in `folder`; raises ValueError when it holds no verdicts or the record lacks a part."""
     record = results.read_verdicts(folder)
     missing = [k for k in ("study", "claims", "derivations", "costs", "provenance") if k not in record]
+    missing += [f"the bars of {claim['id']}" for claim in record.get("claims", ()) if "bars" not in claim][:1]
     if missing:
         raise ValueError(
             f"expected {', '.join(missing)} in {folder}/verdicts.json, which has {', '.join(record) or 'nothing'}: "

@@ -1,17 +1,44 @@
-"""The page VERDICTS.md: what a study found, as a table that a browser shows."""
+"""The verdicts of a study as one page of Markdown."""
 
 import pathlib
+import re
 
 from validations.store import write_atomic
 
-from . import words
+from . import document, words
 from .load import Results
 
 
-def write(results: Results, path: pathlib.Path) -> pathlib.Path:
-    """Write a study's verdict table to a Markdown page and return its path."""
-    study, commit = results.study, results.record["provenance"]["commit"]
-    note = f"Study `{study['name']}`: {len(study['tasks'])} tasks, {len(study['seeds'])} seeds, commit `{commit}`."
-    title = f"# Verdicts of the study `{study['name']}`"
-    write_atomic(path, f"{title}\n\n{words.as_markdown(results.claims)}\n\n{note} Written by `make verdicts`.\n".encode())
+def write(results: Results, path: str | pathlib.Path) -> pathlib.Path:
+    """Write the verdicts as a page of Markdown to `path`, all or nothing, and return the path; same results, same bytes."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, page(results).encode())
     return path
+
+
+def page(results: Results) -> str:
+    """Return the whole page: what was asked and of what, what came out in words and line by line, and how to make it anew."""
+    study, name = results.study, _escaped(results.study["name"])
+    unit = study.get("unit", "task")
+    tasks = words.listed([f"“{_escaped(task['label'])}”" for task in study["tasks"]])
+    parts = (
+        f"# Verdicts of the study “{name}”",
+        f"{_escaped(study['title'])}. {_escaped(study['question'])}",
+        _escaped(" ".join(filter(None, (document.setting(study), document.about(study))))),
+        words.opening(results.claims),
+        words.as_markdown(results.claims),
+        f"A line is a claim on one delta. A statistic stands with its {words.CONFIDENCE} interval over {unit}s; the bars were "
+        "fixed before the first measurement, and p-values are adjusted over the whole study by Holm's method.",
+        f"Tasks: {tasks}.",
+        "## Where it comes from",
+        "\n".join(f"* {line}: {_escaped(text)}" for line, text in document.provenance(results)),
+        f"The page is written from the results and not by hand: `costate validate --study {name}` makes the results, "
+        "`costate report RESULTS --page VERDICTS.md` the page; `make report verdicts` does both for the quick study.",
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """Return text on one line that Markdown prints as it stands."""
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in re.sub(r"[ \t\r\n]+", " ", text))

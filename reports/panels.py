@@ -1,4 +1,4 @@
-"""The panels that figures are put together from: parity, rivals, regime and small multiples."""
+"""The panels that figures are put together from: parity, rivals, regime, small multiples, and the legends of their marks."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from . import style
 from .style import FAINT, GREY, INK, Labels, Mark
 
 PLAIN = Mark("#555555", "o")
+TRAINED = style.DELTAS["port-bias"]  # controls at all ports, where a figure shows one delta only
+DOTTED = (0, (1, 1.2))
 RASTER = 1200  # above this many points a panel's points become one image, so that the page stays light
 
 
@@ -166,3 +168,43 @@ def multiples(
         if place >= columns:
             axes[place - columns].tick_params(axis="x", labelbottom=True)
     return figure, dict(zip(names, axes, strict=False))
+
+
+def by_task(rows: pd.DataFrame, labels: Labels, strip: float, x: str, y: str) -> tuple[Figure, dict[str, Axes], SubFigure]:
+    """Return a figure with one titled panel per task above, the panels by task, and a subfigure of the height `strip` below."""
+    tasks = labels.in_order("task", rows["task"])
+    columns = columns_for(len(tasks))
+    lines = -(-len(tasks) // columns)
+    each = min(1.6, (8.2 - strip) / lines)
+    figure = style.canvas(0.7 + each * lines + strip)
+    top, bottom = figure.subfigures(2, 1, height_ratios=(0.45 + each * lines, strip))
+    panel = top.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for place, axes in enumerate(panel):
+        if place < len(tasks):
+            axes.set_title(style.wrap(labels.task(tasks[place]), int(84 / columns)), fontsize=8, linespacing=0.95)
+        else:
+            axes.set_visible(False)
+            panel[place - columns].tick_params(axis="x", labelbottom=True)
+    top.supxlabel(x, fontsize=8.5)
+    top.supylabel(y, fontsize=8.5)
+    return figure, dict(zip(tasks, panel, strict=False)), bottom
+
+
+def line_handle(words: str, *, dotted: bool = False) -> Line2D:
+    """Return the legend entry of a prediction's line, or of a rival's dotted one."""
+    return Line2D([], [], color=GREY if dotted else INK, lw=0.9 if dotted else 1.1, ls=DOTTED if dotted else "-", label=words)
+
+
+def trained_handles(rows: pd.DataFrame, labels: Labels) -> list[Line2D]:
+    """Return the legend entries of trained points, and of hollow ones where some are drawn."""
+    own = Line2D([], [], ls="", marker=TRAINED.marker, color=TRAINED.color, ms=4.5, mew=0, label="trained")
+    return [own, *handles(rows.drop(columns="delta", errors="ignore"), labels)]
+
+
+def port_words(port: str) -> tuple[str, str]:
+    """Return block (counted from 1) and site of a port, written as "1 attention" or as the key "0.attention"."""
+    if "." in str(port):
+        block, site = str(port).split(".", 1)
+        return (str(int(block) + 1) if block.isdigit() else block), site
+    block, _, site = str(port).partition(" ")
+    return block, site

@@ -11,7 +11,7 @@ from validations.store import write_atomic
 
 from . import letters, load, style
 from .document import document
-from .figures import gallery
+from .gallery import gallery
 from .load import Results
 
 HERE = pathlib.Path(__file__).parent

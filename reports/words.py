@@ -1,4 +1,4 @@
-"""Numbers, intervals, rules and verdicts as they are written on the page, in the terminal and in the README."""
+"""Numbers, intervals, rules and verdicts as they are written on the page, in the terminal and in Markdown."""
 
 import math
 import textwrap
@@ -8,6 +8,7 @@ ORDER = ("supported", "refuted", "undecided", "not applicable")
 GLYPHS = {"supported": "●", "refuted": "×", "undecided": "○", "not applicable": "◇"}
 COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 NOTHING = "–"
+CONFIDENCE = "95 %"  # of every interval that the record holds
 
 
 def worded(n: int) -> str:
@@ -185,7 +186,8 @@ def as_text(claims: Sequence[Mapping], width: int = 108) -> str:
     for row in verdict_rows(claims):
         if row["nature"] != nature:
             nature = row["nature"]
-            lines += [f"{NATURES[nature]:<{width - 52}}{'statistic [95 % interval]':<27}{'tasks':<7}verdict", "─" * width]
+            statistic = f"statistic [{CONFIDENCE} interval]"
+            lines += [f"{NATURES[nature]:<{width - 52}}{statistic:<27}{'tasks':<7}verdict", "─" * width]
         titles = textwrap.wrap(f"{row['title']} ({row['delta']})" if row["delta"] else row["title"], width - 54)
         lines.append(f"{titles[0]:<{width - 52}}{row['value']:<27}{row['tasks']:<7}{glyphed(row['verdict'])}")
         lines += titles[1:]
@@ -199,7 +201,7 @@ def as_markdown(claims: Sequence[Mapping]) -> str:
         if row["nature"] != nature:
             nature = row["nature"]
             lines += [""] * bool(lines)
-            head = f"| {NATURES[nature]} | Statistic [95 % interval] | Supported when | Tasks | Verdict |"
+            head = f"| {NATURES[nature]} | Statistic [{CONFIDENCE} interval] | Supported when | Tasks | Verdict |"
             lines += [head, "|---|---|---|---|---|"]
         criteria = "; ".join(c["text"] for c in row["criteria"]) or NOTHING
         statistic = f"{row['statistic']}: {row['value']}" if row["statistic"] else row["value"]

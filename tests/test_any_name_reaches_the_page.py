@@ -4,13 +4,13 @@ import pathlib
 import shutil
 import subprocess
 
-import made_results
+import known_results
 import matplotlib
 import pytest
 
 from reports import letters, load, render
 from reports.document import document
-from reports.figures import gallery
+from reports.gallery import gallery
 from validations import measurements, read_verdicts
 from validations.results import write_verdicts
 
@@ -53,7 +53,7 @@ def edited(folder, target, change):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return made_results.write(tmp_path_factory.mktemp("one"), tasks=2, deltas=2, seeds=2, claims=["control-direction"])
+    return known_results.write(tmp_path_factory.mktemp("one"), tasks=2, deltas=2, seeds=2, claims=["control-direction"])
 
 
 def everywhere(text):

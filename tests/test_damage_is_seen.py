@@ -3,7 +3,7 @@
 import json
 import shutil
 
-import made_results
+import known_results
 import numpy as np
 import pytest
 
@@ -226,6 +226,6 @@ def test_tables_of_an_earlier_study_are_no_part_of_this_one(folder):
 
 
 def test_an_unchanged_folder_stands(tmp_path, capsys):
-    made = made_results.write(tmp_path / "made", claims=["control-direction"])
+    made = known_results.write(tmp_path / "made", claims=["control-direction"])
     assert results.standing(made, "made") is None and read_verdicts(made)["claims"]
     assert main(["show", str(made)]) == 0 and "control" in capsys.readouterr().out

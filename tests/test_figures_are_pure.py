@@ -3,7 +3,7 @@
 import functools
 import re
 
-import made_results
+import known_results
 import matplotlib
 import matplotlib._pylab_helpers
 import numpy as np
@@ -12,54 +12,61 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
-from reports import figures, load, overview, panels, style
-from reports.plates import PLATES
+from reports import load, overview, panels, style
+from reports.figures import FIGURES
 from validations import study
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    return load.read(made_results.write(tmp_path_factory.mktemp("few")))
+    return load.read(known_results.write(tmp_path_factory.mktemp("few")))
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    return load.read(made_results.write(tmp_path_factory.mktemp("many"), tasks=20, deltas=8, seeds=1, long_names=True))
+    return load.read(known_results.write(tmp_path_factory.mktemp("many"), tasks=20, deltas=8, seeds=1, long_names=True))
 
 
-def tables_of(results, plate):
-    return {
-        part: results.table(plate.name if plate.name != "dimension-curve" else "intrinsic-dimension", part)
-        for part in plate.needs
-    }
+def drawn(results, figure, tables=None):
+    return figure.drawn(tables or tables_of(results, figure), style.Labels.of(results.study), bars_of(results, figure))
+
+
+def bars_of(results, figure):
+    return next(claim["bars"] for claim in results.claims if claim["id"] == figure.claim)
+
+
+def tables_of(results, figure):
+    return {part: results.table(figure.claim, part) for part in figure.needs}
 
 
 @functools.lru_cache
-def _drawn(folder, name):
-    results, plate = load.read(folder), next(p for p in PLATES if p.name == name)
-    return style.svg(figures.draw(plate, tables_of(results, plate), style.Labels.of(results.study)))
+def _drawn(folder, claim):
+    return style.svg(drawn(load.read(folder), FIGURES[claim]))
 
 
-def drawn_once(results, plate):
+def drawn_once(results, figure):
     """The figure's bytes, drawn once for all tests from tables read anew."""
-    return _drawn(results.folder, plate.name)
+    return _drawn(results.folder, figure.claim)
 
 
-@pytest.mark.parametrize("plate", PLATES, ids=lambda plate: plate.name)
-def test_same_table_same_bytes_and_nothing_else_changes(results, plate):
-    tables, labels = tables_of(results, plate), style.Labels.of(results.study)
+every_figure = pytest.mark.parametrize("figure", FIGURES.values(), ids=list(FIGURES))
+
+
+@every_figure
+def test_same_table_same_bytes_and_nothing_else_changes(results, figure):
+    tables = tables_of(results, figure)
     copies = {part: table.copy(deep=True) for part, table in tables.items()}
     settings = {k: v for k, v in matplotlib.rcParams.items() if k != "backend"}  # which resolves itself when read
-    assert style.svg(figures.draw(plate, tables, labels)) == drawn_once(results, plate)
+    assert style.svg(drawn(results, figure, tables)) == drawn_once(results, figure)
     for part, table in tables.items():
         pd.testing.assert_frame_equal(table, copies[part])
     assert {k: v for k, v in matplotlib.rcParams.items() if k != "backend"} == settings
     assert not matplotlib._pylab_helpers.Gcf.figs, "a figure was left with pyplot"
 
 
-@pytest.mark.parametrize("plate", PLATES, ids=lambda plate: plate.name)
-def test_text_is_text_in_words_at_the_width_of_the_page(results, plate):
-    drawn = drawn_once(results, plate).decode()
+@every_figure
+def test_text_is_text_in_words_at_the_width_of_the_page(results, figure):
+    drawn = drawn_once(results, figure).decode()
     assert f'width="{72 * style.TEXT_WIDTH:g}pt"' in drawn  # 72 points an inch: the page does not scale the text
     said = re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
     assert len(said) > 5
@@ -68,13 +75,13 @@ def test_text_is_text_in_words_at_the_width_of_the_page(results, plate):
     assert style.DRAWN_FONT not in drawn and "<dc:date>" not in drawn
 
 
-@pytest.mark.parametrize("plate", PLATES, ids=lambda plate: plate.name)
-def test_nothing_leaves_the_figure_with_many_tasks_and_long_names(many, plate):
-    figure = figures.draw(plate, tables_of(many, plate), style.Labels.of(many.study))
+@every_figure
+def test_nothing_leaves_the_figure_with_many_tasks_and_long_names(many, figure):
+    drawing = drawn(many, figure)
     with style.theme():
-        FigureCanvasAgg(figure).draw()
-        box = figure.get_tightbbox(figure.canvas.get_renderer())
-    width, height = figure.get_size_inches()
+        FigureCanvasAgg(drawing).draw()
+        box = drawing.get_tightbbox(drawing.canvas.get_renderer())
+    width, height = drawing.get_size_inches()
     # 0.03 inches (two points): half the width of a point at the edge of its axes, and what the page's font is wider
     assert box.x0 > -0.03 and box.x1 < width + 0.03
     assert box.y0 > -0.03 and box.y1 < height + 0.03
@@ -129,16 +136,14 @@ def test_a_figure_shows_deltas_that_the_study_does_not_list_apart():
 
 
 def test_a_missing_column_is_named(results):
-    plate = next(p for p in PLATES if p.name == "control-direction")
     rows = results.table("control-direction").drop(columns="eta")
     with pytest.raises(ValueError, match="eta"):
-        figures.draw(plate, {"rows": rows}, style.Labels.of(results.study))
+        drawn(results, FIGURES["control-direction"], {"rows": rows})
 
 
 def test_an_empty_table_gives_no_figure(results):
-    plate = next(p for p in PLATES if p.name == "energy-profile")
     tables = {"rows": results.table("energy-profile"), "profile": pd.DataFrame()}
-    assert figures.draw(plate, tables, style.Labels.of(results.study)) is None
+    assert drawn(results, FIGURES["energy-profile"], tables) is None
 
 
 def test_hollow_markers_are_exactly_the_rows_outside_the_regime():

@@ -7,13 +7,13 @@ import shutil
 import subprocess
 import sys
 
-import made_results
+import known_results
 import pytest
 
 from costate import main
-from reports import load, render, words
+from reports import load, page, render, words
 from reports.document import document
-from reports.figures import gallery
+from reports.gallery import gallery
 from tuning.tasks.parts import PARTS
 from validations import read_verdicts
 from validations.results import write_verdicts
@@ -21,13 +21,13 @@ from validations.results import write_verdicts
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return made_results.write(tmp_path_factory.mktemp("results"))
+    return known_results.write(tmp_path_factory.mktemp("results"))
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
     """A study of one claim, one task, one delta and one seed."""
-    return made_results.write(tmp_path_factory.mktemp("one"), tasks=1, deltas=1, seeds=1, claims=["control-direction"])
+    return known_results.write(tmp_path_factory.mktemp("one"), tasks=1, deltas=1, seeds=1, claims=["control-direction"])
 
 
 def edited(folder, target, change, without=()):
@@ -56,7 +56,7 @@ def strings(value):
 
 def test_same_results_same_bytes_in_another_folder_and_another_process(tmp_path):
     kept = ["linearised-optimum", "energy-profile", "intrinsic-dimension"]  # strips, multiples, an image of points
-    folder = made_results.write(tmp_path / "here", claims=kept)
+    folder = known_results.write(tmp_path / "here", claims=kept)
     here = render.render(load.read(folder))
     copy, out = tmp_path / "copy", tmp_path / "there.pdf"
     shutil.copytree(folder, copy)
@@ -71,13 +71,13 @@ def test_same_results_same_bytes_in_another_folder_and_another_process(tmp_path)
 
 def test_other_results_other_bytes(one, tmp_path):
     first = render.render(load.read(one))
-    other = edited(one, tmp_path / "other", lambda r: r["claims"][0]["verdicts"][0]["criteria"][0].update(estimate=0.6))
+    other = edited(one, tmp_path / "other", lambda r: r["claims"][0]["verdicts"][0].update(why="one task was there"))
     assert render.render(load.read(other)) != first
 
 
 def test_twenty_tasks_with_long_names_render(tmp_path):
     claims = ["intrinsic-dimension", "open-loop-price", "tunable-ports"]
-    big = made_results.write(tmp_path, tasks=20, deltas=8, seeds=1, claims=claims, long_names=True)
+    big = known_results.write(tmp_path, tasks=20, deltas=8, seeds=1, claims=claims, long_names=True)
     assert render.render(load.read(big)).startswith(b"%PDF")
 
 
@@ -88,8 +88,8 @@ def test_a_study_with_holes_renders(folder, tmp_path):
         kept = [c for c in record["claims"] if c["id"] in ("control-direction", "control-amplitude", "lq-feedback")]
         first, second, third = record["claims"][:] = kept
         unknown = {"label": "cosine", "estimate": None, "low": None, "high": None}
-        first.update(verdict="not applicable", rivals=[], nulls=[], controls={}, gate=None, assumptions=[], statistic=unknown,
-                     figure="control_direction")  # fmt: skip
+        first.update(verdict="not applicable", rivals=[], nulls=[], controls={}, gate=None, assumptions=[],
+                     statistic=unknown)  # fmt: skip
         first["verdicts"][0].update(verdict="not applicable", criteria=[], statistic=unknown, tasks=3,
                                     why="three of six tasks lie inside the linear regime, five are needed")  # fmt: skip
         second["verdicts"][0]["criteria"][0].update(low=None, supported=[None, None], tolerated=[None, None])
@@ -118,7 +118,7 @@ def test_a_whole_study_renders_and_the_page_speaks_in_words(folder):
 
 def test_the_page_says_which_held_out_texts_stand_in_train_and_what_seeds_share(one, tmp_path):
     """Counted, they are said below the tasks; none, or a record from before they were counted, says nothing."""
-    two = made_results.write(tmp_path / "two", tasks=2, deltas=1, seeds=1, claims=["control-direction"])
+    two = known_results.write(tmp_path / "two", tasks=2, deltas=1, seeds=1, claims=["control-direction"])
     nothing = {"texts": 300, "exact": 0, "folded": 0, "share": 0.0}
 
     def counted(record):
@@ -147,12 +147,12 @@ def test_the_page_says_which_held_out_texts_stand_in_train_and_what_seeds_share(
     assert "overlap" not in load.read(one).study["tasks"][0] and document(load.read(one), {})["texts"] == []
 
 
-def test_the_summary_counts_the_verdicts_and_names_every_prediction_once(folder):
+def test_the_summary_counts_the_verdicts_and_names_every_one_on_a_prediction_once(folder):
     claims = load.read(folder).claims
     groups = words.verdict_groups(claims)
     predictions = [c for c in claims if c["nature"] == "prediction"]
     assert len(predictions) < len(claims)
-    assert sorted(t for g in groups for t in g["titles"]) == sorted(c["title"] for c in predictions)
+    assert sorted(t for g in groups for t in g["titles"]) == sorted(words.named(v) for v in words.judged(predictions))
     first, rest = words.opening(claims).split(". ", 1)
     for group in groups:
         assert f"{words.worded(len(group['titles']))} {'is' if len(group['titles']) == 1 else 'are'} {group['verdict']}" in first
@@ -193,7 +193,6 @@ def test_an_equation_that_typst_refuses_is_named_and_the_old_report_stays(one, t
     ("change", "named"),
     [
         (lambda r: r["claims"][0].update(sources=["nobody1999"]), "nobody1999"),
-        (lambda r: r["claims"][0].update(figure="pie_chart"), "pie-chart"),
         (lambda r: r.pop("costs"), "costs"),
     ],
 )
@@ -210,9 +209,11 @@ def test_no_results_is_one_sentence_and_exit_two(tmp_path, capsys):
 
 
 def test_the_table_has_one_line_per_claim_and_delta_and_predictions_first(folder, capsys):
-    judged = words.judged(load.read(folder).claims)
+    claims = load.read(folder).claims
+    judged = words.judged(claims)
     assert [v["nature"] for v in judged] == sorted((v["nature"] for v in judged), reverse=True)
-    assert sum(v["of"] != "" for v in judged) == 2
+    several = [len(c["verdicts"]) for c in claims if len(c["verdicts"]) > 1]
+    assert several and sum(v["of"] != "" for v in judged) == sum(several)
     assert main(["report", str(folder), "--markdown"]) == 0
     lines = [line for line in capsys.readouterr().out.strip().splitlines() if line]
     assert len(lines) == 4 + len(judged) and all(line.count("|") - line.count("\\|") == 6 for line in lines)
@@ -226,8 +227,27 @@ def test_the_table_has_one_line_per_claim_and_delta_and_predictions_first(folder
 
 
 def test_figures_are_written_as_svg_and_png(tmp_path, capsys):
-    small = made_results.write(tmp_path / "small", claims=["control-amplitude"])
+    small = known_results.write(tmp_path / "small", claims=["control-amplitude"])
     assert main(["report", str(small), "--figures", str(tmp_path / "out")]) == 0
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "control-amplitude.png", "control-amplitude.svg", "forest.png", "forest.svg"]  # fmt: skip
+    figures = {"control-amplitude", "forest"} | ({"errors"} if load.read(small).record["calibration"] else set())
+    written = {p.name for p in (tmp_path / "out").iterdir()}
+    assert written == {f"{name}.{kind}" for name in figures for kind in ("svg", "png")}
     assert (tmp_path / "out" / "forest.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_of_verdicts_holds_every_verdict_and_where_it_comes_from(folder, tmp_path):
+    results = load.read(folder)
+    written = page.write(results, tmp_path / "there" / "VERDICTS.md").read_text(encoding="utf-8")
+    assert written == page.page(load.read(folder)) and written.count("\n# ") == 0 and written.startswith("# ")
+    for verdict in words.judged(results.claims):
+        assert words.named(verdict).replace("|", "\\|") in written
+    provenance = results.record["provenance"]
+    for text in (results.study["question"], words.opening(results.claims), provenance["commit"], *provenance["versions"]):
+        assert text in written
+    assert str(provenance["timestamp"]) not in written and "costate report" in written
+
+
+def test_names_cannot_break_the_page_of_verdicts(one, tmp_path):
+    hostile = "a | b *c* [d](e) <f> `g`\n# h"
+    results = load.read(edited(one, tmp_path / "named", lambda r: r["study"].update(title=hostile)))
+    assert "a \\| b \\*c\\* \\[d\\](e) \\<f\\> \\`g\\` \\# h" in page.page(results)

@@ -84,7 +84,10 @@ def _verdict(delta: str, verdict: Verdict, part: Evidence, study: Study) -> dict
     }
 
 
-def _claim(whole: Evidence, verdicts: Mapping[tuple[str, str], Verdict], study: Study, controls: Mapping[str, dict]) -> dict:
+def claim_record(
+    whole: Evidence, verdicts: Mapping[tuple[str, str], Verdict], study: Study, controls: Mapping[str, dict]
+) -> dict:
+    """Return a claim as verdicts.json holds it: its words and bars, its verdict on every delta, its plants."""
     claim, rows, unit = whole.claim, whole.rows, study.unit
     gated = [row for row in rows if "inside" in row]
     etas = [row["eta"] for row in gated]
@@ -118,7 +121,7 @@ def _claim(whole: Evidence, verdicts: Mapping[tuple[str, str], Verdict], study: 
         if gated
         else None,
         "verdict": words.pop() if len(words) == 1 else "by delta",
-        "figure": claim.id.replace("-", "_"),
+        "bars": {c.name: _ends(c.supported) for c in claim.criteria},
     }
 
 
@@ -159,7 +162,7 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
         "inputs": inputs,
         "study": lab.describe(study, folder, _frozen(store, found)) | {"unit": study.unit},
         "claims": [
-            _claim(
+            claim_record(
                 whole,
                 verdicts,
                 study,

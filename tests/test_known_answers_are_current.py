@@ -1,0 +1,66 @@
+"""What the report's tests draw is what the claims say today: every claim is recorded, every figure finds its columns."""
+
+import pytest
+import record
+
+from reports.figures import FIGURES, SHARED
+from validations.claims import CLAIMS, named
+
+CHEAP = ("published-bound", "lq-feedback", "outlier-directions")
+IDS = [claim.id for claim in CLAIMS]
+
+
+def test_every_claim_is_recorded_and_nothing_else():
+    assert sorted(path.stem for path in record.FOLDER.glob("*.json")) == sorted(IDS)
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_every_part_of_a_claim_is_recorded_with_rows(claim):
+    known = record.read(claim.id)
+    assert set(known["good"]) == {"rows", *claim.parts} and set(known["bad"]) == {"rows"}
+    assert all(table["rows"] for which in ("good", "bad") for table in known[which].values())
+    assert set(known["evidence"]) == {a.name for a in claim.assumptions}
+
+
+@pytest.mark.parametrize("figure", FIGURES.values(), ids=list(FIGURES))
+def test_every_figure_finds_its_columns_and_its_bars(figure):
+    for claim in (figure.claim, *figure.also):
+        tables, criteria = record.read(claim)["good"], {c.name for c in named(claim).criteria}
+        for part, columns in figure.needs.items():
+            assert set(columns) <= set(tables[part]["columns"]), (claim, part)
+        assert set(figure.bars) <= criteria, claim
+
+
+def test_every_claim_has_one_figure_of_its_own_or_shares_one():
+    assert sorted([*FIGURES, *SHARED]) == sorted(IDS)
+
+
+def close(one, other):
+    """Whether two recorded values are the same word, or the same number but for another processor's arithmetic."""
+    return one == pytest.approx(other, rel=1e-3, abs=1e-6) if isinstance(one, float) else one == other
+
+
+def same(tables, known):
+    for part, table in tables.items():
+        assert table["columns"] == known[part]["columns"], part
+        assert len(table["rows"]) == len(known[part]["rows"]), part
+        for row, kept in zip(table["rows"], known[part]["rows"], strict=True):
+            assert all(close(one, other) for one, other in zip(row, kept, strict=True)), (part, row, kept)
+
+
+def current(claims):
+    for which in ("good", "bad"):
+        for claim, tables, _ in record.answers(claims, which):
+            same(tables, record.read(claim)[which])
+
+
+@pytest.mark.recorded_draws("rows on plants are compared with recorded ones")
+@pytest.mark.parametrize("claim", CHEAP)
+def test_a_claim_run_again_on_its_plants_gives_what_is_recorded(claim):
+    current([claim])
+
+
+@pytest.mark.slow
+@pytest.mark.recorded_draws("rows on plants are compared with recorded ones")
+def test_every_claim_run_again_on_its_plants_gives_what_is_recorded():
+    current(IDS)
