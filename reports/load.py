@@ -27,10 +27,12 @@ class Results:
 
     @property
     def study(self) -> dict:
+        """Return what the study ran on."""
         return self.record["study"]
 
     @property
     def claims(self) -> list[dict]:
+        """Return the claims' records, in the report's order."""
         return self.record["claims"]
 
     def table(self, claim: str, part: str = "rows") -> pd.DataFrame:

@@ -1,22 +1,20 @@
 """The verdicts of a study as one page of Markdown."""
 
 import pathlib
+import re
 
 from validations.store import write_atomic
 
 from . import document, words
-from .load import Results, read
+from .load import Results
 
 
-def write(folder: str | pathlib.Path, out: str | pathlib.Path) -> pathlib.Path:
-    """Write the verdicts of the results in `folder` as Markdown to `out`, all or nothing, and return its path.
-
-    The same results give the same bytes. Raises ValueError when the folder holds no whole results.
-    """
-    out = pathlib.Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, page(read(folder)).encode())
-    return out
+def write(results: Results, path: str | pathlib.Path) -> pathlib.Path:
+    """Write the verdicts as a page of Markdown to `path`, all or nothing, and return the path; same results, same bytes."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, page(results).encode())
+    return path
 
 
 def page(results: Results) -> str:
@@ -27,7 +25,7 @@ def page(results: Results) -> str:
     parts = (
         f"# Verdicts of the study “{name}”",
         f"{_escaped(study['title'])}. {_escaped(study['question'])}",
-        " ".join(filter(None, (document.setting(study), document.about(study)))),
+        _escaped(" ".join(filter(None, (document.setting(study), document.about(study))))),
         words.opening(results.claims),
         words.as_markdown(results.claims),
         f"A line is a claim on one delta. A statistic stands with its {words.CONFIDENCE} interval over {unit}s; the bars were "
@@ -35,12 +33,12 @@ def page(results: Results) -> str:
         f"Tasks: {tasks}.",
         "## Where it comes from",
         "\n".join(f"* {line}: {_escaped(text)}" for line, text in document.provenance(results)),
-        f"This page is written from the results and not by hand: `costate validate --study {name}` makes the results, "
-        "`costate report --page VERDICTS.md` the page.",
+        f"The page is written from the results and not by hand: `costate validate --study {name}` makes the results, "
+        "`costate report RESULTS --page VERDICTS.md` the page; `make report verdicts` does both for the quick study.",
     )
     return "\n\n".join(parts) + "\n"
 
 
 def _escaped(text: str) -> str:
     """Return text on one line that Markdown prints as it stands."""
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in " ".join(text.split()))
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in re.sub(r"[ \t\r\n]+", " ", text))

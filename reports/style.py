@@ -83,9 +83,11 @@ class Labels:
         )
 
     def task(self, name: str) -> str:
+        """Return the words for a task."""
         return self.tasks.get(name, spelled(name))
 
     def delta(self, name: str) -> str:
+        """Return the words for a delta."""
         return self.deltas.get(name, spelled(name))
 
     def in_order(self, kind: str, present: Iterable[str]) -> list[str]:

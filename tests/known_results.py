@@ -30,6 +30,8 @@ DELTAS = {
     "full": ("Full fine-tuning", ""),
 }
 TASKS = ("topic_of_headlines", "sentiment", "subject_agreement", "question_type", "acceptability", "parity_of_brackets")
+OPTIONS = ("bias, all", "BitFit, all", "IA3, all", "LoRA r=4, lower half", "LoRA r=4, all", "adapter b=2, all", "prefix l=1, all",
+           "bias, upper half")  # fmt: skip
 PLANTS = (("good",), ("good",), ("bad",), ("good", "bad"), ("good",))  # by the claim's place: verdicts of every kind
 FAILING = ("healing-robust",)  # claims whose assumptions are said to fail
 BARE = Record({}, {})
@@ -41,7 +43,7 @@ def write(folder, *, tasks=6, deltas=3, seeds=2, claims=None, long_names=False) 
     chosen = [claim for claim in CLAIMS if claims is None or claim.id in claims]
     evidence = [_evidence(claim, study) for claim in chosen]
     verdicts = verdicts_of(evidence, study.unit)
-    made = [publish._claim(whole, verdicts, study, _controls(whole.claim)) for whole in evidence]
+    made = [publish.claim_record(whole, verdicts, study, _controls(whole.claim)) for whole in evidence]
     parts = {(c.id, part): _laid(c, study, ("good",), part) for c in chosen for part in record.read(c.id)["good"]}
     tables = parts | {(whole.claim.id, "rows"): list(whole.rows) for whole in evidence}
     about = {"study": _described(study), "claims": made, "derivations": _derivations(), "calibration": calibrate.shipped()}
@@ -88,12 +90,14 @@ def _laid(claim: Claim, study: Study, which: Sequence[str], part: str = "rows") 
 
 
 def _moved(rows: Sequence[Mapping], place: Mapping, deltas: Sequence[str]) -> list[dict]:
-    """Return a plant's rows at a place of the study, and the deltas that they compare under the study's names."""
+    """Return a plant's rows at a place of the study, and the deltas and options that they compare under names of studies."""
     own = list(dict.fromkeys(row["delta"] for row in rows if "delta" in row))
     names = dict(zip(own, [place["delta"]] if len(own) == 1 else deltas, strict=False))
+    options = dict(zip(dict.fromkeys(row.get("option") for row in rows), OPTIONS, strict=False))
+    shown = [{**place, "delta": names.get(row.get("delta")), "option": options.get(row.get("option"))} for row in rows]
     return [
-        {**row, **{name: names[row["delta"]] if name == "delta" else place[name] for name in place if name in row}}
-        for row in rows
+        {**row, **{name: words[name] for name in words if name in row}}
+        for row, words in zip(rows, shown, strict=True)
         if "delta" not in row or row["delta"] in names
     ]
 

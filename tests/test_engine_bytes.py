@@ -45,7 +45,7 @@ def _command(tmp_path: pathlib.Path, out: str, processes: int) -> list[str]:
     study = tmp_path / "tiny.toml"
     study.write_text(STUDY, encoding="utf-8")
     words = ["--study", str(study), "--out", str(tmp_path / out), "--processes", str(processes)]
-    return [sys.executable, "-m", "validations", "run", *words]
+    return [sys.executable, "-m", "costate", "validate", *words]
 
 
 def test_serial_pooled_and_killed_runs_agree(tmp_path):

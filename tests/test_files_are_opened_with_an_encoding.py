@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-ROOMS = ("theory", "tuning", "probes", "validations", "reports", "tests")
+ROOMS = ("theory", "tuning", "probes", "validations", "reports", "bench", "tests")
 PATHS = ("read_text", "write_text")
 OPENERS = ("open", "fdopen", "NamedTemporaryFile", "TemporaryFile", "SpooledTemporaryFile")  # of builtins, io, os, gzip, pathlib
 PROCESSES = ("run", "Popen", "check_output")

@@ -11,7 +11,7 @@ import known_results
 import pytest
 
 from costate import main
-from reports import load, render, words
+from reports import load, page, render, words
 from reports.document import document
 from reports.gallery import gallery
 from tuning.tasks.parts import PARTS
@@ -63,7 +63,7 @@ def test_same_results_same_bytes_in_another_folder_and_another_process(tmp_path)
     root = pathlib.Path(__file__).resolve().parents[1]
     paths = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "PYTHONPATH": paths}
-    line = [sys.executable, "-m", "reports", "build", str(copy), "--out", str(out)]
+    line = [sys.executable, "-m", "costate", "report", str(copy), "--out", str(out)]
     subprocess.run(line, env=environment, check=True, capture_output=True, cwd=tmp_path)
     assert out.read_bytes() == here
     assert b"pdfaid:part" in here and b"pdfuaid:part" in here  # the archive and accessibility profiles that typst checked
@@ -233,3 +233,21 @@ def test_figures_are_written_as_svg_and_png(tmp_path, capsys):
     written = {p.name for p in (tmp_path / "out").iterdir()}
     assert written == {f"{name}.{kind}" for name in figures for kind in ("svg", "png")}
     assert (tmp_path / "out" / "forest.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_of_verdicts_holds_every_verdict_and_where_it_comes_from(folder, tmp_path):
+    results = load.read(folder)
+    written = page.write(results, tmp_path / "there" / "VERDICTS.md").read_text(encoding="utf-8")
+    assert written == page.page(load.read(folder)) and written.count("\n# ") == 0 and written.startswith("# ")
+    for verdict in words.judged(results.claims):
+        assert words.named(verdict).replace("|", "\\|") in written
+    provenance = results.record["provenance"]
+    for text in (results.study["question"], words.opening(results.claims), provenance["commit"], *provenance["versions"]):
+        assert text in written
+    assert str(provenance["timestamp"]) not in written and "costate report" in written
+
+
+def test_names_cannot_break_the_page_of_verdicts(one, tmp_path):
+    hostile = "a | b *c* [d](e) <f> `g`\n# h"
+    results = load.read(edited(one, tmp_path / "named", lambda r: r["study"].update(title=hostile)))
+    assert "a \\| b \\*c\\* \\[d\\](e) \\<f\\> \\`g\\` \\# h" in page.page(results)

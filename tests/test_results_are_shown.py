@@ -4,7 +4,7 @@ import csv
 import io
 import json
 
-import made_results
+import known_results
 import pytest
 
 from costate import main, measurements, read_verdicts, rows
@@ -12,7 +12,7 @@ from costate import main, measurements, read_verdicts, rows
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return made_results.write(tmp_path_factory.mktemp("shown") / "made", claims=["control-direction", "lq-feedback"])
+    return known_results.write(tmp_path_factory.mktemp("shown") / "made", claims=["control-direction", "lq-feedback"])
 
 
 def shown(capsys, *words) -> str:

@@ -62,7 +62,7 @@ def test_data_folders_replace_the_tasks(tmp_path):
 def test_the_command_line_says_one_sentence(tmp_path, words):
     out = tmp_path / "out"
     done = subprocess.run(
-        [sys.executable, "-m", "validations", "run", *words, "--out", str(out)],
+        [sys.executable, "-m", "costate", "validate", *words, "--out", str(out)],
         capture_output=True,
         text=True,
         encoding="utf-8",

@@ -20,7 +20,11 @@ LIST = "from tuning import catalogue as c; c.deltas(), c.architectures(), c.back
 @pytest.mark.parametrize("code", ["import tuning.architectures", LIST])
 def test_listing_loads_nothing_heavy(code):
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}; import sys; print(*sys.modules)"], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-c", f"{code}; import sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     assert not set(HEAVY) & set(done.stdout.split())

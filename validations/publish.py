@@ -86,7 +86,10 @@ def _verdict(delta: str, verdict: Verdict, part: Evidence, study: Study) -> dict
     }
 
 
-def _claim(whole: Evidence, verdicts: Mapping[tuple[str, str], Verdict], study: Study, controls: Mapping[str, dict]) -> dict:
+def claim_record(
+    whole: Evidence, verdicts: Mapping[tuple[str, str], Verdict], study: Study, controls: Mapping[str, dict]
+) -> dict:
+    """Return a claim as verdicts.json holds it: its words and bars, its verdict on every delta, its plants."""
     claim, rows, unit = whole.claim, whole.rows, study.unit
     gated = [row for row in rows if "inside" in row]
     etas = [row["eta"] for row in gated]
@@ -161,7 +164,7 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
         "inputs": inputs,
         "study": describe(study, folder, _frozen(store, found)) | {"unit": study.unit},
         "claims": [
-            _claim(
+            claim_record(
                 whole,
                 verdicts,
                 study,

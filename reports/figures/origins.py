@@ -26,7 +26,7 @@ def pretraining_lowers(rows: pd.DataFrame, arms: pd.DataFrame, labels: Labels) -
 
 
 def _rises(rows: pd.DataFrame, arms: pd.DataFrame, labels: Labels, names: dict[str, str], base: str) -> Figure:
-    """Draw the first of two arms full and the second hollow; arms that did not learn are left out."""
+    """Return two arms' dimensions, the second hollow, and the rise by predictor; arms that did not learn are left out."""
     first, second = names
     with style.theme():
         arms = panels.present(arms, ["base", "d90"])

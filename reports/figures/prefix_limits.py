@@ -23,7 +23,7 @@ def prefix_limits(digits: pd.DataFrame, labels: Labels) -> Figure:
             axes.set(ylim=(-0.03, 1.03))
         figure.supxlabel("different digits in the sequence", fontsize=8)
         figure.supylabel("share of sequences solved", fontsize=8)
-        style.legend(figure, style.delta_handles(ARMS, labels, line=True))
+        style.legend(figure, style.delta_handles(ARMS, labels, line=True), where="outside upper center")
     return figure
 
 
