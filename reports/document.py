@@ -159,7 +159,7 @@ def claim_section(claim: Mapping, figure: Mapping | None, cited: set[str]) -> di
 
 
 def claim_rows(claim: Mapping) -> list[dict]:
-    """Return the claim's table: its statistic, criteria, rivals, nulls and planted controls, in groups."""
+    """Return the claim's table: its statistic, criteria, rivals, nulls and plants, in groups."""
     rows = []
     several = len(claim["verdicts"]) > 1
     found = [(place, v["label"], k) for v in claim["verdicts"] for place, k in enumerate(v["criteria"])]
@@ -174,7 +174,7 @@ def claim_rows(claim: Mapping) -> list[dict]:
     if own and words.interval(own) not in [row["value"] for row in rows[:1]]:
         rows.append(beside("Statistic", own))
     rows += [beside("Rivals", r) for r in claim.get("rivals", ())] + [beside("Nulls", n) for n in claim.get("nulls", ())]
-    return rows + [control_row(which, c) for which, c in (claim.get("controls") or {}).items() if c]
+    return rows + [plant_row(which, c) for which, c in (claim.get("plants") or {}).items() if c]
 
 
 def beside(group: str, record: Mapping) -> dict:
@@ -183,12 +183,12 @@ def beside(group: str, record: Mapping) -> dict:
     return {"group": group, "label": label, "value": value, "support": "", "refute": "", "outcome": ""}
 
 
-def control_row(which: str, control: Mapping) -> dict:
+def plant_row(which: str, plant: Mapping) -> dict:
     """Return a plant as a line of the claim's table: its first criterion, what was expected, what came out."""
     known = "Known good" if which == "good" else "Known bad"
-    met = "" if control["expected"] == control["verdict"] else " (unexpected)"
-    return {"group": "Plants", "label": f"{known}: {control['description']}", "value": words.interval(control),
-            "support": f"expected {control['expected']}{met}", "refute": None, "outcome": control["verdict"]}  # fmt: skip
+    met = "" if plant["expected"] == plant["verdict"] else " (unexpected)"
+    return {"group": "Plants", "label": f"{known}: {plant['description']}", "value": words.interval(plant),
+            "support": f"expected {plant['expected']}{met}", "refute": None, "outcome": plant["verdict"]}  # fmt: skip
 
 
 def tested(verdict: Mapping) -> str:

@@ -121,7 +121,7 @@ def glyphed(word: str) -> str:
 
 
 def opening(claims: Sequence[Mapping]) -> str:
-    """Return the sentences that count the verdicts on predictions and on consistency, and the one that counts the controls."""
+    """Return the sentences that count the verdicts on predictions and on consistency, and the one that counts the plants."""
     parts = []
     for nature, (one, many) in KINDS.items():
         own = [c for c in claims if c["nature"] == nature]
@@ -132,12 +132,12 @@ def opening(claims: Sequence[Mapping]) -> str:
         found = listed([f"{worded(n)} {'is' if n == 1 else 'are'} {word}" for n, word in totals if n])
         about = f"{worded(len(own))} {one if len(own) == 1 else many}"
         parts.append(f"Of {count(len(verdicts), 'verdict')} on {about}, {found}.")
-    controls = [c for claim in claims for c in (claim.get("controls") or {}).values() if c]
-    met = sum(c["verdict"] == c["expected"] for c in controls)
-    if controls and met == len(controls):
+    plants = [c for claim in claims for c in (claim.get("plants") or {}).values() if c]
+    met = sum(c["verdict"] == c["expected"] for c in plants)
+    if plants and met == len(plants):
         parts.append(f"All {count(met, 'plant')} with a known answer came out as expected.")
-    elif controls:
-        parts.append(f"Of {count(len(controls), 'plant')} with a known answer, {worded(met)} came out as expected.")
+    elif plants:
+        parts.append(f"Of {count(len(plants), 'plant')} with a known answer, {worded(met)} came out as expected.")
     return " ".join(parts)
 
 

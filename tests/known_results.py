@@ -43,7 +43,7 @@ def write(folder, *, tasks=6, deltas=3, seeds=2, claims=None, long_names=False) 
     chosen = [claim for claim in CLAIMS if claims is None or claim.id in claims]
     evidence = [_evidence(claim, study) for claim in chosen]
     verdicts = verdicts_of(evidence, study.unit)
-    made = [publish.claim_record(whole, verdicts, study, _controls(whole.claim)) for whole in evidence]
+    made = [publish.claim_record(whole, verdicts, study, _plants(whole.claim)) for whole in evidence]
     parts = {(c.id, part): _laid(c, study, ("good",), part) for c in chosen for part in record.read(c.id)["good"]}
     tables = parts | {(whole.claim.id, "rows"): list(whole.rows) for whole in evidence}
     about = {"study": _described(study), "claims": made, "derivations": _derivations(), "calibration": calibrate.shipped()}
@@ -133,8 +133,8 @@ def _measured(comparisons: Sequence[Comparison], rows: Sequence[Mapping]) -> tup
     return tuple(kept)
 
 
-def _controls(claim: Claim) -> dict[str, dict]:
-    return {which: publish.control(claim, which, record.rows(claim.id, which)) for which in ("good", "bad")}
+def _plants(claim: Claim) -> dict[str, dict]:
+    return {which: publish.on_plants(claim, which, record.rows(claim.id, which)) for which in ("good", "bad")}
 
 
 def _described(study: Study) -> dict:

@@ -158,7 +158,7 @@ def test_the_summary_counts_the_verdicts_and_names_every_one_on_a_prediction_onc
         assert f"{words.worded(len(group['titles']))} {'is' if len(group['titles']) == 1 else 'are'} {group['verdict']}" in first
     checks = [v for c in claims if c["nature"] == "consistency" for v in c["verdicts"]]
     assert rest.startswith(f"Of {words.count(len(checks), 'verdict')} on ")
-    claims[0]["controls"]["bad"]["verdict"] = "supported"
+    claims[0]["plants"]["bad"]["verdict"] = "supported"
     total = 2 * len(claims)
     assert f"Of {total} plants with a known answer, {total - 1} came out as expected" in words.opening(claims)
 

@@ -59,7 +59,7 @@ def _compared(comparison: Comparison, rows: Sequence[Mapping], unit: str) -> dic
     return made | {"estimate": _finite(found.value), "low": _finite(found.low), "high": _finite(found.high)}
 
 
-def control(claim: Claim, which: str, rows: Sequence[Mapping]) -> dict:
+def on_plants(claim: Claim, which: str, rows: Sequence[Mapping]) -> dict:
     """Return what a claim's known-good or known-bad plants came to."""
     verdict = decide(claim.criteria, rows)
     first = _criterion(verdict.outcomes[0]) if verdict.outcomes else dict.fromkeys(("label", "estimate", "low", "high"))
@@ -86,9 +86,7 @@ def _verdict(delta: str, verdict: Verdict, part: Evidence, study: Study) -> dict
     }
 
 
-def claim_record(
-    whole: Evidence, verdicts: Mapping[tuple[str, str], Verdict], study: Study, controls: Mapping[str, dict]
-) -> dict:
+def claim_record(whole: Evidence, verdicts: Mapping[tuple[str, str], Verdict], study: Study, plants: Mapping[str, dict]) -> dict:
     """Return a claim as verdicts.json holds it: its words and bars, its verdict on every delta, its plants."""
     claim, rows, unit = whole.claim, whole.rows, study.unit
     gated = [row for row in rows if "inside" in row]
@@ -113,7 +111,7 @@ def claim_record(
         "verdicts": by_delta,
         "rivals": [_compared(r, rows, unit) for r in claim.rivals],
         "nulls": [_compared(n, rows, unit) for n in claim.nulls],
-        "controls": dict(controls),
+        "plants": dict(plants),
         "gate": {
             "passed": sum(r["inside"] for r in gated),
             "total": len(gated),
@@ -168,7 +166,7 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
                 whole,
                 verdicts,
                 study,
-                {w: control(whole.claim, w, plant_rows(store, found, whole.claim, w)) for w in ("good", "bad")},
+                {w: on_plants(whole.claim, w, plant_rows(store, found, whole.claim, w)) for w in ("good", "bad")},
             )
             for whole in evidence
         ],
