@@ -1,4 +1,4 @@
-"""C-ablation: what a trained control loses when some ports are switched off, with the rest kept and with the rest trained anew."""
+"""What a control loses when ports are switched off, with the rest kept or trained anew, and where a few controls should go."""
 
 from collections.abc import Callable
 from functools import partial

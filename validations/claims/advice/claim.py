@@ -1,4 +1,4 @@
-"""C-advice: does the forecast made without training order the options as training does?"""
+"""Does the forecast made without training order the options as training does?"""
 
 from functools import partial
 

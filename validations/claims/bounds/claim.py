@@ -1,4 +1,4 @@
-"""O-bound: how far a delta's optimum is from full tuning's, against the bounds of the optimization view."""
+"""How far a delta's optimum is from full tuning's, against the bounds of the optimization view."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""C-budget: the loss that a bounded control can reach."""
+"""The loss that a bounded control can reach."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""O-convergence: in which order deltas converge, and in how many steps, from the spectrum at the start."""
+"""In which order deltas converge, and in how many steps, from the spectrum at the start."""
 
 from functools import partial
 

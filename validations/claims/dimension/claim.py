@@ -1,4 +1,4 @@
-"""O-dim: the threshold dimension from the curvature, and the whole curve from the linearised problem, before training."""
+"""The threshold dimension from the curvature, and the whole curve from the linearised problem, before training."""
 
 from functools import partial
 

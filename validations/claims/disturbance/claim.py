@@ -1,4 +1,4 @@
-"""C-noise: what noise at the ports costs in open and in closed loop."""
+"""What noise at the ports costs, what the worst disturbance gains, and what training against it saves."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""C-energy: does training spend the least energy that its displacement needs?"""
+"""Does training spend the least energy that its displacement needs?"""
 
 from functools import partial
 

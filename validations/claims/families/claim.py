@@ -1,4 +1,4 @@
-"""O-families: subspaces found in the frozen model's curvature against drawn ones, and subspaces with a trained scale per layer."""
+"""Subspaces found in the frozen model's curvature against drawn ones, and subspaces with a trained scale per layer."""
 
 from functools import partial
 

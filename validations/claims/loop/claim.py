@@ -1,4 +1,4 @@
-"""C-openloop: what a prefix loses against an adapter because it cannot see the state."""
+"""What a prefix loses against an adapter because it cannot see the state, and whether a trained adapter is a feedback law."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""O-multiplets: the pairs of eigenvalues that a low-rank update's Hessian has, from the gradient in the frozen weights."""
+"""The pairs of eigenvalues that a low-rank update's Hessian has, from the gradient in the frozen weights."""
 
 from functools import partial
 

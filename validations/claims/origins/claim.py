@@ -1,4 +1,4 @@
-"""O-origins: what permuted labels and a network without pretraining do to the threshold dimension."""
+"""What permuted labels and a network without pretraining do to the threshold dimension."""
 
 from functools import partial
 

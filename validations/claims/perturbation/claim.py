@@ -1,4 +1,4 @@
-"""C-healing: does projecting the states onto their manifold undo perturbations, also ones that know of it?"""
+"""Does projecting the states onto their manifold undo perturbations, also ones that know of it?"""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""O-planted: a problem of known dimension, planted on the frozen network, through the whole chain of measurement."""
+"""A problem of known dimension, planted on the frozen network, through the whole chain of measurement."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""O-sharpness: does the curvature at a tuned delta go with its generalisation gap?"""
+"""Does the curvature at a tuned delta go with its generalisation gap?"""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""C-tunability: which ports are worth controlling."""
+"""Which ports are worth controlling."""
 
 from functools import partial
 

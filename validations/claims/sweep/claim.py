@@ -1,4 +1,4 @@
-"""O-dim as the literature measures it: the curve over the dimension of random subspaces, head and delta together, before training."""
+"""The curve over the dimension of random subspaces, head and delta together, and what the threshold dimension goes with."""
 
 from functools import partial
 

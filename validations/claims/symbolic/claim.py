@@ -1,4 +1,4 @@
-"""C-prefix: what a prefix cannot be taught, and full tuning and LoRA can."""
+"""What a prefix cannot be taught, and full tuning and LoRA can."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""C-synthesis: a controller written down from the frozen model against one that is trained."""
+"""A controller written down from the frozen model against one that is trained."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""C-transfer: do other tasks' responses say where a task's control will lie?"""
+"""Do other tasks' responses say where a task's control will lie?"""
 
 from functools import partial
 

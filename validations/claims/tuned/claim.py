@@ -1,4 +1,4 @@
-"""O-kernel: the trained delta's held-out logits are those of the linearised model's optimum."""
+"""What the linearised optimum says of a trained delta: its held-out logits, its direction, its size, its energy by layer."""
 
 from functools import partial
 
