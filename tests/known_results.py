@@ -12,11 +12,10 @@ import record
 from theory.derivations import DERIVATIONS
 from validations import calibrate, publish
 from validations.claims import CLAIMS, Cell, Claim
-from validations.claims.claim import Comparison
-from validations.experiments import KINDS
+from validations.claims.shared.claim import Comparison
 from validations.judge import Evidence, verdicts_of
 from validations.results import write_verdicts
-from validations.store import Measured
+from validations.store import Record
 from validations.study import Study
 from validations.verdict import columned
 
@@ -35,7 +34,7 @@ OPTIONS = ("bias, all", "BitFit, all", "IA3, all", "LoRA r=4, lower half", "LoRA
            "bias, upper half")  # fmt: skip
 PLANTS = (("good",), ("good",), ("bad",), ("good", "bad"), ("good",))  # by the claim's place: verdicts of every kind
 FAILING = ("healing-robust",)  # claims whose assumptions are said to fail
-BARE = Measured({}, {})
+BARE = Record({}, {})
 
 
 def write(folder, *, tasks=6, deltas=3, seeds=2, claims=None, long_names=False) -> pathlib.Path:
@@ -75,7 +74,7 @@ def _study(tasks: int, deltas: int, seeds: int, long_names: bool) -> Study:
 
 def _places(claim: Claim, study: Study) -> Iterator[dict]:
     """Yield task, delta and seed of every cell that the study has for a claim."""
-    deltas = study.deltas if KINDS[claim.kind].each else (claim.kind,)
+    deltas = study.deltas if claim.experiment.per_delta else (claim.experiment.name,)
     for task, delta, seed in itertools.product(study.tasks, deltas, study.seeds):
         yield {"task": task, "delta": delta, "seed": seed}
 

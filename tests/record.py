@@ -14,7 +14,7 @@ import numpy as np
 
 from validations.claims import CLAIMS, named
 from validations.judge import checked
-from validations.run import control_experiments
+from validations.plan import plant_experiments
 from validations.store import write_atomic
 
 FOLDER = pathlib.Path(__file__).with_name("known_answers")
@@ -26,7 +26,7 @@ def answers(claims: Sequence[str], which: str) -> Iterator[tuple[str, dict, dict
 
     The bad plants' tables are the tested rows alone: figures are drawn from the good ones.
     """
-    for _, known, ids in control_experiments():
+    for _, known, ids in plant_experiments():
         wanted = [named(claim) for claim in ids if claim in claims and known == which]
         cells = getattr(wanted[0], which)() if wanted else []
         for claim in wanted:

@@ -15,9 +15,9 @@ from theory.loss import CrossEntropy
 from tuning import IA3, Combined, PortBias, load
 from tuning.deltas import parse, text_of
 from tuning.peft_format import peft_line
-from validations.advice import PALETTE, PREFIXES, Forecast, _fixed, forecast, interval, options
+from validations.claims.advice.forecast import PALETTE, PREFIXES, Forecast, _fixed, forecast, interval, options
+from validations.claims.advice.plants import palette_setting
 from validations.commands import advise
-from validations.controls import palette_setting
 
 
 def test_a_forecast_is_the_held_out_loss_of_the_explicit_problem():
@@ -122,14 +122,14 @@ def test_the_line_of_every_option_makes_peft_train_as_many_numbers(kind):
 
 
 def test_the_advice_says_text_and_line_of_what_it_names(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("validations.advice.PALETTE", Combined((("bias", PortBias()), ("IA3", IA3()))))
-    monkeypatch.setattr("validations.advice.PREFIXES", ())
+    monkeypatch.setattr("validations.claims.advice.forecast.PALETTE", Combined((("bias", PortBias()), ("IA3", IA3()))))
+    monkeypatch.setattr("validations.claims.advice.forecast.PREFIXES", ())
 
     def guessed(found, subject, batch, chosen, seed, floors):
         losses = np.random.default_rng(0).random((len(chosen), len(batch.labels)))
         return [Forecast(o, 1.0, 1.0, row, 0.1, 1.0, 1.0) for o, row in zip(chosen, losses, strict=True)]
 
-    monkeypatch.setattr("validations.advice.forecast", guessed)
+    monkeypatch.setattr("validations.claims.advice.forecast.forecast", guessed)
     words = ["advise", "--data", "agreement", "--examples", "8", "--readout", "16", "--results", str(tmp_path), "--top", "3"]
     assert main([*words, "--json"]) == 0
     made = json.loads(capsys.readouterr().out)

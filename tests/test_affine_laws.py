@@ -7,7 +7,9 @@ import zoo
 
 from theory import healing
 from tuning import PortBias
-from validations.experiments import laws, perturbation, synthesis
+from validations.claims.perturbation import experiment as perturbation
+from validations.claims.shared import laws
+from validations.claims.synthesis import experiment as synthesis
 
 PORTS = ("0.attention", "1.mlp")
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from theory.convex import budget_program
-from validations.claims.budget_law import power_law
-from validations.controls.budget import budget_setting
-from validations.controls.transfer import together
-from validations.experiments import budget, transfer
-from validations.experiments.efficiency import RIDGE, efficiency, margin_rows
-from validations.experiments.setting import Linear, linearise
-from validations.experiments.sites import at_rest
+from validations.claims.budget import experiment as budget
+from validations.claims.budget.claim import power_law
+from validations.claims.budget.plants import budget_setting
+from validations.claims.efficiency.experiment import RIDGE, efficiency, margin_rows
+from validations.claims.shared.linearisation import Linearisation, linearise
+from validations.claims.shared.training import at_rest
+from validations.claims.transfer import experiment as transfer
+from validations.claims.transfer.plants import together
 
 RNG = np.random.default_rng(5)
 
@@ -20,7 +21,7 @@ RNG = np.random.default_rng(5)
 def test_training_on_the_sphere_reaches_the_convex_program():
     setting = budget_setting(1, 0)
     predicted = budget.predict(setting)
-    trained = budget.measure(setting, predicted).record
+    trained = budget.measure(setting, predicted).values
     lin = linearise(setting.subjects["bias"].steered, at_rest(setting.subjects["bias"]), setting.train)
     for level in trained["levels"][1::3]:
         best = budget_program(lin.G, lin.y0, lin.loss, level["radius"])
@@ -51,7 +52,7 @@ def test_efficiency_is_the_share_of_energy_in_the_row_space():
 
 
 def _linear(G):
-    return Linear(G, np.zeros(G.shape[:2]), np.zeros(len(G), int), ("z",), (G.shape[2:],))
+    return Linearisation(G, np.zeros(G.shape[:2]), np.zeros(len(G), int), ("z",), (G.shape[2:],))
 
 
 def test_directions_of_tasks_do_not_depend_on_their_scale_or_on_shifts_of_all_logits():
@@ -66,4 +67,4 @@ def test_directions_of_tasks_do_not_depend_on_their_scale_or_on_shifts_of_all_lo
 
 def test_transfer_needs_another_task():
     with pytest.raises(ValueError, match="at least one other task"):
-        transfer.predict(dataclasses.replace(together(0, 0), others=()))
+        transfer.predict(dataclasses.replace(together(0, 0), other_tasks=()))

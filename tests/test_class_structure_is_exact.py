@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from probes.curvature.hessian import gauss_newton, hessian
-from validations.controls.curvature import bilinear_setting
-from validations.experiments.curvature import class_means, factor, outliers, overlap, residual, spectrum
-from validations.experiments.setting import linearise
+from validations.claims.curvature.experiment import class_means, factor, outliers, overlap, residual, spectrum
+from validations.claims.curvature.plants import bilinear_setting
+from validations.claims.shared.linearisation import linearise
 
 
 def _problem(seed, n=12, c=3, m=7):

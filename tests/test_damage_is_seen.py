@@ -10,7 +10,7 @@ import pytest
 from costate import main
 from validations import measurements, read_verdicts, results, rows
 from validations.engine import Job
-from validations.store import Measured, Store
+from validations.store import Record, Store
 
 KEYS = ("a" * 20, "b" * 20)
 JOBS = [Job(key, f"tuned     {key[0]}", 1.0, {}) for key in KEYS]
@@ -21,7 +21,7 @@ def settings(key):
 
 
 def measured(x):
-    return Measured({"cosine": 0.25 + x, "list": [1.5, 2], "word": "yes"}, {"z": np.arange(9.0) + x})
+    return Record({"cosine": 0.25 + x, "list": [1.5, 2], "word": "yes"}, {"z": np.arange(9.0) + x})
 
 
 def fill(store, made):
@@ -32,7 +32,7 @@ def fill(store, made):
                 store.write(phase, key, settings(key), measured(float(KEYS.index(key)) + (phase == "cells") / 2))
                 made.append((phase, key[0]))
         if not store.has("provenance", key):
-            store.write("provenance", key, {}, Measured({"cpu_seconds": 1.0}, {}))
+            store.write("provenance", key, {}, Record({"cpu_seconds": 1.0}, {}))
 
 
 @pytest.fixture
@@ -167,10 +167,10 @@ def test_a_damaged_time_is_left_out_and_said(folder):
 def test_a_value_that_cannot_be_kept_is_named_with_its_cell(tmp_path, value):
     store = Store(tmp_path)
     with pytest.raises(ValueError, match=r"record\.deep\[1\]\.x, in the cell tuned, t, lora, seed 0"):
-        store.write("cells", KEYS[0], settings(KEYS[0]), Measured({"deep": [1, {"x": value}]}, {}))
+        store.write("cells", KEYS[0], settings(KEYS[0]), Record({"deep": [1, {"x": value}]}, {}))
     if isinstance(value, float):
         with pytest.raises(ValueError, match=r"arrays\.z\[1, 0\], in the cell tuned, t, lora, seed 0"):
-            store.write("cells", KEYS[0], settings(KEYS[0]), Measured({}, {"z": np.array([[0.0], [value]])}))
+            store.write("cells", KEYS[0], settings(KEYS[0]), Record({}, {"z": np.array([[0.0], [value]])}))
     assert not list(tmp_path.rglob("*.*"))
 
 

@@ -16,12 +16,12 @@ from theory.kernel import gradient_components
 from theory.loss import CrossEntropy
 from theory.subspace import projected_block, projected_gain
 from tuning import fit
-from validations.claims.claim import Cell
-from validations.claims.intrinsic_dimension import BRACKETED
-from validations.controls import subspace_setting
-from validations.experiments.dimension import measure, predict
-from validations.experiments.within import crossing
-from validations.store import Measured
+from validations.claims.dimension.claim import BRACKETED
+from validations.claims.dimension.experiment import measure, predict
+from validations.claims.dimension.plants import subspace_setting
+from validations.claims.shared.claim import Cell
+from validations.claims.shared.subspaces import crossing
+from validations.store import Record
 
 
 def _least(objective, subspace):
@@ -137,9 +137,9 @@ def test_a_threshold_beyond_the_dimensions_tried_lies_below_all_numbers():
     setting = replace(plant, options=dict(plant.options) | {"dimensions": [1, 2, 3]})
     before = predict(setting)
     after = measure(setting, before)
-    assert max(after.record["scores"]) < 0.8 and json.dumps([before.record, after.record], allow_nan=False)
-    for found in (before.record["curve"], after.record["measured"], after.record["high"]):
-        assert 3 < found <= after.record["parameters"]
+    assert max(after.values["scores"]) < 0.8 and json.dumps([before.values, after.values], allow_nan=False)
+    for found in (before.values["curve"], after.values["measured"], after.values["high"]):
+        assert 3 < found <= after.values["parameters"]
     assert not BRACKETED.passes(Cell("plant", "bias", 0, before, after))
 
 
@@ -154,5 +154,5 @@ def test_a_threshold_beyond_the_dimensions_tried_lies_below_all_numbers():
     ],
 )
 def test_a_threshold_is_bracketed_by_near_dimensions_or_not_at_all(dimensions, measured, holds):
-    record = Measured({"dimensions": dimensions, "measured": measured, "parameters": 1024}, {})
+    record = Record({"dimensions": dimensions, "measured": measured, "parameters": 1024}, {})
     assert BRACKETED.passes(Cell("task", "delta", 0, record, record)) is holds

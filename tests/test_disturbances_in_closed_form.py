@@ -7,8 +7,8 @@ import zoo
 
 from theory.control import output_lq
 from tuning import Adapter, Batch, PortBias
-from validations.experiments import disturbance
-from validations.experiments.setting import Linear
+from validations.claims.disturbance import experiment as disturbance
+from validations.claims.shared.linearisation import Linearisation
 
 RNG = np.random.default_rng(0)
 
@@ -16,7 +16,7 @@ RNG = np.random.default_rng(0)
 def linear(count=5, classes=3, width=4, ports=("a", "b", "c")):
     G = RNG.standard_normal((count, classes, len(ports) * width))
     y0 = RNG.standard_normal((count, classes))
-    return Linear(G, y0, RNG.integers(0, classes, count), ports, ((width,),) * len(ports))
+    return Linearisation(G, y0, RNG.integers(0, classes, count), ports, ((width,),) * len(ports))
 
 
 def test_ascent_finds_the_largest_singular_value_and_its_vector():

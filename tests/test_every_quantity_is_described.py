@@ -14,10 +14,10 @@ import record
 
 from validations import dictionary, measurements, results
 from validations.claims import CLAIMS
-from validations.experiments import tuned
+from validations.claims.tuned import experiment as tuned
 from validations.frame import IDENTITY, TRAINING
 from validations.quantities import ASIDE, described
-from validations.store import Measured, Store
+from validations.store import Record, Store
 
 ROOT = pathlib.Path(results.__file__).parent
 KEPT = (*IDENTITY, "delta", "arm", "option", "role", "status", "ports", "end", "family", "place", "draw")  # words and places
@@ -82,8 +82,8 @@ def folder(tmp_path):
     store, keys_ = Store(tmp_path), ("a" * 20, "b" * 20)
     for seed, key in enumerate(keys_):
         settings = {"kind": "tuned", "name": "reviews", "digest": "d", "deltas": [["lora", {"kind": "LoRA"}]], "seed": seed}
-        store.write("predicted", key, settings, Measured({"predicted_loss": 0.5 + seed, "size": 64, "bins": ["0.mlp"]}, {}))
-        store.write("cells", key, settings, Measured({"loss": 0.25 + seed, "converged": True, "profile": [1.0]}, {}))
+        store.write("predicted", key, settings, Record({"predicted_loss": 0.5 + seed, "size": 64, "bins": ["0.mlp"]}, {}))
+        store.write("cells", key, settings, Record({"loss": 0.25 + seed, "converged": True, "profile": [1.0]}, {}))
     rows = [
         {"task": "shop/reviews", "delta": "lora", "seed": s, "eta": 0.1, "inside": s == 0}
         | {"cosine": 0.5, "reached": True, "r2": None}

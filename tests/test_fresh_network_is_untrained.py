@@ -6,8 +6,8 @@ import torch
 from tuning import deltas
 from tuning.backbones import encode, load
 from tuning.subjects import Readout, subject
-from validations.experiments.origins import arms, fresh
-from validations.experiments.setting import Setting
+from validations.claims.origins.experiment import arms, fresh
+from validations.claims.shared.setting import Setting
 
 TEXTS = [f"{words} number {k}" for k, words in enumerate(["cats count", "a dog runs to", "we add"] * 4)]
 

@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from probes.curvature.hessian import gauss_newton, hessian
-from validations.controls.convergence import pace_setting
-from validations.controls.multiplets import RANK, low_rank_setting
-from validations.experiments.convergence import LIMIT, SHARE, crossing, descend, energies, linear_descent
-from validations.experiments.multiplets import StartHessian, half_curvature, modules, weight_gradients
-from validations.experiments.setting import Linear, cross_entropy, linearise, logits
-from validations.experiments.sharpness import Scaled
+from validations.claims.convergence.experiment import LIMIT, SHARE, crossing, descend, energies, linear_descent
+from validations.claims.convergence.plants import pace_setting
+from validations.claims.multiplets.experiment import StartHessian, half_curvature, modules, weight_gradients
+from validations.claims.multiplets.plants import RANK, low_rank_setting
+from validations.claims.shared.linearisation import Linearisation, linearise
+from validations.claims.shared.training import cross_entropy, logits
+from validations.claims.sharpness.experiment import Scaled
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_other_parameters_than_pairs_of_factors_are_refused():
 
 def test_energies_are_the_gradients_square_in_the_eigenbasis():
     rng = np.random.default_rng(0)
-    lin = Linear(rng.standard_normal((6, 3, 40)), rng.standard_normal((6, 3)), rng.integers(3, size=6), ("z",), ((40,),))
+    lin = Linearisation(rng.standard_normal((6, 3, 40)), rng.standard_normal((6, 3)), rng.integers(3, size=6), ("z",), ((40,),))
     curvatures, energy, square = energies(lin)
     X = half_curvature(lin)
     values, vectors = np.linalg.eigh(X @ X.T)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from validations.claims import CLAIMS, named
-from validations.claims.claim import Cell, lead, mean
+from validations.claims.shared.claim import Cell, lead, mean
 from validations.judge import Evidence, alone, verdicts_of
-from validations.store import Measured
+from validations.store import Record
 from validations.verdict import Criterion, Least, decide, judge
 
-BARE = Measured({}, {})
+BARE = Record({}, {})
 
 
 def planted(values, seeds=2):

@@ -8,10 +8,10 @@ import torch
 from seeds import shifted
 
 from probes.dimension.projection import random_subspace
-from validations.controls.planted import planted_setting
-from validations.experiments.planted import plant, predict, typical_dimension
-from validations.experiments.setting import linearise
-from validations.experiments.within import shapes
+from validations.claims.planted.experiment import plant, predict, typical_dimension
+from validations.claims.planted.plants import planted_setting
+from validations.claims.shared.linearisation import linearise
+from validations.claims.shared.subspaces import shapes
 
 
 @pytest.mark.parametrize(("k", "d"), [(8, 7), (16, 13), (30, 12)])
@@ -68,7 +68,7 @@ def test_the_share_in_a_subspace_is_the_projection_of_the_teacher():
 
 
 def test_tasks_of_one_seed_have_draws_of_their_own_and_a_cell_the_same_again():
-    first, again, other = (predict(planted_setting(system, 0, decades=0.0)).record["plants"][0]["shares"] for system in (0, 0, 2))
+    first, again, other = (predict(planted_setting(system, 0, decades=0.0)).values["plants"][0]["shares"] for system in (0, 0, 2))
     assert first == again and first != other
 
 

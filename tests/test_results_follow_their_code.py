@@ -5,23 +5,22 @@ import shutil
 import pytest
 
 from validations import publish, sources
-from validations.claims import CLAIMS, named
-from validations.experiments import KINDS
+from validations.claims import CLAIMS, EXPERIMENTS, named
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPERIMENTS)
 def test_an_experiment_reaches_the_lab_beneath_it_and_not_the_lab_above_it(kind):
-    found = sources.reached(KINDS[kind].module)
-    beneath = {"theory.ensemble", "tuning.subjects", "probes.reach.response", "validations.experiments.setting"}
-    assert beneath | {KINDS[kind].module} <= found
-    assert not any(name.startswith(("reports", "validations.claims", "validations.run")) for name in found)
+    found = sources.reached(EXPERIMENTS[kind].module)
+    beneath = {"theory.ensemble", "tuning.subjects", "probes.reach.response", "validations.claims.shared.setting"}
+    assert beneath | {EXPERIMENTS[kind].module} <= found
+    assert not any(name.startswith(("reports", "validations.run")) or name.endswith(".claim") for name in found)
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.id)
 def test_a_claim_names_its_own_file_and_no_cell_depends_on_it(claim):
-    assert claim.module.startswith("validations.claims.") and claim.module != "validations.claims.claim"
+    assert claim.module.startswith("validations.claims.") and claim.module.endswith(".claim")
     assert f'id="{claim.id}"' in sources._file(claim.module).read_text(encoding="utf-8")
-    assert claim.module not in sources.reached(KINDS[claim.kind].module)
+    assert claim.module not in sources.reached(claim.experiment.module)
 
 
 def test_another_experiment_changes_nothing_and_what_is_imported_changes_the_digest(tmp_path, monkeypatch):
@@ -31,7 +30,7 @@ def test_another_experiment_changes_nothing_and_what_is_imported_changes_the_dig
 
     def now() -> str:
         sources.reached.cache_clear()
-        return sources.digest(["validations.experiments.sites"])
+        return sources.digest(["validations.claims.sites.experiment"])
 
     def judged_by(claim: str) -> str:
         sources.reached.cache_clear()
@@ -41,11 +40,11 @@ def test_another_experiment_changes_nothing_and_what_is_imported_changes_the_dig
         first = now()
         own, other = judged_by("ablation-frozen"), judged_by("energy-profile")
         for text in ("# another bar\n", "# another word\n"):
-            path = tmp_path / "validations" / "claims" / "ablation.py"
+            path = tmp_path / "validations" / "claims" / "ablation" / "claim.py"
             path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
             assert judged_by("ablation-frozen") != own and judged_by("energy-profile") == other and now() == first
             own = judged_by("ablation-frozen")
-        for other in ("validations/experiments/loop.py", "validations/claims/energy_profile.py", "reports/style.py"):
+        for other in ("validations/claims/loop/experiment.py", "validations/claims/tuned/claim.py", "reports/style.py"):
             (tmp_path / other).write_text("x = 1\n", encoding="utf-8")
         assert now() == first
         path = tmp_path / "theory" / "ensemble.py"

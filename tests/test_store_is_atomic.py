@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from validations.store import Measured, Store, canonical, content_key, write_atomic
+from validations.store import Record, Store, canonical, content_key, write_atomic
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
@@ -15,12 +15,12 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
 
 def test_the_json_marks_a_cell_complete(tmp_path):
     store = Store(tmp_path)
-    store.write("cells", "k", {"a": 1}, Measured({"x": 1.5}, {"z": np.arange(3.0)}))
+    store.write("cells", "k", {"a": 1}, Record({"x": 1.5}, {"z": np.arange(3.0)}))
     first = {p.name: p.read_bytes() for p in (tmp_path / "cells").iterdir()}
-    store.write("cells", "k", {"a": 1}, Measured({"x": 1.5}, {"z": np.arange(3.0)}))
+    store.write("cells", "k", {"a": 1}, Record({"x": 1.5}, {"z": np.arange(3.0)}))
     assert first == {p.name: p.read_bytes() for p in (tmp_path / "cells").iterdir()}
     found = store.read("cells", "k")
-    assert found.record == {"x": 1.5} and np.array_equal(found.arrays["z"], np.arange(3.0))
+    assert found.values == {"x": 1.5} and np.array_equal(found.arrays["z"], np.arange(3.0))
     (tmp_path / "cells" / "k.json").unlink()
     assert not store.has("cells", "k")
 

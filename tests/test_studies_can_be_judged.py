@@ -6,7 +6,6 @@ import pytest
 
 from validations import study as studies
 from validations.claims import named
-from validations.experiments import KINDS
 from validations.plan import announced, undecidable
 from validations.verdict import NEEDED
 
@@ -47,7 +46,7 @@ def test_one_data_set_is_judged_by_its_own_splits_and_what_compares_tasks_is_not
     claims = [named(c) for c in study.claims]
     alone = studies.resampled(study)
     lost = undecidable(alone, claims)
-    assert set(lost) == {c.id for c in claims if c.across or KINDS[c.kind].others} != set()
+    assert set(lost) == {c.id for c in claims if c.across or c.experiment.needs_other_tasks} != set()
     said = announced(alone, claims)
     assert "verdicts are about" in said[0] and "one" in said[0] and len(said) == 1 + len(lost)
     both = studies.with_data(studies.read("files"), (str(tmp_path / "one"), str(tmp_path / "two")))

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from validations.claims import named
-from validations.experiments import KINDS
+from validations.claims import EXPERIMENTS, named
 from validations.study import FOLDER, read, with_data
 
 QUICK = (FOLDER / "quick.toml").read_text(encoding="utf-8")
@@ -76,7 +75,7 @@ def test_the_command_line_says_one_sentence(tmp_path, words):
 @pytest.mark.parametrize("name", sorted(p.stem for p in FOLDER.glob("*.toml")))
 def test_a_shipped_study_gives_every_experiment_the_deltas_it_asks_for(name):
     study = read(name)
-    for kind in {named(claim).kind for claim in study.claims}:
+    for kind in {named(claim).experiment.name for claim in study.claims}:
         deltas = study.parts[kind].deltas if kind in study.parts else tuple(study.deltas)
-        for group in [(d,) for d in deltas] if KINDS[kind].each else [deltas]:
-            assert len(KINDS[kind].named(group)) == len(group)
+        for group in [(d,) for d in deltas] if EXPERIMENTS[kind].per_delta else [deltas]:
+            assert len(EXPERIMENTS[kind].named(group)) == len(group)

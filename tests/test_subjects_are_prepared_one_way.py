@@ -14,8 +14,9 @@ from costate import main
 from tuning import Adapter, Subject, encode, fit_readout, tasks
 from tuning.preparation import backbone_of, prepare, task_of
 from tuning.tasks.task import Split, keys, make_task
-from validations import advice, run, study
+from validations import plan, run, study
 from validations.claims import named
+from validations.claims.advice import forecast
 from validations.commands import advise
 
 TEXTS = [f"film {i} is {'good' if i % 2 else 'bad'}" for i in range(160)]
@@ -35,8 +36,8 @@ def study_cell(folder, tmp_path):
     sizes = study.Sizes(train=20, test=20, length=12, readout=60)
     deltas = {"port-bias": {"kind": "PortBias"}}
     asked = dataclasses.replace(study.read("quick"), tasks=(folder,), sizes=sizes, deltas=deltas, seeds=(0, 1), parts={})
-    for _, job in run.jobs(asked, [named("tunable-ports")], tmp_path):
-        if job.settings["kind"] != "control":
+    for _, job in plan.jobs(asked, [named("tunable-ports")], tmp_path):
+        if job.settings["kind"] != plan.PLANTS:
             given = run.setting(job.settings, str(tmp_path))
             (subject,) = given.subjects.values()
             for batch in (given.train, given.test):
@@ -50,7 +51,7 @@ def advice_on(folder, tmp_path, monkeypatch):
         (subjects["prefix l=1"]).outputs(subjects["prefix l=1"].initial, batch)
         raise InterruptedError
 
-    monkeypatch.setattr(advice, "survey", survey)
+    monkeypatch.setattr(forecast, "survey", survey)
     columns = {"text": None, "text_b": None, "label": None}
     rest = {
         "threads": 1,

@@ -9,9 +9,10 @@ from tuning import BitFit, Full, LoRA, Readout, encode, load, subject
 from tuning.subjects import READOUT_PARAMETERS
 from tuning.tasks import load as load_task
 from validations import study
-from validations.experiments import Setting, sweep
-from validations.experiments.sweep import _edges, headed, responding
-from validations.run import _options
+from validations.claims.shared.setting import Setting
+from validations.claims.sweep import experiment as sweep
+from validations.claims.sweep.experiment import _edges, headed, responding
+from validations.plan import _options
 
 
 @pytest.mark.parametrize("delta", [LoRA(rank=2), BitFit()], ids=lambda d: type(d).__name__)

@@ -10,8 +10,8 @@ from tuning import Batch, Full, LoRA, Prefix
 from tuning.backbones import frame, hidden
 from tuning.edits import Edits
 from tuning.symbolic import LENGTH, TASKS, VOCABULARY, Recipe, distinct, pretrain, sequence_subject, sequences
-from validations.controls.heads import POSITIONS, other_token
-from validations.experiments import symbolic as experiment
+from validations.claims.symbolic import experiment
+from validations.claims.symbolic.plants import POSITIONS, other_token
 
 SMALL = Recipe(("ascending",), width=32, steps=250, batch_size=48)
 
@@ -138,8 +138,8 @@ def test_the_experiment_predicts_before_it_trains(decoder, monkeypatch):
     given = experiment.setting("small", 0)
     before = decoder[0].model.wte.weight.clone()
     predicted = experiment.predict(given)
-    measured = experiment.measure(given, predicted).record
-    assert predicted.record["prefix"]["parameters"] == measured["lora"]["parameters"] == 320
+    measured = experiment.measure(given, predicted).values
+    assert predicted.values["prefix"]["parameters"] == measured["lora"]["parameters"] == 320
     assert measured["full"]["parameters"] > 10000 and len(measured["prefix"]["tried"]) == 2
     assert measured["prefix"]["accuracy"] == max(t["accuracy"] for t in measured["prefix"]["tried"])
     assert measured["full"]["accuracy"] > measured["prefix"]["accuracy"] + 0.05

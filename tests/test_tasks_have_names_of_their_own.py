@@ -7,7 +7,7 @@ import os
 import pytest
 
 from tuning import tasks
-from validations import run
+from validations import plan
 from validations.claims import named
 from validations.study import read, with_data
 
@@ -56,7 +56,7 @@ def study():
 
 
 def cells(study, tmp_path):
-    found = run.jobs(study, [named("control-direction")], tmp_path / "tasks")
+    found = plan.jobs(study, [named("control-direction")], tmp_path / "tasks")
     return [job for kind, job in found if kind == "tuned"]
 
 
@@ -73,7 +73,7 @@ def test_rows_of_two_folders_with_one_last_name_stay_apart(study, tmp_path):
 def test_one_data_set_in_two_places_is_refused(study, tmp_path):
     a, b = data(tmp_path / "a"), data(tmp_path / "b")
     with pytest.raises(ValueError, match="a and b hold the same texts and labels"):
-        run._look(with_data(study, (str(a), str(b))), tmp_path / "tasks")
+        plan.check(with_data(study, (str(a), str(b))), tmp_path / "tasks")
 
 
 def test_a_folder_called_like_an_embedded_task(study, tmp_path, monkeypatch):

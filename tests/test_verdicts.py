@@ -5,12 +5,12 @@ import pytest
 
 from validations.claims import CLAIMS, named
 from validations.judge import judge
-from validations.run import control_experiments
+from validations.plan import plant_experiments
 from validations.verdict import Criterion, decide, over_the_suite, word
 
 
-@pytest.mark.parametrize("kind, which, claims", control_experiments(), ids=lambda x: x if isinstance(x, str) else "")
-def test_the_controls_come_out(kind, which, claims):
+@pytest.mark.parametrize("kind, which, claims", plant_experiments(), ids=lambda x: x if isinstance(x, str) else "")
+def test_the_plants_come_out(kind, which, claims):
     cells = getattr(named(claims[0]), which)()
     for claim in map(named, claims):
         verdict = decide(claim.criteria, [row for cell in cells for row in claim.rows(cell)])
@@ -40,7 +40,7 @@ def test_rows_outside_the_linear_regime_are_not_tested():
 def test_a_failed_assumption_makes_a_claim_not_applicable():
     claim = named("tunable-ports")
     cells = claim.good()
-    broken = cells[0].measured.record | {"ports": [row | {"converged": False} for row in cells[0].measured.record["ports"]]}
+    broken = cells[0].measured.values | {"ports": [row | {"converged": False} for row in cells[0].measured.values["ports"]]}
     bad = [type(c)(c.task, c.delta, c.seed, c.predicted, type(c.measured)(broken, {})) for c in cells]
     rows = [row for cell in bad for row in claim.rows(cell)]
     assert judge(claim, bad, rows).word == "not applicable"

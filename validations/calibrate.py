@@ -10,10 +10,10 @@ from functools import partial
 
 import numpy as np
 
-from .claims.claim import Cell, Claim, Comparison, error, mean
+from .claims.shared.claim import Cell, Claim, Comparison, error, mean
 from .judge import Evidence, alone
 from .sources import digest
-from .store import Measured
+from .store import Record
 from .verdict import LEVEL, Criterion, over_the_suite
 
 FILE = pathlib.Path(__file__).with_name("calibration.json")
@@ -46,7 +46,7 @@ EFFECTS = (
 )
 
 
-BARE = Cell("task", "", 0, Measured({}, {}), Measured({}, {}))  # planted rows have no cell to check assumptions on
+BARE = Cell("task", "", 0, Record({}, {}), Record({}, {}))  # planted rows have no cell to check assumptions on
 
 
 def _claims(skewed: bool) -> tuple[Claim, ...]:

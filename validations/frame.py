@@ -53,7 +53,7 @@ def _trained(folder: str | pathlib.Path, record: Mapping) -> Iterator[tuple]:
     for number, (key, settings) in enumerate((key, s) for key, s in cells if s["kind"] == "tuned"):
         place = {"task": names[settings["digest"]], "delta": settings["deltas"][0][0], "seed": settings["seed"]}
         for phase, stage in (("predicted", "predicted"), ("cells", "measured")):
-            yield from _lines(TRAINING, number, stage, unicode(place), store.read(phase, key).record)
+            yield from _lines(TRAINING, number, stage, unicode(place), store.read(phase, key).values)
 
 
 def _sizes(record: Mapping) -> Iterator[tuple]:

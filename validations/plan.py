@@ -1,11 +1,148 @@
-"""What a study can decide, known before its first cell."""
+"""What a study needs and what it can decide, known before its first cell."""
 
-from collections.abc import Sequence
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from .claims import Claim
-from .experiments import KINDS
+from tuning import tasks
+from tuning.backbones import encode
+from tuning.deltas import Delta, build
+from tuning.preparation import Prepared, backbone_of, prepare, task_of
+
+from .claims import CLAIMS, EXPERIMENTS, Claim, Experiment, named
+from .claims.advice.forecast import PALETTE
+from .engine import Job
+from .sources import digest
+from .store import canonical, content_key
 from .study import Part, Study
 from .verdict import NEEDED
+
+PLANTS = "plants"  # the kind of the cells on which claims are tried out; the others are called as their experiment
+
+
+def delta(spec: Mapping[str, Any]) -> Delta:
+    """Return the delta of a study's table (`tuning.deltas.build`); the kind "Palette" is all of `forecast.PALETTE`."""
+    return PALETTE if spec.get("kind") == "Palette" else build({k: v for k, v in spec.items() if k != "label"})
+
+
+def prepared(settings: Mapping[str, Any], cache: str, task: str | None = None) -> Prepared:
+    """Return the backbone, texts and head of a cell's settings, on its own task or on another one of the study."""
+    sizes = {name: settings["options"].get(name, size) for name, size in settings["sizes"].items()}
+    columns = tuple(map(tuple, settings["columns"]))
+    return prepare(
+        backbone_of(settings["backbone_name"]),
+        task_of(task or settings["task"], cache, columns),
+        seed=settings["seed"],
+        seeds=tuple(settings["seeds"]),
+        **sizes,
+    )
+
+
+def jobs(study: Study, claims: Sequence[Claim], cache: pathlib.Path) -> list[tuple[str, Job]]:
+    """Return every cell that the claims need as (kind, job); a job's settings are all that the cell depends on.
+
+    Raises ValueError for what would fail in a cell: too few texts, a wrong number of deltas, a text that the backbone refuses.
+    """
+    found = []
+    for experiment in {claim.experiment.name: claim.experiment for claim in claims}.values():
+        made = _protocol_cells(study, experiment) if experiment.make else _task_cells(study, experiment, cache)
+        for settings, name, deltas in made:
+            settings = json.loads(canonical(settings))
+            keyed = {k: v for k, v in settings.items() if k not in ("backbone_name", "task", "name", "columns", "others")}
+            label = f"{experiment.name:<9} {name:<18} {deltas:<22} seed {settings['seed']}"
+            found.append((experiment.name, Job(content_key(keyed), label, experiment.weight, settings)))
+    return found + _plant_jobs(claims)
+
+
+def _protocol_cells(study: Study, experiment: Experiment) -> Iterator[tuple[dict, str, str]]:
+    """Yield (settings, name, deltas in words) of the cells of an experiment with models and data of its own."""
+    source = digest([experiment.module])
+    for name in experiment.protocols:
+        for seed in study.parts.get(experiment.name, Part()).seeds or study.seeds:
+            settings = {"kind": experiment.name, "task": name, "name": name, "protocol": name, "seed": seed, "source": source}
+            yield settings, name, "+".join(experiment.roles)
+
+
+def _task_cells(study: Study, experiment: Experiment, cache: pathlib.Path) -> Iterator[tuple[dict, str, str]]:
+    """Yield (settings, name, deltas in words) of the cells of an experiment on the study's backbone and tasks."""
+    frozen, part = backbone_of(study.backbone), study.parts.get(experiment.name, Part())
+    names, chosen = part.deltas or tuple(study.deltas), part.tasks or study.tasks
+    if experiment.needs_other_tasks and len(chosen) < 2:
+        return  # no other task to learn from: the claim is then not applicable
+    columns, labels = tuple(study.columns.items()), tasks.distinct_names(study.tasks)
+    for task_name in chosen:
+        data = task_of(task_name, str(cache), columns)
+        encode(frozen, data.splits["test"].rows([0]), length=study.sizes.length)
+        seeds = part.seeds or study.seeds
+        for seed in seeds:
+            for group in [(name,) for name in names] if experiment.per_delta else [names]:
+                experiment.named(group)
+                settings = {
+                    "kind": experiment.name,
+                    "backbone": frozen.fingerprint,
+                    "backbone_name": study.backbone,
+                    "task": task_name,
+                    "name": labels[task_name],
+                    "columns": list(columns),
+                    "digest": data.digest,
+                    "deltas": [[name, {k: v for k, v in study.deltas[name].items() if k != "label"}] for name in group],
+                    "seed": seed,
+                    "seeds": list(seeds),
+                    "sizes": dataclasses.asdict(study.sizes),
+                    "solver": dataclasses.asdict(study.solver),
+                    "options": _options(study, part, group[0] if experiment.per_delta else ""),
+                    "source": digest([experiment.module]),
+                }
+                if experiment.needs_other_tasks:
+                    rest = [name for name in chosen if name != task_name]
+                    settings |= {"others": rest, "other_digests": [task_of(name, str(cache), columns).digest for name in rest]}
+                prepared(settings, str(cache))
+                yield settings, labels[task_name], "+".join(group)
+
+
+def _options(study: Study, part: Part, delta: str) -> dict:
+    """Return the options of a cell: the part's, and over them those of a table that is named after its delta."""
+    own = {k: v for k, v in part.options.items() if k not in study.deltas} | dict(part.options.get(delta, {}))
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()}
+
+
+def plant_experiments() -> list[tuple[str, str, tuple[str, ...]]]:
+    """Return each distinct experiment on plants as (kind, good or bad, claims); claims on the same plants share one."""
+    shared: dict[tuple, list[Claim]] = {}
+    for claim in CLAIMS:
+        for which in ("good", "bad"):
+            shared.setdefault((claim.experiment.name, which, str(getattr(claim, which))), []).append(claim)
+    return [(kind, which, tuple(c.id for c in found)) for (kind, which, _), found in shared.items()]
+
+
+def _plant_jobs(claims: Sequence[Claim]) -> list[tuple[str, Job]]:
+    """Return the experiments on the plants of the claims as jobs."""
+    made = []
+    for kind, which, ids in plant_experiments():
+        if any(claim.id in ids for claim in claims):
+            source = digest([EXPERIMENTS[kind].module, *(named(claim).module for claim in ids)])
+            settings = {"kind": PLANTS, "which": which, "claims": list(ids), "source": source}
+            label = f"{PLANTS:<9} known {which} for {kind}"
+            made.append((PLANTS, Job(content_key(settings), label, EXPERIMENTS[kind].weight, settings)))
+    return made
+
+
+def check(study: Study, cache: pathlib.Path) -> None:
+    """Warn of held-out texts that stand in train; raise ValueError where two tasks hold the same data."""
+    frozen = backbone_of(study.backbone)  # a wrong name is seen before texts are read
+    if unknown := sorted(set(study.parts) - set(EXPERIMENTS)):
+        raise ValueError(f"unknown key {unknown[0]!r} under parts: expected one of {', '.join(EXPERIMENTS)}")
+    for spec in study.deltas.values():
+        delta(spec).initial(frozen, 0)
+    seen: dict[str, str] = {}
+    for spec, name in tasks.distinct_names(study.tasks).items():
+        data = task_of(spec, str(cache), tuple(study.columns.items()))
+        if data.digest in seen:
+            raise ValueError(f"{seen[data.digest]} and {name} hold the same texts and labels, one task named twice: name one")
+        seen[data.digest] = name
+        tasks.warn(data)
 
 
 def undecidable(study: Study, claims: Sequence[Claim]) -> dict[str, str]:
@@ -16,11 +153,11 @@ def undecidable(study: Study, claims: Sequence[Claim]) -> dict[str, str]:
     """
     found = {}
     for claim in claims:
-        experiment, part = KINDS[claim.kind], study.parts.get(claim.kind, Part())
+        experiment, part = claim.experiment, study.parts.get(claim.experiment.name, Part())
         tasks = experiment.protocols or part.tasks or study.tasks
         seeds = part.seeds or study.seeds
         count = len(set(tasks)) if study.unit == "task" else len(set(seeds))
-        if experiment.others and len(tasks) < 2:
+        if experiment.needs_other_tasks and len(tasks) < 2:
             found[claim.id] = f"it learns from other tasks: give {NEEDED} data sets"
         elif claim.across and study.unit == "seed":
             found[claim.id] = f"it compares tasks with each other: give {NEEDED} data sets"

@@ -10,12 +10,14 @@ import numpy as np
 from theory.derivations import DERIVATIONS
 
 from . import calibrate
-from . import run as lab
 from .claims import Claim
-from .claims.claim import REGIME, Comparison
+from .claims.shared.claim import Comparison
+from .claims.shared.regime import ETA_LIMIT
+from .describe import costs, describe, provenance
 from .engine import Job
 from .judge import Evidence, checked, verdicts_of
 from .results import standing, write_verdicts
+from .run import cells, plant_rows
 from .sources import digest
 from .statistics import interval
 from .store import Store, content_key
@@ -116,7 +118,7 @@ def claim_record(
             "passed": sum(r["inside"] for r in gated),
             "total": len(gated),
             "median": float(np.median(etas)),
-            "limit": REGIME,
+            "limit": ETA_LIMIT,
         }
         if gated
         else None,
@@ -131,7 +133,7 @@ def _frozen(store: Store, found: Sequence[tuple[str, Job]]) -> dict[str, float]:
     seen: dict[str, list[float]] = {}
     for kind, job in found:
         if kind == "tuned" and job.settings["deltas"][0][0] == names[0]:
-            accuracy = store.read("predicted", job.key).record["reference_accuracy"]
+            accuracy = store.read("predicted", job.key).values["reference_accuracy"]
             seen.setdefault(job.settings["name"], []).append(accuracy)
     return {task: float(np.mean(values)) for task, values in seen.items()}
 
@@ -151,7 +153,7 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
     inputs = content_key(about | {"source": judged_by(claims)})
     if known := standing(folder, inputs):
         return known
-    evidence = [Evidence.of(claim, lab.cells(store, found, claim)) for claim in claims]
+    evidence = [Evidence.of(claim, cells(store, found, claim)) for claim in claims]
     verdicts = verdicts_of(evidence, study.unit)
     tables = {(whole.claim.id, "rows"): list(whole.rows) for whole in evidence} | {
         (whole.claim.id, part): [row for cell in whole.cells for row in make(cell)]
@@ -160,19 +162,19 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
     }
     record = {
         "inputs": inputs,
-        "study": lab.describe(study, folder, _frozen(store, found)) | {"unit": study.unit},
+        "study": describe(study, folder, _frozen(store, found)) | {"unit": study.unit},
         "claims": [
             claim_record(
                 whole,
                 verdicts,
                 study,
-                {w: control(whole.claim, w, lab.control_rows(store, found, whole.claim, w)) for w in ("good", "bad")},
+                {w: control(whole.claim, w, plant_rows(store, found, whole.claim, w)) for w in ("good", "bad")},
             )
             for whole in evidence
         ],
         "derivations": [derivation().to_json() for derivation in DERIVATIONS],
         "calibration": calibrate.shipped(),
-        "costs": lab.costs(store, found),
-        "provenance": lab.provenance(),
+        "costs": costs(store, found),
+        "provenance": provenance(),
     }
     return write_verdicts(folder, record, tables=tables, cells=[job.key for _, job in found])

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ROOMS = ("theory", "tuning", "probes", "validations", "reports")
-# what keeps results, and the lists of all experiments and claims: a measurement does not depend on them
-ASIDE = ("validations", "validations.store", "validations.sources", "validations.experiments", "validations.claims")
+# what keeps results, and the list of all claims: a measurement does not depend on them
+ASIDE = ("validations", "validations.store", "validations.sources", "validations.claims")
 
 
 def _file(module: str) -> pathlib.Path | None:

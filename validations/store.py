@@ -106,10 +106,10 @@ def unsealed(path: pathlib.Path, *of: str) -> dict:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one phase of a cell left behind: plain numbers in `record`, arrays in `arrays`."""
+class Record:
+    """What one phase of a cell left behind: plain values, and arrays by name."""
 
-    record: dict
+    values: dict
     arrays: dict[str, np.ndarray]
 
 
@@ -130,13 +130,13 @@ class Store:
         """Return whether the phase is complete; its JSON is written last."""
         return self.path(phase, key, ".json").is_file()
 
-    def write(self, phase: str, key: str, settings: Mapping, measured: Measured) -> None:
+    def write(self, phase: str, key: str, settings: Mapping, measured: Record) -> None:
         """Write arrays first, then the JSON that marks the phase complete; both atomically and with the same bytes each time.
 
         Raises ValueError naming the cell and the value when one is not finite; nothing is written then.
         """
         try:
-            content = json.loads(canonical({"settings": settings, "record": measured.record}))
+            content = json.loads(canonical({"settings": settings, "record": measured.values}))
             packed = _packed(measured.arrays)
         except ValueError as error:
             raise ValueError(f"{error}, in {_named(settings)} ({phase}/{key}): it was not written") from None
@@ -146,12 +146,12 @@ class Store:
             write_atomic(self.path(phase, key, ".npz"), packed)
         write_json(self.path(phase, key, ".json"), sealed(content, phase, key))
 
-    def read(self, phase: str, key: str) -> Measured:
+    def read(self, phase: str, key: str) -> Record:
         """Return one phase of a cell; raises ValueError naming the file and the remedy when it is damaged."""
         try:
             kept = self._checked(phase, key)
             packed = self.path(phase, key, ".npz").read_bytes() if kept["arrays"] else b""
-            return Measured(kept["record"], dict(np.load(io.BytesIO(packed))) if packed else {})
+            return Record(kept["record"], dict(np.load(io.BytesIO(packed))) if packed else {})
         except (ValueError, OSError) as error:
             raise ValueError(f"{error}: {REMEDY}") from None
 

@@ -1,36 +1,29 @@
-"""The claims, in the order in which the report tells them."""
+"""The claims, in the order in which the report tells them, and the experiments that they rest on."""
 
-from .ablation import FROZEN, RETRAINED
-from .advice import CLAIM as ADVICE
-from .budget_law import CLAIM as BUDGET_LAW
-from .claim import Assumption, Cell, Claim
-from .control_amplitude import CLAIM as CONTROL_AMPLITUDE
-from .control_direction import CLAIM as CONTROL_DIRECTION
-from .convergence_order import CLAIM as CONVERGENCE_ORDER
-from .curvature import COUNT, DIRECTIONS, GAUSS_NEWTON, RESIDUAL
-from .energy_profile import CLAIM as ENERGY_PROFILE
-from .healing_robust import CLAIM as HEALING_ROBUST
-from .intrinsic_dimension import CURVE, SPECTRUM
-from .linearised_optimum import CLAIM as LINEARISED_OPTIMUM
-from .lora_multiplets import CLAIM as LORA_MULTIPLETS
-from .low_dimension import ALIKE, LOW
-from .lq_feedback import CLAIM as LQ_FEEDBACK
-from .minimum_energy import CLAIM as MINIMUM_ENERGY
-from .noise_response import CLAIM as NOISE_RESPONSE
-from .open_loop_price import CLAIM as OPEN_LOOP_PRICE
-from .origins import LABELS, PRETRAINING
-from .placement import CLAIM as PLACEMENT
-from .planted_dimension import CLAIM as PLANTED_DIMENSION
-from .prefix_limits import CLAIM as PREFIX_LIMITS
-from .restricted_optimum import HESSIAN, PUBLISHED
-from .robust_gain import CLAIM as ROBUST_GAIN
-from .sharpness_gap import CLAIM as SHARPNESS_GAP
-from .subspace_families import FOUND, SCALES
-from .subspace_transfer import CLAIM as SUBSPACE_TRANSFER
-from .sweep_curve import CLAIM as SWEEP_CURVE
-from .synthesised_adapter import CLAIM as SYNTHESISED_ADAPTER
-from .tunable_ports import CLAIM as TUNABLE_PORTS
-from .worst_case_gain import CLAIM as WORST_CASE_GAIN
+from .ablation.claim import FROZEN, PLACEMENT, RETRAINED
+from .advice.claim import ADVICE
+from .bounds.claim import HESSIAN, PUBLISHED
+from .budget.claim import BUDGET_LAW
+from .convergence.claim import CONVERGENCE_ORDER
+from .curvature.claim import COUNT, DIRECTIONS, GAUSS_NEWTON, RESIDUAL
+from .dimension.claim import CURVE, SPECTRUM
+from .disturbance.claim import NOISE_RESPONSE, ROBUST_GAIN, WORST_CASE_GAIN
+from .efficiency.claim import MINIMUM_ENERGY
+from .families.claim import FOUND, SCALES
+from .loop.claim import LQ_FEEDBACK, OPEN_LOOP_PRICE
+from .multiplets.claim import LORA_MULTIPLETS
+from .origins.claim import LABELS, PRETRAINING
+from .perturbation.claim import HEALING_ROBUST
+from .planted.claim import PLANTED_DIMENSION
+from .shared.claim import Assumption, Cell, Claim
+from .shared.setting import Experiment
+from .sharpness.claim import SHARPNESS_GAP
+from .sites.claim import TUNABLE_PORTS
+from .sweep.claim import ALIKE, LOW, SWEEP_CURVE
+from .symbolic.claim import PREFIX_LIMITS
+from .synthesis.claim import SYNTHESISED_ADAPTER
+from .transfer.claim import SUBSPACE_TRANSFER
+from .tuned.claim import CONTROL_AMPLITUDE, CONTROL_DIRECTION, ENERGY_PROFILE, LINEARISED_OPTIMUM
 
 CLAIMS: tuple[Claim, ...] = (
     SPECTRUM,
@@ -74,6 +67,9 @@ CLAIMS: tuple[Claim, ...] = (
     SCALES,
 )
 
+# by name, which is the folder of their story
+EXPERIMENTS: dict[str, Experiment] = {claim.experiment.name: claim.experiment for claim in CLAIMS}
+
 
 def named(claim: str) -> Claim:
     """Return the claim of that id; raises ValueError listing the known ones."""
@@ -83,4 +79,4 @@ def named(claim: str) -> Claim:
     raise ValueError(f"expected a claim among {', '.join(c.id for c in CLAIMS)}, got {claim!r}")
 
 
-__all__ = ["CLAIMS", "Assumption", "Cell", "Claim", "named"]
+__all__ = ["CLAIMS", "EXPERIMENTS", "Assumption", "Cell", "Claim", "named"]

@@ -53,7 +53,8 @@ def run(options: argparse.Namespace) -> dict:
     from tuning.peft_format import peft_line
     from tuning.preparation import backbone_of, prepare, task_of
 
-    from .. import advice
+    from ..claims.advice import forecast as advice
+    from ..claims.shared.regime import ETA_LIMIT
 
     torch.set_num_threads(options.threads)
     data = task_of(options.data, str(pathlib.Path(options.results) / "tasks"), tuple((columns(options) or {}).items()))
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace) -> dict:
             "behind_best_interval": advice.interval(m.losses - made[0].losses) if m is not made[0] else (0.0, 0.0),
             "penalty": m.r,
             "eta": m.eta,
-            "trusted": m.eta <= advice.REGIME,
+            "trusted": m.eta <= ETA_LIMIT,
         }
         for m in made
     ]
@@ -94,6 +95,7 @@ def run(options: argparse.Namespace) -> dict:
         "seconds": time.perf_counter() - begun,
         "cpu_seconds": time.process_time() - cpu,
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "limit": ETA_LIMIT,
         "top": options.top,
     }
 
@@ -157,7 +159,7 @@ def text(advised: dict, options: argparse.Namespace) -> str:
     if best["gain_interval"][0] <= 0:
         lines.append("  the best option's gain is not clear of zero: more examples, or no tuning, is the honest choice")
     lines.append(f"  {tied} options cannot be told from the best with {advised['examples']} examples")
-    lines.append(f"  {trusted} options were forecast inside the linear regime (eta <= 0.3)")
+    lines.append(f"  {trusted} options were forecast inside the linear regime (eta <= {advised['limit']})")
     lines += [
         f"  past advice ({p['study']}, {p['backbone']}, {p['cells']} cells of {p['options']} options): rank correlation of "
         f"forecast and trained loss {p['correlation']:.2f} [{p['interval'][0]:.2f}, {p['interval'][1]:.2f}], {p['verdict']}"

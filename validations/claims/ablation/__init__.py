@@ -1,0 +1,1 @@
+"""Sets of ports taken away from a control, or chosen for it."""

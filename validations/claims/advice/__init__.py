@@ -1,0 +1,1 @@
+"""Options of a palette ranked by forecast loss, and trained."""

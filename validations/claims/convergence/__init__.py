@@ -1,0 +1,1 @@
+"""How many steps of gradient descent each delta needs."""

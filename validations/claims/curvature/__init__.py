@@ -1,0 +1,1 @@
+"""The loss's curvature in a delta before and after training."""

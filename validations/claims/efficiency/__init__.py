@@ -1,0 +1,1 @@
+"""The energy that trained controls spend beyond the least that their effect needs."""

@@ -1,0 +1,1 @@
+"""One delta in subspaces drawn, found and scaled by layer."""

@@ -1,0 +1,1 @@
+"""The ends of a low-rank update's Hessian."""

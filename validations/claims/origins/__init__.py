@@ -1,0 +1,1 @@
+"""Threshold dimensions with shuffled labels, and of fresh and shuffled networks."""

@@ -1,0 +1,1 @@
+"""A tuned prefix under attack, with a controller that heals its states."""

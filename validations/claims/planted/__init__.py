@@ -1,0 +1,1 @@
+"""Planted problems of known dimension, and what the measured one comes to."""

@@ -1,0 +1,1 @@
+"""Sharpness of tuned deltas against their generalisation gap."""

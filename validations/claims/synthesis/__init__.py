@@ -1,0 +1,1 @@
+"""Controllers computed from the frozen model and never trained."""

@@ -1,0 +1,1 @@
+"""One control within the subspace of other tasks' controls."""

@@ -1,0 +1,117 @@
+"""What a reader must know of a study and of where it was measured."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+
+from tuning import tasks
+from tuning.preparation import backbone_of, task_of
+
+from .claims import EXPERIMENTS
+from .engine import Job
+from .plan import delta
+from .store import Store
+from .study import Study
+
+
+def describe(study: Study, folder: pathlib.Path, frozen_accuracy: Mapping[str, float]) -> dict:
+    """Return what a reader must know of a study: backbone, tasks with their frozen head's accuracy, deltas, seeds, settings."""
+    frozen = backbone_of(study.backbone)
+    weights = sum(p.numel() for p in frozen.model.parameters())
+    shown, columns, labels = [], tuple(study.columns.items()), tasks.distinct_names(study.tasks)
+    for spec, name in labels.items():
+        data = task_of(spec, str(folder.parent / "tasks"), columns)
+        about = tasks.describe(data)
+        shown.append(
+            {
+                "name": name,
+                "label": name.replace("-", " ").replace("_", " "),
+                "family": data.family,
+                "classes": len(data.classes),
+                "train": study.sizes.train,
+                "test": study.sizes.test,
+                "majority": about["majority"]["test"],
+                "frozen": frozen_accuracy.get(name),
+                "overlap": about["leaks"],
+                "shared": tasks.overlaps(data, dataclasses.asdict(study.sizes), study.seeds),
+                "digest": data.digest,
+                "source": data.source,
+            }
+        )
+    made = {name: delta(spec) for name, spec in study.deltas.items()}
+    return {
+        "name": study.name,
+        "title": study.title,
+        "question": study.question,
+        "backbone": {
+            "name": study.backbone if not pathlib.Path(study.backbone).exists() else pathlib.Path(study.backbone).name,
+            "architecture": frozen.layout.title,
+            "blocks": frozen.blocks,
+            "width": frozen.width,
+            "parameters": weights,
+            "fingerprint": frozen.fingerprint[:16],
+        },
+        "tasks": shown,
+        "deltas": [
+            {
+                "name": name,
+                "label": spec.get("label", name),
+                "kind": spec["kind"],
+                "size": made[name].size(frozen),
+                "reference": "seeded words" if spec["kind"] in ("Prefix", "Prompt") else "the frozen model",
+            }
+            for name, spec in study.deltas.items()
+        ],
+        "seeds": list(study.seeds),
+        "settings": {**dataclasses.asdict(study.sizes), **dataclasses.asdict(study.solver)}
+        | {
+            f"{kind}: {k}": v
+            for kind, part in study.parts.items()
+            for k, v in part.options.items()
+            if not isinstance(v, tuple | list)
+        },
+    }
+
+
+def costs(store: Store, found: Sequence[tuple[str, Job]]) -> list[dict]:
+    """Return the CPU seconds spent on each kind of cell."""
+    made = []
+    for kind in dict.fromkeys(k for k, _ in found):
+        keys = [job.key for k, job in found if k == kind]
+        seconds = [store.read("provenance", key).values["cpu_seconds"] for key in keys if store.has("provenance", key)]
+        label = EXPERIMENTS[kind].label if kind in EXPERIMENTS else "known-good and known-bad plants"
+        made.append({"kind": kind, "label": label, "cells": len(keys), "cpu_seconds": float(sum(seconds))})
+    return made
+
+
+@functools.lru_cache(maxsize=1)
+def provenance() -> dict:
+    """Return where a measurement was made: commit, versions, processor."""
+    root = pathlib.Path(__file__).resolve().parents[1]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False, encoding="utf-8")
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    names = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "cvxpy", "sympy", "pandas")
+    cpu = pathlib.Path("/proc/cpuinfo")
+    models = (
+        [line.split(":")[1].strip() for line in cpu.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
+        if cpu.is_file()
+        else []
+    )
+    return {
+        "commit": git("rev-parse", "--short=12", "HEAD") or "not a checkout",
+        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "timestamp": int(git("log", "-1", "--format=%ct") or 0),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in names},
+        "processor": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": 1,
+    }
