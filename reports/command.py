@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> dict:
     if options.table or options.markdown:
         made["verdicts"] = words.verdict_rows(read(options.results).claims)
     if options.page:
-        made["page"] = str(page.write(options.results, options.page))
+        made["page"] = str(page.write(read(options.results), options.page))
     if options.figures:
         made["figures"] = [str(path) for path in render.figure_files(read(options.results), options.figures)]
     if options.out or not wanted:

@@ -233,6 +233,8 @@ def test_figures_are_written_as_svg_and_png(tmp_path, capsys):
     written = {p.name for p in (tmp_path / "out").iterdir()}
     assert written == {f"{name}.{kind}" for name in figures for kind in ("svg", "png")}
     assert (tmp_path / "out" / "forest.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["report", str(small), "--page", str(tmp_path / "V.md"), "--json"]) == 0
+    assert (tmp_path / "V.md").read_text(encoding="utf-8") == page.page(load.read(small))
 
 
 def test_the_page_of_verdicts_holds_every_verdict_and_where_it_comes_from(folder, tmp_path):
