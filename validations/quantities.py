@@ -6,13 +6,14 @@ import tomllib
 
 import pandas as pd
 
-WORDS = pathlib.Path(__file__).with_name("quantities.toml")
+ROOM = pathlib.Path(__file__).parent
+WORDS = (ROOM / "quantities.toml", *sorted(ROOM.glob("claims/*/quantities.toml")))  # of all claims, and of each story's own
 ASIDE = ("common", "beginnings", "rivals")
 
 
 @functools.cache
 def _words() -> dict[str, dict[str, str]]:
-    words = tomllib.loads(WORDS.read_text(encoding="utf-8"))
+    words = {claim: known for path in WORDS for claim, known in tomllib.loads(path.read_text(encoding="utf-8")).items()}
     return {claim: words[known["like"]] if "like" in known else known for claim, known in words.items()}
 
 
