@@ -75,7 +75,7 @@ class Forecast:
 
     @property
     def loss(self) -> float:
-        """The predicted held-out loss, nats per example."""
+        """Return the predicted held-out loss, nats per example."""
         return float(self.losses.mean())
 
 

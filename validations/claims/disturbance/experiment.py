@@ -87,8 +87,10 @@ def predict(setting: Setting) -> Record:
 
 
 def measure(setting: Setting, predicted: Record) -> Record:
-    """Return the losses of the trained prefix and adapter under noise, the disturbances that projected gradient ascent finds,
-    and the gain of the adapter before and after adversarial training; nothing noisy is looked at before the predictions."""
+    """Return what noise costs the trained prefix and adapter, what ascent finds against them, and what adversarial training gains.
+
+    The gain is that of the adapter's loop before and after. Nothing noisy is looked at before the predictions.
+    """
     record: dict = {"r": predicted.values["r"]}
     trained = {}
     for name in ("prefix", "adapter"):

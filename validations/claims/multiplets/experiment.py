@@ -38,6 +38,7 @@ class StartHessian:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Return (D, D), D the numbers of every A and B."""
         size = self.rank * sum(sum(g.shape) for g in self.gradients)
         return size, size
 

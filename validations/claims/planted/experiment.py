@@ -45,12 +45,12 @@ class Plant:
 
     @property
     def known(self) -> int:
-        """k."""
+        """Return k."""
         return len(self.teacher)
 
     @property
     def dimensions(self) -> list[int]:
-        """The dimensions to train in, from far below k to far above."""
+        """Return the dimensions to train in, from far below k to far above."""
         return sorted({min(max(1, round(f * self.known)), len(self.seen)) for f in FRACTIONS})
 
     def share(self, subspace) -> float:

@@ -95,7 +95,7 @@ class Claim:
 
     @property
     def module(self) -> str:
-        """The claim's own file, which makes its rows."""
+        """Return the claim's own file, which makes its rows."""
         return (self.rows.func if isinstance(self.rows, partial) else self.rows).__module__
 
 

@@ -32,6 +32,7 @@ class Linearisation:
 
     @property
     def loss(self) -> CrossEntropy:
+        """Return the cross-entropy of these examples' labels."""
         return CrossEntropy(self.labels)
 
     def kernel(self) -> np.ndarray:

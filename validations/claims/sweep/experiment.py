@@ -161,9 +161,9 @@ def _rows(batch, rows: Tensor):
 
 
 def measure(setting: Setting, predicted: Record) -> Record:
-    """Return every run of the sweep, the rates chosen, the threshold dimension of each score with its interval, and the
-    dimensions of the trained delta's posterior and features.
+    """Return every run of the sweep, the rates chosen, and the threshold dimension of each score with its interval.
 
+    Beside them stand the dimensions of the trained delta's posterior and features.
     Options: dimensions, rates (the first step's length over the linearised optimum's), steps, batch, seeds, part (texts in a
     batch of the chains). Every rate is run with the first seed; the others run the chosen ones. For accuracy that is the rate
     with the best accuracy on the validation half (ties: the lower loss there), for the share of the gain the one with the

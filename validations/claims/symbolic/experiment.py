@@ -121,10 +121,9 @@ def predict(setting: Setting) -> Record:
 
 
 def measure(setting: Setting, predicted: Record) -> Record:
-    """Return the share of held-out sequences that each arm solves after AdamW on the new task, at the step size
-    that solves most of other sequences (`dev`).
+    """Return the share of held-out sequences that each arm solves after AdamW on the new task.
 
-    Beside it: every step size's own result, the share by group of sequences (how many different digits), parameters, steps.
+    The step size is the one that solves most of other sequences (`dev`). Beside it: every step size's own result, the share by group of sequences (how many different digits), parameters, steps.
     """
     arms = {role: _arm(setting, role) for role in setting.options["steps"]}
     return Record(arms | {"frozen": predicted.values["frozen"]}, {})
