@@ -13,12 +13,26 @@ import seeds  # noqa: E402
 def pytest_addoption(parser):
     shift = int(os.environ.get(seeds.NAME, 0))
     parser.addoption("--seed-shift", type=int, default=shift, help="move every seed that the tests draw from by N strides")
+    parser.addoption("--cases", type=int, help="run every law on at most N of its cases, spread over them (default: on all)")
 
 
 def pytest_configure(config):
     os.environ[seeds.NAME] = str(config.getoption("seed_shift"))
     seeds.install()
     config.addinivalue_line("markers", "recorded_draws(why): expected values belong to these very seeds, which no shift moves")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Keep of every law, a test function, so many of its cases: the first, the last and others evenly between."""
+    wanted = config.getoption("cases")
+    if not wanted:
+        return
+    laws: dict[str, list] = {}
+    for item in items:
+        laws.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept = {cases[k * (len(cases) - 1) // max(wanted - 1, 1)] for cases in laws.values() for k in range(wanted)}
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).parent
-DRAWS = re.compile(r"default_rng|manual_seed|shifted|\b(zoo|control_problems|made_\w+)\b")
+DRAWS = re.compile(r"default_rng|manual_seed|shifted|\b(zoo|control_problems)\b")
 SETTINGS = {f"shift {n}": {"COSTATE_SEED_SHIFT": str(n)} for n in range(1, 6)}
 SETTINGS |= {"plain torch": {"ATEN_CPU_CAPABILITY": "default"}, "Haswell": {"OPENBLAS_CORETYPE": "Haswell"}}
 
