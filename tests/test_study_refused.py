@@ -1,11 +1,8 @@
 """A study file with a mistake is refused in one sentence, and the command line exits with 2 and writes nothing."""
 
-import pathlib
-import subprocess
-import sys
-
 import pytest
 
+from costate import main
 from validations.claims import EXPERIMENTS, named
 from validations.study import FOLDER, read, with_data
 
@@ -59,17 +56,10 @@ def test_data_folders_replace_the_tasks(tmp_path):
         ["--backbone", "no/such/model"],
     ],
 )
-def test_the_command_line_says_one_sentence(tmp_path, words):
+def test_the_command_line_says_one_sentence(tmp_path, capsys, words):
     out = tmp_path / "out"
-    done = subprocess.run(
-        [sys.executable, "-m", "costate", "validate", *words, "--out", str(out)],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        cwd=pathlib.Path(__file__).parents[1],
-    )
-    assert done.returncode == 2 and not out.exists()
-    assert "Traceback" not in done.stderr and done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert main(["validate", *words, "--out", str(out)]) == 2 and not out.exists()
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in FOLDER.glob("*.toml")))
