@@ -4,6 +4,7 @@ No penalty is given. Whoever forecasts may choose one constant on dev text, as w
 the prediction its ridge, the head's refit its own, the gradient its scale, the constant shift itself.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from theory.ensemble import Control, ensemble_lq
+from theory.kernel import curvature_eigenvalues
 from tuning.practice import Recipe, practised
 from tuning.subjects import READOUT_PARAMETERS
 
@@ -42,13 +44,23 @@ class Texts:
         """Return the responses of some logits to some parameters on the texts of a setting."""
         return cls(*(linearise(outputs, params, batch) for batch in (setting.train, setting.dev, setting.test)))
 
+    @functools.cached_property
+    def kernel(self) -> np.ndarray:
+        """Return G G' on the training text."""
+        return self.train.kernel()
+
+    @functools.cached_property
+    def curvature(self) -> float:
+        """Return the largest curvature of the training loss at the start."""
+        return float(curvature_eigenvalues(self.kernel, self.train.y0, self.train.loss)[0])
+
     def best_ridge(self) -> tuple[float, Control]:
         """Return the ridge with the lowest dev loss and the optimum on the training text under it, searched from the largest."""
-        kernel, scale = self.train.kernel(), float(self.train.curvatures(self.train.y0)[0])
         tried: list[tuple[float, float, Control]] = []
         for share in RIDGES:
-            control = self.train.optimum(share * scale, kernel=kernel)
-            tried.append((cross_entropy(self.dev.y0 + self.dev.G @ control.z, self.dev.labels), share * scale, control))
+            ridge = share * self.curvature
+            control = self.train.optimum(ridge, kernel=self.kernel)
+            tried.append((cross_entropy(self.dev.y0 + self.dev.G @ control.z, self.dev.labels), ridge, control))
             best = int(np.argmin([loss for loss, _, _ in tried]))
             if len(tried) - 1 - best >= PATIENCE:
                 break
@@ -112,11 +124,11 @@ def predict(setting: Setting) -> Record:
     subject = _arm(setting)
     texts = Texts.of(setting, subject.outputs, subject.initial)
     ridge, control = texts.best_ridge()
-    test, kernel, rng = texts.test, texts.train.kernel(), own_rng(setting, 211)
+    test, rng = texts.test, own_rng(setting, 211)
     head_ridge, head = _refitted_head(setting)
     shifts = {"optimum": test.G @ control.z, "gradient": texts.gradient(), "head": head, "constant": texts.constant()}
     null = [
-        test.G @ texts.train.optimum(ridge, kernel=kernel, labels=rng.permutation(texts.train.labels)).z
+        test.G @ texts.train.optimum(ridge, kernel=texts.kernel, labels=rng.permutation(texts.train.labels)).z
         for _ in range(PERMUTATIONS)
     ]
     moved = logits(subject.outputs, shifted(subject.initial, control.z), setting.test)
@@ -125,7 +137,7 @@ def predict(setting: Setting) -> Record:
             "eta": departure(test, control, moved),
             "ridge": ridge,
             "head_ridge": head_ridge,
-            "curvature": float(texts.train.curvatures(texts.train.y0)[0]),
+            "curvature": texts.curvature,
             "norm": float(np.linalg.norm(control.z)),
             "numbers": int(test.G.shape[-1]),
             "start": _forecast(test.y0, np.zeros_like(test.y0), test.labels),

@@ -23,7 +23,7 @@ from ..shared.setting import Setting
 
 WIDTH, SEEN, CLASSES, SIZE = 6, 48, 3, 512
 SLANT = 0.1  # cosine of the row that is tuned, at the start, and the row that the labels need
-RECIPE = {"steps": 240, "batch_size": 64, "rates": (3e-3, 1e-2, 3e-2, 1e-1), "looks": 14, "head": "frozen"}
+RECIPE = {"steps": 240, "batch_size": 64, "rates": (1e-2, 3e-2, 1e-1), "looks": 14, "head": "frozen"}
 
 
 @dataclass(frozen=True, eq=False)
