@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from tuning.catalogue import kinds
+
 __version__ = "0.2.0"
 
 _MODULES = {
@@ -23,7 +25,7 @@ _NAMES = (
     # tuning: frozen backbones, and texts as batches
     ("tuning", "load wrap encode features Backbone Batch Port"),
     # tuning: what is added to a backbone; parse("lora:rank=4") or LoRA(rank=4)
-    ("tuning", "parse build Adapter BitFit Combined Full IA3 LoRA PortBias Prefix Prompt"),
+    ("tuning", " ".join(("parse build", *sorted(kinds().values())))),
     # tuning: texts in parts that share none, a head fitted on its own part, and the subject as pure functions
     ("tuning", "prepare subject fit_readout Prepared Subject Readout Rollout Feedback"),
     # tuning: training by L-BFGS, gradient descent and AdamW, and the Jacobians of every block

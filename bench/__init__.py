@@ -32,14 +32,14 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def cases(name: str) -> dict[str, Callable[[], Iterable[Contest | Row]]]:
-    """The cases of one bench, by name: contests to hold, or rows of amounts. Raises ValueError for an unknown bench."""
+    """Return the cases of one bench, by name: contests to hold, or rows of amounts. Raises ValueError for an unknown bench."""
     if name not in NAMES:
         raise ValueError(f"expected a bench among {', '.join(NAMES)}, got {name!r}")
     return import_module(f"bench.{name}").CASES  # here: it loads torch
 
 
 def run(name: str, chosen: Sequence[str] = (), *, rounds: int = 9) -> Iterator[Row]:
-    """The rows of a bench as they are measured, of all its cases or the chosen ones.
+    """Yield the rows of a bench as they are measured, of all its cases or the chosen ones.
 
     Raises ValueError for an unknown bench or case, fewer than two rounds, and when the numerical libraries were told to
     use several threads: CPU time would then count their waiting.
@@ -60,7 +60,7 @@ def run(name: str, chosen: Sequence[str] = (), *, rounds: int = 9) -> Iterator[R
 
 
 def provenance() -> dict:
-    """What the ratios depend on: the processor, its load and the versions of the libraries that are installed."""
+    """Return what the ratios depend on: the processor, its load and the versions of the libraries that are installed."""
     found = {}
     for package in _SHOWN:
         try:
@@ -76,7 +76,7 @@ HEADER = (
 
 
 def line(row: Row) -> str:
-    """One row as text; the ratio is the peer's CPU time, or other cost, over ours."""
+    """Return one row as text; the ratio is the peer's CPU time, or other cost, over ours."""
     start = f"{row.problem:<34} {row.ours:<24} {row.peer:<26} "
     if row.status != "measured":
         return f"{start}{row.status}{', ' * bool(row.note)}{row.note}"

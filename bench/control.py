@@ -25,7 +25,7 @@ from tuning.jacobians import layer_jacobians
 
 
 def residual_system(T: int, b: int, n: int, m: int | None, generator: np.random.Generator) -> tuple[list, list]:
-    """A_t = I + 0.1 N / sqrt(n), the steps of a residual network, and B_t random; m None: B_t = I."""
+    """Return A_t = I + 0.1 N / sqrt(n), the steps of a residual network, and B_t random; m None: B_t = I."""
     draw = lambda *shape: generator.standard_normal(shape) / np.sqrt(n)  # noqa: E731
     A = [np.eye(n) + 0.1 * draw(b, n, n) for _ in range(T)]
     eye = np.eye(n)
@@ -52,7 +52,7 @@ def _libraries(lq: LQ, lines: dict[str, float], answer=np.asarray) -> tuple[Peer
 
 
 def low_rank_riccati(*, T=12, b=3, n=384, p=8) -> Iterator[Contest]:
-    """Terminal cost on p outputs: P_t kept at rank p, against solvers that keep it dense."""
+    """Compare a terminal cost on p outputs: P_t kept at rank p, against solvers that keep it dense."""
     lq = _dense(T, b, n)
     C = np.random.default_rng(1).standard_normal((p, n)) / np.sqrt(n)
     lq = replace(lq, Q=np.zeros((n, n)), Qf=C.T @ C)
@@ -66,7 +66,7 @@ def low_rank_riccati(*, T=12, b=3, n=384, p=8) -> Iterator[Contest]:
 
 
 def identity_riccati(*, T=12, sizes=(128, 384)) -> Iterator[Contest]:
-    """A control added to the whole state: the structured recursion against the general one."""
+    """Compare a control added to the whole state: the structured recursion against the general one."""
     for n in sizes:
         generator = np.random.default_rng(n)
         A, B = residual_system(T, 1, n, None, generator)
@@ -90,7 +90,7 @@ def identity_riccati(*, T=12, sizes=(128, 384)) -> Iterator[Contest]:
 
 
 def riccati_libraries(*, T=12, sizes=((32, 1), (32, 64), (128, 1))) -> Iterator[Contest]:
-    """Stage and terminal cost, general B: the default form against the libraries, and one infinite-horizon equation."""
+    """Compare stage and terminal cost, general B: the default form against the libraries, and one infinite-horizon equation."""
     for n, b in sizes:
         lq = _dense(T, b, n)
         yield Contest(
@@ -118,7 +118,7 @@ def riccati_libraries(*, T=12, sizes=((32, 1), (32, 64), (128, 1))) -> Iterator[
 
 
 def reach_map(*, T=12, b=4, n=384, m=16) -> Iterator[Contest]:
-    """Fewer controls than states: the reach map and its singular values against the Gramian."""
+    """Compare fewer controls than states: the reach map and its singular values against the Gramian."""
     A, B = residual_system(T, b, n, m, np.random.default_rng(0))
     exact = np.linalg.svd(reach(A, B), compute_uv=False)
     tA, tB = ([torch.tensor(x, dtype=torch.float32) for x in made] for made in (A, B))
@@ -167,7 +167,7 @@ def reach_map(*, T=12, b=4, n=384, m=16) -> Iterator[Contest]:
 
 
 def random_encoder(blocks=6, width=128, heads=4, dtype=torch.float32) -> Backbone:
-    """A random BERT, every parameter drawn from one seed."""
+    """Return a random BERT, every parameter drawn from one seed."""
     torch.manual_seed(0)
     config = BertConfig(
         hidden_size=width,
@@ -223,7 +223,7 @@ class _Steered:
 
 
 def output_gradients(*, encoders: tuple[Callable[..., Backbone], ...] | None = None, count=32, length=32) -> Iterator[Contest]:
-    """G = dy/du for two outputs and the controls of all ports, in units of one forward pass of the same batch."""
+    """Compare G = dy/du for two outputs and the controls of all ports, in units of one forward pass of the same batch."""
     for encoder in encoders or (lambda dtype: load("nano", dtype=dtype), lambda dtype: random_encoder(dtype=dtype)):
         backbone = encoder(dtype=torch.float32)
         made, exact = (_Steered.of(x, count, length) for x in (backbone, encoder(dtype=torch.float64)))
@@ -245,7 +245,7 @@ def output_gradients(*, encoders: tuple[Callable[..., Backbone], ...] | None = N
 
 
 def token_jacobian(*, blocks=6, width=128, heads=4, count=8, length=32) -> Iterator[Contest]:
-    """A_t of every block at one token: the closed form, its forward pass included, against automatic differentiation."""
+    """Compare A_t of every block at one token: the closed form, its forward pass included, against automatic differentiation."""
     for kind, name, tolerance in ((torch.float32, "float32", 1e-4), (torch.float64, "float64", 1e-10)):
         backbone, batch = random_encoder(blocks, width, heads, kind), _texts(count, length)
         run = frame(backbone, record=True)
@@ -284,7 +284,7 @@ def token_jacobian(*, blocks=6, width=128, heads=4, count=8, length=32) -> Itera
 
 
 def condensed(lq: LQ) -> tuple[list, np.ndarray, np.ndarray]:
-    """(G, M, g) of the first system with all states eliminated: z = (x_1, .., x_T) less its course without control."""
+    """Return (G, M, g) of the first system with all states eliminated: z = (x_1, .., x_T) less its course without control."""
     T, _, n, m = lq.sizes
     G = [np.zeros((T, n, m)) for _ in range(T)]
     x, course = lq.x0[0], []
@@ -303,7 +303,7 @@ def condensed(lq: LQ) -> tuple[list, np.ndarray, np.ndarray]:
 
 
 def convex_solvers(*, T=12, n=32, bound=0.1) -> Iterator[Contest]:
-    """One small problem, free and with |u| <= bound, against general convex solvers with their usual tolerances."""
+    """Compare one small problem, free and with |u| <= bound, against general convex solvers with their usual tolerances."""
     lq = _dense(T, 1, n)
     A, B, x0 = [a[0] for a in lq.A], [b[0] for b in lq.B], lq.x0[0]
     own = {

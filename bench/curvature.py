@@ -25,7 +25,7 @@ def cuda(
     size: Size = SIZE,
     steps: int = 50,
 ) -> Iterator[Contest | Row]:
-    """One product and the top ten on a GPU, by the clock on the wall."""
+    """Compare one product and the top ten on a GPU, by the clock on the wall."""
     if not torch.cuda.is_available():
         yield Row("cuda", "product and top 10", "ours", "the others", status="not run", note="no CUDA device")
         return

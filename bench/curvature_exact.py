@@ -23,7 +23,7 @@ LORA = ("*.A", "*.B")
 
 
 def parts(size: Size) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """What is differentiated: label -> (delta in the network, globs of the parameters under study)."""
+    """Return what is differentiated: label -> (delta in the network, globs of the parameters under study)."""
     return {
         "LoRA": ("lora", LORA),
         "one module": ("lora", (f"*layer.{size.blocks - 1}.*query.[AB]",)),
@@ -34,19 +34,22 @@ def parts(size: Size) -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 def studied(part: str, count: int, classes: int, size: Size, steps: int) -> Subject:
+    """Return the trained classifier with one of `parts` under study."""
     return subject(count, classes, *parts(size)[part], size=size, steps=steps)
 
 
 def operator(s: Subject):
+    """Return our Hessian of a subject's loss."""
     return hessian(s.loss, s.params, s.batches)
 
 
 def gradient_peer(s: Subject, line: float | None = None) -> Peer:
+    """Return one gradient as the peer to be compared with; line: how many of them ours may take."""
     return Peer("one gradient", s.gradient, np.asarray, tolerance=None, line=None if line is None else 1 / line)
 
 
 def waited(device: str, run: Callable[[], object]) -> Callable[[], object]:
-    """The call, ended by the device's own end when it runs elsewhere."""
+    """Return the call, ended by the device's own end when it runs elsewhere."""
     if device == "cpu":
         return run
 
@@ -60,14 +63,14 @@ def waited(device: str, run: Callable[[], object]) -> Callable[[], object]:
 
 @lru_cache(maxsize=4)
 def exact_matrix(part: str, count: int, classes: int, size: Size = SIZE, steps: int = 50) -> np.ndarray:
-    """The dense Hessian (D, D) in float64, one double backward a column through a kept graph."""
+    """Return the dense Hessian (D, D) in float64, one double backward a column through a kept graph."""
     product, dimension = _kept(studied(part, count, classes, size, steps).to(torch.float64))
     rows = np.stack([product(e) for e in np.eye(dimension)])
     return (rows + rows.T) / 2
 
 
 def exact_extremes(s: Subject, k: int) -> np.ndarray:
-    """The k eigenvalues (k,) that are largest in magnitude, in decreasing order of it, by ARPACK in float64.
+    """Return the k eigenvalues (k,) that are largest in magnitude, in decreasing order of it, by ARPACK in float64.
 
     Raises RuntimeError when a residual |A x - theta x| exceeds 1e-8 of the largest eigenvalue.
     """
@@ -95,7 +98,7 @@ def _kept(s: Subject) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
 
 
 def exact_gauss_newton(s: Subject) -> np.ndarray:
-    """All nonzero eigenvalues of the Gauss-Newton matrix in float64: J text by text, sqrt(diag p - p p') J / sqrt(N)."""
+    """Return all nonzero eigenvalues of the Gauss-Newton matrix in float64: J text by text, sqrt(diag p - p p') J / sqrt(N)."""
     s = s.to(torch.float64)
     ((tokens, _),) = s.batches
     params, rows = list(s.params.values()), []
@@ -109,7 +112,7 @@ def exact_gauss_newton(s: Subject) -> np.ndarray:
 
 
 def relative_errors(found: np.ndarray, exact: np.ndarray, tie: float) -> np.ndarray:
-    """|found - exact| / |exact| of k eigenvalues against a longer exact list, largest magnitudes first in it.
+    """Return |found - exact| / |exact| of k eigenvalues against a longer exact list, largest magnitudes first in it.
 
     They are matched one to one, which counts multiplicities and signs: every exact value that is larger than the k-th by
     more than the relative `tie` must be matched, and none that is smaller by more may be.
@@ -123,5 +126,5 @@ def relative_errors(found: np.ndarray, exact: np.ndarray, tie: float) -> np.ndar
 
 
 def graded(exact: np.ndarray, tol: float) -> Callable[[object], np.ndarray]:
-    """Eigenvalues as 1 + their relative errors, to be compared with ones."""
+    """Return eigenvalues as 1 + their relative errors, to be compared with ones."""
     return lambda values: 1 + relative_errors(np.asarray(values, float), exact, tol)

@@ -20,7 +20,7 @@ from bench.subjects import Subject
 
 
 def fresh_product(subject: Subject) -> Callable[[Tensor], Tensor]:
-    """v -> H v by a new double backward for every product: what one writes down without a package."""
+    """Return v -> H v by a new double backward for every product: what one writes down without a package."""
     params = list(subject.params.values())
 
     def product(v: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def fresh_product(subject: Subject) -> Callable[[Tensor], Tensor]:
 
 
 def curvlinops_operator(subject: Subject, kind: str = "Hessian", check: bool = True) -> Callable[[], object] | None:
-    """The call that makes curvlinops' Hessian or GGN operator."""
+    """Return the call that makes curvlinops' Hessian or GGN operator."""
     if not installed("curvlinops"):
         return None
     import curvlinops
@@ -47,7 +47,7 @@ def curvlinops_operator(subject: Subject, kind: str = "Hessian", check: bool = T
 
 
 def curvlinops_eigsh(subject: Subject, k: int, tol: float, kind: str = "Hessian") -> Callable[[], np.ndarray] | None:
-    """Its operator made and handed to scipy's ARPACK, as its documentation does: the k largest in magnitude."""
+    """Return the k eigenvalues largest in magnitude of its operator by scipy's ARPACK, as its documentation does."""
     make = curvlinops_operator(subject, kind)
     return None if make is None else lambda: _arpack(make().to_scipy(), k, tol)
 
@@ -60,7 +60,7 @@ def _arpack(operator, k: int, tol: float) -> np.ndarray:
 def curvlinops_nodes(
     subject: Subject, probes: int, steps: int, bounds: tuple[float, float]
 ) -> Callable[[], tuple[np.ndarray, np.ndarray]] | None:
-    """Its Lanczos quadrature, with the ends of the spectrum given to it: (nodes, weights)."""
+    """Return its Lanczos quadrature, with the ends of the spectrum given to it: (nodes, weights)."""
     make = curvlinops_operator(subject)
     if make is None:
         return None
@@ -77,7 +77,7 @@ def curvlinops_nodes(
 
 
 def wrapped(op, size: int, dtype: torch.dtype):
-    """Any operator as one of curvlinops', so that its trace estimators can be given exact products."""
+    """Return any operator as one of curvlinops', so that its trace estimators can be given exact products."""
     from curvlinops._torch_base import PyTorchLinearOperator
 
     class Wrapped(PyTorchLinearOperator):
@@ -93,7 +93,7 @@ def wrapped(op, size: int, dtype: torch.dtype):
 
 
 def curvlinops_trace(op, size: int, dtype: torch.dtype, method: str, budget: int) -> Callable[[int], float] | None:
-    """seed -> an estimate of the trace by "hutchinson_trace", "hutchpp_trace" or "xtrace" from `budget` products."""
+    """Return seed -> an estimate of the trace by "hutchinson_trace", "hutchpp_trace" or "xtrace" from `budget` products."""
     if not installed("curvlinops"):
         return None
     import curvlinops
@@ -112,7 +112,7 @@ def _loss(model: nn.Module, batch) -> Tensor:
 
 
 def eigenthings_operator(subject: Subject, kind: str = "hessian") -> Callable[[], object] | None:
-    """The call that makes hessian-eigenthings' Hessian or GGN operator."""
+    """Return the call that makes hessian-eigenthings' Hessian or GGN operator."""
     if not installed("hessian_eigenthings"):
         return None
     from hessian_eigenthings import GGNOperator, HessianOperator
@@ -125,7 +125,7 @@ def eigenthings_operator(subject: Subject, kind: str = "hessian") -> Callable[[]
 def eigenthings_lanczos(
     subject: Subject, k: int, tol: float, steps: int | None = None, kind: str = "hessian"
 ) -> Callable[[], np.ndarray] | None:
-    """Its Lanczos: k eigenvalues after `steps` steps, by default 2 k."""
+    """Return k eigenvalues of its Lanczos after `steps` steps, by default 2 k."""
     make = eigenthings_operator(subject, kind)
     if make is None:
         return None
@@ -135,7 +135,7 @@ def eigenthings_lanczos(
 
 
 def eigenthings_nodes(subject: Subject, probes: int, steps: int) -> Callable[[], tuple[np.ndarray, np.ndarray]] | None:
-    """Its stochastic Lanczos quadrature: (nodes, weights)."""
+    """Return its stochastic Lanczos quadrature: (nodes, weights)."""
     make = eigenthings_operator(subject)
     if make is None:
         return None
@@ -149,7 +149,7 @@ def eigenthings_nodes(subject: Subject, probes: int, steps: int) -> Callable[[],
 
 
 def eigenthings_trace(op, size: int, dtype: torch.dtype, budget: int) -> Callable[[int], float] | None:
-    """seed -> its Hutch++ estimate from `budget` products with the given operator."""
+    """Return seed -> its Hutch++ estimate from `budget` products with the given operator."""
     if not installed("hessian_eigenthings"):
         return None
     from hessian_eigenthings import LambdaOperator, trace
@@ -159,7 +159,7 @@ def eigenthings_trace(op, size: int, dtype: torch.dtype, budget: int) -> Callabl
 
 
 def pyhessian_object(subject: Subject) -> Callable[[], object] | None:
-    """The call that makes PyHessian's object on one batch, whose gradient graph it keeps.
+    """Return the call that makes PyHessian's object on one batch, whose gradient graph it keeps.
 
     It leaves the gradients, with their graphs, on the parameters; they are taken off, or every object would leak.
     """
@@ -179,7 +179,7 @@ def pyhessian_object(subject: Subject) -> Callable[[], object] | None:
 
 
 def pyhessian_product(subject: Subject) -> Callable[[Tensor], Tensor] | None:
-    """v -> H v by PyHessian's kept graph."""
+    """Return v -> H v by PyHessian's kept graph."""
     make = pyhessian_object(subject)
     if make is None:
         return None
@@ -195,7 +195,7 @@ def pyhessian_product(subject: Subject) -> Callable[[Tensor], Tensor] | None:
 
 
 def pyhessian_eigenvalues(subject: Subject, k: int, tol: float) -> Callable[[], np.ndarray] | None:
-    """Its power iteration with deflation."""
+    """Return the eigenvalues of its power iteration with deflation."""
     make = pyhessian_object(subject)
     if make is None:
         return None
@@ -208,7 +208,7 @@ def pyhessian_eigenvalues(subject: Subject, k: int, tol: float) -> Callable[[], 
 
 
 def pyhessian_nodes(subject: Subject, probes: int, steps: int) -> Callable[[], tuple[np.ndarray, np.ndarray]] | None:
-    """Its density: (nodes, weights)."""
+    """Return its density: (nodes, weights)."""
     make = pyhessian_object(subject)
     if make is None:
         return None
@@ -222,7 +222,7 @@ def pyhessian_nodes(subject: Subject, probes: int, steps: int) -> Callable[[], t
 
 
 def pyhessian_trace(subject: Subject, budget: int) -> Callable[[int], float] | None:
-    """seed -> its Hutchinson estimate from at most `budget` products of its own, its stopping rule at its default."""
+    """Return seed -> its Hutchinson estimate from at most `budget` products of its own, its stopping rule at its default."""
     make = pyhessian_object(subject)
     if make is None:
         return None

@@ -32,7 +32,7 @@ MOST = {"LoRA": 1.45, "all": 2.6}  # gradients that one product may cost
 
 
 def product(*, problems=PRODUCTS, columns: int = 10, size: Size = SIZE, steps: int = 50) -> Iterator[Contest]:
-    """One product, the operator made before; then several columns at once, and making the operator."""
+    """Compare one product, the operator made before; then several columns at once, and making the operator."""
     for part, classes, count in problems:
         s = studied(part, count, classes, size, steps)
         yield one_product(s, f"{part} {s.dimension}, C={classes} N={count}", MOST.get(part))
@@ -68,6 +68,7 @@ def product(*, problems=PRODUCTS, columns: int = 10, size: Size = SIZE, steps: i
 
 
 def one_product(s: Subject, where: str, line: float | None, clock: str = "process_time") -> Contest:
+    """Return the contest of one product of an operator made before; line: how many gradients it may take."""
     device = next(iter(s.params.values())).device
     v = torch.randn(s.dimension, generator=torch.Generator().manual_seed(0)).to(device)
     op = operator(s)
@@ -100,7 +101,7 @@ def _times(make: Callable[[], object] | None) -> Callable[[Tensor], Tensor] | No
 
 
 def memory(*, count: int = 64, batches: int = 8, budget: int = 200 << 20, size: Size = SIZE) -> Iterator[Row]:
-    """Peak extra resident memory of making the operator and one product; what is held under a stated budget."""
+    """Compare the peak extra resident memory of making the operator and one product; what is held under a stated budget."""
     others = {"fresh double backward": "fresh"} | {
         name: way if peers.installed(package) else None
         for name, way, package in (
@@ -140,7 +141,7 @@ def memory(*, count: int = 64, batches: int = 8, budget: int = 200 << 20, size: 
 
 
 def compiled(*, problem=("LoRA", 2, 64), size: Size = SIZE, steps: int = 50) -> Iterator[Contest]:
-    """One product of the compiled operator, and after how many products compiling has paid."""
+    """Compare one product of the compiled operator, and after how many products compiling has paid."""
     part, classes, count = problem
     s = studied(part, count, classes, size, steps)
     v = torch.randn(s.dimension, generator=torch.Generator().manual_seed(0))

@@ -42,7 +42,7 @@ def top10(
     size: Size = SIZE,
     steps: int = 50,
 ) -> Iterator[Contest]:
-    """The ten eigenvalues of largest magnitude, making the operator included."""
+    """Compare the ten eigenvalues of largest magnitude, making the operator included."""
     for part, classes, count in problems:
         s = studied(part, count, classes, size, steps)
         if part == "one module":
@@ -56,6 +56,7 @@ def top10(
 def top(
     s: Subject, problem: str, exact: np.ndarray, k: int, tol: float, lines: bool, slow: bool, clock: str = "process_time"
 ) -> Contest:
+    """Return the contest of the k eigenvalues largest in magnitude, to a relative `tol`."""
     device, answer = next(iter(s.params.values())).device.type, graded(exact, tol)
     waits = partial(waited, device)
     rivals = [
@@ -92,7 +93,7 @@ def densities(
     size: Size = SIZE,
     steps: int = 50,
 ) -> Iterator[Contest]:
-    """The spectral density; where the exact spectrum is known, its error is Wasserstein-1 over the spectrum's range."""
+    """Compare the spectral density; where the exact spectrum is known, its error is Wasserstein-1 over the spectrum's range."""
     for part, classes, count in problems:
         s = studied(part, count, classes, size, steps)
         whole = part == "one module"
@@ -147,7 +148,7 @@ def densities(
 def gauss_newton(
     *, problems=(("LoRA", 2, 64), ("LoRA", 6, 64)), k: int = 10, tol: float = 1e-3, size: Size = SIZE, steps: int = 50
 ) -> Iterator[Contest]:
-    """Ours: every nonzero eigenvalue of the Gauss-Newton matrix; the others: the ten largest."""
+    """Compare ours, every nonzero eigenvalue of the Gauss-Newton matrix, with the ten largest of others."""
     for part, classes, count in problems:
         s = studied(part, count, classes, size, steps)
         exact = exact_gauss_newton(s)
@@ -176,7 +177,7 @@ def gauss_newton(
 def traces(
     *, module=("one module", 2, 16), lora=("LoRA", 2, 4), budget: int = 30, seeds: int = 40, size: Size = SIZE, steps: int = 50
 ) -> Iterator[Row]:
-    """The standard error of a trace from 30 products, as the spread over seeds, on exact operators in float64.
+    """Compare the standard error of a trace from 30 products, as the spread over seeds, on exact operators in float64.
 
     One module: its dense matrix H, as the Hessian of z'Hz / 2, so that our operator has its names. LoRA: its products,
     of few texts, and one package's form of each method; plain Hutchinson's standard error is that of a fifth of the

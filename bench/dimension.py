@@ -21,7 +21,7 @@ MEGABYTES = 25.0  # what a projection of 22 million numbers may hold
 
 
 def encoder_shapes(words=30522, positions=512, width=384, blocks=6) -> dict[str, tuple[int, ...]]:
-    """The tensors of a BERT of MiniLM's size, 22.6 million numbers."""
+    """Return the tensors of a BERT of MiniLM's size, 22.6 million numbers."""
     found = {"words": (words, width), "positions": (positions, width), "kinds": (2, width)}
     shared = {"norm.weight": (width,), "norm.bias": (width,)}
     wide = {"in": (4 * width, width), "out": (width, 4 * width)}
@@ -117,7 +117,7 @@ def _both_ways(label: str, own: Projection, rivals: Sequence[tuple[str, object, 
 def projection(
     *, size: int = 22_000_000, shapes: Mapping[str, tuple[int, ...]] | None = None, dimension: int = 1000, part: float = 2.5e-3
 ) -> Iterator[Contest | Row]:
-    """A subspace of one tensor and of an encoder's many: both directions, isometry, adjointness and state."""
+    """Compare a subspace of one tensor and of an encoder's many: both directions, isometry, adjointness and state."""
     for label, found in (("1 tensor", {"weight": (size,)}), ("", encoder_shapes() if shapes is None else dict(shapes))):
         own = random_subspace(found, dimension, seed=0)
         label = f"{label or f'{len(found)} tensors'}, D={own.size / 1e6:.3g}M d={dimension}"
@@ -170,7 +170,7 @@ def _within(s: Subject, p: Projection) -> Callable[[], Tensor]:
 def step(
     *, problems: Sequence[tuple[int, int]] = ((16, 64), (8, 32)), dimension: int = 1000, size: Size | None = None, steps: int = 5
 ) -> Iterator[Contest]:
-    """A training step in a subspace of every parameter of a 4x128 BERT, in units of the plain step on the same batch."""
+    """Compare a training step in a subspace of every parameter of a 4x128 BERT, in units of the plain step on the same batch."""
     for count, length in problems:
         s = subject(count, 2, "lora", "*", size=size or Size(length=length), steps=steps)
         p = random_subspace({name: x.shape for name, x in s.params.items()}, dimension, seed=0)
@@ -194,7 +194,7 @@ def step(
 
 
 def sphere(n: int, d: int, ambient: int, seed: int = 0) -> np.ndarray:
-    """n points (n, ambient) of a d-dimensional sphere that lies in a random subspace."""
+    """Return n points (n, ambient) of a d-dimensional sphere that lies in a random subspace."""
     generator = np.random.default_rng(seed)
     z = generator.standard_normal((n, d + 1))
     z /= np.linalg.norm(z, axis=1, keepdims=True)
@@ -204,7 +204,7 @@ def sphere(n: int, d: int, ambient: int, seed: int = 0) -> np.ndarray:
 def representation(
     *, n: int = 5000, sizes: Sequence[int] = (128, 768), k: int = 20, cloud: int = 100, share: float = 0.95
 ) -> Iterator[Contest | Row]:
-    """Three estimators on a sphere of dimension 10 against the same estimators of other packages."""
+    """Compare three estimators on a sphere of dimension 10 against the same estimators of other packages."""
     for ambient in sizes:
         X = sphere(n, 10, ambient)
         where = f"N={n} D={ambient}"

@@ -21,7 +21,7 @@ DADAPY = "DADAPY_PYTHON"  # names the Python of an environment that has dadapy: 
 
 
 def chunked(x: Tensor) -> Tensor:
-    """The unnormalised Walsh-Hadamard transform of (2^q,): per bit, the two halves' sum and difference are joined anew."""
+    """Return the unnormalised Walsh-Hadamard transform of (2^q,): per bit, the two halves' sum and difference are joined anew."""
     q = len(x).bit_length() - 1
     shaped = x.reshape((2,) * q)
     for axis in range(q):
@@ -31,7 +31,7 @@ def chunked(x: Tensor) -> Tensor:
 
 
 def butterfly(x: Tensor) -> Tensor:
-    """The same transform with every stage written over the last, on a copy of x and half as much again."""
+    """Return the same transform with every stage written over the last, on a copy of x and half as much again."""
     x, kept = x.clone(), torch.empty(len(x) // 2, dtype=x.dtype)
     half = len(x) // 2
     while half:
@@ -61,7 +61,7 @@ class Fastfood:
     def drawn(
         cls, shapes: Mapping[str, Sequence[int]], dimension: int, transform: Callable[[Tensor], Tensor], seed: int = 0
     ) -> Fastfood:
-        """A random map from theta (d,) to the tensors."""
+        """Return a random map from theta (d,) to the tensors."""
         generator, blocks = torch.Generator().manual_seed(seed), []
         for shape in shapes.values():
             size = math.prod(shape)
@@ -73,11 +73,11 @@ class Fastfood:
 
     @property
     def state_bytes(self) -> int:
-        """The bytes that it holds."""
+        """Return the bytes that it holds."""
         return sum(x.nbytes for block in self.blocks for x in block[:3])
 
     def apply(self, theta: Tensor) -> dict[str, Tensor]:
-        """P theta."""
+        """Return P theta."""
         made = {}
         for (name, shape), (B, Pi, G, scale) in zip(self.shapes.items(), self.blocks, strict=True):
             x = torch.zeros(len(B))
@@ -87,7 +87,7 @@ class Fastfood:
         return made
 
     def adjoint(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """P' times the tensors: the true gradient, without the published factor 1 / N."""
+        """Return P' times the tensors: the true gradient, without the published factor 1 / N."""
         total = torch.zeros(self.dimension)
         for name, (B, Pi, G, scale) in zip(self.shapes, self.blocks, strict=True):
             y = torch.zeros(len(B))
@@ -100,7 +100,7 @@ class Fastfood:
 
 
 def skdim_two_nn(X: np.ndarray) -> Callable[[], float] | None:
-    """Two nearest neighbours by maximum likelihood with nothing discarded."""
+    """Return the estimate of two nearest neighbours by maximum likelihood with nothing discarded."""
     if not installed("skdim"):
         return None
     from skdim.id import TwoNN
@@ -109,7 +109,7 @@ def skdim_two_nn(X: np.ndarray) -> Callable[[], float] | None:
 
 
 def skdim_mle(X: np.ndarray, k: int) -> Callable[[], float] | None:
-    """Levina and Bickel's estimator, local estimates pooled by their harmonic mean."""
+    """Return Levina and Bickel's estimator, local estimates pooled by their harmonic mean."""
     if not installed("skdim"):
         return None
     from skdim.id import MLE
@@ -118,7 +118,7 @@ def skdim_mle(X: np.ndarray, k: int) -> Callable[[], float] | None:
 
 
 def skdim_local_pca(X: np.ndarray, k: int, share: float) -> Callable[[], float] | None:
-    """The mean number of components that hold a share of the variance of the k nearest points and the point itself."""
+    """Return the mean number of components that hold a share of the variance of the k nearest points and the point itself."""
     if not installed("skdim"):
         return None
     from skdim.id import lPCA
@@ -146,7 +146,7 @@ print(json.dumps([min(took), float(found[0])]))
 
 
 def dadapy_two_nn(X: np.ndarray, rounds: int = 3) -> tuple[float, float] | None:
-    """(CPU seconds, dimension) of two nearest neighbours by likelihood, measured in an environment of its own.
+    """Return (CPU seconds, dimension) of two nearest neighbours by likelihood, measured in an environment of its own.
 
     The environment variable DADAPY_PYTHON names that environment's Python; None where it is not set.
     """

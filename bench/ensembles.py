@@ -41,7 +41,7 @@ def _gradient(value: Tensor, params: Params) -> np.ndarray:
 
 
 def ensembles(*, members: int = 8, rank: int = 8, shapes: tuple[tuple[int, int], ...] = tuple(LINES)) -> Iterator[Contest]:
-    """One gradient of every member's own loss on a batch of (sequences, tokens) each; then training in two subspaces."""
+    """Compare one gradient of every member's own loss on a batch of (sequences, tokens) each; then training in two subspaces."""
     made, generator = _subject(rank), torch.Generator().manual_seed(1)
     stacked = {
         name: (z + 0.02 * torch.randn(members, *z.shape, generator=generator)).requires_grad_()

@@ -24,7 +24,7 @@ from probes.curvature.hessian import hessian
 
 
 def resident(calls: Sequence[dict], names: Sequence[str], size: Size) -> list[int]:
-    """Bytes that each call takes at its peak, or keeps if its way is "held": our operator alone.
+    """Return the bytes that each call takes at its peak, or keeps if its way is "held": our operator alone.
 
     A call has a way (gradient, ours, held, fresh, curvlinops, eigenthings, pyhessian), a count of texts and, if they are
     not the defaults, batches and memory. Raises RuntimeError, with the process's last words, when one fails.

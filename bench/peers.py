@@ -32,17 +32,17 @@ class LQ:
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
-        """T, b, n and m."""
+        """Return T, b, n and m."""
         return len(self.A), *self.B[0].shape
 
 
 def installed(package: str) -> bool:
-    """Whether a package can be imported."""
+    """Return whether a package can be imported."""
     return find_spec(package) is not None
 
 
 def numpy_step(A, B, Q, R, P):
-    """(K, P_t) of one system and step with `np.linalg.solve`: what one writes down from the textbook."""
+    """Return (K, P_t) of one system and step with `np.linalg.solve`: what one writes down from the textbook."""
     PB = P @ B
     K = np.linalg.solve(R + B.T @ PB, PB.T @ A)
     return K, Q + A.T @ (P @ (A - B @ K))
@@ -55,7 +55,7 @@ def _scipy_step(A, B, Q, R, P):
 
 
 def numpy_value(lq: LQ) -> np.ndarray:
-    """P_0 (b, n, n) of every system by the general recursion, one system at a time."""
+    """Return P_0 (b, n, n) of every system by the general recursion, one system at a time."""
     found = []
     for b in range(len(lq.x0)):
         P = lq.Qf
@@ -66,12 +66,12 @@ def numpy_value(lq: LQ) -> np.ndarray:
 
 
 def numpy_loop(lq: LQ) -> Callable[[], np.ndarray]:
-    """One system at a time by `np.linalg.solve`: controls (T, b, m)."""
+    """Solve one system at a time by `np.linalg.solve`: controls (T, b, m)."""
     return lambda: _loop(lq, numpy_step)
 
 
 def scipy_loop(lq: LQ) -> Callable[[], np.ndarray]:
-    """One system at a time by `cho_factor` and `cho_solve`: controls (T, b, m)."""
+    """Solve one system at a time by `cho_factor` and `cho_solve`: controls (T, b, m)."""
     return lambda: _loop(lq, _scipy_step)
 
 
@@ -90,7 +90,7 @@ def _loop(lq, step):
 
 
 def torch_batched(lq: LQ) -> Callable[[], torch.Tensor]:
-    """All systems at once in torch by batched Cholesky: controls (T, b, m)."""
+    """Solve all systems at once in torch by batched Cholesky: controls (T, b, m)."""
     As, Bs = [torch.tensor(a) for a in lq.A], [torch.tensor(b) for b in lq.B]
     Q, R, Qf, x0 = (torch.tensor(v) for v in (lq.Q, lq.R, lq.Qf, lq.x0))
 
@@ -118,7 +118,7 @@ def _stages(lq: LQ) -> torch.Tensor:
 
 
 def mpc_pytorch(lq: LQ) -> Callable[[], torch.Tensor] | None:
-    """mpc.pytorch, one unconstrained iteration: controls (T + 1, b, m), the last zero."""
+    """Solve by mpc.pytorch, one unconstrained iteration: controls (T + 1, b, m), the last zero."""
     if not installed("mpc"):
         return None
     from mpc.mpc import MPC, LinDx, QuadCost
@@ -137,7 +137,7 @@ def mpc_pytorch(lq: LQ) -> Callable[[], torch.Tensor] | None:
 
 
 def pypose_lqr(lq: LQ) -> Callable[[], torch.Tensor] | None:
-    """PyPose's LQR on a time-varying system: controls (b, T + 1, m), the last zero.
+    """Solve by PyPose's LQR on a time-varying system: controls (b, T + 1, m), the last zero.
 
     It has no terminal cost, so x_T is made the state of one more stage, whose transition is never weighed.
     """
@@ -166,7 +166,7 @@ def pypose_lqr(lq: LQ) -> Callable[[], torch.Tensor] | None:
 
 
 def dlqr(A: np.ndarray, B: np.ndarray, Q: np.ndarray, R: np.ndarray) -> Callable[[], tuple] | None:
-    """python-control's `dlqr`: one infinite-horizon Riccati equation (K, S, poles)."""
+    """Solve by python-control's `dlqr`: one infinite-horizon Riccati equation (K, S, poles)."""
     if not installed("control"):
         return None
     import control
@@ -175,7 +175,7 @@ def dlqr(A: np.ndarray, B: np.ndarray, Q: np.ndarray, R: np.ndarray) -> Callable
 
 
 def stated_program(lq: LQ, bound: float | None = None) -> tuple[cp.Problem, list]:
-    """The problem of the first system in cvxpy, with |u| <= bound if given, and its control variables."""
+    """Return the problem of the first system in cvxpy, with |u| <= bound if given, and its control variables."""
     T, _, n, m = lq.sizes
     x, u = cp.Variable((T + 1, n)), cp.Variable((T, m))
     cost = sum(cp.quad_form(x[t], cp.psd_wrap(lq.Q)) + cp.quad_form(u[t], cp.psd_wrap(lq.R)) for t in range(T))
@@ -185,7 +185,7 @@ def stated_program(lq: LQ, bound: float | None = None) -> tuple[cp.Problem, list
 
 
 def program_from_words(lq: LQ, solver: str, bound: float | None = None) -> Callable[[], np.ndarray]:
-    """The problem stated, compiled and solved by cvxpy: controls (T, m)."""
+    """Solve the problem from its statement by cvxpy, compilation included: controls (T, m)."""
 
     def run():
         program, u = stated_program(lq, bound)
@@ -196,7 +196,7 @@ def program_from_words(lq: LQ, solver: str, bound: float | None = None) -> Calla
 
 
 def program_compiled(lq: LQ, solver: str, bound: float | None = None) -> tuple[Callable[[], object], Callable]:
-    """The solver alone on a problem that cvxpy compiled once, and the controls (T, m) of its raw answer."""
+    """Solve by the solver alone a problem that cvxpy compiled once: controls (T, m) of its raw answer."""
     program, u = stated_program(lq, bound)
     data, chain, inverse = program.get_problem_data(solver, solver_opts={})
 

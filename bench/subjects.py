@@ -114,7 +114,7 @@ class Classifier(nn.Module):
 
 
 def texts(count: int, classes: int, length: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Tokens (N, S) and labels (N,): four words in ten are drawn from the label's own fortieth of the vocabulary."""
+    """Return tokens (N, S) and labels (N,): four words in ten are drawn from the label's own fortieth of the vocabulary."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(classes, (count,), generator=generator)
     share = VOCABULARY // 40
@@ -132,29 +132,29 @@ class Subject:
 
     @property
     def params(self) -> dict[str, Tensor]:
-        """The parameters under study, in the module's order."""
+        """Return the parameters under study, in the module's order."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     @property
     def dimension(self) -> int:
-        """How many numbers are under study."""
+        """Return how many numbers are under study."""
         return sum(p.numel() for p in self.params.values())
 
     def outputs(self, params: dict[str, Tensor], batch) -> Tensor:
-        """Logits (N, C) at the given parameters."""
+        """Return the logits (N, C) at the given parameters."""
         return torch.func.functional_call(self.model, params, (batch[0],))
 
     @staticmethod
     def criterion(outputs: Tensor, batch) -> Tensor:
-        """The mean cross entropy of logits."""
+        """Return the mean cross entropy of logits."""
         return cross_entropy(outputs, batch[1])
 
     def loss(self, params: dict[str, Tensor], batch) -> Tensor:
-        """The mean cross entropy at the given parameters."""
+        """Return the mean cross entropy at the given parameters."""
         return self.criterion(self.outputs(params, batch), batch)
 
     def gradient(self) -> Tensor:
-        """One loss and its gradient over all batches: the unit in which costs are stated."""
+        """Return one loss and its gradient over all batches: the unit in which costs are stated."""
         total, items = 0.0, sum(len(batch[1]) for batch in self.batches)
         for batch in self.batches:
             rows = torch.autograd.grad(self.criterion(self.model(batch[0]), batch), list(self.params.values()))
@@ -162,12 +162,12 @@ class Subject:
         return total
 
     def to(self, *where) -> Subject:
-        """A copy in another dtype or on another device."""
+        """Return a copy in another dtype or on another device."""
         moved = copy.deepcopy(self.model).to(*where)
         return Subject(moved, [tuple(x.to(next(moved.parameters()).device) for x in batch) for batch in self.batches])
 
     def copy(self) -> Subject:
-        """A copy with parameters of its own."""
+        """Return a copy with parameters of its own."""
         return Subject(copy.deepcopy(self.model), self.batches)
 
 
@@ -196,7 +196,7 @@ def subject(
     steps: int = 50,
     batches: int = 1,
 ) -> Subject:
-    """A trained classifier on `count` texts in equal batches, the parameters that match `names` (shell globs) under study."""
+    """Return a trained classifier on `count` texts in equal batches; those parameters that match `names` are under study."""
     model = copy.deepcopy(_trained(size, classes, delta, steps))
     patterns = [names] if isinstance(names, str) else list(names)
     for name, p in model.named_parameters():

@@ -85,18 +85,18 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the ratio of least times reaches the line; None without a line or a measurement."""
+        """Return whether the ratio of least times reaches the line; None without a line or a measurement."""
         return None if self.line is None or self.ratio is None else self.ratio >= self.line
 
     def least(self) -> str:
-        """The line in words."""
+        """Return the line in words."""
         return f">= {self.line:g}" if self.line >= 1 else f"ours <= {1 / self.line:g} of them, costs {1 / self.ratio:.3g}"
 
 
 def interleaved(
     calls: Mapping[str, Callable[[], object]], first: Mapping[str, float], *, rounds: int, clock: str = "process_time"
 ) -> dict[str, list[float]]:
-    """CPU seconds per call in every round, nan where a call sat out; the order turns from round to round.
+    """Return CPU seconds per call in every round, nan where a call sat out; the order turns from round to round.
 
     Every call must have run once before, in `first` seconds. A call that is shorter than SHORTEST is repeated within a
     sample; one whose samples have taken more than PATIENCE seconds sits out after two, or after one when its first run
@@ -139,7 +139,7 @@ def _seconds(call: Callable[[], object], count: int, clock: str) -> float:
 
 
 def contend(case: str, contest: Contest, *, rounds: int) -> Iterator[Row]:
-    """The rows of one contest, a row a peer, in the order given; a peer that is absent or fails has a status."""
+    """Yield the rows of one contest, a row a peer, in the order given; a peer that is absent or fails has a status."""
     status, answers, took = {}, {}, {}
 
     def answered(name: str, run: Callable[[], object], answer: Callable[[object], np.ndarray]) -> np.ndarray:
@@ -202,7 +202,7 @@ class Amount:
 def weigh(
     case: str, problem: str, ours: Amount, peers: Sequence[Amount], unit: str, tolerance: float = math.inf
 ) -> Iterator[Row]:
-    """The rows of one comparison of amounts in `unit`: the peer's over ours."""
+    """Yield the rows of one comparison of amounts in `unit`: the peer's over ours."""
     for peer in peers:
         shown = {"case": case, "problem": problem, "ours": ours.name, "peer": peer.name, "line": peer.line, "note": peer.note}
         if peer.cost is None:
@@ -228,7 +228,7 @@ def weigh(
 
 
 def gap(found: np.ndarray, reference: np.ndarray) -> float:
-    """The largest deviation over the largest entry of the reference; inf for another shape."""
+    """Return the largest deviation over the largest entry of the reference; inf for another shape."""
     found, reference = np.asarray(found, float), np.asarray(reference, float)
     if found.shape != reference.shape:
         return math.inf

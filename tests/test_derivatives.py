@@ -21,7 +21,7 @@ def backbone(request):
     return zoo.backbone_of(request.param)
 
 
-@pytest.mark.parametrize("name", ["prompt", "prefix", "adapter", "lora", "bitfit", "ia3", "full", "mix"])
+@pytest.mark.parametrize("name", zoo.DELTAS)
 def test_modes_agree(backbone, name):
     made, batch = zoo.subject_of(backbone, zoo.DELTAS[name]), zoo.batch_of()
     params = zoo.moved(made.initial)

@@ -17,7 +17,7 @@ def pair(shape):
     return (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
 
 
-@pytest.mark.parametrize("name", ["prompt", "prefix", "adapter", "parallel", "lora", "ia3", "full"])
+@pytest.mark.parametrize("name", zoo.DELTAS)
 @pytest.mark.parametrize("port", ["0.attention", "1.mlp"])
 def test_the_transpose_is_the_transpose(backbone, name, port):
     made, batch = zoo.subject_of(backbone, zoo.DELTAS[name]), zoo.batch_of()

@@ -52,7 +52,7 @@ CASES = {
 
 def classifier(kind):
     """A random classifier of three classes, every parameter away from its default; the same at every call."""
-    tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 1 if kind in ("roberta", "mpnet") else 0}
+    tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": zoo.padding(kind)}
     config = AutoConfig.for_model(kind, **zoo.KINDS[kind], **tokens, max_position_embeddings=40, num_labels=3)
     model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
     generator = torch.Generator().manual_seed(0)
@@ -65,8 +65,7 @@ def classifier(kind):
 def batch_of(kind, equal=False):
     batch = zoo.batch_of()
     mask = torch.ones_like(batch.mask) if equal else batch.mask
-    pad = 1 if kind in ("roberta", "mpnet") else 0
-    return batch._replace(tokens=torch.where(mask, batch.tokens, pad), mask=mask)
+    return batch._replace(tokens=torch.where(mask, batch.tokens, zoo.padding(kind)), mask=mask)
 
 
 def made(case, folder):

@@ -87,7 +87,7 @@ def test_the_probe_agrees_with_the_theory_of_one_head(monkeypatch):
 
 
 def test_a_delta_that_turns_queries_leaves_the_cone(monkeypatch):
-    """The known-bad control: the same prefix together with a rank-one change of the queries, as LoRA on W_q makes."""
+    """The case that must fail: the same prefix together with a rank-one change of the queries, as LoRA on W_q makes."""
     for q, k, v, Pk, Pv, bias, scale, frozen, *_ in heads(monkeypatch, "bert", 2):
         turned = q + 0.3 * torch.outer(q @ torch.ones(4, dtype=q.dtype), torch.tensor([1.0, -1, 1, -1], dtype=q.dtype))
         found = prefix_cone(frozen, head(turned, torch.cat([Pk, k]), bias, scale, 2), v, Pv)

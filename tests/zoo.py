@@ -19,6 +19,7 @@ from tuning import (
     subject,
     wrap,
 )
+from tuning.architectures import ARCHITECTURES
 
 COMMON = {
     "hidden_size": 16,
@@ -58,9 +59,14 @@ DELTAS = {
 }
 
 
+def padding(kind: str) -> int:
+    """The token that pads a kind's texts: where positions count from behind it, the one before the first position."""
+    return max((ARCHITECTURES[kind].first_position or 0) - 1, 0)
+
+
 def model_of(kind: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.nn.Module:
     """A random base model whose every parameter, normalisations included, is away from its default."""
-    tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 1 if kind in ("roberta", "mpnet") else 0}
+    tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": padding(kind)}
     config = AutoConfig.for_model(kind, **KINDS[kind], **tokens, max_position_embeddings=40)
     model = AutoModel.from_config(config, attn_implementation="eager")
     generator = torch.Generator().manual_seed(seed)

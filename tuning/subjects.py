@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tuning.backbones import Backbone, Batch, encode, features, frame, hidden, pool, wrap
+from tuning.backbones import Backbone, Batch, features, frame, hidden, pool, wrap
 from tuning.edits import Edits, Frame, merge, spread
 
 Params = dict[str, Tensor]
@@ -309,14 +309,6 @@ def fit_readout(backbone: Backbone, batch: Batch, classes: int, *, C: float = HE
     weight = weight / deviation
     bias = bias - weight @ mean
     return Readout(*(torch.tensor(v, dtype=backbone.dtype, device=backbone.device) for v in (weight, bias)))
-
-
-def fit_head(backbone: Backbone, texts: object, classes: int, *, length: int) -> Readout:
-    """Return the frozen head of every study and command: `fit_readout` on a split's texts.
-
-    The split is the readout of `tuning.tasks.disjoint`: a head fitted on texts leaves no loss on them.
-    """
-    return fit_readout(backbone, encode(backbone, texts, length=length), classes)
 
 
 def subject(backbone: Backbone, delta: object, readout: Readout, seed: int, train_readout: bool = False) -> Subject:

@@ -222,8 +222,9 @@ def penalized_signals(subject: Subject, batches: Sequence[Batch], weight: float)
 
 
 def penalized_weights(subject: Subject, batches: Sequence[Batch], weight: float) -> Objective:
-    """Return the mean loss + weight/2 times the squared norm of the change of the backbone's weights, a trained readout as in
-    `penalized`. Raises ValueError for a delta that is no change of weights and for labels outside the classes.
+    """Return the mean loss + weight/2 times the squared norm of the weights' change, a trained readout as in `penalized`.
+
+    Raises ValueError for a delta that is no change of weights and for labels outside the classes.
     """
     if not hasattr(subject.delta, "weight_changes"):
         raise ValueError(f"expected a delta that changes weights, {subject.delta.name} does not: penalise its parameters")

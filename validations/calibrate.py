@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from .claims.shared.claim import Cell, Claim, Comparison, error, mean
+from .claims.shared.setting import Experiment
 from .judge import Evidence, alone
 from .sources import digest
 from .store import Record
@@ -46,7 +47,9 @@ EFFECTS = (
 )
 
 
-BARE = Cell("task", "", 0, Record({}, {}), Record({}, {}))  # planted rows have no cell to check assumptions on
+EMPTY = Record({}, {})
+BARE = Cell("task", "", 0, EMPTY, EMPTY)  # planted rows have no cell to check assumptions on
+NONE = Experiment("planted", "planted rows", (), lambda setting: EMPTY, lambda setting, predicted: EMPTY)
 
 
 def _claims(skewed: bool) -> tuple[Claim, ...]:
@@ -61,7 +64,7 @@ def _claims(skewed: bool) -> tuple[Claim, ...]:
             nature="prediction",
             view="optimization",
             sources=(),
-            kind="planted",
+            experiment=NONE,
             rows=lambda cell: [],
             criteria=(Criterion("mean", "mean", (error if skewed else mean)("x"), inside, outside),),
             statistic=Comparison("mean", mean("x")),

@@ -42,20 +42,17 @@ def _parsed(path: pathlib.Path) -> list[tuple[str, ast.expr]]:
 
 
 def _claims(path: pathlib.Path) -> Iterator[tuple[str, Listed]]:
-    """Yield (name in the module, claim) of a file's claims: calls of Claim, or of a partial Claim of the same file."""
-    shared: dict[str, dict[str, ast.expr]] = {}  # tables and partial Claims, by name
+    """Yield (name in the module, claim) of a file's claims: calls of Claim."""
+    tables: dict[str, dict[str, ast.expr]] = {}  # of words that claims share, by name
     for name, value in _parsed(path):
         if isinstance(value, ast.Dict):
-            shared[name] = {key.value: entry for key, entry in zip(value.keys, value.values, strict=True) if _is_text(key)}
-        if not isinstance(value, ast.Call):
+            tables[name] = {key.value: entry for key, entry in zip(value.keys, value.values, strict=True) if _is_text(key)}
+        if not isinstance(value, ast.Call) or getattr(value.func, "id", "") != "Claim":
             continue
-        called, given = getattr(value.func, "id", ""), {}
+        given: dict[str, ast.expr] = {}
         for word in value.keywords:
-            given |= {word.arg: word.value} if word.arg else shared.get(getattr(word.value, "id", ""), {})
-        if called == "partial" and getattr(value.args[0], "id", "") == "Claim":
-            shared[name] = given
-        elif called == "Claim" or called in shared:
-            yield name, _listed(shared.get(called, {}) | given, f"{path.name}, line {value.lineno}")
+            given |= {word.arg: word.value} if word.arg else tables.get(getattr(word.value, "id", ""), {})
+        yield name, _listed(given, f"{path.name}, line {value.lineno}")
 
 
 def _is_text(key: ast.expr | None) -> bool:

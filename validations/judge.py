@@ -55,6 +55,7 @@ class Evidence:
 
     @classmethod
     def of(cls, claim: Claim, cells: Sequence[Cell]) -> "Evidence":
+        """Return a claim's evidence from its cells."""
         return cls(claim, tuple(cells), tuple(row for cell in cells for row in claim.rows(cell)))
 
     def by_delta(self) -> dict[str, "Evidence"]:

@@ -124,6 +124,7 @@ class Store:
     folder: pathlib.Path
 
     def path(self, phase: str, key: str, suffix: str) -> pathlib.Path:
+        """Return the place of one file of a phase."""
         return self.folder / phase / f"{key}{suffix}"
 
     def has(self, phase: str, key: str) -> bool:

@@ -118,7 +118,8 @@ def decide(criteria: Sequence[Criterion], rows: Sequence[Mapping], *, needed: in
     tasks = [row[unit] for row in inside]
     found, total = len(set(tasks)), len({row[unit] for row in rows})
     if found < needed:
-        where = f"{found} of {total} {unit}s lie inside the linear regime" if found < total else f"it has rows of {found} {unit}s"
+        seen = f"it has rows of {found} {unit}{'' if found == 1 else 's'}"
+        where = f"{found} of {total} {unit}s lie inside the linear regime" if found < total else seen
         return Verdict("not applicable", (), 1.0, 1.0, found, len(inside), f"{where}, {needed} are needed")
     columns = columned(inside)
     outcomes = tuple(judge(c, columns, tasks) for c in criteria)

@@ -100,7 +100,7 @@ def mean_operator(
     group: dist.ProcessGroup | None,
     compiled: bool = False,
 ) -> Operator:
-    """The weighted sum over batches of the products that `build` makes, after a check of every batch."""
+    """Return the weighted sum over batches of the products that `build` makes, after a check of every batch."""
     check_params(params)
     batches = check_batches(batches)
     items = settle(batches, weights, group=group)

@@ -21,8 +21,9 @@ CACHED = 1 << 18  # float64 numbers that are measured at once
 
 
 def unit_spread(points: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the points times 2^-e, so that their widest coordinate spreads over 1/2 to 1, and e: squares of differences are
-    numbers at any scale.
+    """Return the points times 2^-e, so that their widest coordinate spreads over 1/2 to 1, and e.
+
+    Squares of differences are then numbers at any scale.
     """
     exponent = int(np.frexp((points.max(0) / 2 - points.min(0) / 2).max())[1]) + 1
     return np.ldexp(points, -exponent), exponent

@@ -93,9 +93,7 @@ def noun(word: str, plural: bool) -> str:
 
 
 def noun_phrase(words: Lexicon, rng: np.random.Generator, plural: bool, mismatch: bool | None) -> str:
-    """Return "the keys near the cabinet": a head of known number and an attractor; mismatch None leaves it
-    out.
-    """
+    """Return "the keys near the cabinet": a head of known number and an attractor; mismatch None leaves it out."""
     head, other = pick(words.things, rng, 2)
     if mismatch is None:
         return f"the {noun(head, plural)}"

@@ -83,10 +83,8 @@ def _rows(task: Task, sizes: Mapping[str, int], rank: int, seeds: tuple[int, ...
     sizes = {"train": rest, "test": len(task.splits["test"]), **sizes}
     for part in PARTS:
         _check_size(part, sizes.get(part))
-    wanted = _shares(task, sizes, room - kept, seeds)
-    found = dict(zip(("train", "readout"), _arcs(circles, wanted, rank, seeds), strict=True))
-    if kept.any():
-        found["dev"] = _arcs(circles, [*wanted, kept], rank, seeds)[-1]
+    wanted = [*_shares(task, sizes, room - kept, seeds), *([kept] if kept.any() else [])]
+    found = dict(zip(("train", "readout", "dev"), _arcs(circles, wanted, rank, seeds), strict=False))
     held = {key: sizes["test"] for key in task.splits if key.startswith("test")}
     if "dev" in sizes and "dev" in task.splits:
         held["dev"] = sizes["dev"]

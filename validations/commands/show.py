@@ -62,12 +62,17 @@ def _claim(claim: Mapping) -> list[str]:
     """Return a claim's rule and, for every delta, its verdict, its criteria and what they are compared with."""
     lines = [claim["title"], f"  {claim['statement']}", f"  {claim['rule']}"]
     for one in claim["verdicts"]:
-        lines += ["", f"{one['verdict']}: {one['label'] or one['delta']}, {one['tasks']} tasks, {one['cells']} rows"]
+        seen = f"{_counted(one['tasks'], 'task')}, {_counted(one['cells'], 'row')}"
+        lines += ["", f"{one['verdict']}: {one['label'] or one['delta']}, {seen}"]
         lines += [f"  {criterion['outcome']:<15} {_criterion(criterion)}" for criterion in one["criteria"]]
         lines += [f"  {one['why']}"] if one["why"] else []
     for name in ("rivals", "nulls"):
         lines += ["", name, *(f"  {_criterion(other)}" for other in claim[name])] if claim[name] else []
     return lines
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _criterion(criterion: Mapping) -> str:

@@ -1,6 +1,5 @@
 """What a control loses when ports are switched off, with the rest kept or trained anew, and where a few controls should go."""
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -64,19 +63,18 @@ def _slope(columns: Columns) -> float:
     return float(np.sum(columns["product"]) / max(np.sum(columns["square"]), 1e-30))
 
 
-_claim: Callable[..., Claim] = partial(
-    Claim,
-    view="control",
-    sources=("ding2023",),
-    experiment=EXPERIMENT,
-    statistic=Comparison("rank correlation of predicted and measured increase", mean("predicted")),
-    criteria=(
+_COMMON = {
+    "view": "control",
+    "sources": ("ding2023",),
+    "experiment": EXPERIMENT,
+    "statistic": Comparison("rank correlation of predicted and measured increase", mean("predicted")),
+    "criteria": (
         Criterion("slope", "slope of log measured on log predicted", _slope, (0.7, 1.3), (0.5, 1.5)),
         Criterion(
             "margin", "rank correlation above the best rival's", lead("predicted", *ABLATION_RIVALS), (0.1, np.inf), (0.0, np.inf)
         ),
     ),
-    rivals=(
+    "rivals": (
         Comparison("rank correlation of the predicted control's size", mean("norm")),
         Comparison("rank correlation of the trained control's size", mean("norm_trained")),
         Comparison("rank correlation of the curvature's diagonal", mean("diagonal")),
@@ -85,19 +83,19 @@ _claim: Callable[..., Claim] = partial(
         Comparison("rank correlation of the prediction with the held-out increase", mean("held_out")),
         Comparison("mean log of measured over predicted increase", mean("ratio")),
     ),
-    nulls=(Comparison("rank correlation for permuted labels", mean("permuted")),),
-    assumptions=(CONVERGED, LINEAR),
-    rule="Supported when the slope within task and seed lies between 0.7 and 1.3 and the rank correlation exceeds the best rival's by "
+    "nulls": (Comparison("rank correlation for permuted labels", mean("permuted")),),
+    "assumptions": (CONVERGED, LINEAR),
+    "rule": "Supported when the slope within task and seed lies between 0.7 and 1.3 and the rank correlation exceeds the best rival's by "
     "0.1; refuted when the slope lies outside 0.5 to 1.5 or a rival orders the sets better.",
-    reason="No constant is fitted, so the slope must be near one. The size of a control is a strong rival, since two ports cost more than "
+    "reason": "No constant is fitted, so the slope must be near one. The size of a control is a strong rival, since two ports cost more than "
     "one whatever the theory; the trained control's size is known only after training and is let in all the same.",
-    good=partial(own, EXPERIMENT, ablation_setting),
-    bad=partial(swapped, EXPERIMENT, partial(ablation_setting, pull=0.8)),
-    good_is="affine plants in which half of the ports can stand in for each other",
-    bad_is="the increases predicted for another plant",
-)
+    "good": partial(own, EXPERIMENT, ablation_setting),
+    "bad": partial(swapped, EXPERIMENT, partial(ablation_setting, pull=0.8)),
+    "good_is": "affine plants in which half of the ports can stand in for each other",
+    "bad_is": "the increases predicted for another plant",
+}
 
-FROZEN = _claim(
+FROZEN = Claim(
     id="ablation-frozen",
     nature="consistency",
     title="The LQ model prices a port that is switched off",
@@ -109,8 +107,9 @@ FROZEN = _claim(
     rows=partial(_ablation_rows, rest="kept"),
     parts={"sets": partial(_sets, rest="kept")},
     change="A smaller penalty, under which the optimum leaves the quadratic model; ports that differ more in what they can do.",
+    **_COMMON,
 )
-RETRAINED = _claim(
+RETRAINED = Claim(
     id="ablation-retrained",
     nature="consistency",
     title="The LQ model prices a port that the others replace",
@@ -123,6 +122,7 @@ RETRAINED = _claim(
     parts={"sets": partial(_sets, rest="reoptimised")},
     change="A smaller penalty, under which the ports replace each other further from the linear regime; a running cost on the states, without "
     "which the optimum has no turnpike and an ablation no place along depth where it should cost the least.",
+    **_COMMON,
 )
 
 

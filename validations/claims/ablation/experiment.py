@@ -1,5 +1,6 @@
 """One control at every port, then without some of them: what zeroing them costs, with the rest kept or trained anew."""
 
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -11,21 +12,12 @@ from tuning.training import fit, flatten
 from ...store import Record
 from ..shared.linearisation import departure, linearise, penalty
 from ..shared.setting import Experiment, Params, Setting, own_rng
-from ..shared.training import cost, cross_entropy, logits, steered_loss
+from ..shared.training import at_rest, cost, cross_entropy, logits, loss_at, penalised, signals, steered_loss
 from . import placement
 
 PAIRS = 12
 PERMUTATIONS = 8
 SHARP = 0.1  # an increase is a small difference of optimal values: the study's tolerance, times this
-
-
-def _origin(subject) -> Params:
-    return {port: torch.zeros(subject.width, dtype=subject.dtype) for port in subject.ports}
-
-
-def _signals(subject, z: np.ndarray) -> Params:
-    parts = np.split(z, len(subject.ports))
-    return {port: torch.as_tensor(part, dtype=subject.dtype) for port, part in zip(subject.ports, parts, strict=True)}
 
 
 def _positions(subject, sets: list[list[str]]) -> list[np.ndarray]:
@@ -50,9 +42,9 @@ def predict(setting: Setting) -> Record:
     optima of permuted labels, averaged. `held_out` is the linearised increase of the held-out loss, the rest kept. Beside
     them, where the control is worth having at all (`placement.predict`).
     """
-    subject = setting.subjects["bias"]
-    lin, test = (linearise(subject.steered, _origin(subject), batch) for batch in (setting.train, setting.test))
-    r = penalty(setting, lin, subject.steered, _origin(subject))
+    subject, origin = setting.subjects["bias"], at_rest(setting.subjects["bias"])
+    lin, test = (linearise(subject.steered, origin, batch) for batch in (setting.train, setting.test))
+    r = penalty(setting, lin, subject.steered, origin)
     kernel = lin.kernel()
     best = lin.optimum(r, kernel=kernel)
     sets = _sets(setting, subject.ports)
@@ -62,7 +54,7 @@ def predict(setting: Setting) -> Record:
     shuffled = [lin.optimum(r, kernel=kernel, labels=rng.permutation(lin.labels)) for _ in range(PERMUTATIONS)]
     null = [ablation(lin.G, best.outputs, lin.loss, r, other.z, at) for other in shuffled]
     slope = np.einsum("ncm,nc->m", lin.G, lin.loss.gradient(lin.y0)) / len(lin.y0)
-    moved = logits(subject.steered, _signals(subject, best.z), setting.test)
+    moved = logits(subject.steered, signals(best.z, subject.ports, subject), setting.test)
     reached = cross_entropy(test.y0 + test.G @ best.z, test.labels)
     rows = [
         {
@@ -107,13 +99,11 @@ def measure(setting: Setting, predicted: Record) -> Record:
     controls at each candidate set of ports alone, from zero and at the study's own tolerance (`placement.measure`).
     """
     subject, r, outputs = setting.subjects["bias"], predicted.values["r"], predicted.arrays["outputs"]
-    origin, labels = _origin(subject), setting.test.labels.cpu().numpy()
+    origin = at_rest(subject)
+    objective = penalised(partial(steered_loss, subject), setting.train, r, origin)
 
-    def objective(signals: Params) -> torch.Tensor:
-        return steered_loss(subject, signals, setting.train) + 0.5 * r * sum((v**2).sum() for v in signals.values())
-
-    def held_out(signals: Params) -> float:
-        return cross_entropy(logits(subject.steered, signals, setting.test), labels)
+    def held_out(control: Params) -> float:
+        return loss_at(subject.steered, control, setting.test)
 
     whole = fit(objective, origin, tolerance=SHARP * setting.tolerance, max_evaluations=setting.evaluations)
     goal = SHARP * setting.tolerance * whole.initial_gradient_norm

@@ -1,6 +1,7 @@
 """Where a control is worth having: one or two ports, chosen before training, against every choice trained."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -10,7 +11,7 @@ from theory.placement import sparse_path
 
 from ..shared.linearisation import Linearisation
 from ..shared.setting import Params, Setting
-from ..shared.training import cost, cross_entropy, l2, logits, steered_loss, train
+from ..shared.training import cost, loss_at, penalised, steered_loss, train
 
 PAIRS = 16
 TOP = ("sparse", "gradient", "fisher")  # score single ports; two ports are their two best
@@ -70,11 +71,10 @@ def predict(setting: Setting, lin: Linearisation, ports: Sequence[str], r: float
 def measure(setting: Setting, predicted: Mapping, origin: Params, r: float) -> list[dict]:
     """Return for every candidate set the penalised training loss that controls there alone reach, and the held-out loss."""
     subject = setting.subjects["bias"]
-    labels = setting.test.labels.cpu().numpy()
     rows = []
     for row in predicted["places"]:
         start = {port: origin[port] for port in row["ports"]}
-        fitted = train(setting, lambda z, start=start: steered_loss(subject, z, setting.train) + 0.5 * r * l2(z, start), start)
-        held_out = cross_entropy(logits(subject.steered, fitted.params, setting.test), labels)
+        fitted = train(setting, penalised(partial(steered_loss, subject), setting.train, r, start), start)
+        held_out = loss_at(subject.steered, fitted.params, setting.test)
         rows.append({"ports": row["ports"], "loss": float(fitted.value), "held_out": held_out, **cost(fitted)})
     return rows

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..shared.network import BLOCKS, CLASSES, LATENT, SYSTEMS, States, port_keys, tensor
+from ..shared.network import BLOCKS, CLASSES, LATENT, States, partner, port_keys, tensor
 from ..shared.setting import Setting
 
 WIDTH, SHARED = 6, 4  # numbers in a port's control; ports with the same map
@@ -48,14 +48,13 @@ def ablation_setting(system: int, seed: int, *, pull: float = 1.3) -> Setting:
     is not. pull: how much of the label the shared map explains; the less, the more each of the other ports matters beside one
     of those that share it.
     """
-    mirrored = SYSTEMS - 1 - system
-    rng = np.random.default_rng([23, min(system, mirrored)])
+    rng = np.random.default_rng([23, min(system, partner(system))])
     ports, features, contrasts = 2 * BLOCKS, 1 + LATENT, CLASSES - 1
     axes = np.linalg.svd(np.eye(CLASSES) - 1 / CLASSES)[0][:, :contrasts]
     frame = np.linalg.qr(rng.standard_normal((contrasts * features, ports - SHARED + 1)))[0].T
     maps = np.einsum("ca,kaf->kcf", axes, frame.reshape(-1, contrasts, features))
     role = rng.permutation(ports)
-    kind = np.maximum((role if system < mirrored else ports - 1 - role) - SHARED + 1, 0)
+    kind = np.maximum((role if system < partner(system) else ports - 1 - role) - SHARED + 1, 0)
     truth = SCALES[system] * np.einsum("k,kcf->cf", (pull, *PULLS), maps)
 
     def draw(split: int, size: int) -> States:

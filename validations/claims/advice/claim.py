@@ -6,7 +6,7 @@ import numpy as np
 
 from ...statistics import cells_of, partial_rank_correlation
 from ...verdict import Criterion, Least
-from ..shared.claim import Assumption, Cell, Claim, Comparison
+from ..shared.claim import Cell, Claim, Comparison, mostly_converged
 from ..shared.plants import own, swapped
 from .experiment import EXPERIMENT
 from .plants import palette_setting
@@ -63,17 +63,6 @@ def _hit(columns) -> float:
     return float(np.mean(found))
 
 
-def _converged(cell: Cell) -> float:
-    return float(np.mean([row["converged"] for row in cell.measured.values["options"]]))
-
-
-MOSTLY = Assumption(
-    "training converged",
-    "in a cell, at least three quarters of the options met the stated fraction of the initial gradient norm",
-    lambda cell: _converged(cell) >= 0.75,
-    lambda cells: f"median share of options {np.median([_converged(c) for c in cells]):.2f}",
-    needed=0.75,
-)
 ADVICE = Claim(
     id="advice",
     nature="prediction",
@@ -102,7 +91,7 @@ ADVICE = Claim(
         Comparison("number of parameters", _order("size", -1.0)),
     ),
     nulls=(Comparison("share of cells whose advised option is among the best tenth", _hit),),
-    assumptions=(MOSTLY,),
+    assumptions=(mostly_converged("options"),),
     rule="Supported when the rank correlation exceeds 0.5 and that of the best cheap rival, and the advised option misses less than "
     "a quarter of the best option's gain; refuted when the correlation is below 0.2, or 0.2 below the best rival's, or the "
     "advice misses more than half of the gain.",

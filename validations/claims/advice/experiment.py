@@ -1,10 +1,12 @@
 """Many options of one backbone: the loss forecast for each before training, the loss each reaches when it is trained."""
 
-from tuning.training import fit
+from typing import Any
+
+from torch import Tensor
 
 from ...store import Record
-from ..shared.setting import Experiment, Setting
-from ..shared.training import cost, cross_entropy, l2, logits
+from ..shared.setting import Experiment, Params, Setting
+from ..shared.training import at_start, cost, loss_at, penalised, train
 from .forecast import options, survey
 
 DIVIDED = ("palette",)
@@ -36,24 +38,21 @@ def measure(setting: Setting, predicted: Record) -> Record:
     Only the option's parameters move; the rest of its delta stays at its start, where it changes nothing. All parameters of
     the option are trained, also those whose columns vanish in the linearisation.
     """
-    labels, rows = setting.test.labels.cpu().numpy(), []
+    rows = []
     penalties = {row["option"]: row["r"] for row in predicted.values["options"]}
     for role, subject in setting.subjects.items():
-        start = {n: p.detach() for n, p in subject.initial.items()}
+        start = at_start(subject)
         for option in options(role, start, divide=role in DIVIDED):
-            origin, r = {n: start[n] for n in option.names}, penalties[option.label]
-            fitted = fit(
-                lambda p, s=subject, start=start, origin=origin, r=r: (
-                    s.loss({**start, **p}, setting.train) + 0.5 * r * l2(p, origin)
-                ),
-                origin,
-                tolerance=setting.tolerance,
-                max_evaluations=setting.evaluations,
-            )
-            outputs = logits(subject.outputs, {**start, **fitted.params}, setting.test)
-            rows.append({"option": option.label, "loss": cross_entropy(outputs, labels), **cost(fitted)})
-    base = cross_entropy(logits(setting.subjects[DIVIDED[0]].outputs, setting.subjects[DIVIDED[0]].initial, setting.test), labels)
-    return Record({"options": rows, "frozen": base}, {})
+            origin = {n: start[n] for n in option.names}
+
+            def loss(params: Params, batch: Any, subject=subject, start=start) -> Tensor:
+                return subject.loss({**start, **params}, batch)
+
+            fitted = train(setting, penalised(loss, setting.train, penalties[option.label], origin), origin)
+            reached = loss_at(subject.outputs, {**start, **fitted.params}, setting.test)
+            rows.append({"option": option.label, "loss": reached, **cost(fitted)})
+    base = setting.subjects[DIVIDED[0]]
+    return Record({"options": rows, "frozen": loss_at(base.outputs, base.initial, setting.test)}, {})
 
 
 EXPERIMENT = Experiment(

@@ -23,7 +23,9 @@ from theory.loss import CrossEntropy
 from tuning.deltas import IA3, Adapter, BitFit, Combined, LoRA, PortBias, Prefix
 from tuning.training import unflatten
 
+from ..shared.linearisation import off
 from ..shared.regime import ETA_LIMIT, MARGIN
+from ..shared.training import at_start, first
 
 SHARES = (1.0, 0.3, 0.1, 0.03)  # penalties, in units of the option's largest curvature
 TOLERANCE = 1e-6
@@ -73,7 +75,7 @@ class Forecast:
 
     @property
     def loss(self) -> float:
-        """The predicted held-out loss, nats per example."""
+        """Return the predicted held-out loss, nats per example."""
         return float(self.losses.mean())
 
 
@@ -143,7 +145,7 @@ def forecast(
     y0, labels = found.outputs.double().cpu().numpy(), batch.labels.cpu().numpy()
     n, c = y0.shape
     fold = np.random.default_rng([seed, 211]).permutation(n) % 2
-    some, loss, made = type(batch)(*(part[:CHECKED] for part in batch)), CrossEntropy(labels), []
+    some, loss, made = first(batch, CHECKED), CrossEntropy(labels), []
     for option in chosen:
         own = found.by_group({option.label: [n for n in option.names if not _fixed(n, subject.initial[n])]})[option.label]
         G, trace = _reduced(own)
@@ -179,13 +181,12 @@ def stability(subject: object, names: Sequence[str], batch: object) -> float:
     """
     if not any(_fixed(n, subject.initial[n]) for n in names):
         return 0.0
-    start = {n: p.detach() for n, p in subject.initial.items()}
+    start = at_start(subject)
 
     def loss(params: Mapping[str, Tensor], part: object) -> Tensor:
         return torch.nn.functional.cross_entropy(subject.outputs({**start, **params}, part), part.labels)
 
-    some = type(batch)(*(x[:CHECKED] for x in batch))
-    curvature = hessian(loss, {n: start[n] for n in names}, [some], allow_unused=True)
+    curvature = hessian(loss, {n: start[n] for n in names}, [first(batch, CHECKED)], allow_unused=True)
     lowest = float(top_eigenpairs(curvature, 1, which="smallest", tol=0.1, max_products=8).values[0])
     return MARGIN * max(0.0, -lowest)
 
@@ -233,12 +234,11 @@ def survey(subjects: Mapping[str, object], divided: Sequence[str], batch: object
 
 def _departure(subject: object, control: Mapping[str, Tensor], shift: np.ndarray, batch: object) -> float:
     """Return the median of |y(z) - y(0) - G z| / |G z| over a batch; shift: G z, whose first rows belong to the batch."""
-    start = {n: p.detach() for n, p in subject.initial.items()}
+    start = at_start(subject)
     with torch.no_grad():
         moved = subject.outputs({n: p + control[n] if n in control else p for n, p in start.items()}, batch)
         moved = (moved - subject.outputs(start, batch)).double().cpu().numpy()
-    linear = shift[: len(moved)]
-    return float(np.median(np.linalg.norm(moved - linear, axis=1) / np.maximum(np.linalg.norm(linear, axis=1), 1e-12)))
+    return off(moved, shift[: len(moved)])
 
 
 def interval(difference: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:

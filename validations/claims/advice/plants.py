@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from ..shared.network import (
-    SYSTEMS,
     WIDTH,
     States,
     draw,
     make_plant,
+    partner,
     plant_setting,
     port_keys,
     tensor,
@@ -24,9 +24,9 @@ def palette_setting(system: int, seed: int) -> Setting:
     How many directions each port has is a permutation that a system and its partner (0 and 7, 1 and 6 ...) have in reverse, so
     that the partner's forecast orders the ports the other way round.
     """
-    rng = np.random.default_rng([23, min(system, SYSTEMS - 1 - system)])
+    rng = np.random.default_rng([23, min(system, partner(system))])
     counts = np.array([1, 1, 2, 2, 4, 6, 12, 24])
-    reached = (counts if system < SYSTEMS // 2 else counts[::-1])[rng.permutation(len(counts))]
+    reached = (counts if system < partner(system) else counts[::-1])[rng.permutation(len(counts))]
     network = make_plant(system, {}, uneven=True)
     strength = torch.zeros_like(network.strength)
     for t, count in enumerate(reached):

@@ -61,7 +61,7 @@ HESSIAN = Claim(
     rule="Supported when the estimate is within a factor of 2 of the gap on average and closer to it than either bound; refuted beyond "
     "a factor of 3 or when a bound is closer.",
     reason="The estimate is second order, so a factor of 2 allows for the cubic term at the residuals met here.",
-    change="A weaker penalty: the known-bad control is the same claim with the residuals so large that the loss is not quadratic along them, so the penalty decides.",
+    change="A weaker penalty: the known-bad plants are those with the residuals so large that the loss is not quadratic along them, so the penalty decides.",
     good_is="strongly penalised plants, on which the loss is nearly quadratic",
     bad_is="nearly unpenalised plants, on which the loss is far from quadratic along the residual",
     **_COMMON,
@@ -83,7 +83,7 @@ PUBLISHED = Claim(
     ),
     rule="Supported when the bound is within a factor of 10 of the gap on average; refuted when it is looser or is violated.",
     reason="A bound that is off by more than an order of magnitude cannot choose between two deltas.",
-    change="A weaker penalty, as in the known-bad control, or a sharper second term: it does not vanish when the delta represents the full solution.",
+    change="A weaker penalty, as in the known-bad plants, or a sharper second term: it does not vanish when the delta represents the full solution.",
     good_is="strongly penalised plants, on which the second term is small",
     bad_is="nearly unpenalised plants, on which the bound is loose",
     **_COMMON,

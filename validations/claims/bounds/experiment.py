@@ -11,7 +11,7 @@ from tuning.training import fit, flatten
 
 from ...store import Record
 from ..shared.setting import Experiment, Setting
-from ..shared.training import cost, train
+from ..shared.training import at_start, cost, train
 
 POINTS = 12
 
@@ -63,7 +63,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
     eps' what it leaves (Ding et al. 2023, optimization perspective).
     """
     full, r = setting.subjects["full"], predicted.values["r"]
-    origin = {k: v.detach() for k, v in full.initial.items()}
+    origin = at_start(full)
 
     def value(weights):
         return full.loss(weights, setting.train) + 0.5 * r * sum((w**2).sum() for w in weights.values())
@@ -72,7 +72,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
     rows = []
     for name in setting.options["deltas"]:
         subject = setting.subjects[name]
-        initial = {k: v.detach() for k, v in subject.initial.items()}
+        initial = at_start(subject)
 
         def psi(params, subject=subject):
             return {k: v for k, v in subject.weight_changes(params).items() if k in origin}

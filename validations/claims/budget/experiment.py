@@ -13,7 +13,7 @@ from ...store import Record
 from ..shared.linearisation import GRID, Linearisation, departure, linearise
 from ..shared.regime import ETA_LIMIT
 from ..shared.setting import Experiment, Params, Setting
-from ..shared.training import at_rest, cross_entropy, logits, shifted, steered_loss
+from ..shared.training import at_rest, cross_entropy, logits, loss_at, shifted, steered_loss
 
 RADII, SHARES = 10, (0.1, 1.5)
 
@@ -118,19 +118,18 @@ def measure(setting: Setting, predicted: Record) -> Record:
         z *= radius / np.linalg.norm(z)
         value, slope = _slope(loss, z, origin)
         multiplier = -float(z @ slope) / radius**2
-        outputs = logits(subject.steered, unflatten(z, origin), setting.test)
         levels.append(
             {
                 "radius": radius,
                 "loss": value,
-                "test_loss": cross_entropy(outputs, setting.test.labels.cpu().numpy()),
+                "test_loss": loss_at(subject.steered, unflatten(z, origin), setting.test),
                 "multiplier": multiplier,
                 "converged": bool(fitted.converged and multiplier >= 0),
                 "evaluations": int(fitted.evaluations),
                 "gradient_ratio": float(np.linalg.norm(_along(z, slope)) / scale),
             }
         )
-    start_test = cross_entropy(logits(subject.steered, origin, setting.test), setting.test.labels.cpu().numpy())
+    start_test = loss_at(subject.steered, origin, setting.test)
     return Record({"start": start, "start_test": start_test, "levels": levels}, {})
 
 

@@ -79,7 +79,7 @@ CONVERGENCE_ORDER = Claim(
     "a factor of 1.4 on average; refuted when the correlation is below 0.3 or 0.2 below a rival's, or the steps are off by a factor of two.",
     reason="Convergence by structure rather than by size is the published finding; the order alone could follow from the condition number, "
     "which the penalty sets, so the prediction must do better than that and must name the steps.",
-    change="A start that is a saddle, as in the known-bad control, whose negative curvature the Gauss-Newton matrix does not see; a loss "
+    change="A start that is a saddle, as in the known-bad plants, whose negative curvature the Gauss-Newton matrix does not see; a loss "
     "that saturates on the way.",
     good=partial(own, EXPERIMENT, partial(pace_setting, readout=0.02)),
     bad=partial(own, EXPERIMENT, saddle_setting),

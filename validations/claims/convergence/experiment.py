@@ -10,7 +10,7 @@ from ...store import Record
 from ..multiplets.experiment import half_curvature
 from ..shared.linearisation import Linearisation, linearise, penalty
 from ..shared.setting import Experiment, Params, Setting, own_rng
-from ..shared.training import cost, cross_entropy, l2, train
+from ..shared.training import at_start, cost, cross_entropy, penalised, train
 
 RATE = 0.25  # step size times the largest Gauss-Newton curvature: stable where the Hessian's is up to eight times that
 SHARE = 0.9  # of the decrease that the penalised optimum allows
@@ -61,7 +61,7 @@ def predict(setting: Setting) -> Record:
     """
     rows = []
     for name, subject in setting.subjects.items():
-        origin = {n: p.detach() for n, p in subject.initial.items()}
+        origin = at_start(subject)
         lin = linearise(subject.outputs, origin, setting.train)
         r = penalty(setting, lin, subject.outputs, origin)
         curvatures, gradient, square = energies(lin)
@@ -117,11 +117,8 @@ def measure(setting: Setting, predicted: Record) -> Record:
     rows = []
     for row in predicted.values["deltas"]:
         subject, r = setting.subjects[row["delta"]], row["r"]
-        origin = {n: p.detach() for n, p in subject.initial.items()}
-
-        def objective(p: Params, subject=subject, r=r, origin=origin) -> torch.Tensor:
-            return subject.loss(p, setting.train) + 0.5 * r * l2(p, origin)
-
+        origin = at_start(subject)
+        objective = penalised(subject.loss, setting.train, r, origin)
         fitted = train(setting, objective, origin)
         start = objective(origin).item()
         values = descend(objective, origin, row["rate"], start - SHARE * (start - fitted.value))

@@ -4,9 +4,8 @@ from functools import partial
 
 import numpy as np
 
-from ...statistics import Positive, Statistic
 from ...verdict import Criterion
-from ..shared.claim import CONVERGED, LINEAR, Assumption, Cell, Claim, Comparison, error, lead, mean
+from ..shared.claim import CONVERGED, LINEAR, Assumption, Cell, Claim, Comparison, error, lead, mean, octaves, relative
 from ..shared.network import bias_setting
 from ..shared.plants import own
 from .experiment import EXPERIMENT
@@ -19,11 +18,7 @@ RESOLVED = Assumption(
     lambda cells: f"median products {np.median([c.measured.values['products'] for c in cells]):.0f}",
     needed=0.9,
 )
-FLOOR = 1e-6  # below this a ratio of norms counts as this, so that its logarithm exists
-
-
-def _log2(ratio: float) -> float:
-    return float(np.log2(max(ratio, FLOOR)))
+_log2 = partial(octaves, least=1e-6)
 
 
 def _place(cell: Cell) -> dict:
@@ -222,11 +217,6 @@ def _residuals(cell: Cell) -> list[dict]:
     return [cell.place | changes | errors]
 
 
-def _of_unchanged(column: str) -> Statistic:
-    """Return the statistic "mean of an error over the mean error of no change"."""
-    return Positive(lambda c: float(np.mean(c[column]) / max(np.mean(c["error_unchanged"]), 1e-9)))
-
-
 RESIDUAL = Claim(
     id="residual-fades",
     nature="consistency",
@@ -246,7 +236,7 @@ RESIDUAL = Claim(
         Criterion(
             "error",
             "error over that of no change",
-            _of_unchanged("error_predicted"),
+            relative("error_predicted", to="error_unchanged"),
             (-np.inf, 0.7),
             (-np.inf, 1.0),
         ),

@@ -12,7 +12,7 @@ from probes.curvature.spectrum import top_eigenpairs
 from ...store import Record
 from ..shared.linearisation import Linearisation, departure, linearise, penalty
 from ..shared.setting import Experiment, Params, Setting, own_rng
-from ..shared.training import cost, l2, logits, shifted, train
+from ..shared.training import at_start, cost, logits, penalised, shifted, train
 
 LEADING = 16  # eigenvalues among which the gap is looked for, whatever the number of classes
 FLOOR = 1e-4  # eigenvalues below this share of the largest count as zero in the gap rule
@@ -99,10 +99,6 @@ def apply(operator: Operator, columns: np.ndarray) -> np.ndarray:
     return (operator @ torch.as_tensor(columns, dtype=operator.dtype, device=operator.device)).double().cpu().numpy()
 
 
-def _origin(setting: Setting) -> Params:
-    return {name: p.detach() for name, p in setting.subjects["delta"].initial.items()}
-
-
 def _compare(setting: Setting, params: Params, lin: Linearisation) -> dict:
     """Return Hessian minus Gauss-Newton at a point, along the C - 1 leading Gauss-Newton eigenvectors, the next, and off them.
 
@@ -135,7 +131,7 @@ def predict(setting: Setting) -> Record:
     labels, Gaussian gradients of the same lengths. The residual after training: R at the frozen model with the slopes
     softmax(y0 + G z) - onehot of the linearised optimum z.
     """
-    subject, origin = setting.subjects["delta"], _origin(setting)
+    subject, origin = setting.subjects["delta"], at_start(setting.subjects["delta"])
     lin = linearise(subject.outputs, subject.initial, setting.train)
     r = penalty(setting, lin, subject.outputs, subject.initial)
     control = lin.optimum(r)
@@ -179,8 +175,8 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 def measure(setting: Setting, predicted: Record) -> Record:
     """Return the trained delta's leading Hessian eigenvalues, where their vectors lie, and the Hessian against Gauss-Newton."""
-    subject, origin, r = setting.subjects["delta"], _origin(setting), predicted.values["r"]
-    fitted = train(setting, lambda p: subject.loss(p, setting.train) + 0.5 * r * l2(p, origin), origin)
+    subject, origin = setting.subjects["delta"], at_start(setting.subjects["delta"])
+    fitted = train(setting, penalised(subject.loss, setting.train, predicted.values["r"], origin), origin)
     lin = linearise(subject.outputs, fitted.params, setting.train)
     operator = hessian(subject.loss, fitted.params, [setting.train], allow_unused=True)
     pairs = top_eigenpairs(operator, min(LEADING, operator.shape[0]), which="largest", tol=1e-2)

@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from ..shared.network import LATENT, WIDTH, Plant, States, tensor
+from ..shared.network import LATENT, WIDTH, Plant, States, still_plant, tensor
 from ..shared.setting import Setting
 
 CLASSES = (3, 4, 4, 5, 6, 6, 7, 8)
@@ -46,8 +45,7 @@ def planted_setting(system: int, seed: int, *, by: str, noise: float = NOISE) ->
         columns -= columns.mean(0)
         readout = columns / np.linalg.norm(columns, axis=0)
         strength[:, FEATURES[system] :] = 0.02
-    start = {f"{PORT}.bias": torch.zeros(WIDTH, dtype=torch.float64)}
-    plant = Plant(torch.zeros(1, WIDTH, WIDTH, dtype=torch.float64), tensor(readout), tensor(strength), start)
+    plant = still_plant(strength, readout)
 
     def batch(split: int) -> States:
         own = np.random.default_rng([43, system, seed, split])
@@ -59,7 +57,7 @@ def planted_setting(system: int, seed: int, *, by: str, noise: float = NOISE) ->
             level = level / np.sqrt(np.mean(level**2)) if by == "class" else np.ones(CLASSES[system])
             gate = np.repeat(np.stack([level[labels], np.full(EXAMPLES, COMMON)], axis=1), HALF, axis=1)
             gate += noise * own.standard_normal(gate.shape)
-        return _states(0.3 * own.standard_normal((EXAMPLES, WIDTH)), gate, labels)
+        return States.of(0.3 * own.standard_normal((EXAMPLES, WIDTH)), gate, labels)
 
     return _setting(plant, batch, seed, 1.0)
 
@@ -105,11 +103,7 @@ def _tilted(system: int, seed: int, split: int) -> States:
     centre -= readout.T @ (readout @ centre)
     centre *= np.sqrt(WIDTH) / np.linalg.norm(centre)
     states = centre + NOISE * rng.standard_normal((EXAMPLES, WIDTH))
-    return _states(states, 1.0 + NOISE * rng.standard_normal((EXAMPLES, WIDTH)), labels)
-
-
-def _states(states: np.ndarray, gate: np.ndarray, labels: np.ndarray) -> States:
-    return States(tensor(np.stack([states, gate], axis=1)), torch.ones(len(labels), 1), torch.as_tensor(labels))
+    return States.of(states, 1.0 + NOISE * rng.standard_normal((EXAMPLES, WIDTH)), labels)
 
 
 def _setting(plant: Plant, batch: Callable[[int], States], seed: int, penalty: float) -> Setting:

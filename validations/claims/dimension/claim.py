@@ -4,24 +4,19 @@ from functools import partial
 
 import numpy as np
 
-from ...statistics import Positive
 from ...verdict import Criterion
-from ..shared.claim import CONVERGED, LINEAR, Assumption, Cell, Claim, Comparison, error, mean
+from ..shared.claim import CONVERGED, LINEAR, Assumption, Cell, Claim, Comparison, error, mean, mean_excess, octaves, relative
 from ..shared.plants import own, swapped
 from .experiment import EXPERIMENT
 from .plants import subspace_setting
-
-
-def _log(ratio: float) -> float:
-    return float(np.log2(max(ratio, 1e-9)))
 
 
 def _rows(cell: Cell) -> list[dict]:
     m = cell.measured.values
     names = ("measured", "low", "high", "spectrum", "curve", "participation", "trace_rank", "parameters")
     values = {name: m[name] for name in names}
-    errors = {f"error_{n}": abs(_log(m["measured"] / m[n])) for n in names[3:]}
-    signed = {f"log_{n}": _log(m["measured"] / m[n]) for n in ("spectrum", "curve")}
+    errors = {f"error_{n}": abs(octaves(m["measured"] / m[n])) for n in names[3:]}
+    signed = {f"log_{n}": octaves(m["measured"] / m[n]) for n in ("spectrum", "curve")}
     rms = float(np.sqrt(np.mean((np.array(m["scores"]) - m["predicted_scores"]) ** 2)))
     return [cell.place | values | errors | signed | {"rms": rms}]
 
@@ -34,16 +29,7 @@ def _curves(cell: Cell) -> list[dict]:
     ]
 
 
-def _beats(form: str):
-    rivals = ("error_participation", "error_trace_rank", "error_parameters")
-    return lambda c: float(np.mean(np.min([c[r] for r in rivals], axis=0) - c[f"error_{form}"]))
-
-
-def _of_count(form: str):
-    """Return the statistic "mean error of a prediction over the mean error of the parameter count", both in octaves."""
-    return Positive(lambda c: float(np.mean(c[f"error_{form}"]) / max(np.mean(c["error_parameters"]), 1e-9)))
-
-
+RIVALS = ("error_participation", "error_trace_rank", "error_parameters")
 GAP = 0.25
 
 
@@ -61,7 +47,7 @@ BRACKETED = Assumption(
     lambda cell: _gap(cell) <= GAP,
     lambda cells: f"median distance {np.median([_gap(c) for c in cells]):.2f} octaves",
 )
-_RIVALS = (
+_SHOWN = (
     Comparison("parameter count, octaves off", mean("error_parameters")),
     Comparison("participation ratio of the kernel, octaves off", mean("error_participation")),
     Comparison("trace over largest eigenvalue, octaves off", mean("error_trace_rank")),
@@ -72,7 +58,7 @@ _COMMON = {
     "experiment": EXPERIMENT,
     "rows": _rows,
     "parts": {"curves": _curves},
-    "rivals": _RIVALS,
+    "rivals": _SHOWN,
     "assumptions": (CONVERGED, LINEAR, BRACKETED),
     "good": partial(own, EXPERIMENT, subspace_setting, seeds=2),
     "bad": partial(swapped, EXPERIMENT, subspace_setting, seeds=2),
@@ -91,8 +77,20 @@ SPECTRUM = Claim(
     derived="the Gauss-Newton spectrum, the distance and the gain of the linearised optimum",
     statistic=Comparison("measured over predicted dimension, octaves", mean("log_spectrum")),
     criteria=(
-        Criterion("error", "error over that of the parameter count", _of_count("spectrum"), (-np.inf, 0.5), (-np.inf, 1.0)),
-        Criterion("rivals", "octaves closer than the best rival", _beats("spectrum"), (0.0, np.inf), (0.0, np.inf)),
+        Criterion(
+            "error",
+            "error over that of the parameter count",
+            relative("error_spectrum", to="error_parameters"),
+            (-np.inf, 0.5),
+            (-np.inf, 1.0),
+        ),
+        Criterion(
+            "rivals",
+            "octaves closer than the best rival",
+            mean_excess("error_spectrum", *RIVALS, less=True),
+            (0.0, np.inf),
+            (0.0, np.inf),
+        ),
     ),
     rule="Supported when the prediction is off by less than half of what the parameter count is, and closer than the best of three rivals in "
     "each cell; refuted when it is no closer than the parameter count or a rival is closer.",
@@ -114,8 +112,20 @@ CURVE = Claim(
     statistic=Comparison("root mean square error of the predicted share", mean("rms")),
     criteria=(
         Criterion("error", "root mean square error of the share", error("rms"), (-np.inf, 0.05), (-np.inf, 0.10)),
-        Criterion("threshold", "error over that of the parameter count", _of_count("curve"), (-np.inf, 0.5), (-np.inf, 1.0)),
-        Criterion("rivals", "octaves closer than the best rival", _beats("curve"), (0.0, np.inf), (0.0, np.inf)),
+        Criterion(
+            "threshold",
+            "error over that of the parameter count",
+            relative("error_curve", to="error_parameters"),
+            (-np.inf, 0.5),
+            (-np.inf, 1.0),
+        ),
+        Criterion(
+            "rivals",
+            "octaves closer than the best rival",
+            mean_excess("error_curve", *RIVALS, less=True),
+            (0.0, np.inf),
+            (0.0, np.inf),
+        ),
     ),
     rule="Supported when the predicted share is off by less than 0.05 on average and the threshold dimension by less than half of "
     "what the parameter count is, closer than every rival; refuted beyond twice these errors or when a rival is closer.",

@@ -6,10 +6,10 @@ from probes.dimension.projection import random_subspace
 from theory.subspace import threshold_dimension
 
 from ...store import Record
-from ..shared.linearisation import departure, linearise, penalty
+from ..shared.linearisation import departure, kernel_ranks, linearise, penalty
 from ..shared.setting import Experiment, Setting, own_seed
 from ..shared.subspaces import SHARE, at_ends, estimate, shapes, solved_within, trained_within
-from ..shared.training import cost, l2, logits, shifted, train
+from ..shared.training import at_start, cost, logits, penalised, shifted, summed, train
 
 
 def _subspaces(setting: Setting, own: dict) -> list[tuple[int, object]]:
@@ -47,7 +47,6 @@ def predict(setting: Setting) -> Record:
         scores.append((start - part.value) / gain)
     test = linearise(subject.outputs, subject.initial, setting.test)
     moved = logits(subject.outputs, shifted(subject.initial, full.z), setting.test)
-    kernel = np.linalg.eigvalsh(lin.kernel())
     return Record(
         {
             "r": r,
@@ -59,8 +58,7 @@ def predict(setting: Setting) -> Record:
             "scores": scores,
             "start": start,
             "gain": gain,
-            "participation": float(kernel.sum() ** 2 / np.sum(kernel**2)),
-            "trace_rank": float(kernel.sum() / kernel.max()),
+            **kernel_ranks(lin.kernel()),
         },
         {},
     )
@@ -68,12 +66,8 @@ def predict(setting: Setting) -> Record:
 
 def measure(setting: Setting, predicted: Record) -> Record:
     """Return the measured score at each dimension and the threshold dimension with its interval."""
-    subject, r = setting.subjects["delta"], predicted.values["r"]
-    origin = {name: p.detach() for name, p in subject.initial.items()}
-
-    def objective(params):
-        return subject.loss(params, setting.train) + 0.5 * r * l2(params, origin)
-
+    subject, origin = setting.subjects["delta"], at_start(setting.subjects["delta"])
+    objective = penalised(subject.loss, setting.train, predicted.values["r"], origin)
     full = train(setting, objective, origin)
     start = float(objective(origin).detach())
     dimensions, scores, costs = [], [], [cost(full)]
@@ -96,9 +90,8 @@ def measure(setting: Setting, predicted: Record) -> Record:
             "measured": measured,
             "low": min(low, measured),
             "high": max(high, measured),
+            **summed(costs),
             "converged": all(c["converged"] for c in costs),
-            "evaluations": sum(c["evaluations"] for c in costs),
-            "gradient_ratio": max(c["gradient_ratio"] for c in costs),
         },
         {},
     )

@@ -1,24 +1,28 @@
 """What noise at the ports costs, what the worst disturbance gains, and what training against it saves."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from ...statistics import Columns
 from ...verdict import Criterion
-from ..shared.claim import CONVERGED, Assumption, Cell, Claim, Comparison, error, lead, mean, mean_excess
+from ..shared.claim import CONVERGED, LINEAR, Cell, Claim, Comparison, error, lead, mean, mean_excess
 from ..shared.plants import own, swapped
 from ..shared.regime import ETA_LIMIT
 from .experiment import EXPERIMENT
 from .plants import disturbance_setting
 
-FOLLOWS = Assumption(
-    "linear regime",
-    f"the frozen network answers the largest disturbance as its linear model says: median eta at most {ETA_LIMIT}",
-    lambda cell: cell.predicted.values["eta"] <= ETA_LIMIT,
-    lambda cells: f"median eta {np.median([c.predicted.values['eta'] for c in cells]):.2f}",
-    needed=0.0,
+FOLLOWS = replace(
+    LINEAR,
+    statement=f"the frozen network answers the largest disturbance as its linear model says: median eta at most {ETA_LIMIT}",
 )
+_COMMON = {
+    "view": "control",
+    "experiment": EXPERIMENT,
+    "assumptions": (CONVERGED, FOLLOWS),
+    "good": partial(own, EXPERIMENT, disturbance_setting),
+}
 
 
 def _noise_response_rows(cell: Cell) -> list[dict]:
@@ -67,7 +71,6 @@ def _over_blind(columns: Columns) -> float:
 NOISE_RESPONSE = Claim(
     id="noise-response",
     nature="consistency",
-    view="control",
     title="Noise costs what the observability Gramian says",
     statement="White noise on the sublayer outputs at the attention ports raises the held-out loss of a prefix by the trace of the "
     "frozen network's output Gramian and that of an adapter by the trace of the closed loop's, so that the prediction says which "
@@ -78,7 +81,6 @@ NOISE_RESPONSE = Claim(
     derived="the frozen network's response to disturbances (prefix), the response with the trained adapter's feedback (adapter), "
     "and the softmax curvature at the trained logits; no noisy pass and no label",
     sources=("ding2023", "li2021", "houlsby2019"),
-    experiment=EXPERIMENT,
     rows=_noise_response_rows,
     statistic=Comparison("observed over predicted price of noise, adapter", mean("adapter")),
     criteria=(
@@ -104,7 +106,6 @@ NOISE_RESPONSE = Claim(
         Comparison("observed over predicted price of noise, prefix", mean("prefix")),
         Comparison("prefix: curvature of another example", mean("prefix_permuted")),
     ),
-    assumptions=(CONVERGED, FOLLOWS),
     rule="Supported when the observed price lies within a factor of 1.25 of the predicted one on average, for the prefix and for "
     "the adapter, and the closed loop's price is closer than the open loop's in the mean log of the factors; refuted when a factor is "
     "larger or the open loop's price is closer by a factor of 1.1.",
@@ -112,10 +113,10 @@ NOISE_RESPONSE = Claim(
     "curvature of its own, and a network whose normalisations shrink under noise would miss the band. Noise levels come from "
     "the frozen network, and so does the regime: what a tuned network does at a level does not drop it.",
     change="A network with strong curvature of its own at the ports, or noise beyond the linear regime.",
-    good=partial(own, EXPERIMENT, disturbance_setting),
     bad=partial(swapped, EXPERIMENT, disturbance_setting),
     good_is="gated linear plants with a prefix that is a bias and a linear adapter",
     bad_is="the Gramian of another plant",
+    **_COMMON,
 )
 
 
@@ -131,7 +132,6 @@ def _worst_case_gain_rows(cell: Cell) -> list[dict]:
 WORST_CASE_GAIN = Claim(
     id="worst-case-gain",
     nature="consistency",
-    view="control",
     title="The open-loop gain bounds the worst disturbance, tightly",
     statement="However a bounded disturbance is chosen at the attention ports, it moves the class contrasts of a trained prefix by at most "
     "the gain of the frozen network times its size; attacks come close to the bound and point along the gain's own direction.",
@@ -140,7 +140,6 @@ WORST_CASE_GAIN = Claim(
     "epsilon up to second order, gamma the largest singular value of the map from all disturbances to the contrasts",
     derived="the singular values and vectors of the frozen network's response to disturbances at its ports, example by example",
     sources=("ding2023", "li2021"),
-    experiment=EXPERIMENT,
     rows=_worst_case_gain_rows,
     statistic=Comparison("shift found by ascent over the bound, median over examples", mean("tightness_gamma")),
     criteria=(
@@ -166,7 +165,6 @@ WORST_CASE_GAIN = Claim(
         Comparison("share within, gain of another example", mean("within_gamma_permuted")),
         Comparison("cosine of random leading directions, 97.5 % quantile", mean("cosine_random")),
     ),
-    assumptions=(CONVERGED, FOLLOWS),
     rule="Supported when the mean of the median ratio lies within [0.6, 1.05], more than four of five examples lie there, and the "
     "cosine exceeds that of random leading directions by 0.1; refuted when the ratio lies outside, fewer than half of the "
     "examples lie within, or the directions do no better than random ones.",
@@ -174,10 +172,10 @@ WORST_CASE_GAIN = Claim(
     "within the linear regime. The prefix was trained and the bound is the frozen network's: a prefix that raises its gain "
     "violates it. The ascent starts at random and is not told the direction.",
     change="A prefix that works as feedback through its gate, or disturbances beyond the linear regime.",
-    good=partial(own, EXPERIMENT, disturbance_setting),
     bad=partial(swapped, EXPERIMENT, disturbance_setting),
     good_is="gated linear plants, on which the response does not depend on the prefix",
     bad_is="the gain of another plant",
+    **_COMMON,
 )
 
 
@@ -202,7 +200,6 @@ def _robust_gain_rows(cell: Cell) -> list[dict]:
 ROBUST_GAIN = Claim(
     id="robust-gain",
     nature="prediction",
-    view="control",
     title="Adversarial training moves an adapter towards the game's gain",
     statement="Training an adapter further against the worst disturbances at its ports, at the same price of control, closes more than "
     "a quarter of the distance between the gain of its loop and the least gain that the disturbance game allows.",
@@ -213,7 +210,6 @@ ROBUST_GAIN = Claim(
     derived="the game Riccati recursion on the frozen response in output coordinates, with the softmax curvature at the frozen logits, "
     "the running cost and a law of each example's own that sees every disturbance: a bound below what any adapter can reach",
     sources=("ding2023", "houlsby2019"),
-    experiment=EXPERIMENT,
     rows=_robust_gain_rows,
     statistic=Comparison("share of the distance to the game's gain that adversarial training closes", mean("closed")),
     criteria=(
@@ -227,7 +223,6 @@ ROBUST_GAIN = Claim(
         Comparison("the same training under random disturbances", mean("closed_random")),
         Comparison("held-out loss after less before, nats", mean("price")),
     ),
-    assumptions=(CONVERGED, FOLLOWS),
     rule="Supported when adversarial training closes more than a quarter of the distance, and more than removing the adapter does; refuted "
     "when it closes less than a tenth, or a tenth less than removing the adapter.",
     reason="The game's law knows each example and sees every disturbance, which makes the distance long and the share hard to "
@@ -235,8 +230,8 @@ ROBUST_GAIN = Claim(
     "ten logits by prediction: smaller ones can be met by larger margins, which leave the gain as it is. A trained adapter may "
     "amplify disturbances, and then any weaker one has a smaller gain, so that none at all is the rival to beat.",
     change="A longer adversarial training, or a game whose law is shared by all examples as an adapter is.",
-    good=partial(own, EXPERIMENT, disturbance_setting),
     bad=partial(own, EXPERIMENT, partial(disturbance_setting, blind=True)),
     good_is="linear adapters on gated linear plants",
     bad_is="an open-loop bias in the adapter's place, which cannot change the gain",
+    **_COMMON,
 )

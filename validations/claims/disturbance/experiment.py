@@ -16,7 +16,7 @@ from ...store import Record
 from ..shared.linearisation import Linearisation, linearise, off, penalty
 from ..shared.regime import ETA_LIMIT
 from ..shared.setting import Experiment, Params, Setting, own_rng
-from ..shared.training import cost, cross_entropy, logits, train
+from ..shared.training import at_rest, at_start, attention_ports, cost, cross_entropy, first, logits, loss_at, train
 
 # disturbances are scaled to a median eta of `ETA_LIMIT` on the training text, or to less:
 SHIFT = 1.0  # root mean square shift of the class contrasts under noise, in logits
@@ -39,8 +39,8 @@ def predict(setting: Setting) -> Record:
     attack, the largest with median eta <= `ETA_LIMIT` that shift the logits no further than `SHIFT` and `ATTACK` by prediction.
     """
     subject = setting.subjects["prefix"]
-    ports = tuple(p for p in subject.ports if p.endswith("attention"))
-    origin = _origin(subject, ports)
+    ports = attention_ports(subject)
+    origin = at_rest(subject, ports)
     lin, test = (linearise(subject.steered, origin, batch) for batch in (setting.train, setting.test))
     r = penalty(setting, lin, subject.steered, origin)
     expected = test.y0 + test.G @ lin.optimum(r).z
@@ -87,8 +87,10 @@ def predict(setting: Setting) -> Record:
 
 
 def measure(setting: Setting, predicted: Record) -> Record:
-    """Return the losses of the trained prefix and adapter under noise, the disturbances that projected gradient ascent finds,
-    and the gain of the adapter before and after adversarial training; nothing noisy is looked at before the predictions."""
+    """Return what noise costs the trained prefix and adapter, what ascent finds against them, and what adversarial training gains.
+
+    The gain is that of the adapter's loop before and after. Nothing noisy is looked at before the predictions.
+    """
     record: dict = {"r": predicted.values["r"]}
     trained = {}
     for name in ("prefix", "adapter"):
@@ -96,17 +98,13 @@ def measure(setting: Setting, predicted: Record) -> Record:
         fitted = train(
             setting,
             lambda p, s=subject: s.priced_loss(p, setting.train, record["r"]),
-            {k: v.detach() for k, v in subject.initial.items()},
+            at_start(subject),
         )
         trained[name] = fitted.params
         record[name] = {**cost(fitted), **_noise(setting, predicted, name, fitted.params)}
     record["attacks"] = _attacks(setting, predicted, trained)
     record["gain"] = _gains(setting, predicted, trained["adapter"])
     return Record(record, {})
-
-
-def _origin(subject, ports: tuple[str, ...]) -> Params:
-    return {port: torch.zeros(subject.width, dtype=subject.dtype) for port in ports}
 
 
 def _split(w: Tensor, ports: tuple[str, ...]) -> Params:
@@ -154,8 +152,8 @@ def _layered(setting: Setting, ports: tuple[str, ...], contrasts: np.ndarray, co
     With a_t the norm of the frozen map from the residual sum at port t to that at the next, all tokens free, and a_T-1 of the
     map from the last to the contrasts: (sum_t (a_T-1 ... a_t)^2 n)^1/2, n the tokens that share the disturbance. Norms by ascent.
     """
-    subject, batch = setting.subjects["adapter"], _first(setting.test, count)
-    frozen = {k: v.detach() for k, v in subject.initial.items()}
+    subject, batch = setting.subjects["adapter"], first(setting.test, count)
+    frozen = at_start(subject)
     real = batch.mask.to(subject.dtype)[..., None]
     readout = torch.as_tensor(contrasts, dtype=subject.dtype)
     start = _random(setting, subject, len(real), real.shape[1] * subject.width)
@@ -203,12 +201,12 @@ def _noise(setting: Setting, predicted: Record, name: str, params: Params) -> di
     def outputs(w: Params, batch) -> Tensor:
         return subject.disturbed(w, params, batch)
 
-    lin = linearise(outputs, _origin(subject, ports), setting.test)
+    lin = linearise(outputs, at_rest(subject, ports), setting.test)
     contrasts, quiet = lin.loss.basis(lin.y0.shape[1]), lin.loss.value(lin.y0)
     rng = own_rng(setting, 107)
     order = rng.permutation(len(lin.labels))
     draws = rng.standard_normal((int(setting.options.get("draws", 6)), len(lin.labels), lin.G.shape[-1]))
-    first = np.arange(draws.shape[-1]) < subject.width
+    alone = np.arange(draws.shape[-1]) < subject.width
 
     def met(noise: np.ndarray, level: float) -> tuple[float, list[float]]:
         total, etas = 0.0, []
@@ -221,7 +219,7 @@ def _noise(setting: Setting, predicted: Record, name: str, params: Params) -> di
 
     scales = predicted.values["scales"]
     found = [[met(noise, level) for noise in draws] for level in scales]
-    lone = [met(noise * first, scales[1])[0] for noise in draws]
+    lone = [met(noise * alone, scales[1])[0] for noise in draws]
     response = predicted.arrays["response"].astype(float)
     return {
         "loss": float(quiet.mean()),
@@ -261,10 +259,6 @@ def _within(w: Tensor, radius: float) -> Tensor:
     return w * (radius / w.norm(dim=1, keepdim=True).clamp_min(1e-30)).clamp_max(1.0)
 
 
-def _first(batch, count: int):
-    return type(batch)(*(x[:count] for x in batch))
-
-
 def _random(setting: Setting, subject, count: int, size: int) -> Tensor:
     """Return seeded random starts: the ascent is not told the predicted directions."""
     return torch.as_tensor(own_rng(setting, 108).standard_normal((count, size)), dtype=subject.dtype)
@@ -276,7 +270,7 @@ def _attacks(setting: Setting, predicted: Record, trained: dict[str, Params]) ->
     a, ports = predicted.arrays, tuple(predicted.values["ports"])
     count = int(setting.options.get("attacked", 48))
     response, direction = a["response"][:count].astype(float), a["direction"][:count].astype(float)
-    batch, count = _first(setting.test, count), len(response)
+    batch, count = first(setting.test, count), len(response)
     loss = CrossEntropy(batch.labels.cpu().numpy())
     basis = loss.basis(response.shape[1] + 1)
     rng = own_rng(setting, 109)
@@ -331,7 +325,7 @@ def _gains(setting: Setting, predicted: Record, params: Params) -> dict:
     """
     subject, r, ports = setting.subjects["adapter"], predicted.values["r"], tuple(predicted.values["ports"])
     radius, weight = predicted.values["radii"][-1], predicted.arrays["weight"]
-    batch = _first(setting.test, len(weight))
+    batch = first(setting.test, len(weight))
     basis = CrossEntropy(batch.labels.cpu().numpy()).basis(weight.shape[1] + 1)
     outward = torch.as_tensor(basis @ weight, dtype=subject.dtype)
     share = batch.mask.to(subject.dtype) / batch.mask.sum(1, keepdim=True)
@@ -368,8 +362,8 @@ def _gains(setting: Setting, predicted: Record, params: Params) -> dict:
         "trained": gain(params),
         "robust": gain(robust),
         "random": gain(random),
-        "loss": cross_entropy(logits(subject.outputs, params, setting.test), setting.test.labels.cpu().numpy()),
-        "loss_robust": cross_entropy(logits(subject.outputs, robust, setting.test), setting.test.labels.cpu().numpy()),
+        "loss": loss_at(subject.outputs, params, setting.test),
+        "loss_robust": loss_at(subject.outputs, robust, setting.test),
     }
 
 

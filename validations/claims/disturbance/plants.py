@@ -2,9 +2,7 @@
 
 from dataclasses import replace
 
-import torch
-
-from ..shared.network import LATENT, SYSTEMS, WIDTH, draw, make_plant, plant_setting, port_keys
+from ..shared.network import WIDTH, bias_and_adapter, draw, partner, plant_setting
 from ..shared.setting import Setting
 
 SIZES = (1.2, 2.4)  # of the readout, for the first half of the systems and for their partners
@@ -18,12 +16,7 @@ def disturbance_setting(system: int, seed: int, *, blind: bool = False) -> Setti
     pays by cancelling what states do to the logits, and so what disturbances do. Control is cheap, examples differ little and
     are many, so that one law serves them all and cannot learn their labels by heart.
     """
-    ports = port_keys("attention")
-    shapes = {"down": (LATENT, WIDTH), "up": (WIDTH, LATENT), "bias": (WIDTH,)}
-    bias = make_plant(system, {f"{port}.bias": (WIDTH,) for port in ports}, uneven=True)
-    adapter = make_plant(system, {f"{p}.{n}": s for p in ports for n, s in shapes.items()}, seed)
-    size = SIZES[system >= SYSTEMS // 2]
-    bias, adapter = (replace(p, C=size * p.C, strength=torch.ones_like(p.strength)) for p in (bias, adapter))
+    bias, adapter = bias_and_adapter(system, seed, SIZES[system > partner(system)])
     setting = plant_setting(
         system,
         seed,

@@ -1,5 +1,7 @@
 """How much of a control's energy its displacement needed: the minimum-energy efficiency of trained controls."""
 
+from functools import partial
+
 import numpy as np
 
 from theory.kernel import gradient_rival
@@ -8,7 +10,7 @@ from tuning.training import fit, flatten, gradient_descent
 from ...store import Record
 from ..shared.linearisation import departure, linearise, penalty
 from ..shared.setting import Experiment, Setting, own_rng
-from ..shared.training import at_rest, cost, l2, logits, shifted, steered_loss, train
+from ..shared.training import at_rest, cost, logits, penalised, shifted, steered_loss, train
 
 DECAYS = tuple(float(x) for x in 10.0 ** np.arange(0.0, 1.6, 0.5))
 MARGINS = 10
@@ -80,7 +82,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
         return np.einsum("knc,nc->k", rows, logits(subject.steered, shifted(origin, z), setting.test) - a["y0"])
 
     def objective(decay: float):
-        return lambda z: steered_loss(subject, z, setting.train) + 0.5 * decay * r * l2(z, origin)
+        return penalised(partial(steered_loss, subject), setting.train, decay * r, origin)
 
     levels, reached = [], []
     for decay in predicted.values["decays"]:

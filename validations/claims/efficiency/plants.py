@@ -1,9 +1,8 @@
 """Plants of efficiency: the first gradient is spent on a nuisance, so that efficiency peaks between weight decays."""
 
 import numpy as np
-import torch
 
-from ..shared.network import WIDTH, Plant, States, tensor
+from ..shared.network import WIDTH, States, still_plant
 from ..shared.setting import Setting
 
 LOUD = (4.0, 4.5, 5.0, 5.5, 6.0, 6.0, 5.5, 5.0)
@@ -20,8 +19,7 @@ def nuisance_setting(system: int, seed: int) -> Setting:
     """
     strength = np.full((1, WIDTH), 0.5)
     strength[0, :2] = 1.0, LOUD[system]
-    C = np.outer([0.5, -0.5], np.ones(WIDTH))
-    plant = Plant(torch.zeros(1, WIDTH, WIDTH, dtype=torch.float64), tensor(C), tensor(strength), {})
+    plant = still_plant(strength, np.outer([0.5, -0.5], np.ones(WIDTH)))
     return Setting(
         subjects={"bias": plant},
         train=_draw(system, seed, 0, 64),
@@ -41,4 +39,4 @@ def _draw(system: int, seed: int, split: int, size: int) -> States:
     states = np.zeros((size, WIDTH))
     states[:, 0] = 0.3 * rng.standard_normal(size) - HARD[system] * (rng.permutation(size) < size // 16)
     states[:, 1] = -OFFSET[system]
-    return States(tensor(np.stack([states, gate], axis=1)), torch.ones(size, 1), torch.as_tensor(labels))
+    return States.of(states, gate, labels)

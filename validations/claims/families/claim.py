@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 
 from ...verdict import Criterion
-from ..shared.claim import LINEAR, Assumption, Cell, Claim, Comparison, Row, error, mean
+from ..shared.claim import LINEAR, Assumption, Cell, Claim, Comparison, Row, error, mean, mean_excess
 from ..shared.plants import own, swapped
 from ..shared.subspaces import at_ends
 from .experiment import EXPERIMENT
@@ -87,11 +87,6 @@ def _scales(cell: Cell) -> list[Row]:
     return [cell.place | saved | errors | thresholds | known]
 
 
-def _closer(columns) -> float:
-    """Return by how many octaves the prediction of the saving is closer than the better of two that need no labels."""
-    return float(np.mean(np.minimum(columns["error_rank"], columns["error_participation"]) - columns["error"]))
-
-
 def _converged(*without: str) -> Assumption:
     """Return the assumption that training converged in the full space and in all families of subspaces but some."""
 
@@ -132,7 +127,13 @@ FOUND = Claim(
         Criterion("share", "root mean square error of the predicted share", error("rms"), (-np.inf, 0.05), (-np.inf, 0.10)),
         Criterion("saving", "mean |measured - predicted| octaves saved", error("error"), (-np.inf, 0.5), (-np.inf, 1.0)),
         Criterion("lead", "share above both random kinds, few directions", mean("lead"), (0.1, np.inf), (0.0, np.inf)),
-        Criterion("rivals", "octaves closer than the better rival", _closer, (0.0, np.inf), (0.0, np.inf)),
+        Criterion(
+            "rivals",
+            "octaves closer than the better rival",
+            mean_excess("error", "error_rank", "error_participation", less=True),
+            (0.0, np.inf),
+            (0.0, np.inf),
+        ),
     ),
     rivals=(
         Comparison("parameters over rank, octaves off", mean("error_rank")),

@@ -13,10 +13,10 @@ from probes.reach.response import response
 from tuning.training import flatten, unflatten
 
 from ...store import Record
-from ..shared.linearisation import Linearisation, departure, linearise, penalty
+from ..shared.linearisation import Linearisation, departure, kernel_ranks, linearise, penalty
 from ..shared.setting import Experiment, Params, Setting, own_seed
 from ..shared.subspaces import estimate, shapes, solved_within, trained_within
-from ..shared.training import cost, l2, logits, shifted, train
+from ..shared.training import at_start, cost, logits, penalised, shifted, summed, train
 
 FOUND = (1, 2, 4, 8, 16, 32, 64)  # dimensions of subspaces that are found, cut at their rank
 NEAR = (4, 16)  # dimensions at which drawn subspaces and nulls are trained beside the found ones
@@ -64,22 +64,20 @@ class Balanced:
         return self.scaled.apply(torch.cat([theta[:m] / self.unit, theta[m:]]))
 
 
-def _origin(setting: Setting) -> Params:
-    return {name: p.detach() for name, p in setting.subjects["delta"].initial.items()}
-
-
 def _criterion(outputs: Tensor, batch) -> Tensor:
     return torch.nn.functional.cross_entropy(outputs, batch.labels)
 
 
 def _objective(setting: Setting, r: float) -> Callable[[Params], Tensor]:
-    subject, origin = setting.subjects["delta"], _origin(setting)
-    return lambda params: subject.loss(params, setting.train) + 0.5 * r * l2(params, origin)
+    subject = setting.subjects["delta"]
+    return penalised(subject.loss, setting.train, r, at_start(subject))
 
 
 def _curved(setting: Setting) -> FoundSubspace:
     """Return every Gauss-Newton direction of the frozen model on a setting's training text."""
-    return gauss_newton_directions(setting.subjects["delta"].outputs, _criterion, _origin(setting), [setting.train])
+    return gauss_newton_directions(
+        setting.subjects["delta"].outputs, _criterion, at_start(setting.subjects["delta"]), [setting.train]
+    )
 
 
 def _drawn(setting: Setting, origin: Params, arm: str, unit: float) -> Iterator[tuple[int, object]]:
@@ -123,7 +121,7 @@ def _runs(
     curved: every Gauss-Newton direction; unit: the length of the linearised optimum; points: other tasks' deltas, from which the
     principal directions come; steps: the iterates of this task's own training.
     """
-    origin, arms = _origin(setting), setting.options.get("arms", ARMS)
+    origin, arms = at_start(setting.subjects["delta"]), setting.options.get("arms", ARMS)
     for arm in ("random", "said"):
         if arm in arms:
             yield from ((arm, d, subspace) for d, subspace in _drawn(setting, origin, arm, unit))
@@ -184,7 +182,7 @@ def _elsewhere(setting: Setting, share: float) -> list[Params]:
     """Return the delta trained on every other task, with the penalty at the same share of its own largest curvature."""
     found = []
     for other in setting.other_tasks:
-        subject, origin = other.subjects["delta"], _origin(other)
+        subject, origin = other.subjects["delta"], at_start(other.subjects["delta"])
         lin = linearise(subject.outputs, origin, other.train)
         found.append(train(other, _objective(other, share * float(lin.curvatures(lin.y0)[0])), origin).params)
     return found
@@ -200,7 +198,7 @@ def predict(setting: Setting) -> Record:
     of the same delta trained on the study's other tasks. Nulls: random directions in the span of all Gauss-Newton directions
     ("turned"), and the leading ones of another task ("foreign"). Options: arms, dimensions, near, shares, draws.
     """
-    subject, origin = setting.subjects["delta"], _origin(setting)
+    subject, origin = setting.subjects["delta"], at_start(setting.subjects["delta"])
     lin = linearise(subject.outputs, origin, setting.train)
     r = penalty(setting, lin, subject.outputs, origin)
     full = lin.optimum(r)
@@ -212,12 +210,11 @@ def predict(setting: Setting) -> Record:
     points = _elsewhere(setting, r / scale) if "principal" in arms else []
     found: dict[str, list[tuple[int, float]]] = {}
     for arm, d, subspace in _runs(setting, curved, unit, points):
-        at_start = subspace.scaled.projection if isinstance(subspace, Balanced) else subspace
-        found.setdefault(arm, []).append((d, (start - solved_within(lin, at_start, origin, r).value) / gain))
+        still = subspace.scaled.projection if isinstance(subspace, Balanced) else subspace
+        found.setdefault(arm, []).append((d, (start - solved_within(lin, still, origin, r).value) / gain))
         if isinstance(subspace, Balanced) and "scaled" in arms:
             moved = trained_within(closely, linear, origin, subspace)
             found.setdefault("scaled", []).append((d, (start - float(moved.value)) / gain))
-    kernel = np.linalg.eigvalsh(lin.kernel())
     test = linearise(subject.outputs, origin, setting.test)
     return Record(
         {
@@ -227,7 +224,7 @@ def predict(setting: Setting) -> Record:
             "size": size,
             "layers": _layers(origin),
             "rank": curved.dimension,
-            "participation": float(kernel.sum() ** 2 / np.sum(kernel**2)),
+            "participation": kernel_ranks(lin.kernel())["participation"],
             "near": _nearby(setting, size),
             "arms": _curves(found, size, _layers(origin)),
         },
@@ -241,7 +238,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
     "trajectory": the principal directions of this task's own full training, stopped after a few evaluations and at its end; it
     uses the outcome and is an upper reference.
     """
-    p, origin = predicted.values, _origin(setting)
+    p, origin = predicted.values, at_start(setting.subjects["delta"])
     objective = _objective(setting, p["r"])
     full = train(setting, objective, origin)
     start = float(objective(origin).detach())
@@ -259,19 +256,10 @@ def measure(setting: Setting, predicted: Record) -> Record:
     return Record(
         {
             "arms": _curves(found, p["size"], p["layers"]),
-            "costs": {arm: _summed(runs) for arm, runs in costs.items()},
+            "costs": {arm: summed(runs) for arm, runs in costs.items()},
         },
         {},
     )
-
-
-def _summed(runs: Sequence[dict]) -> dict:
-    """Return the share of runs that converged, their evaluations, and the largest gradient left over the first."""
-    return {
-        "converged": float(np.mean([run["converged"] for run in runs])),
-        "evaluations": sum(run["evaluations"] for run in runs),
-        "gradient_ratio": max(run["gradient_ratio"] for run in runs),
-    }
 
 
 EXPERIMENT = Experiment(

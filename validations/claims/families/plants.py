@@ -3,10 +3,9 @@
 from dataclasses import fields, replace
 
 import numpy as np
-import torch
 
 from ..curvature.plants import Bent
-from ..shared.network import BLOCKS, CLASSES, WIDTH, Plant, States, draw, make_plant, plant_setting, port_keys, tensor
+from ..shared.network import BLOCKS, CLASSES, WIDTH, States, draw, make_plant, plant_setting, port_keys, still_plant, tensor
 from ..shared.setting import Setting
 
 DECAY = (0.7, 0.75, 0.8, 0.9, 6.0, 7.0, 7.5, 8.0)  # components over which a control's strength falls by a factor e, by system
@@ -36,19 +35,13 @@ def layer_setting(system: int, seed: int, *, blocks: int) -> Setting:
     tell apart: theirs is a subspace of one dimension less.
     """
     rng = np.random.default_rng([47, system])
-    keys, strength = port_keys()[: 2 * blocks], np.zeros((2 * blocks, WIDE))
-    for port in range(len(keys)):
+    strength = np.zeros((2 * blocks, WIDE))
+    for port in range(2 * blocks):
         block = port // 2
         strength[port, block::blocks] = 1.0 if block == system % blocks else 0.2
     readout = rng.standard_normal((CLASSES, WIDE))
     readout -= readout.mean(0)
-    plant = Plant(
-        torch.zeros(len(keys), WIDE, WIDE, dtype=torch.float64),
-        tensor(readout / np.linalg.norm(readout, axis=0)),
-        tensor(strength),
-        {f"{port}.bias": torch.zeros(WIDE, dtype=torch.float64) for port in keys},
-        width=WIDE,
-    )
+    plant = still_plant(strength, readout / np.linalg.norm(readout, axis=0))
     subspaces = {"dimensions": [1], "near": [], "shares": [0.15, 0.3, 0.6, 0.9], "draws": 1 if blocks > 1 else 3}
     setting = plant_setting(system, seed, {"delta": plant}, 1.0, {"arms": ["random", "said"], **subspaces}, tolerance=1e-2)
     return replace(setting, train=_drawn(system, seed, 0, 32), test=_drawn(system, seed, 1, 32))
@@ -57,5 +50,5 @@ def layer_setting(system: int, seed: int, *, blocks: int) -> Setting:
 def _drawn(system: int, seed: int, split: int, size: int) -> States:
     rng = np.random.default_rng([53, system, seed, split])
     labels = rng.choice(CLASSES, p=[0.6, 0.3, 0.1], size=size)
-    states = [0.1 * rng.standard_normal((size, WIDE)), 1.0 + 0.1 * rng.standard_normal((size, WIDE))]
-    return States(tensor(np.stack(states, axis=1)), torch.ones(size, 1), torch.as_tensor(labels))
+    states, gates = 0.1 * rng.standard_normal((size, WIDE)), 1.0 + 0.1 * rng.standard_normal((size, WIDE))
+    return States.of(states, gates, labels)

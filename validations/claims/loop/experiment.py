@@ -1,5 +1,7 @@
 """Open loop against closed loop at the same ports under the same running cost: bias, prefix, adapter."""
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -8,19 +10,23 @@ from theory.ensemble import ensemble_lq
 
 from ...statistics import cosine
 from ...store import Record
+from ..shared.laws import means
 from ..shared.linearisation import Linearisation, departure, linearise, off, penalty
 from ..shared.setting import Experiment, Setting, own_rng
-from ..shared.training import cost, cross_entropy, l2, logits, steered_loss, train
-
-
-def _origin(subject, ports) -> dict[str, torch.Tensor]:
-    return {port: torch.zeros(subject.width, dtype=subject.dtype) for port in ports}
-
-
-def _pooled(states: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
-    """Return states (B, T, d) averaged over real tokens, in float64."""
-    weight = mask.to(states.dtype)[..., None]
-    return ((states * weight).sum(1) / weight.sum(1)).double().cpu().numpy()
+from ..shared.training import (
+    at_rest,
+    at_start,
+    attention_ports,
+    cost,
+    cross_entropy,
+    l2,
+    logits,
+    loss_at,
+    penalised,
+    signals,
+    steered_loss,
+    train,
+)
 
 
 def gains(lin: Linearisation, ports: tuple[str, ...], r: float, outputs: np.ndarray, rank: int) -> dict[str, np.ndarray]:
@@ -53,14 +59,14 @@ def predict(setting: Setting) -> Record:
     linearity, each law acting in the real network; that of another delta says nothing about either.
     """
     subject = setting.subjects["bias"]
-    ports = tuple(p for p in subject.ports if p.endswith("attention"))
-    lin = linearise(subject.steered, _origin(subject, ports), setting.train)
-    test = linearise(subject.steered, _origin(subject, ports), setting.test)
-    r = penalty(setting, lin, subject.steered, _origin(subject, ports))
+    ports = attention_ports(subject)
+    origin = at_rest(subject, ports)
+    lin, test = (linearise(subject.steered, origin, batch) for batch in (setting.train, setting.test))
+    r = penalty(setting, lin, subject.steered, origin)
     shared = lin.optimum(r)
     with torch.no_grad():
         states = [
-            {p: _pooled(s.base[p], b.mask) for p in ports}
+            {p: means(s.base[p], b.mask) for p in ports}
             for s, b in ((subject.rollout(subject.initial, b), b) for b in (setting.train, setting.test))
         ]
     width = int(setting.options.get("bottleneck", 4))
@@ -74,7 +80,7 @@ def predict(setting: Setting) -> Record:
     value_shared = cross_entropy(test.y0 + test.G @ shared.z, test.labels) + 0.5 * r * float(shared.z @ shared.z)
     energy_test = sum(np.mean(np.sum(u**2, axis=1)) for u in own.values())
     value_feedback = cross_entropy(test.y0 + G_test @ feedback.z, test.labels) + 0.5 * r * float(energy_test)
-    moved = logits(subject.steered, _signals(shared.z, ports, subject), setting.test)
+    moved = logits(subject.steered, signals(shared.z, ports, subject), setting.test)
     closed = logits(subject.steered, {p: torch.as_tensor(u, dtype=subject.dtype) for p, u in own.items()}, setting.test)
     etas = {
         "eta_shared": departure(test, shared, moved),
@@ -99,10 +105,6 @@ def predict(setting: Setting) -> Record:
             "open": _sensitivity(test, directions),
         },
     )
-
-
-def _signals(z: np.ndarray, ports: tuple[str, ...], subject) -> dict[str, torch.Tensor]:
-    return {p: torch.as_tensor(v, dtype=subject.dtype) for p, v in zip(ports, np.split(z, len(ports)), strict=True)}
 
 
 def _feedback_response(lin: Linearisation, ports: tuple[str, ...], features: dict[str, np.ndarray]) -> np.ndarray:
@@ -144,13 +146,12 @@ def measure(setting: Setting, predicted: Record) -> Record:
     """Return what the trained bias, prefix and adapter reach under loss + (r/2) signal energy, and the adapter's own gain."""
     r, ports = predicted.values["r"], tuple(predicted.values["ports"])
     record: dict = {"r": r, "eta": predicted.values["eta"], "predicted": predicted.values["gap"]}
-    target = setting.test.labels.cpu().numpy()
     bias = setting.subjects["bias"]
-    origin = _origin(bias, ports)
-    fitted = train(setting, lambda z: steered_loss(bias, z, setting.train) + 0.5 * r * l2(z, origin), origin)
+    origin = at_rest(bias, ports)
+    fitted = train(setting, penalised(partial(steered_loss, bias), setting.train, r, origin), origin)
     spent = float(l2(fitted.params, origin))
     record["bias"] = {
-        "value": cross_entropy(logits(bias.steered, fitted.params, setting.test), target) + 0.5 * r * spent,
+        "value": loss_at(bias.steered, fitted.params, setting.test) + 0.5 * r * spent,
         "energy": spent,
         **cost(fitted),
     }
@@ -160,11 +161,11 @@ def measure(setting: Setting, predicted: Record) -> Record:
         fitted = train(
             setting,
             lambda p, s=subject: s.priced_loss(p, setting.train, r),
-            {k: v.detach() for k, v in subject.initial.items()},
+            at_start(subject),
         )
         with torch.no_grad():
             energy = float(subject.energy(fitted.params, setting.test))
-        loss = cross_entropy(logits(subject.outputs, fitted.params, setting.test), target)
+        loss = loss_at(subject.outputs, fitted.params, setting.test)
         record[name] = {"value": loss + 0.5 * r * energy, "energy": energy, "loss": loss, **cost(fitted)}
         trained[name] = fitted.params
     adapter = setting.subjects["adapter"]
@@ -186,7 +187,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
     record["cosine_gradient"] = cosine(np.stack(own), np.stack(step))
     null = [cosine(np.stack([r_[k] for r_ in rotated]), np.stack(lq)) for k in range(64)]
     record["cosine_rotated"] = float(np.quantile(null, 0.975))
-    closed = linearise(lambda z, b: adapter.disturbed(z, trained["adapter"], b), _origin(bias, ports), setting.test)
+    closed = linearise(lambda z, b: adapter.disturbed(z, trained["adapter"], b), origin, setting.test)
     directions = {port: a[f"direction.{port}"] for port in ports}
     record["sensitivity"] = float(np.mean(_sensitivity(closed, directions) / a["open"]))
     return Record(record, {})

@@ -12,13 +12,14 @@ from ..shared.network import (
     SYSTEMS,
     WIDTH,
     Plant,
+    bias_and_adapter,
     draw,
-    make_plant,
     plant_setting,
     port_keys,
     tensor,
 )
 from ..shared.setting import Setting
+from ..shared.training import at_rest
 from .experiment import gains
 
 
@@ -28,14 +29,10 @@ def loop_setting(system: int, seed: int, gates: float = 0.3, network: int | None
     Without `network` every system is the first one's network, on the last one's kind of states and labels, with a readout of
     another size, so that the losses, and with them the price of open loop, grow with the system's number; 512 are held out.
     """
-    ports = port_keys("attention")
     own = network is not None
     size, network = (1.0, network) if own else (READOUTS[system], 0)
     drawn = (system, seed) if own else (SYSTEMS - 1, SYSTEMS * seed + system)
-    shapes = {"down": (LATENT, WIDTH), "up": (WIDTH, LATENT), "bias": (WIDTH,)}
-    bias = make_plant(network, {f"{port}.bias": (WIDTH,) for port in ports}, uneven=True)
-    adapter = make_plant(network, {f"{p}.{n}": s for p in ports for n, s in shapes.items()}, seed)
-    bias, adapter = (replace(p, C=size * p.C, strength=torch.ones_like(p.strength)) for p in (bias, adapter))
+    bias, adapter = bias_and_adapter(network, seed, size)
     subjects = {"bias": bias, "prefix": bias, "adapter": adapter}
     setting = plant_setting(*drawn, subjects, 0.03, {"bottleneck": LATENT}, gates, tolerance=1e-3)
     return setting if own else replace(setting, test=draw(*drawn, 1, 512, gates))
@@ -49,7 +46,7 @@ def law_setting(system: int, seed: int, *, turned: bool = False) -> Setting:
     setting = loop_setting(system, seed, gates=0.1, network=system)
     ports, rank = tuple(port_keys("attention")), 6
     bias = setting.subjects["bias"]
-    lin = linearise(bias.steered, {port: torch.zeros(WIDTH, dtype=bias.dtype) for port in ports}, setting.train)
+    lin = linearise(bias.steered, at_rest(bias, ports), setting.train)
     found = gains(lin, ports, setting.penalty * float(lin.curvatures(lin.y0)[0]), lin.y0, rank)
     law, rng = {}, np.random.default_rng([29, system, seed])
     for port in ports:

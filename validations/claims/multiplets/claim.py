@@ -106,7 +106,7 @@ LORA_MULTIPLETS = Claim(
     reason="At B = 0 the off-diagonal block is an identity and counts for nothing; the claim is that it outlives tuning. Within 25 % a "
     "step size or a damping chosen from the prediction is safe. Each singular value once is what is left without the multiplicity.",
     change="Tuning with little weight decay, which takes the gradient and with it the multiplets away while the positive end grows with "
-    "B, as in the known-bad control.",
+    "B, as in the known-bad plants.",
     good=partial(own, EXPERIMENT, partial(low_rank_setting, readout=0.01, shares=(2.0, 1.3))),
     bad=partial(own, EXPERIMENT, partial(low_rank_setting, readout=0.1, shares=(0.2, 0.1))),
     good_is="gated plants with small logits, tuned with penalties under which the start stays an optimum",

@@ -14,7 +14,7 @@ from theory.ensemble import roots
 from ...store import Record
 from ..shared.linearisation import Linearisation, linearise
 from ..shared.setting import Experiment, Setting, own_rng
-from ..shared.training import cost, cross_entropy, l2, logits, train
+from ..shared.training import at_start, cost, cross_entropy, loss_at, penalised, train
 
 OWN = 2  # modules, the last ones, whose own block is looked at as well
 ENDS = 2  # multiplets compared at either end
@@ -38,6 +38,7 @@ class StartHessian:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Return (D, D), D the numbers of every A and B."""
         size = self.rank * sum(sum(g.shape) for g in self.gradients)
         return size, size
 
@@ -116,7 +117,7 @@ def predict(setting: Setting) -> Record:
     cut multiplets alone, each cut singular value once, the Gauss-Newton part alone. Null: permuted labels, cut as well.
     """
     subject = setting.subjects["lora"]
-    origin = {name: p.detach() for name, p in subject.initial.items()}
+    origin = at_start(subject)
     names = modules(origin)
     rank = len(origin[f"{names[0]}.A"])
     k = ENDS * rank
@@ -152,18 +153,17 @@ def measure(setting: Setting, predicted: Record) -> Record:
     Of the last modules' own blocks it is one multiplet at either end.
     """
     subject, rank = setting.subjects["lora"], predicted.values["rank"]
-    origin = {name: p.detach() for name, p in subject.initial.items()}
-    labels, levels = setting.train.labels.cpu().numpy(), []
+    origin = at_start(subject)
+    levels = []
     for level in predicted.values["levels"]:
-        r = level["r"]
-        fitted = train(setting, lambda p, r=r: subject.loss(p, setting.train) + 0.5 * r * l2(p, origin), origin)
+        fitted = train(setting, penalised(subject.loss, setting.train, level["r"], origin), origin)
         curvature = hessian(subject.loss, fitted.params, [setting.train])
         blocks = [curvature.block([f"{n}.A", f"{n}.B"]) for n in predicted.values["modules"][-OWN:]]
         levels.append(
             {
                 "all": ends(curvature, ENDS * rank),
                 "modules": [ends(block, rank) for block in blocks],
-                "loss": cross_entropy(logits(subject.outputs, fitted.params, setting.train), labels),
+                "loss": loss_at(subject.outputs, fitted.params, setting.train),
                 **cost(fitted),
             }
         )

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 
 from ...verdict import Criterion
-from ..shared.claim import Assumption, Cell, Claim, Comparison, Row, error, lead, mean
+from ..shared.claim import Assumption, Cell, Claim, Comparison, Row, error, lead, mean, octaves
 from ..shared.plants import own
 from .experiment import EXPERIMENT
 from .plants import origins_setting
@@ -15,18 +15,16 @@ LEARNT = 0.5  # share of the initial loss that every arm's full training must ta
 KERNEL = ("participation", "trace_rank", "effective")
 
 
-def _log(ratio: float) -> float:
-    return float(np.log2(max(ratio, 1e-9)))
-
-
 def _row(cell: Cell, arm: str, base: str = "true") -> Row:
     """Return log2 of an arm's threshold dimension over the base's: measured, predicted, by measures of the kernel; and errors.
 
     Errors are in octaves from the measured rise; a count of anything that the arms share says that there is none.
     """
     p, m = cell.predicted.values, cell.measured.values
-    rise = _log(m[arm]["d90"] / m[base]["d90"])
-    said = {"predicted": _log(p[arm]["d90"] / p[base]["d90"])} | {name: _log(p[arm][name] / p[base][name]) for name in KERNEL}
+    rise = octaves(m[arm]["d90"] / m[base]["d90"])
+    said = {"predicted": octaves(p[arm]["d90"] / p[base]["d90"])} | {
+        name: octaves(p[arm][name] / p[base][name]) for name in KERNEL
+    }
     errors = {f"error_{name}": abs(rise - value) for name, value in (said | {"none": 0.0}).items()}
     return cell.place | {"arm": arm, "rise": rise, "censored": m[arm]["censored"] or m[base]["censored"]} | said | errors
 

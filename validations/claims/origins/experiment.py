@@ -17,7 +17,7 @@ from ...store import Record
 from ..shared.linearisation import Linearisation, departure, linearise
 from ..shared.setting import Experiment, Params, Setting, own_rng, own_seed
 from ..shared.subspaces import at_ends, crossing, estimate, shapes, solved_within, trained_within
-from ..shared.training import cost, cross_entropy, l2, logits, shifted, train
+from ..shared.training import at_start, cost, cross_entropy, logits, loss_at, penalised, shifted, summed, train
 
 PENALTY = 3e-5  # share of the largest curvature, that of a shift common to all texts, which says little of what fitting needs
 SMALLEST, LEVELS, DRAWS = 2, 7, 3
@@ -35,12 +35,12 @@ class Arm:
 
     @property
     def origin(self) -> Params:
-        """The delta's numbers at the start."""
-        return {name: p.detach() for name, p in self.subject.initial.items()}
+        """Return the delta's numbers at the start."""
+        return at_start(self.subject)
 
     def loss(self, params: Params) -> float:
         """Return the plain training cross-entropy in nats."""
-        return cross_entropy(logits(self.subject.outputs, params, self.text), self.text.labels.cpu().numpy())
+        return loss_at(self.subject.outputs, params, self.text)
 
 
 def arms(setting: Setting) -> dict[str, Arm]:
@@ -133,7 +133,7 @@ def predict(setting: Setting) -> Record:
     finite, is one share of each arm's own largest Gauss-Newton curvature at the start. A dimension beyond the ones tried is put
     at their end. Beside it measures of the kernel, which see no labels but through the head.
     """
-    origin = {name: p.detach() for name, p in setting.subjects["delta"].initial.items()}
+    origin = at_start(setting.subjects["delta"])
     return Record(
         {name: _predicted(setting, arm) for name, arm in arms(setting).items()}
         | {
@@ -147,10 +147,7 @@ def predict(setting: Setting) -> Record:
 
 def _trained(setting: Setting, arm: Arm, r: float) -> dict:
     origin = arm.origin
-
-    def objective(params: Params) -> torch.Tensor:
-        return arm.subject.loss(params, arm.text) + 0.5 * r * l2(params, origin)
-
+    objective = penalised(arm.subject.loss, arm.text, r, origin)
     full, start = train(setting, objective, origin), arm.loss(origin)
     fall, dimensions, scores, costs = start - arm.loss(full.params), [], [], [cost(full)]
     for d, space in _subspaces(setting, origin):
@@ -163,6 +160,7 @@ def _trained(setting: Setting, arm: Arm, r: float) -> dict:
     size = sum(p.numel() for p in origin.values())
     found = estimate([*dimensions, size], [*scores, 1.0], [1.0], chance=0.0)
     value, low, high = at_ends(found, dimensions[0], size)
+    known = summed(costs)
     return {
         "start": start,
         "fall": fall,
@@ -173,9 +171,8 @@ def _trained(setting: Setting, arm: Arm, r: float) -> dict:
         "low": low,
         "high": high,
         "status": found["status"],
-        "converged": float(np.mean([c["converged"] for c in costs])) >= 0.9,
-        "evaluations": sum(c["evaluations"] for c in costs),
-        "gradient_ratio": max(c["gradient_ratio"] for c in costs),
+        **known,
+        "converged": known["converged"] >= 0.9,
     }
 
 

@@ -3,9 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
-import torch
 
-from ..shared.network import Plant, States, plant_setting, tensor
+from ..shared.network import States, plant_setting, still_plant
 from ..shared.setting import Setting
 
 NUMBERS, TEXTS, STRONG = 128, 32, 12
@@ -21,20 +20,10 @@ def origins_setting(system: int, seed: int, *, informed: bool) -> Setting:
     strong = np.full(NUMBERS, 0.08 + 0.005 * system)
     strong[:STRONG] = 1.0
     networks = {"delta": 0, "shuffled": NUMBERS // 2, "fresh": NUMBERS // 3}
-    subjects = {role: _plant(np.roll(strong, shift)) for role, shift in networks.items()}
+    readout = np.outer([0.5, -0.5], np.ones(NUMBERS))
+    subjects = {role: still_plant(np.roll(strong, shift)[None], readout) for role, shift in networks.items()}
     setting = plant_setting(0, seed, subjects, 0.03, {"levels": 5, "draws": 1, "share": 3e-4}, tolerance=1e-2)
     return replace(setting, train=_draw(system, seed, 0, informed), test=_draw(system, seed, 1, informed))
-
-
-def _plant(strength: np.ndarray) -> Plant:
-    port = "0.attention"
-    return Plant(
-        torch.zeros(1, NUMBERS, NUMBERS, dtype=torch.float64),
-        tensor(np.outer([0.5, -0.5], np.ones(NUMBERS))),
-        tensor(strength[None]),
-        {f"{port}.bias": torch.zeros(NUMBERS, dtype=torch.float64)},
-        width=NUMBERS,
-    )
 
 
 def _draw(system: int, seed: int, split: int, informed: bool) -> States:
@@ -45,5 +34,4 @@ def _draw(system: int, seed: int, split: int, informed: bool) -> States:
         side = (score > np.median(score)).astype(int)
     else:
         gate[TEXTS // 2 :, :STRONG] = gate[: TEXTS // 2, :STRONG]
-    states = np.stack([np.zeros_like(gate), gate], axis=1)
-    return States(tensor(states), torch.ones(TEXTS, 1), torch.as_tensor(side))
+    return States.of(np.zeros_like(gate), gate, side)

@@ -15,7 +15,7 @@ from ...store import Record
 from ..shared.laws import Law, Manifold, around, healing_law, installed, tokens
 from ..shared.linearisation import linearise, penalty
 from ..shared.setting import Experiment, Params, Setting, own_rng
-from ..shared.training import cost, cross_entropy, l2, logits, train
+from ..shared.training import at_start, cost, cross_entropy, first, logits, penalised, train
 
 STEPS = 8  # of projected gradient ascent
 SIZES = tuple(0.0125 * 2.0**k for k in range(8))  # of an attack, over the root mean squared norm of its place's states
@@ -68,7 +68,7 @@ def predict(setting: Setting) -> Record:
     the attack z there (Self-Healing, arXiv 2206.12963), at the second of `SHARES` and the first of `COSTS`.
     """
     subject = setting.subjects["prefix"]
-    origin, port = {name: p.detach() for name, p in subject.initial.items()}, subject.ports[0]
+    origin, port = at_start(subject), subject.ports[0]
     lin = linearise(subject.outputs, origin, setting.train)
     found = manifolds(subject, origin, setting.train)[port]
     with torch.no_grad():
@@ -181,8 +181,8 @@ def measure(setting: Setting, predicted: Record) -> Record:
     cost are those with the least mean loss of clean and attacked training text.
     """
     subject, r, sizes = setting.subjects["prefix"], predicted.values["r"], predicted.values["sizes"]
-    origin, places = {name: p.detach() for name, p in subject.initial.items()}, _places(subject)
-    fitted = train(setting, lambda p: subject.loss(p, setting.train) + 0.5 * r * l2(p, origin), origin)
+    origin, places = at_start(subject), _places(subject)
+    fitted = train(setting, penalised(subject.loss, setting.train, r, origin), origin)
     own = fitted.params
     model, under = _controlled(subject, own)
     found = manifolds(subject, own, setting.train)
@@ -238,7 +238,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
         centred = _centred(subject, own, found, batch, pushed)
         arm("healing, batch mean", case, seen(under(healing_law(centred, bases, c)), batch, pushed), batch)
         arm("prefix", case, _read(subject, _tuned(energy, own, batch, pushed), batch, pushed), batch)
-        some = type(batch)(*(x[:ALONE] for x in batch))
+        some = first(batch, ALONE)
         arm("none, alone", case, seen(bare, some, {name: x[:ALONE] for name, x in pushed.items()}), some)
         singles = []
         for i in range(len(some.labels)):

@@ -12,10 +12,10 @@ from theory.kernel import participation_ratio
 from theory.subspace import projected_gain, threshold_dimension
 
 from ...store import Record
-from ..shared.linearisation import Linearisation, linearise
+from ..shared.linearisation import Linearisation, linearise, off
 from ..shared.setting import Experiment, Params, Setting, own_rng, own_seed
 from ..shared.subspaces import SHARE, at_ends, crossing, estimate, shapes, trained_within
-from ..shared.training import cost, logits, shifted, train
+from ..shared.training import at_start, cost, logits, shifted, summed, train
 
 KNOWN = (8, 16)
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 7 / 8, 1, 5 / 4, 2, 4)  # dimensions tried, in units of k
@@ -45,12 +45,12 @@ class Plant:
 
     @property
     def known(self) -> int:
-        """k."""
+        """Return k."""
         return len(self.teacher)
 
     @property
     def dimensions(self) -> list[int]:
-        """The dimensions to train in, from far below k to far above."""
+        """Return the dimensions to train in, from far below k to far above."""
         return sorted({min(max(1, round(f * self.known)), len(self.seen)) for f in FRACTIONS})
 
     def share(self, subspace) -> float:
@@ -97,7 +97,7 @@ def plant(setting: Setting, lin: Linearisation, k: int) -> Plant:
     response has fewer than k directions.
     """
     subject = setting.subjects["delta"]
-    origin = {name: p.detach() for name, p in subject.initial.items()}
+    origin = at_start(subject)
     flat = lin.G.reshape(-1, lin.G.shape[-1])
     _, sigma, found = np.linalg.svd(flat, full_matrices=False)
     if not 1 <= k <= int(np.sum(sigma > 1e-6 * sigma[0])):
@@ -113,7 +113,7 @@ def plant(setting: Setting, lin: Linearisation, k: int) -> Plant:
         size = 0.5**halving
         targets = logits(subject.outputs, shifted(origin, size * steps @ teacher), setting.train)
         shift = size * lin.G @ (steps @ teacher)
-        eta = float(np.median(np.linalg.norm(targets - lin.y0 - shift, axis=1) / np.linalg.norm(shift, axis=1)))
+        eta = off(targets - lin.y0, shift)
         if eta <= (setting.regime or REGIME):
             break
     return Plant(origin, seen, size * steps, size * scale, teacher, lin.y0, targets, sigma[:k] ** 2, eta)
@@ -216,9 +216,8 @@ def measure(setting: Setting, predicted: Record) -> Record:
                 "reached": 1.0 - full.value,
                 "permuted": 1.0 - lost.value,
                 "shares": shares,
+                **summed(costs),
                 "converged": all(c["converged"] for c in costs),
-                "evaluations": sum(c["evaluations"] for c in costs),
-                "gradient_ratio": max(c["gradient_ratio"] for c in costs),
             }
         )
     return Record({"plants": rows}, {})

@@ -95,7 +95,7 @@ class Claim:
 
     @property
     def module(self) -> str:
-        """The claim's own file, which makes its rows."""
+        """Return the claim's own file, which makes its rows."""
         return (self.rows.func if isinstance(self.rows, partial) else self.rows).__module__
 
 
@@ -109,8 +109,15 @@ def mean(column: str) -> Statistic:
     return lambda columns: float(np.mean(columns[column]))
 
 
-def mean_excess(column: str, *rivals: str) -> Statistic:
-    """Return the statistic "mean of a column less the row's best rival"."""
+def relative(column: str, to: str) -> Positive:
+    """Return the statistic "mean of an error over the mean of another" (see `Positive`)."""
+    return Positive(lambda c: float(np.mean(c[column]) / max(np.mean(c[to]), 1e-9)))
+
+
+def mean_excess(column: str, *rivals: str, less: bool = False) -> Statistic:
+    """Return the statistic "mean of a column less the row's best rival"; with `less`, of the rival less the column."""
+    if less:
+        return lambda c: float(np.mean(np.min([c[r] for r in rivals], axis=0) - c[column]))
     return lambda c: float(np.mean(c[column] - np.max([c[r] for r in rivals], axis=0)))
 
 
@@ -136,6 +143,26 @@ def slope(columns: Columns) -> float:
     """Return the least-squares slope, with intercept, of `measured` on `predicted`."""
     x = columns["predicted"] - np.mean(columns["predicted"])
     return float(x @ columns["measured"] / max(x @ x, 1e-30))
+
+
+def octaves(ratio: float, least: float = 1e-9) -> float:
+    """Return log2 of a ratio; one below `least` counts as that, so that its logarithm exists."""
+    return float(np.log2(max(ratio, least)))
+
+
+def mostly_converged(what: str) -> Assumption:
+    """Return the assumption that most trainings of a cell converged, those of the records under `what` in its measurement."""
+
+    def share(cell: Cell) -> float:
+        return float(np.mean([row["converged"] for row in cell.measured.values[what]]))
+
+    return Assumption(
+        "training converged",
+        f"in a cell, at least three quarters of the {what} met the stated fraction of the initial gradient norm",
+        lambda cell: share(cell) >= 0.75,
+        lambda cells: f"median share of {what} {np.median([share(c) for c in cells]):.2f}",
+        needed=0.75,
+    )
 
 
 CONVERGED = Assumption(

@@ -117,6 +117,12 @@ def healing_law(manifolds: Mapping[str, Manifold], bases: Mapping[str, np.ndarra
     return law
 
 
+def means(states: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
+    """Return each example's mean state (B, d) over its real tokens, in float64."""
+    weight = mask.to(states.dtype)[..., None]
+    return ((states * weight).sum(1) / weight.sum(1)).double().cpu().numpy()
+
+
 def tokens(states: torch.Tensor, mask: torch.Tensor, examples: np.ndarray | None = None) -> np.ndarray:
     """Return the states (n, d) of the real tokens of some examples, in float64."""
     real = mask.bool().clone()

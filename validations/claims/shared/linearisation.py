@@ -32,6 +32,7 @@ class Linearisation:
 
     @property
     def loss(self) -> CrossEntropy:
+        """Return the cross-entropy of these examples' labels."""
         return CrossEntropy(self.labels)
 
     def kernel(self) -> np.ndarray:
@@ -72,6 +73,12 @@ def linearise(outputs: Callable[[Params, Any], Tensor], params: Params, batch: A
 
 
 GRID = tuple(float(x) for x in 10.0 ** np.arange(0.0, -3.01, -0.5))
+
+
+def kernel_ranks(kernel: np.ndarray) -> dict[str, float]:
+    """Return two cheap counts of the directions of a kernel: its participation ratio, and its trace over its largest eigenvalue."""
+    values = np.linalg.eigvalsh(kernel)
+    return {"participation": float(values.sum() ** 2 / np.sum(values**2)), "trace_rank": float(values.sum() / values.max())}
 
 
 def departure(lin: Linearisation, control: Control, outputs: np.ndarray) -> float:

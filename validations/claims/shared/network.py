@@ -2,8 +2,8 @@
 
 A plant is affine in additive controls, so the linearised theory is exact on it: h <- d_i o (h + A_t h + b_t o u_t), y = C h, with
 a gate d_i of each example's own so that one control moves different examples differently. Eight systems differ in their
-weights, penalty and in how much of the label their states carry. The known-bad control trains on each system against the
-prediction made for another one: whatever a claim says about *this* network must then fail.
+weights, penalty and in how much of the label their states carry. Known-bad plants are mostly the same, each against
+the prediction made for another one: whatever a claim says about *this* network must then fail.
 """
 
 from collections.abc import Mapping
@@ -29,6 +29,12 @@ class States(NamedTuple):
     tokens: Tensor
     mask: Tensor
     labels: Tensor
+
+    @classmethod
+    def of(cls, states: np.ndarray, gates: np.ndarray, labels: np.ndarray) -> "States":
+        """Return the batch of some states (B, n), gates (B, n) and labels (B,)."""
+        tokens = tensor(np.stack([states, gates], axis=1))
+        return cls(tokens, torch.ones(len(labels), 1), torch.as_tensor(labels))
 
 
 @dataclass(frozen=True)
@@ -126,14 +132,18 @@ def tensor(values: np.ndarray) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float64)
 
 
+def partner(system: int) -> int:
+    """Return the system for whose prediction another is the known-bad plant: 0 and 7, 1 and 6, 2 and 5, 3 and 4."""
+    return SYSTEMS - 1 - system
+
+
 def levels(system: int, number: int = 0) -> np.ndarray:
     """Return numbers from -1 to 1 by port, in an order that a system and its partner have in reverse.
 
     The first such order is the logarithm of the strength of a port's controls, the second says how unlike they are.
     """
-    partner = SYSTEMS - 1 - system
-    found = np.random.default_rng([5, min(system, partner), number]).permutation(np.linspace(-1.0, 1.0, 2 * BLOCKS))
-    return found if system < partner else -found
+    found = np.random.default_rng([5, min(system, partner(system)), number]).permutation(np.linspace(-1.0, 1.0, 2 * BLOCKS))
+    return found if system < partner(system) else -found
 
 
 def network(system: int, *, uneven: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -152,16 +162,15 @@ def draw(system: int, seed: int, split: int, size: int, gates: float, latents: i
 
     Without `answers` they do not depend on it. Classes that are frequent in a system are rare in its partner.
     """
-    partner = SYSTEMS - 1 - system
     basis = np.random.default_rng([11, system]).standard_normal((latents, WIDTH)) / np.sqrt(latents)
     map_ = np.random.default_rng([12, system]).standard_normal((latents, CLASSES)) * np.sqrt(LATENT / latents)
-    prior = np.random.default_rng([13, min(system, partner)]).standard_normal(CLASSES) * (1 if system < partner else -1)
+    prior = np.random.default_rng([13, min(system, partner(system))]).standard_normal(CLASSES)
+    prior = prior if system < partner(system) else -prior
     rng = np.random.default_rng([17, system, seed, split])
     latent = rng.standard_normal((size, latents))
     score = answers * DEPENDENCE * system / (SYSTEMS - 1) * latent @ map_ + prior + rng.gumbel(size=(size, CLASSES))
     gate = 1.0 + gates * rng.standard_normal((size, WIDTH))
-    states = np.stack([latent @ basis, gate], axis=1)
-    return States(tensor(states), torch.ones(size, 1), torch.as_tensor(score.argmax(1)))
+    return States.of(latent @ basis, gate, score.argmax(1))
 
 
 def make_plant(system: int, parameters: Mapping[str, tuple[int, ...]], seed: int = 0, *, uneven: bool = False) -> Plant:
@@ -177,6 +186,22 @@ def make_plant(system: int, parameters: Mapping[str, tuple[int, ...]], seed: int
         for name, shape in parameters.items()
     }
     return Plant(*network(system, uneven=uneven), initial)
+
+
+def still_plant(strength: np.ndarray, readout: np.ndarray) -> Plant:
+    """Return a plant in which nothing passes between components: biases at the ports of strengths (P, n), a readout (C, n)."""
+    ports, width = strength.shape
+    still = torch.zeros(ports, width, width, dtype=torch.float64)
+    plant = Plant(still, tensor(readout), tensor(strength), {}, width=width)
+    return replace(plant, initial={f"{port}.bias": torch.zeros(width, dtype=torch.float64) for port in plant.ports})
+
+
+def bias_and_adapter(system: int, seed: int, size: float) -> tuple[Plant, Plant]:
+    """Return a bias and an adapter at the attention ports of a system, all controls of strength one, with a readout of a size."""
+    ports, shapes = port_keys("attention"), {"down": (LATENT, WIDTH), "up": (WIDTH, LATENT), "bias": (WIDTH,)}
+    bias = make_plant(system, {f"{port}.bias": (WIDTH,) for port in ports}, uneven=True)
+    adapter = make_plant(system, {f"{port}.{name}": shape for port in ports for name, shape in shapes.items()}, seed)
+    return tuple(replace(p, C=size * p.C, strength=torch.ones_like(p.strength)) for p in (bias, adapter))
 
 
 def port_keys(site: str = "") -> list[str]:

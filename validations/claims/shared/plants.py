@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from .claim import Cell
-from .network import SEEDS, SYSTEMS
+from .network import SEEDS, SYSTEMS, partner
 from .setting import Experiment, Setting
 
 
@@ -13,15 +13,15 @@ def own(experiment: Experiment, make: Callable[[int, int], Setting], seeds: int 
 
 
 def swapped(experiment: Experiment, make: Callable[[int, int], Setting], seeds: int = SEEDS) -> list[Cell]:
-    """Return the cells of every system measured against the prediction made for its partner: 0 with 7, 1 with 6, 2 with 5, 3 with 4."""
-    return _cells(experiment, make, lambda system: SYSTEMS - 1 - system, seeds)
+    """Return the cells of every system measured against the prediction made for its partner."""
+    return _cells(experiment, make, partner, seeds)
 
 
-def _cells(experiment: Experiment, make: Callable[[int, int], Setting], partner: Callable[[int], int], seeds: int) -> list[Cell]:
+def _cells(experiment: Experiment, make: Callable[[int, int], Setting], other: Callable[[int], int], seeds: int) -> list[Cell]:
     cells = []
     for system in range(SYSTEMS):
         for seed in range(seeds):
-            predicted = experiment.predict(make(partner(system), seed))
+            predicted = experiment.predict(make(other(system), seed))
             measured = experiment.measure(make(system, seed), predicted)
             cells.append(Cell(f"system {system}", experiment.name, seed, predicted, measured))
     return cells

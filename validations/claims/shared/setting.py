@@ -62,7 +62,7 @@ class Experiment:
 
     @property
     def module(self) -> str:
-        """The module that makes the cells."""
+        """Return the module that makes the cells."""
         return self.predict.__module__
 
     def named(self, deltas: Sequence[str]) -> tuple[str, ...]:

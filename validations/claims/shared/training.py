@@ -1,6 +1,6 @@
 """Losses, penalties and full-batch training, as every experiment computes them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,19 +34,29 @@ def cross_entropy(outputs: np.ndarray, labels: np.ndarray) -> float:
     return float(CrossEntropy(labels).value(outputs).mean())
 
 
+def loss_at(outputs: Callable[[Params, Any], Tensor], params: Params, batch: Any) -> float:
+    """Return the mean cross-entropy of a batch at some parameters, in nats."""
+    return cross_entropy(logits(outputs, params, batch), batch.labels.cpu().numpy())
+
+
 def steered_loss(subject: Any, signals: Params, batch: Any) -> Tensor:
     """Return the mean cross-entropy of the frozen backbone with additive signals at ports."""
     return torch.nn.functional.cross_entropy(subject.steered(signals, batch), batch.labels)
 
 
-def train(setting: Setting, objective: Callable[[Params], Tensor], initial: Params) -> Fit:
-    """Return the full-batch optimum of an objective with the study's tolerance and budget."""
-    return fit(objective, initial, tolerance=setting.tolerance, max_evaluations=setting.evaluations)
-
-
 def l2(params: Params, origin: Params) -> Tensor:
     """Return |params - origin|^2."""
     return sum(((p - origin[name]) ** 2).sum() for name, p in params.items())
+
+
+def penalised(loss: Callable[[Params, Any], Tensor], batch: Any, r: float, origin: Params) -> Callable[[Params], Tensor]:
+    """Return the objective loss(params, batch) + (r/2)|params - origin|^2."""
+    return lambda params: loss(params, batch) + 0.5 * r * l2(params, origin)
+
+
+def train(setting: Setting, objective: Callable[[Params], Tensor], initial: Params) -> Fit:
+    """Return the full-batch optimum of an objective with the study's tolerance and budget."""
+    return fit(objective, initial, tolerance=setting.tolerance, max_evaluations=setting.evaluations)
 
 
 def cost(fitted: Fit) -> dict:
@@ -58,6 +68,35 @@ def cost(fitted: Fit) -> dict:
     }
 
 
-def at_rest(subject: Any) -> Params:
-    """Return no control: a zero vector at every port."""
-    return {port: torch.zeros(subject.width, dtype=subject.dtype) for port in subject.ports}
+def summed(costs: Sequence[Mapping]) -> dict:
+    """Return the share of trainings that converged, the evaluations of all, and the largest gradient left over the first."""
+    return {
+        "converged": float(np.mean([c["converged"] for c in costs])),
+        "evaluations": sum(c["evaluations"] for c in costs),
+        "gradient_ratio": max(c["gradient_ratio"] for c in costs),
+    }
+
+
+def at_start(subject: Any) -> Params:
+    """Return a delta's numbers at its start."""
+    return {name: p.detach() for name, p in subject.initial.items()}
+
+
+def at_rest(subject: Any, ports: Sequence[str] | None = None) -> Params:
+    """Return no control: a zero vector at every port, or at some."""
+    return {port: torch.zeros(subject.width, dtype=subject.dtype) for port in (subject.ports if ports is None else ports)}
+
+
+def signals(z: np.ndarray, ports: Sequence[str], subject: Any) -> Params:
+    """Return a flat control as one vector per port."""
+    return {port: torch.as_tensor(u, dtype=subject.dtype) for port, u in zip(ports, np.split(z, len(ports)), strict=True)}
+
+
+def attention_ports(subject: Any) -> tuple[str, ...]:
+    """Return the ports of the attention sublayers."""
+    return tuple(port for port in subject.ports if port.endswith("attention"))
+
+
+def first(batch: Any, count: int) -> Any:
+    """Return the first examples of a batch."""
+    return type(batch)(*(x[:count] for x in batch))

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...statistics import partial_rank_correlation
 from ...verdict import Criterion
-from ..shared.claim import Assumption, Cell, Claim, Comparison, Row, lead, mean
+from ..shared.claim import Cell, Claim, Comparison, Row, lead, mean, mostly_converged
 from ..shared.plants import own
 from .experiment import EXPERIMENT
 from .plants import memory_setting
@@ -38,10 +38,6 @@ def _rows(cell: Cell) -> list[Row]:
     }
     plain = {f"{name}_plain": partial_rank_correlation(columns[name], columns["gap"], [], one) for name in ("sharpness", "loss")}
     return [cell.place | partials | plain]
-
-
-def _converged(cell: Cell) -> float:
-    return float(np.mean([row["converged"] for row in cell.measured.values["points"]]))
 
 
 SHARPNESS_GAP = Claim(
@@ -76,20 +72,12 @@ SHARPNESS_GAP = Claim(
         Comparison("the training loss itself", mean("loss_plain")),
     ),
     nulls=(Comparison("another point's sharpness", mean("permuted")),),
-    assumptions=(
-        Assumption(
-            "training converged",
-            "in a cell, at least three quarters of the points met the stated fraction of the initial gradient norm",
-            lambda cell: _converged(cell) >= 0.75,
-            lambda cells: f"median share of points {np.median([_converged(c) for c in cells]):.2f}",
-            needed=0.75,
-        ),
-    ),
+    assumptions=(mostly_converged("points"),),
     rule="Supported when the rank correlation over deltas and penalties, given the training loss, exceeds 0.3 and no more than 0.1 less than that of "
     "distance, effective dimension or size, either way round; refuted when it is below 0.1 or 0.3 below a rival's.",
     reason="The training loss goes with the gap whatever the curvature does, so it is held fixed. Below 0.1 sharpness explains a hundredth of "
     "what is left; the literature has both signs, which is why a weak positive correlation does not count as support.",
-    change="Deltas whose numbers have other units: a rescaling changes the curvature and no tuned function, as in the known-bad control.",
+    change="Deltas whose numbers have other units: a rescaling changes the curvature and no tuned function, as in the known-bad plants.",
     good=partial(own, EXPERIMENT, partial(memory_setting, rescaled=False)),
     bad=partial(own, EXPERIMENT, partial(memory_setting, rescaled=True)),
     good_is="plants whose sharper deltas memorise more of the training labels",

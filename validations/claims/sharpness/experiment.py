@@ -14,7 +14,7 @@ from tuning.training import flatten
 from ...store import Record
 from ..shared.linearisation import linearise
 from ..shared.setting import Experiment, Setting
-from ..shared.training import cost, cross_entropy, l2, logits, train
+from ..shared.training import at_start, cost, loss_at, penalised, train
 
 SHARES = (0.3, 0.1)  # penalties over the largest Gauss-Newton curvature at the start
 PRODUCTS = 8  # Hessian products spent on each largest eigenvalue
@@ -39,7 +39,7 @@ def predict(setting: Setting) -> Record:
     """
     rows = []
     for name, subject in setting.subjects.items():
-        origin = {n: p.detach() for n, p in subject.initial.items()}
+        origin = at_start(subject)
         lin = linearise(subject.outputs, origin, setting.train)
         curvatures = lin.curvatures(lin.y0)
         for share in SHARES:
@@ -79,18 +79,11 @@ def measure(setting: Setting, predicted: Record) -> Record:
     """
     rows, at = [], {}
     for point in predicted.values["points"]:
-        subject, r = setting.subjects[point["delta"]], point["r"]
-        origin = {n: p.detach() for n, p in subject.initial.items()}
-        fitted = train(
-            setting,
-            lambda p, s=subject, r=r, origin=origin: s.loss(p, setting.train) + 0.5 * r * l2(p, origin),
-            at.get(point["delta"], origin),
-        )
+        subject = setting.subjects[point["delta"]]
+        origin = at_start(subject)
+        fitted = train(setting, penalised(subject.loss, setting.train, point["r"], origin), at.get(point["delta"], origin))
         at = {point["delta"]: fitted.params}
-        losses = [
-            cross_entropy(logits(subject.outputs, fitted.params, batch), batch.labels.cpu().numpy())
-            for batch in (setting.train, setting.test)
-        ]
+        losses = [loss_at(subject.outputs, fitted.params, batch) for batch in (setting.train, setting.test)]
         found = sharpness(subject, fitted.params, origin, setting.train)
         rows.append({"loss": losses[0], "test_loss": losses[1], "gap": losses[1] - losses[0], **found, **cost(fitted)})
     return Record({"points": rows}, {})

@@ -3,9 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
-import torch
 
-from ..shared.network import WIDTH, Plant, States, plant_setting, tensor
+from ..shared.network import WIDTH, States, plant_setting, still_plant
 from ..shared.setting import Setting
 
 NOISY = (2, 4, 7, 11, 16)  # how many of a delta's components move examples at random
@@ -23,13 +22,7 @@ def memory_setting(system: int, seed: int, *, rescaled: bool) -> Setting:
         strength = np.zeros((1, WIDTH))
         strength[0, 0], strength[0, 1 : 1 + count] = 0.5, 1.0 + 0.05 * count
         units = 0.4**count if rescaled else 1.0
-        plant = Plant(
-            torch.zeros(1, WIDTH, WIDTH, dtype=torch.float64),
-            tensor(np.outer([0.5, -0.5], np.ones(WIDTH))),
-            tensor(units * strength),
-            {"0.attention.bias": torch.zeros(WIDTH, dtype=torch.float64)},
-        )
-        subjects[f"delta {count}"] = plant
+        subjects[f"delta {count}"] = still_plant(units * strength, np.outer([0.5, -0.5], np.ones(WIDTH)))
     setting = plant_setting(0, seed, subjects, 0.03, {}, tolerance=1e-3)
     return replace(setting, train=_draw(system, seed, 0, 48), test=_draw(system, seed, 1, 384))
 
@@ -40,4 +33,4 @@ def _draw(system: int, seed: int, split: int, size: int) -> States:
     side = (1.0 - 2.0 * labels)[:, None]
     gate = np.concatenate([side * (rng.random((size, 1)) < 0.8), rng.standard_normal((size, WIDTH - 1))], axis=1)
     states = 0.1 * rng.standard_normal((size, WIDTH))
-    return States(tensor(np.stack([states, gate], axis=1)), torch.ones(size, 1), torch.as_tensor(labels))
+    return States.of(states, gate, labels)

@@ -1,5 +1,7 @@
 """One additive control at one port at a time: what it should cost, and what training it achieves."""
 
+from functools import partial
+
 import numpy as np
 
 from theory.ensemble import ensemble_lq
@@ -7,7 +9,7 @@ from theory.ensemble import ensemble_lq
 from ...store import Record
 from ..shared.linearisation import linearise, penalty
 from ..shared.setting import Experiment, Setting
-from ..shared.training import at_rest, cost, cross_entropy, l2, logits, steered_loss, train
+from ..shared.training import at_rest, cost, cross_entropy, loss_at, penalised, steered_loss, train
 
 
 def predict(setting: Setting) -> Record:
@@ -16,9 +18,9 @@ def predict(setting: Setting) -> Record:
     d raises each training example's true-class margin by one logit. Rivals: the norm of the gradient at the port, the trace
     of its kernel, and the linear-quadratic value.
     """
-    subject = setting.subjects["bias"]
-    lin = linearise(subject.steered, at_rest(subject), setting.train)
-    r = penalty(setting, lin, subject.steered, at_rest(subject))
+    subject, origin = setting.subjects["bias"], at_rest(setting.subjects["bias"])
+    lin = linearise(subject.steered, origin, setting.train)
+    r = penalty(setting, lin, subject.steered, origin)
     n, c, _ = lin.G.shape
     target = np.eye(c)[lin.labels] - 1.0 / c
     slope = lin.loss.gradient(lin.y0)
@@ -45,11 +47,9 @@ def measure(setting: Setting, predicted: Record) -> Record:
     subject, r = setting.subjects["bias"], predicted.values["r"]
     rows = []
     for row in predicted.values["ports"]:
-        origin = {row["port"]: at_rest(subject)[row["port"]]}
-        fitted = train(
-            setting, lambda z, origin=origin: steered_loss(subject, z, setting.train) + 0.5 * r * l2(z, origin), origin
-        )
-        test = cross_entropy(logits(subject.steered, fitted.params, setting.test), setting.test.labels.cpu().numpy())
+        origin = at_rest(subject, [row["port"]])
+        fitted = train(setting, penalised(partial(steered_loss, subject), setting.train, r, origin), origin)
+        test = loss_at(subject.steered, fitted.params, setting.test)
         rows.append({"port": row["port"], "loss": float(fitted.value), "test_loss": test, **cost(fitted)})
     return Record({"ports": rows}, {})
 

@@ -27,7 +27,7 @@ from tuning.ensembles import EnsembleRun, Subspace, Whole, foldable, outputs, tr
 from tuning.subjects import READOUT_PARAMETERS, Params, Readout, Subject
 
 from ...store import Record
-from ..shared.linearisation import departure, linearise
+from ..shared.linearisation import departure, kernel_ranks, linearise
 from ..shared.setting import Experiment, Setting, own_rng, own_seed
 from ..shared.subspaces import SHARE, crossing, estimate, shapes
 from ..shared.training import logits, shifted
@@ -122,7 +122,7 @@ def predict(setting: Setting) -> Record:
     values, components = gradient_components(kernel, lin.y0, lin.loss)
     quadratic = projected_gain(values, components, size, dimensions, ridge=r, draws=DRAWS, seed=own_seed(setting, 113)).mean(0)
     best = float(np.mean((held.y0 + held.G @ full.z).argmax(1) == held.labels))
-    chance, eigenvalues = _majority(test), np.linalg.eigvalsh(kernel)
+    chance = _majority(test)
     fitted = lin.curvatures(full.outputs)[:size]
     moved = logits(response, shifted(free, full.z), setting.train)
     risen = (np.array(accuracies) - chance) / max(best - chance, 1e-9)
@@ -143,8 +143,7 @@ def predict(setting: Setting) -> Record:
             "curve": crossing(dimensions, shares, size),
             "quadratic": crossing(dimensions, quadratic, size),
             "accuracy": crossing(dimensions, risen, size) if best > chance else None,
-            "participation": float(eigenvalues.sum() ** 2 / np.sum(eigenvalues**2)),
-            "trace_rank": float(eigenvalues.sum() / eigenvalues.max()),
+            **kernel_ranks(kernel),
             "effective_dimension": effective_dimension(fitted, LOCAL * float(fitted[0])),
         },
         {},
@@ -162,9 +161,9 @@ def _rows(batch, rows: Tensor):
 
 
 def measure(setting: Setting, predicted: Record) -> Record:
-    """Return every run of the sweep, the rates chosen, the threshold dimension of each score with its interval, and the
-    dimensions of the trained delta's posterior and features.
+    """Return every run of the sweep, the rates chosen, and the threshold dimension of each score with its interval.
 
+    Beside them stand the dimensions of the trained delta's posterior and features.
     Options: dimensions, rates (the first step's length over the linearised optimum's), steps, batch, seeds, part (texts in a
     batch of the chains). Every rate is run with the first seed; the others run the chosen ones. For accuracy that is the rate
     with the best accuracy on the validation half (ties: the lower loss there), for the share of the gain the one with the

@@ -45,8 +45,7 @@ def _draw(plant: Plant, system: int, seed: int, split: int, latents: int) -> Sta
     basis = basis / np.sqrt(latents)
     latent = rng.standard_normal((SIZES[split], latents))
     score = SIGNAL * latent @ map_ / np.sqrt(latents) + rng.gumbel(size=(len(latent), CLASSES))
-    states = np.stack([latent @ basis, np.ones((len(latent), WIDTH))], axis=1)
-    drawn = States(tensor(states), torch.ones(len(latent), 1), torch.as_tensor(score.argmax(1)))
+    drawn = States.of(latent @ basis, np.ones((len(latent), WIDTH)), score.argmax(1))
     return drawn._replace(tokens=plant.outputs({}, drawn)[:, None])
 
 

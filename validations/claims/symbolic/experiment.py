@@ -16,6 +16,7 @@ from tuning.training import minibatch
 from ...store import Record
 from ..shared.linearisation import Linearisation, linearise
 from ..shared.setting import Experiment, Setting
+from ..shared.training import first
 
 TESTED, CHOOSING, SAMPLE = 1024, 256, 24
 RIDGE = 1e-5  # the linearised optimum's penalty, a share of the largest curvature: nearly none, which favours every arm
@@ -83,10 +84,6 @@ def setting(name: str, seed: int) -> Setting:
     )
 
 
-def _part(batch, size: int):
-    return type(batch)(*(x[:size] for x in batch))
-
-
 def _linear(subject, batch) -> Linearisation:
     """Return the response of every position's logits, one row of G per sequence and position."""
     lin = linearise(lambda params, part: subject.outputs(params, part).flatten(1), subject.initial, batch)
@@ -106,7 +103,7 @@ def predict(setting: Setting) -> Record:
     y(z) ~ y0 + G z for every position of a few sequences, z* = argmin of mean cross-entropy plus a nearly vanishing penalty; its
     held-out sequence accuracy says whether the delta's first-order reach contains the task at all.
     """
-    sample, test = (_part(batch, SAMPLE) for batch in (setting.train, setting.test))
+    sample, test = (first(batch, SAMPLE) for batch in (setting.train, setting.test))
     record = {}
     for role in ("prefix", "lora"):
         subject = setting.subjects[role]
@@ -124,10 +121,9 @@ def predict(setting: Setting) -> Record:
 
 
 def measure(setting: Setting, predicted: Record) -> Record:
-    """Return the share of held-out sequences that each arm solves after AdamW on the new task, at the step size
-    that solves most of other sequences (`dev`).
+    """Return the share of held-out sequences that each arm solves after AdamW on the new task.
 
-    Beside it: every step size's own result, the share by group of sequences (how many different digits), parameters, steps.
+    The step size is the one that solves most of other sequences (`dev`). Beside it: every step size's own result, the share by group of sequences (how many different digits), parameters, steps.
     """
     arms = {role: _arm(setting, role) for role in setting.options["steps"]}
     return Record(arms | {"frozen": predicted.values["frozen"]}, {})

@@ -39,7 +39,7 @@ class Head:
         return sum(value.numel() for value in self.initial.values())
 
     def outputs(self, params: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """The logits (B, n, 2)."""
+        """Return the logits (B, n, 2)."""
         context = torch.tensor([self.weight, 1 - self.weight]).log() + params.get("scores", 0.0)
         keys = params.get("keys", torch.zeros(0, POSITIONS))
         attention = torch.softmax(torch.cat([keys.T, context.expand(POSITIONS, 2)], dim=1), dim=1)

@@ -1,5 +1,6 @@
 """Controllers written down from the frozen model, without training, against deltas trained at the same ports."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from ..shared.laws import (
     at_energy,
     healing_law,
     installed,
+    means,
     packed,
     spent,
     tokens,
@@ -32,7 +34,20 @@ from ..shared.laws import (
 )
 from ..shared.linearisation import Linearisation, departure, linearise, penalty
 from ..shared.setting import Experiment, Params, Setting, own_rng
-from ..shared.training import cost, cross_entropy, l2, logits, shifted, steered_loss, train
+from ..shared.training import (
+    at_rest,
+    at_start,
+    attention_ports,
+    cost,
+    cross_entropy,
+    logits,
+    loss_at,
+    penalised,
+    shifted,
+    signals,
+    steered_loss,
+    train,
+)
 
 FOLDS = 4
 RIDGES = tuple(float(x) for x in 10.0 ** np.arange(-2.0, 3.1, 1.0))
@@ -43,29 +58,15 @@ SCALED = ("synthesised", "regression", "random", "gradient")
 UNSCALED = ("synthesised", "regression", "lq", "game", "healing")
 
 
-def _rest(subject: Any, ports: tuple[str, ...]) -> Params:
-    return {port: torch.zeros(subject.width, dtype=subject.dtype) for port in ports}
-
-
-def _signals(z: np.ndarray, ports: tuple[str, ...], subject: Any) -> Params:
-    return {p: torch.as_tensor(v, dtype=subject.dtype) for p, v in zip(ports, np.split(z, len(ports)), strict=True)}
-
-
-def _means(states: Tensor, mask: Tensor) -> np.ndarray:
-    """Return each example's mean state over its real tokens (B, d), in float64."""
-    weight = mask.to(states.dtype)[..., None]
-    return ((states * weight).sum(1) / weight.sum(1)).double().cpu().numpy()
-
-
 def _readers(states: Tensor, mask: Tensor, count: int) -> Affine:
     """Return the law without signal that reads phi(y) = down y + bias: the leading directions between the examples' means.
 
     Whitened on single tokens, each example with weight one: mean phi = 0 and mean phi phi' = I, so that the signal
     k + K phi(y) has the mean energy |k|^2 + |K|^2. `up` is zero and `bias` holds -down mean.
     """
-    means = _means(states, mask)
-    centre = means.mean(0)
-    directions = np.linalg.svd(means - centre, full_matrices=False)[2][:count]
+    averages = means(states, mask)
+    centre = averages.mean(0)
+    directions = np.linalg.svd(averages - centre, full_matrices=False)[2][:count]
     real = mask.to(torch.float64)
     share = (real / real.sum(1, keepdim=True))[mask.bool()].cpu().numpy() / len(mask)
     seen = (tokens(states, mask) - centre) @ directions.T
@@ -104,14 +105,14 @@ def _response(law: Any, readers: Law, batch: Any) -> tuple[Linearisation, Any, P
 
 
 def regression(
-    lin: Linearisation, r: float, means: dict[str, np.ndarray], rank: int, rng: np.random.Generator
+    lin: Linearisation, r: float, averages: dict[str, np.ndarray], rank: int, rng: np.random.Generator
 ) -> tuple[Law, dict]:
     """Return the reduced-rank ridge regression of per-example optimal controls u_i* on the examples' mean port states.
 
     u_i* minimises l_i(y_i + G_i u) + (r/2)|u|^2. Ridge (relative to the mean squared norm of the centred states) and rank
     (1 to `rank`) are those with the least linearised loss plus (r/2)|u|^2 over `FOLDS` folds, each predicted from the others.
     """
-    ports = tuple(means)
+    ports = tuple(averages)
     best = per_example_lq(lin.G, lin.y0, lin.loss, r).z
     optima = dict(zip(ports, np.split(best, len(ports), axis=1), strict=True))
     n = len(best)
@@ -120,7 +121,7 @@ def regression(
     def fitted(rows: np.ndarray, ridge: float, q: int) -> dict[str, Affine]:
         law = {}
         for port in ports:
-            X, U = means[port][rows], optima[port][rows]
+            X, U = averages[port][rows], optima[port][rows]
             centre = X.mean(0)
             scale = np.mean(np.sum((X - centre) ** 2, axis=1))
             down, up = reduced_rank(X - centre, U - U.mean(0), ridge * scale, q)
@@ -132,7 +133,7 @@ def regression(
         for k in range(FOLDS):
             law = fitted(fold != k, ridge, q)
             rows = fold == k
-            u[rows] = np.hstack([means[p][rows] @ law[p].down.T @ law[p].up.T + law[p].bias for p in ports])
+            u[rows] = np.hstack([averages[p][rows] @ law[p].down.T @ law[p].up.T + law[p].bias for p in ports])
         outputs = lin.y0 + np.einsum("ncm,nm->nc", lin.G, u)
         return cross_entropy(outputs, lin.labels) + 0.5 * r * float(np.mean(np.sum(u**2, axis=1))), explained(best, u)
 
@@ -153,7 +154,7 @@ def closed_loops(
     the port states of correctly classified training examples, which knows no labels' gradient.
     """
     spread = {p: Manifold.of(tokens(states[p], mask, lin.y0.argmax(1) == lin.labels)) for p in ports}
-    centre = {p: _means(states[p], mask).mean(0) for p in ports}
+    centre = {p: means(states[p], mask).mean(0) for p in ports}
     k = dict(zip(ports, np.split(shared, len(ports)), strict=True))
     found = gains(lin, ports, r, lin.y0, 6)
     basis = {p: found[f"basis.{p}"] for p in ports}
@@ -178,8 +179,8 @@ def predict(setting: Setting) -> Record:
     numbers, and the laws of `closed_loops`. r is that of the shared control; the prefix has its own.
     """
     subject, prefix = setting.subjects["bias"], setting.subjects["prefix"]
-    ports = tuple(p for p in subject.ports if p.endswith("attention"))
-    origin = _rest(subject, ports)
+    ports = attention_ports(subject)
+    origin = at_rest(subject, ports)
     lin = linearise(subject.steered, origin, setting.train)
     r = penalty(setting, lin, subject.steered, origin)
     mask = setting.train.mask
@@ -195,9 +196,9 @@ def predict(setting: Setting) -> Record:
     moved = logits(outputs, shifted(start, control.z), setting.test)
     laws: dict[str, Law] = {"synthesised": _feedback(readers, control.z)}
     laws["gradient"] = _feedback(readers, gradient_rival(own.G, own.y0, own.loss, r).z)
-    laws["regression"], chosen = regression(lin, r, {p: _means(states[p], mask) for p in ports}, width, rng)
+    laws["regression"], chosen = regression(lin, r, {p: means(states[p], mask) for p in ports}, width, rng)
     drawn = [_feedback(readers, _with_random_gain(control.z, readers, rng)) for _ in range(DRAWS)]
-    losses = [cross_entropy(logits(law.outputs, installed(one, law), setting.train), own.labels) for one in drawn]
+    losses = [loss_at(law.outputs, installed(one, law), setting.train) for one in drawn]
     laws["random"] = drawn[int(np.argmin(losses))]
     laws |= closed_loops(lin, ports, shared.z, r, states, mask)
     words = linearise(prefix.outputs, prefix.initial, setting.train)
@@ -251,9 +252,9 @@ def measure(setting: Setting, predicted: Record) -> Record:
         rows.append(made)
         return made
 
-    origin = _rest(bias, ports)
+    origin = at_rest(bias, ports)
     row("frozen", logits(bias.steered, origin, setting.test), 0.0)
-    start = {name: p.detach() for name, p in adapter.initial.items()}
+    start = at_start(adapter)
     fitted = train(setting, lambda p: adapter.priced_loss(p, setting.train, r), start)
     with torch.no_grad():
         budget = float(adapter.energy(fitted.params, setting.train))
@@ -267,19 +268,18 @@ def measure(setting: Setting, predicted: Record) -> Record:
         row(f"{name}*", logits(law.outputs, installed(own, law), setting.test), spent(law, own, setting.test))
 
     def shared(name: str, z: np.ndarray) -> None:
-        row(name, logits(bias.steered, _signals(z, ports, bias), setting.test), float(z @ z))
+        row(name, logits(bias.steered, signals(z, ports, bias), setting.test), float(z @ z))
 
     shared("shared", a["shared"])
     lin = linearise(bias.steered, origin, setting.train)
     multiplier = float(budget_law(lin.G, lin.y0, lin.loss, [np.sqrt(budget)]).multipliers[0])
     shared("shared*", lin.optimum(multiplier).z if multiplier > 0 else a["shared"])
-    fitted = train(setting, lambda z: steered_loss(bias, z, setting.train) + 0.5 * r * l2(z, origin), origin)
+    fitted = train(setting, penalised(partial(steered_loss, bias), setting.train, r, origin), origin)
     z = flatten(fitted.params)
     row("bias", logits(bias.steered, fitted.params, setting.test), float(z @ z), **cost(fitted))
     shared("bias*", a["shared"] * np.linalg.norm(z) / np.linalg.norm(a["shared"]))
-    start = {name: p.detach() for name, p in prefix.initial.items()}
-    r_prefix = predicted.values["r_prefix"]
-    fitted = train(setting, lambda p: prefix.loss(p, setting.train) + 0.5 * r_prefix * l2(p, start), start)
+    start = at_start(prefix)
+    fitted = train(setting, penalised(prefix.loss, setting.train, predicted.values["r_prefix"], start), start)
     z = flatten(fitted.params) - flatten(start)
     row("words", logits(prefix.outputs, start, setting.test), 0.0)
     row("prefix", logits(prefix.outputs, fitted.params, setting.test), float(z @ z), **cost(fitted))

@@ -1,6 +1,7 @@
 """Whether other tasks' responses span the subspace in which a task's control is found."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from tuning.training import flatten
 from ...store import Record
 from ..shared.linearisation import Linearisation, departure, linearise, penalty
 from ..shared.setting import Experiment, Setting, own_rng, own_seed
-from ..shared.training import at_rest, cost, cross_entropy, l2, logits, shifted, steered_loss, train
+from ..shared.training import at_rest, cost, cross_entropy, logits, loss_at, penalised, shifted, steered_loss, train
 
 TESTED, LIMIT = 20, 10
 DRAWS = 3
@@ -108,7 +109,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
     origin, r, k = at_rest(subject), p["r"], p["k"]
 
     def free(given: Setting, decay: float):
-        return train(given, lambda z: steered_loss(given.subjects["bias"], z, given.train) + 0.5 * decay * l2(z, origin), origin)
+        return train(given, penalised(partial(steered_loss, given.subjects["bias"]), given.train, decay, origin), origin)
 
     def inside(basis: np.ndarray):
         columns = torch.as_tensor(basis, dtype=subject.dtype)
@@ -135,7 +136,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
         return (value - whole.value) / (start - whole.value)
 
     def test_loss(control: np.ndarray) -> float:
-        return cross_entropy(logits(subject.steered, shifted(origin, control), setting.test), setting.test.labels.cpu().numpy())
+        return loss_at(subject.steered, shifted(origin, control), setting.test)
 
     sizes = sorted({*np.unique(np.geomspace(1, p["limit"], 12).round().astype(int)).tolist(), k})
     return Record(

@@ -44,7 +44,7 @@ def _setting(task: int, seed: int, first: int) -> Setting:
     A = tensor(features.T @ (A.numpy() * own) @ features)
     mixed = np.linalg.qr(np.random.default_rng([37, task]).standard_normal((CLASSES, CLASSES)))[0]
     C = mixed @ features[CLASSES * first : CLASSES * (first + 1)]
-    plant = Shuffling(A, tensor(C), tensor(np.ones((len(A), WIDTH))), "bias", {})
+    plant = Shuffling(A, tensor(C), tensor(np.ones((len(A), WIDTH))), {})
     setting = plant_setting(task, seed, {"bias": plant}, 0.1, {}, tolerance=1e-3)
     return replace(setting, train=_drawn(task, seed, 0, 32), test=_drawn(task, seed, 1, 64))
 

@@ -10,6 +10,16 @@ from ..shared.network import bias_setting
 from ..shared.plants import own, swapped
 from .experiment import EXPERIMENT
 
+_PLANTS = partial(bias_setting, contrast=2.0, readout=0.01)
+_COMMON = {
+    "experiment": EXPERIMENT,
+    "assumptions": (CONVERGED, LINEAR),
+    "good": partial(own, EXPERIMENT, _PLANTS),
+    "bad": partial(swapped, EXPERIMENT, _PLANTS),
+    "good_is": "gated linear plants, on which the linearisation is exact",
+    "bad_is": "the prediction made for another plant",
+}
+
 
 def _linearised_optimum_rows(cell: Cell) -> list[dict]:
     m = cell.measured.values
@@ -52,7 +62,6 @@ LINEARISED_OPTIMUM = Claim(
     equation_alt="predicted logits are the frozen logits plus the response times the optimum of the linearised penalised loss",
     derived="the response G of the frozen model on training and held-out text, its logits, the labels and the penalty",
     sources=("jacot2018", "malladi2023", "ding2023"),
-    experiment=EXPERIMENT,
     rows=_linearised_optimum_rows,
     parts={"points": _linearised_optimum_points},
     statistic=Comparison("share of the held-out logit shift explained, R²", mean("r2")),
@@ -71,16 +80,12 @@ LINEARISED_OPTIMUM = Claim(
         Comparison("best constant shift, fitted to the outcome", mean("r2_constant")),
     ),
     nulls=(Comparison("optimum for permuted labels, 97.5 % quantile", mean("r2_permuted")),),
-    assumptions=(CONVERGED, LINEAR),
     rule="Supported when R² exceeds one half and exceeds the best rival by 0.1; refuted when it is no better than predicting "
     "no change, or than the best rival.",
     reason="Half of the shift explained with no fitted constant is the least that would let a reader use the prediction "
     "instead of a run; 0.1 is the resolution of a dozen clusters.",
     change="A penalty so small that training leaves the linear regime, or a rival that explains the shift as well.",
-    good=partial(own, EXPERIMENT, partial(bias_setting, contrast=2.0, readout=0.01)),
-    bad=partial(swapped, EXPERIMENT, partial(bias_setting, contrast=2.0, readout=0.01)),
-    good_is="gated linear plants, on which the linearisation is exact",
-    bad_is="the prediction made for another plant",
+    **_COMMON,
 )
 
 
@@ -103,7 +108,6 @@ CONTROL_DIRECTION = Claim(
     "the trained control",
     derived="the response of the frozen model at zero control (bias) or at the initial prefix, the labels, the penalty",
     sources=("ding2023", "li2018msa"),
-    experiment=EXPERIMENT,
     deltas=("port-bias", "prefix"),
     rows=_control_direction_rows,
     statistic=Comparison("cosine of trained and predicted control", mean("cosine")),
@@ -122,16 +126,12 @@ CONTROL_DIRECTION = Claim(
         Comparison("optimum for permuted labels, 97.5 % quantile", mean("cosine_permuted")),
         Comparison("random control in the row space of G, 97.5 % quantile", mean("cosine_random")),
     ),
-    assumptions=(CONVERGED, LINEAR),
     rule="Supported when the cosine exceeds the better of gradient and permuted-label optimum by 0.10 and is above 0.5; "
     "refuted when the excess is below 0.02 or the cosine below 0.25.",
     reason="Isotropic nulls always lose because the response has an effective rank of a few, so the bar is the best structured "
     "rival; the cosine is not divided by a seed ceiling, which makes 0.5 the stricter form.",
     change="A rival direction that needs no second-order information and does as well, or a failure at larger controls.",
-    good=partial(own, EXPERIMENT, partial(bias_setting, contrast=2.0, readout=0.01)),
-    bad=partial(swapped, EXPERIMENT, partial(bias_setting, contrast=2.0, readout=0.01)),
-    good_is="gated linear plants, on which the linearisation is exact",
-    bad_is="the prediction made for another plant",
+    **_COMMON,
 )
 
 
@@ -160,7 +160,6 @@ CONTROL_AMPLITUDE = Claim(
     equation_alt="R squared is one minus the squared relative error of the predicted control; ell is the log ratio of the norms",
     derived="the same optimum as for the direction; the rival's scale is fitted to the outcome, ours is not",
     sources=("ding2023", "li2018msa"),
-    experiment=EXPERIMENT,
     deltas=("port-bias", "prefix"),
     rows=_control_amplitude_rows,
     statistic=Comparison("share of the trained control explained, R²", mean("r2")),
@@ -181,16 +180,12 @@ CONTROL_AMPLITUDE = Claim(
         ),
     ),
     rivals=(Comparison("gradient, scale fitted to the outcome", mean("r2_gradient")),),
-    assumptions=(CONVERGED, LINEAR),
     rule="Supported when R² exceeds that of the gradient scaled to fit the outcome by 0.1 and the norms agree within a factor of "
     "1.5; refuted when R² is below the rival's or the norms differ by more than a factor of 2.",
     reason="The rival is given the one constant that the prediction does without; a factor of 1.5 is the error at which a "
     "budget would be chosen wrongly by one step of a doubling grid.",
     change="Systematic overshoot of the linearised optimum, which grows with the size of the control.",
-    good=partial(own, EXPERIMENT, partial(bias_setting, contrast=2.0, readout=0.01)),
-    bad=partial(swapped, EXPERIMENT, partial(bias_setting, contrast=2.0, readout=0.01)),
-    good_is="gated linear plants, on which the linearisation is exact",
-    bad_is="the prediction made for another plant",
+    **_COMMON,
 )
 
 
@@ -232,7 +227,6 @@ ENERGY_PROFILE = Claim(
     "back-propagated dual variable",
     derived="the linear-quadratic optimum of the frozen model",
     sources=("ding2023", "li2018msa"),
-    experiment=EXPERIMENT,
     deltas=("port-bias", "prefix"),
     rows=_energy_profile_rows,
     parts={"profile": _energy_profile_profile},
@@ -252,14 +246,10 @@ ENERGY_PROFILE = Claim(
         Comparison("share of the initial parameters", mean("js_initial")),
     ),
     nulls=(Comparison("prediction with the blocks in a random order, 2.5 % quantile", mean("js_permuted")),),
-    assumptions=(CONVERGED, LINEAR),
     rule="Supported when the divergence is at most 0.7 of the smallest of the rivals', chosen anew in every cell; refuted when "
     "it is no smaller than that.",
     reason="The gradient profile is cheap and often close, so the prediction must be clearly closer; choosing the best rival in "
     "each cell favours the rivals.",
     change="A profile that follows the gradient, as it does when the penalty is large.",
-    good=partial(own, EXPERIMENT, partial(bias_setting, contrast=2.0, readout=0.01)),
-    bad=partial(swapped, EXPERIMENT, partial(bias_setting, contrast=2.0, readout=0.01)),
-    good_is="gated linear plants, on which the linearisation is exact",
-    bad_is="the prediction made for another plant",
+    **_COMMON,
 )

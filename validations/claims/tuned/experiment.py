@@ -9,7 +9,7 @@ from ...statistics import cosine, explained, jensen_shannon
 from ...store import Record
 from ..shared.linearisation import Linearisation, departure, linearise, penalty
 from ..shared.setting import Experiment, Setting, own_rng
-from ..shared.training import centred, cost, cross_entropy, l2, logits, shifted, train
+from ..shared.training import at_start, centred, cost, cross_entropy, logits, penalised, shifted, train
 
 PERMUTATIONS = 24
 
@@ -95,8 +95,8 @@ def predict(setting: Setting) -> Record:
 def measure(setting: Setting, predicted: Record) -> Record:
     """Return the trained delta and how well each prediction meets it, all on held-out text."""
     subject, r = setting.subjects["delta"], predicted.values["r"]
-    origin = {name: p.detach() for name, p in subject.initial.items()}
-    fitted = train(setting, lambda p: subject.loss(p, setting.train) + 0.5 * r * l2(p, origin), origin)
+    origin = at_start(subject)
+    fitted = train(setting, penalised(subject.loss, setting.train, r, origin), origin)
     z = flatten(fitted.params) - flatten(origin)
     outputs = logits(subject.outputs, fitted.params, setting.test)
     a = predicted.arrays
