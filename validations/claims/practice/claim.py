@@ -64,9 +64,10 @@ PRACTICE_DIRECTION = Claim(
     statement="AdamW on minibatches, with the rate and the step chosen on dev text and no penalty, moves the held-out logits in "
     "the direction of the linearised optimum computed before training, and no cheap forecast comes as near.",
     equation=r'S = frac(chevron.l y_"tuned" - y_0\, G hat(z) chevron.r, norm(y_"tuned" - y_0) norm(G hat(z))), quad '
-    r"hat(z) = arg min_z 1/N sum_i ell_i (y_(0,i) + G_i z) + r/2 norm(z)^2",
+    r"hat(z) = arg min_z 1/N sum_i ell_i (y_(0,i) + G_i z) + r/2 norm(z)_R^2",
     equation_alt="S is the cosine over held-out texts and classes of the logits' shift by tuning with the response times the "
-    "optimum of the linearised penalised loss, whose penalty r is the one of the lowest dev loss",
+    "optimum of the linearised penalised loss; its penalty r, and in the metric R the weight of the head's numbers over the delta's, "
+    "are those of the lowest dev loss",
     derived="the response of the frozen model to the delta's numbers, and the head's where it is trained too, on training, dev and "
     "held-out text; the labels of training and dev text",
     sources=("jacot2018", "malladi2023"),
