@@ -24,6 +24,11 @@ def present(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     return rows[np.isfinite(numbers).all(axis=1)]
 
 
+def pooled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows without their deltas, which then share one look."""
+    return rows.drop(columns="delta", errors="ignore")
+
+
 def groups(rows: pd.DataFrame, labels: Labels) -> list[tuple[Mark, pd.DataFrame]]:
     """Return the rows of each delta with its look, in the study's order; rows without a delta are one grey group."""
     if "delta" not in rows:
@@ -147,6 +152,11 @@ def handles(rows: pd.DataFrame, labels: Labels) -> list[Line2D]:
     return [*own, Line2D([], [], ls="", marker="o", mfc="none", mec=GREY, mew=0.7, ms=4.5, label="outside the linear regime")]
 
 
+def mark_handle(look: Mark, words: str) -> Line2D:
+    """Return the legend entry of one series of points in its look."""
+    return Line2D([], [], ls="", marker=look.marker, color=look.color, ms=4.5, mew=0, label=words)
+
+
 def columns_for(count: int) -> int:
     """Return how many small multiples stand side by side."""
     return max(count, 1) if count <= 4 else 3 if count <= 6 else 4 if count <= 16 else 5
@@ -197,8 +207,7 @@ def line_handle(words: str, *, dotted: bool = False) -> Line2D:
 
 def trained_handles(rows: pd.DataFrame, labels: Labels) -> list[Line2D]:
     """Return the legend entries of trained points, and of hollow ones where some are drawn."""
-    own = Line2D([], [], ls="", marker=TRAINED.marker, color=TRAINED.color, ms=4.5, mew=0, label="trained")
-    return [own, *handles(rows.drop(columns="delta", errors="ignore"), labels)]
+    return [mark_handle(TRAINED, "trained"), *handles(pooled(rows), labels)]
 
 
 def port_words(port: str) -> tuple[str, str]:

@@ -37,6 +37,7 @@ def test_a_forecast_is_the_held_out_loss_of_the_explicit_problem():
     assert made.trace == np.sum(G**2) / len(labels)
 
 
+@pytest.mark.slow
 def test_a_wide_option_is_solved_through_its_kernel_with_the_same_answer():
     rng = np.random.default_rng(0)
     A = torch.as_tensor(rng.standard_normal((600, 3)))

@@ -1,5 +1,6 @@
 """With the data over two processes, one sum per product gives the single-process curvature."""
 
+import pytest
 import seeds  # noqa: F401  # a spawned process imports this file alone, and must draw the same problem
 import torch
 import torch.distributed as dist
@@ -66,6 +67,7 @@ def _rank(rank, place):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     mp.spawn(_rank, (str(tmp_path),), nprocs=2)
     whole = measured(problem()[1])

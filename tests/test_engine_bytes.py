@@ -22,7 +22,7 @@ question = "q"
 backbone = "nano"
 tasks = ["subject-number"]
 seeds = [0, 1]
-claims = ["linearised-optimum"]
+claims = ["published-bound"]
 [sizes]
 train = 24
 test = 24
@@ -31,8 +31,8 @@ readout = 100
 [solver]
 evaluations = 20
 [deltas]
-port-bias = { kind = "PortBias" }
-adapter = { kind = "Adapter", bottleneck = 1 }
+full = { kind = "Full", patterns = ["3.*"] }
+mlp = { kind = "Full", patterns = ["3.mlp.*"] }
 """
 
 
@@ -48,6 +48,7 @@ def _command(tmp_path: pathlib.Path, out: str, processes: int) -> list[str]:
     return [sys.executable, "-m", "costate", "validate", *words]
 
 
+@pytest.mark.slow
 def test_serial_pooled_and_killed_runs_agree(tmp_path):
     many = os.environ | {name: "4" for name in engine.THREADS}  # more threads sum in another order: cells must not use them
     subprocess.run(_command(tmp_path, "serial", 1), cwd=ROOT, check=True, capture_output=True, env=many)

@@ -153,6 +153,7 @@ def test_chains_that_run_away_are_refused_on_minibatches_too():
     assert 0 < stays.value < 5
 
 
+@pytest.mark.slow
 def test_a_stationary_loss_is_the_bowl_alone():
     """A bowl met beside its bottom, on batches that pull apart: less their tangents it is the same bowl at its bottom."""
     pulls = [torch.full((4,), s, dtype=DOUBLE) for s in (-1.0, 1.0)]

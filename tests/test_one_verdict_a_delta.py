@@ -9,7 +9,7 @@ from validations.claims import CLAIMS, named
 from validations.claims.shared.claim import Cell, lead, mean
 from validations.judge import Evidence, alone, verdicts_of
 from validations.store import Record
-from validations.verdict import Criterion, Least, decide, judge
+from validations.verdict import Criterion, Least, decide, outcome_of
 
 BARE = Record({}, {})
 
@@ -60,7 +60,7 @@ def test_four_tasks_are_not_judged():
 def test_a_lead_over_rivals_is_one_over_each(rivals, word):
     z = np.linspace(-0.1, 0.1, 8)
     columns = {"x": 1.0 + z, "a": rivals[0] + z[::-1], "b": rivals[1] + z**2}
-    outcome = judge(Criterion("lead", "lead", lead("x", "a", "b"), (0.3, np.inf), (-0.3, np.inf)), columns, range(8))
+    outcome = outcome_of(Criterion("lead", "lead", lead("x", "a", "b"), (0.3, np.inf), (-0.3, np.inf)), columns, range(8))
     assert outcome.word == word
     assert any(np.isclose(outcome.interval.value, np.mean(columns["x"] - columns[r])) for r in "ab")
 

@@ -195,7 +195,16 @@ def test_bad_input_is_a_sentence():
         layer_scaled_subspace(SHAPES, 9, seed=0).apply(torch.ones(5))
 
 
-@pytest.mark.parametrize("size, d", [(4870, 4383), (4870, 2100), (300, 290), (200, 3), (5000, 4096)])
+@pytest.mark.parametrize(
+    "size, d",
+    [
+        (4870, 2100),
+        (300, 290),
+        (200, 3),
+        pytest.param(4870, 4383, marks=pytest.mark.slow),
+        pytest.param(5000, 4096, marks=pytest.mark.slow),
+    ],
+)
 def test_a_sorf_is_exact_whatever_is_left_of_a_block(size, d):
     found = random_subspace({"a": (size,)}, d, seed=shifted(0))
     assert found.orthonormality_error() < 2e-6

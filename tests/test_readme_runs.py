@@ -80,6 +80,7 @@ def test_a_folder_as_the_readme_describes_it_is_read(tmp_path):
     assert costate.tasks.load(str(tmp_path)).classes == ("bad", "good")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", block("python"))
 def test_the_python_runs(code):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", cwd=ROOT)

@@ -75,6 +75,7 @@ def test_other_results_other_bytes(one, tmp_path):
     assert render.render(load.read(other)) != first
 
 
+@pytest.mark.slow
 def test_twenty_tasks_with_long_names_render(tmp_path):
     claims = ["intrinsic-dimension", "open-loop-price", "tunable-ports"]
     big = known_results.write(tmp_path, tasks=20, deltas=8, seeds=1, claims=claims, long_names=True)
@@ -104,6 +105,7 @@ def test_a_study_with_holes_renders(folder, tmp_path):
     assert render.render(results).startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_a_whole_study_renders_and_the_page_speaks_in_words(folder):
     results = load.read(folder)
     assert render.render(results).startswith(b"%PDF")

@@ -23,6 +23,7 @@ def test_a_claim_names_its_own_file_and_no_cell_depends_on_it(claim):
     assert claim.module not in sources.reached(claim.experiment.module)
 
 
+@pytest.mark.slow
 def test_another_experiment_changes_nothing_and_what_is_imported_changes_the_digest(tmp_path, monkeypatch):
     for room in sources.ROOMS:
         shutil.copytree(sources.ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("*.safetensors", "__pycache__"))

@@ -31,6 +31,7 @@ def simulate(truth, d90, width, noise, rng, failed=0.0):
     return 2**LEVELS, y, FULL + noise * rng.standard_normal(5)
 
 
+@pytest.mark.slow
 def test_intervals_cover():
     """Nominal 0.9, measured 0.85 to 0.88 over 60 draws a case: the interval is somewhat short.
 

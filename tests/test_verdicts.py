@@ -1,20 +1,10 @@
-"""Every claim comes out supported on plants where it is true and refuted where its prediction is another plant's."""
+"""The rule that decides: intervals against bars, assumptions, the linear regime, Holm."""
 
 import numpy as np
-import pytest
 
 from validations.claims import CLAIMS, named
 from validations.judge import judge
-from validations.plan import plant_experiments
 from validations.verdict import Criterion, decide, over_the_suite, word
-
-
-@pytest.mark.parametrize("kind, which, claims", plant_experiments(), ids=lambda x: x if isinstance(x, str) else "")
-def test_the_plants_come_out(kind, which, claims):
-    cells = getattr(named(claims[0]), which)()
-    for claim in map(named, claims):
-        verdict = decide(claim.criteria, [row for cell in cells for row in claim.rows(cell)])
-        assert verdict.word == {"good": "supported", "bad": "refuted"}[which], (claim.id, verdict)
 
 
 def _rows(mean, spread, clusters=12):

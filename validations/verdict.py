@@ -74,7 +74,7 @@ def word(p_support: float, p_refute: float) -> str:
     return "refuted" if p_refute < LEVEL else "undecided"
 
 
-def judge(criterion: Criterion, columns: Columns, tasks: Sequence[Hashable]) -> Outcome:
+def outcome_of(criterion: Criterion, columns: Columns, tasks: Sequence[Hashable]) -> Outcome:
     """Return the outcome of one criterion: p(support) is the worse of its two ends, p(refute) the better, doubled.
 
     The interval is that of the part with the least support.
@@ -122,7 +122,7 @@ def decide(criteria: Sequence[Criterion], rows: Sequence[Mapping], *, needed: in
         where = f"{found} of {total} {unit}s lie inside the linear regime" if found < total else seen
         return Verdict("not applicable", (), 1.0, 1.0, found, len(inside), f"{where}, {needed} are needed")
     columns = columned(inside)
-    outcomes = tuple(judge(c, columns, tasks) for c in criteria)
+    outcomes = tuple(outcome_of(c, columns, tasks) for c in criteria)
     p_support = max(o.p_support for o in outcomes)
     p_refute = min(1.0, len(outcomes) * min(o.p_refute for o in outcomes))
     return Verdict(word(p_support, p_refute), outcomes, p_support, p_refute, found, len(inside))

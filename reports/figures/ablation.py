@@ -2,7 +2,6 @@
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from .. import panels, style
 from ..claim_figure import ClaimFigure
@@ -29,8 +28,8 @@ def ablation(rows: pd.DataFrame, sets: pd.DataFrame, labels: Labels) -> Figure:
         panels.rivals(right, rows, series, labels, width=20)
         right.axvline(0, color=GREY, lw=0.8, zorder=0)
         right.set(xlabel="rank correlation with the increase", title="(b) against rivals and a null")
-        handles = [Line2D([], [], ls="", marker=m.marker, color=m.color, ms=4.5, mew=0, label=w) for m, w in shown.values()]
-        style.legend(figure, handles + panels.handles(rows.drop(columns="delta", errors="ignore"), labels))
+        handles = [panels.mark_handle(look, words) for look, words in shown.values()]
+        style.legend(figure, handles + panels.handles(panels.pooled(rows), labels))
     return figure
 
 

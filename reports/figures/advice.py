@@ -2,7 +2,6 @@
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from .. import panels, style
 from ..claim_figure import ClaimFigure
@@ -36,7 +35,7 @@ def advice(rows: pd.DataFrame, cells: pd.DataFrame, labels: Labels) -> Figure:
         right.axvline(0, color=GREY, lw=0.8, zorder=0)
         right.set(xlabel="rank correlation with the trained loss", title="(b) against cheap rivals")
         shown = [(look, words) for name, (look, words) in FAMILIES.items() if (family == name).any()]
-        handles = [Line2D([], [], ls="", marker=look.marker, color=look.color, ms=4.5, mew=0, label=w) for look, w in shown]
+        handles = [panels.mark_handle(look, words) for look, words in shown]
         style.legend(figure, handles)
     return figure
 

@@ -30,7 +30,7 @@ def budget_law(rows: pd.DataFrame, labels: Labels) -> Figure:
         series = {"error": "convex program", "error_power": "power law fitted to half", "error_gradient": "gradient's direction",
                   "error_test": "convex program, held-out text"}  # fmt: skip
         strip, shown = bottom.subplots(), [name for name in series if name in rows]
-        kept = rows.drop(columns="delta", errors="ignore")
+        kept = panels.pooled(rows)
         panels.rivals(strip, kept.assign(**kept[shown].clip(lower=FLOOR)), series, labels, width=30)
         style.log_axis(strip, "x")
         strip.set(xlabel="(b) error of the gain, over the predicted gain (0.0001 and below at the left)")

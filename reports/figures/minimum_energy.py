@@ -27,7 +27,7 @@ def minimum_energy(rows: pd.DataFrame, decays: pd.DataFrame, labels: Labels) -> 
                   "efficiency_gradient": "gradient", "efficiency_early": "stopped early", "efficiency_free": "without decay",
                   "efficiency_random": "random in the row space"}  # fmt: skip
         strip = bottom.subplots()
-        panels.rivals(strip, rows.drop(columns="delta", errors="ignore"), series, labels, width=30)
+        panels.rivals(strip, panels.pooled(rows), series, labels, width=30)
         strip.set(xlabel="(b) efficiency", xlim=(0, None))
         lines = [panels.line_handle("linearised optimum"), panels.line_handle("gradient", dotted=True)]
         style.legend(figure, lines + panels.trained_handles(rows, labels))

@@ -2,7 +2,6 @@
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from .. import panels, style
 from ..claim_figure import Bars, ClaimFigure
@@ -31,11 +30,8 @@ def noise_response(rows: pd.DataFrame, labels: Labels, bars: Bars) -> Figure:
         panels.dots(right, rows["predicted"], rows["measured"], panels.PLAIN, panels.inside(rows), size=14)
         panels.identity(right, rows[["predicted", "measured"]].to_numpy(dtype=float), log=False)
         right.set(xlabel="predicted excess", ylabel="observed excess", title="(b) adapter less prefix")
-        handles = [
-            Line2D([], [], ls="", marker=style.DELTAS[a].marker, color=style.DELTAS[a].color, ms=4.5, mew=0, label=words)
-            for a, words in ARMS.items()
-        ]
-        style.legend(figure, handles + panels.handles(rows.drop(columns="delta", errors="ignore"), labels))
+        handles = [panels.mark_handle(style.DELTAS[arm], words) for arm, words in ARMS.items()]
+        style.legend(figure, handles + panels.handles(panels.pooled(rows), labels))
     return figure
 
 

@@ -33,9 +33,9 @@ def open_loop_price(rows: pd.DataFrame, labels: Labels) -> Figure:
         panels.by_name(right, [labels.task(t) for t in order])
         right.axvline(0, color=GREY, lw=0.8, zorder=0)
         right.set(xlabel="price (nats)", title="(b) task by task")
-        handles = [Line2D([], [], ls="", marker=k.marker, color=k.color, ms=4.5, mew=0, label=words[c]) for c, k in kinds.items()]
+        handles = [panels.mark_handle(look, words[c]) for c, look in kinds.items()]
         handles.append(Line2D([], [], color=INK, lw=1.5, label="predicted (b)"))
-        style.legend(figure, handles + panels.handles(rows.drop(columns="delta", errors="ignore"), labels))
+        style.legend(figure, handles + panels.handles(panels.pooled(rows), labels))
     return figure
 
 

@@ -55,7 +55,7 @@ def placement(rows: pd.DataFrame, ports: pd.DataFrame, labels: Labels) -> Figure
         axes = bottom.subplots()
         panels.rivals(axes, rows, series, labels, width=24)
         axes.set(xlabel="(b) regret: share of the best set's gain that the chosen set gives away")
-        style.legend(figure, panels.handles(rows.drop(columns="delta", errors="ignore"), labels))
+        style.legend(figure, panels.handles(panels.pooled(rows), labels))
     return figure
 
 

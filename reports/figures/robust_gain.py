@@ -2,7 +2,6 @@
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from .. import panels, style
 from ..claim_figure import Bars, ClaimFigure
@@ -19,7 +18,7 @@ GAINS = {
 def robust_gain(rows: pd.DataFrame, labels: Labels, bars: Bars) -> Figure:
     """Return the gains before and after adversarial training and the game's, task by task, and the share of the way made."""
     series = {"closed": "adversarial training", "closed_random": "random disturbances", "closed_removed": "adapter removed"}
-    own = rows.drop(columns="delta", errors="ignore")
+    own = panels.pooled(rows)
     with style.theme():
         tasks = labels.in_order("task", rows["task"])
         figure = style.canvas(max(2.7, 0.8 + 0.26 * len(tasks)))
@@ -36,10 +35,7 @@ def robust_gain(rows: pd.DataFrame, labels: Labels, bars: Bars) -> Figure:
         right.axvline(0, color=GREY, lw=0.8, zorder=0)
         right.axvline(bars["closed"][0], color=GREY, lw=0.8, ls=(0, (3, 2)), zorder=0)
         right.set(xlabel="share of the way to the game's gain", title="(b) what closes the distance")
-        handles = [
-            Line2D([], [], ls="", marker=look.marker, color=look.color, ms=4.5, mew=0, label=words)
-            for look, words in GAINS.values()
-        ]
+        handles = [panels.mark_handle(look, words) for look, words in GAINS.values()]
         style.legend(figure, handles + panels.handles(own, labels))
     return figure
 

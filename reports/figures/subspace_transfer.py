@@ -33,11 +33,11 @@ def subspace_transfer(rows: pd.DataFrame, curves: pd.DataFrame, labels: Labels) 
         series = {"gap": "other tasks' responses", "gap_predicted": "the same, predicted",
                   "gap_random": "random in their row space", "gap_random_predicted": "random, predicted"}  # fmt: skip
         strip = bottom.subplots()
-        panels.rivals(strip, rows.drop(columns="delta", errors="ignore"), series, labels, width=30)
+        panels.rivals(strip, panels.pooled(rows), series, labels, width=30)
         strip.axvline(0, color=GREY, lw=0.8, zorder=0)
         strip.set(xlabel="(b) share of the gain lost by training inside")
         lines = [Line2D([], [], color=look.color, ls=look.dash, lw=1.1, label=words) for look, words in SUBSPACES.values()]
-        style.legend(figure, lines + panels.handles(rows.drop(columns="delta", errors="ignore"), labels))
+        style.legend(figure, lines + panels.handles(panels.pooled(rows), labels))
     return figure
 
 

@@ -19,7 +19,7 @@ def worst_case_gain(rows: pd.DataFrame, labels: Labels, bars: Bars) -> Figure:
         "tightness_gamma_permuted": "another example's gain",
     }
     ways = {"cosine": "gain's direction", "cosine_shared": "one direction for all", "cosine_random": "random leading (97.5 %)"}
-    own = rows.drop(columns="delta", errors="ignore")
+    own = panels.pooled(rows)
     with style.theme():
         figure = style.canvas(2.8)
         left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))

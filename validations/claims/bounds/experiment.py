@@ -70,7 +70,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
 
     best = train(setting, value, origin)
     rows = []
-    for name in setting.options["deltas"]:
+    for name in (role for role in setting.subjects if role != "full"):
         subject = setting.subjects[name]
         initial = at_start(subject)
 

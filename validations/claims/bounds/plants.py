@@ -16,4 +16,4 @@ def bounds_setting(system: int, seed: int, *, penalty: float) -> Setting:
     full = make_plant(system, names)
     tuned = tuple(list(names)[-4:])
     delta = Plant(full.A, full.C, full.strength, {name: full.initial[name] for name in tuned})
-    return plant_setting(system, seed, {"full": full, "delta": delta}, penalty, {"deltas": ("delta",)})
+    return plant_setting(system, seed, {"full": full, "delta": delta}, penalty, {})
