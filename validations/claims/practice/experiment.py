@@ -25,7 +25,7 @@ from ..shared.setting import Experiment, Params, Setting, own_rng, own_seed
 from ..shared.training import centred, cross_entropy, logits, shifted
 
 HEADS = ("joint", "frozen")
-RIDGES = tuple(float(x) for x in 10.0 ** np.arange(0.0, -5.01, -0.5))  # over the largest curvature
+RIDGES = tuple(float(x) for x in 10.0 ** np.arange(0.0, -7.01, -0.5))  # over the largest curvature
 FREE = 1e-9  # a ridge that only keeps a fit of so few numbers on dev text finite, over its largest curvature
 HEAD_WEIGHTS = (1.0, 30.0, 1000.0)  # of the head's numbers in the metric, over the delta's: a head at weight 1 moves first
 PATIENCE = 2  # ridges on which the dev loss may rise before smaller ones are left out
