@@ -101,6 +101,22 @@ def test_all_texts_can_be_parted():
     assert len(set(keys(parts.train) + keys(parts.readout))) == 32 and len(parts.test) == 60
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_dev_texts_come_from_their_split_or_are_set_aside(own):
+    task = made((70, 90))
+    if own:
+        held = Split(tuple(f"dev {i}" for i in range(40)), None, np.repeat([0, 1], 20))
+        task = make_task("made", "made", task.classes, {**task.splits, "dev": held}, "")
+    sizes = {"train": 20, "readout": 24, "test": 9}
+    for plain, parts in zip(drawn(task, sizes), drawn(task, sizes | {"dev": 10}), strict=True):
+        assert plain.dev is None and len(parts.dev) == 10 and tuple(np.bincount(parts.dev.labels)) == (5, 5)
+        found = [*keys(parts.dev), *itertools.chain(*texts(parts).values())]
+        assert len(set(found)) == len(found) == 63
+        assert all(key[0].startswith("dev" if own else "text") for key in keys(parts.dev))
+        if own:
+            assert texts(parts) == texts(plain)  # no other part changes with it
+
+
 def test_seeds_alone_draw_anew_and_repeat():
     task, sizes = made((300, 300)), {"train": 50, "readout": 50, "test": 10}
     one, again, other = (tasks.disjoint(task, sizes, seed) for seed in (4, 4, 5))
@@ -128,6 +144,8 @@ def test_aligned_perturbed_texts_follow_the_test_texts():
         ({"train": 0, "readout": 1}, 0, "size of train, got 0"),
         ({"train": 10}, 0, "size of readout, got None"),
         ({"train": 10, "readout": 10, "test": 2.5}, 0, "size of test, got 2.5"),
+        ({"train": 10, "readout": 10, "dev": 0}, 0, "size of dev, got 0"),
+        ({"train": 10, "readout": 10, "dev": 60}, 0, "too few to set 60 aside for dev"),
         ({"train": 10, "readout": 10}, 7, "seed 7 among different seeds, got 0, 1, 2"),
     ],
 )

@@ -104,8 +104,10 @@ def test_minibatches_learn_reproducibly():
     assert losses[0] == losses[1] != losses[2]
     assert max(losses) < 0.7 * made.loss(made.initial, batch).item()
     assert not runs[0].converged and len(runs[0].history) == 40
-    seen = minibatch(made, batch, steps=4, seed=shifted(0), evaluate=lambda p: -1.0, every=2).history
-    assert [entry[1] == -1.0 for entry in seen] == [False, True, False, True]
+    seen = {}
+    run = minibatch(made, batch, steps=4, seed=shifted(0), visit=seen.__setitem__, visited=(1, 4))
+    assert list(seen) == [1, 4]
+    assert all(torch.equal(seen[4][name], value) and not torch.equal(seen[1][name], value) for name, value in run.params.items())
 
 
 def test_a_loss_that_is_not_finite_stops_both_arms():

@@ -12,6 +12,7 @@ _NAMES = {
     "deltas": ("build", "identity_edits", "parse", "place_of", *kinds().values()),
     "edits": ("Edits",),
     "jacobians": ("LayerJacobians", "layer_jacobians"),
+    "practice": ("Practised", "Recipe", "practised"),
     "preparation": ("Prepared", "prepare"),
     "subjects": ("Feedback", "Readout", "Rollout", "Subject", "fit_readout", "subject"),
     "training": ("Fit", "gradient_descent", "fit", "minibatch", "penalized"),

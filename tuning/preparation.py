@@ -42,6 +42,11 @@ class Prepared:
         return self._encoded(self.parts.test)
 
     @functools.cached_property
+    def dev(self) -> Batch | None:
+        """Return the texts to choose settings on, None where none were asked for."""
+        return None if self.parts.dev is None else self._encoded(self.parts.dev)
+
+    @functools.cached_property
     def perturbed(self) -> dict[str, Batch]:
         """Return the perturbed test sets: the task's splits test_NAME, by NAME."""
         return {name.removeprefix("test_"): self._encoded(split) for name, split in self.parts.perturbed.items()}
@@ -71,15 +76,16 @@ def prepare(
     train: int | None = None,
     readout: int = HEAD_TEXTS,
     test: int | None = None,
+    dev: int | None = None,
     most: int | None = None,
 ) -> Prepared:
     """Return a task's texts, parted for one seed among `seeds` (default: this one alone), with the head that goes with them.
 
-    train, readout, test: the sizes of the parts (`tuning.tasks.disjoint`). Without `train` it gets what the head leaves, at
+    train, readout, test, dev: the sizes of the parts (`tuning.tasks.disjoint`). Without `train` it gets what the head leaves, at
     most `most`; without `test`, every held-out text. Equal arguments give the same record, within a process. Raises ValueError
     for a size below 1, a seed that is not among the seeds, and too few texts.
     """
-    sizes = {"train": train, "readout": readout, "test": test}
+    sizes = {"train": train, "readout": readout, "test": test, "dev": dev}
     sizes = {part: size for part, size in sizes.items() if size is not None}
     parts = tasks.disjoint(task, sizes, seed, seeds=seeds)
     if train is None and most is not None and len(parts.train) > most:

@@ -104,6 +104,11 @@ class Subject:
         """Return the precision of the backbone."""
         return self.backbone.dtype
 
+    def with_readout(self) -> Subject:
+        """Return the subject whose readout is trained with the delta, from where it stands."""
+        own = dict(zip(READOUT_PARAMETERS, (self.readout.weight.clone(), self.readout.bias.clone()), strict=True))
+        return replace(self, initial=self.initial | own)
+
     def edits(self, delta: Params) -> Edits:
         """Return what the delta does to a forward pass."""
         return self.delta.edits(self.backbone, {k: v for k, v in delta.items() if k not in READOUT_PARAMETERS})
@@ -310,7 +315,5 @@ def subject(backbone: Backbone, delta: object, readout: Readout, seed: int, trai
     """Return the subject with the delta's initial values for this seed, and the readout's if it is to be trained."""
     if readout.weight.shape[1] != backbone.width:
         raise ValueError(f"expected a readout over {backbone.width} features, got {readout.weight.shape[1]}")
-    initial = delta.initial(backbone, seed)
-    if train_readout:
-        initial = initial | {"readout.weight": readout.weight.clone(), "readout.bias": readout.bias.clone()}
-    return Subject(backbone, delta, readout, initial, seed)
+    made = Subject(backbone, delta, readout, delta.initial(backbone, seed), seed)
+    return made.with_readout() if train_readout else made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,10 @@ from tuning.backbones import Batch
 from tuning.subjects import READOUT_PARAMETERS, Params, Subject, check_labels
 
 Objective = Callable[[Params], Tensor]
+
+
+class Diverged(ValueError):
+    """A run whose loss or gradient ceased to be finite."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +268,16 @@ def _moved(subject: Subject, params: Params, names: Iterable[str]) -> Tensor:
     return sum(((params[name] - subject.initial[name].detach()).square().sum() for name in names), torch.zeros(()))
 
 
+def linear(left: float) -> float:
+    """Return the rate that falls in proportion to the steps left, as a share of the first."""
+    return left
+
+
+def cosine(left: float) -> float:
+    """Return the rate that falls along half a cosine, (1 - cos(pi left)) / 2, as a share of the first."""
+    return (1.0 - math.cos(math.pi * left)) / 2.0
+
+
 def minibatch(
     subject: Subject,
     batch: Batch,
@@ -275,15 +289,16 @@ def minibatch(
     warmup: float = 0.06,
     clip: float = 1.0,
     seed: int,
-    evaluate: Callable[[Params], float] | None = None,
-    every: int = 0,
+    schedule: Callable[[float], float] = linear,
+    visit: Callable[[int, Params], None] | None = None,
+    visited: Collection[int] = (),
 ) -> Fit:
-    """Return a run of AdamW on minibatches with linear warm-up and decay and clipped gradients, as in practice.
+    """Return a run of AdamW on minibatches with linear warm-up, a falling rate and clipped gradients, as in practice.
 
-    Examples are drawn in seeded epochs without replacement. `history` holds (step, minibatch loss, gradient
-    norm); with `evaluate` and `every`, the second entry of every such step is the evaluation instead. Steps
-    are fixed, so `converged` is False. Raises ValueError for a loss that is not finite and for labels outside
-    the classes.
+    Examples are drawn in seeded epochs without replacement. schedule: the rate, as a share of `lr`, from the share of the steps
+    after warm-up that are left. visit(step, params) is called after each of the steps `visited`. `history` holds (step,
+    minibatch loss, gradient norm). Steps are fixed, so `converged` is False. Raises Diverged for a loss that is not finite,
+    ValueError for labels outside the classes.
     """
     if min(steps, batch_size) < 1:
         raise ValueError(f"expected at least one step and one example a step, got {steps} and {batch_size}")
@@ -293,8 +308,8 @@ def minibatch(
     params = {name: value.clone().requires_grad_() for name, value in subject.initial.items()}
     optimizer = torch.optim.AdamW(params.values(), lr=lr, weight_decay=weight_decay)
     ramp = max(1, round(warmup * steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda i: min((i + 1) / ramp, max(0.0, (steps - i) / max(1, steps - ramp)))
+    rates = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda i: (i + 1) / ramp if i < ramp else schedule(max(0.0, (steps - i) / max(1, steps - ramp)))
     )
     queue, history, lengths = torch.empty(0, dtype=torch.long), [], batch.mask.sum(-1)
     for number in range(steps):
@@ -307,14 +322,12 @@ def minibatch(
         loss.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(params.values(), clip))
         if not math.isfinite(loss.item()) or not math.isfinite(norm):
-            raise ValueError(f"expected a finite loss, got {loss.item()} at step {number}; lower the learning rate ({lr})")
+            raise Diverged(f"expected a finite loss, got {loss.item()} at step {number}; lower the learning rate ({lr})")
         optimizer.step()
-        schedule.step()
-        score = loss.item()
-        if evaluate is not None and every and (number + 1) % every == 0:
-            with torch.no_grad():
-                score = float(evaluate({name: value.detach() for name, value in params.items()}))
-        history.append((number + 1, score, norm))
+        rates.step()
+        history.append((number + 1, loss.item(), norm))
+        if visit is not None and number + 1 in visited:
+            visit(number + 1, {name: value.detach().clone() for name, value in params.items()})
     return Fit(
         params={name: value.detach().clone() for name, value in params.items()},
         value=history[-1][1],

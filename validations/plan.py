@@ -36,6 +36,7 @@ def prepared(settings: Mapping[str, Any], cache: str, task: str | None = None) -
         task_of(task or settings["task"], cache, columns),
         seed=settings["seed"],
         seeds=tuple(settings["seeds"]),
+        dev=settings["options"].get("dev"),
         **sizes,
     )
 

@@ -33,6 +33,7 @@ def setting(settings: Mapping[str, Any], cache: str, task: str | None = None) ->
         },
         train=made.train,
         test=made.test,
+        dev=made.dev,
         perturbed=made.perturbed,
         other_tasks=() if task else tuple(setting(settings, cache, other) for other in settings.get("others", [])),
         seed=settings["seed"],

@@ -14,12 +14,14 @@ PARTS = ("train", "readout", "test")
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Examples for one seed, no text in two of them; ``perturbed`` holds the task's splits test_* by name."""
+    """Examples for one seed, no text in two of them; ``perturbed`` holds the task's splits test_* by name, ``dev`` is None
+    where none was asked for."""
 
     train: Split
     readout: Split
     test: Split
     perturbed: Mapping[str, Split]
+    dev: Split | None = None
 
 
 def disjoint(task: Task, sizes: Mapping[str, int], seed: int, *, seeds: Sequence[int] | None = None) -> Parts:
@@ -31,6 +33,9 @@ def disjoint(task: Task, sizes: Mapping[str, int], seed: int, *, seeds: Sequence
     another split is left out, so no text is in two parts. Classes are as equal in train and test as ``Task.take``
     makes them, and train shares with readout what is scarce. readout and test get fewer where the data give no
     more, but readout no fewer than the lesser of its size and train's.
+
+    With a size for dev, texts to choose on come from the task's dev split, fewer where it has no more; without such a
+    split they are set aside from the train split before the others.
 
     ``seeds`` are those of a study (default: this one alone). Each class's texts, shuffled once by the first of
     them, lie on a circle of L texts; the seed of rank i among k takes those from floor(i L / k) on, first train,
@@ -51,7 +56,8 @@ def disjoint(task: Task, sizes: Mapping[str, int], seed: int, *, seeds: Sequence
             aligned = len(split) == len(test) and np.array_equal(split.labels, test.labels)
             perturbed[name] = split.rows(chosen["test"] if aligned else chosen[name])
     train = task.splits["train"]
-    return Parts(train.rows(chosen["train"]), train.rows(chosen["readout"]), test.rows(chosen["test"]), perturbed)
+    dev = task.splits.get("dev", train).rows(chosen["dev"]) if "dev" in chosen else None
+    return Parts(train.rows(chosen["train"]), train.rows(chosen["readout"]), test.rows(chosen["test"]), perturbed, dev)
 
 
 def overlaps(task: Task, sizes: Mapping[str, int], seeds: Sequence[int]) -> dict[str, float]:
@@ -68,23 +74,43 @@ def overlaps(task: Task, sizes: Mapping[str, int], seeds: Sequence[int]) -> dict
 
 
 def _rows(task: Task, sizes: Mapping[str, int], rank: int, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Return the row numbers of train and readout (in the train split) and of every split test*, by name."""
+    """Return the row numbers of train and readout (in the train split), of dev if asked for and of every split test*, by name."""
     circles = _circles(task, "train", seeds)
-    total = sum(map(len, circles))
+    room = np.array([len(circle) for circle in circles])
+    kept = _set_aside(task, sizes, room, seeds)
+    total = int(room.sum() - kept.sum())
     rest = max(total - sizes["readout"], total // 2) if isinstance(sizes.get("readout"), int) else 1
     sizes = {"train": rest, "test": len(task.splits["test"]), **sizes}
     for part in PARTS:
-        size = sizes.get(part)
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"expected a whole number of at least 1 as the size of {part}, got {size!r}: correct it")
-    wanted = _shares(task, sizes, np.array([len(circle) for circle in circles]), seeds)
-    found = dict(zip(("train", "readout"), _arcs(circles, wanted, rank, seeds), strict=True))
-    for name in (key for key in task.splits if key.startswith("test")):
+        _check_size(part, sizes.get(part))
+    wanted = [*_shares(task, sizes, room - kept, seeds), *([kept] if kept.any() else [])]
+    found = dict(zip(("train", "readout", "dev"), _arcs(circles, wanted, rank, seeds), strict=False))
+    held = {key: sizes["test"] for key in task.splits if key.startswith("test")}
+    if "dev" in sizes and "dev" in task.splits:
+        held["dev"] = sizes["dev"]
+    for name, size in held.items():
         circles = _circles(task, name, seeds)
         room = np.array([len(circle) for circle in circles])
-        wanted = [quotas(room, min(sizes["test"], room.sum()), _draw(seeds, 1))]
+        wanted = [quotas(room, min(size, room.sum()), _draw(seeds, 1))]
         (found[name],) = _arcs(circles, wanted, rank, seeds)
     return found
+
+
+def _check_size(part: str, size: object) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"expected a whole number of at least 1 as the size of {part}, got {size!r}: correct it")
+
+
+def _set_aside(task: Task, sizes: Mapping[str, int], room: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+    """Return how many texts of each class the train split gives to dev: none where the task has a dev split."""
+    if "dev" not in sizes:
+        return np.zeros_like(room)
+    _check_size("dev", sizes["dev"])
+    if "dev" in task.splits:
+        return np.zeros_like(room)
+    if sizes["dev"] > room.sum() - 2:
+        raise ValueError(f"{task.name} has {room.sum()} different training texts, too few to set {sizes['dev']} aside for dev")
+    return quotas(room, sizes["dev"], _draw(seeds, 4))
 
 
 def _draw(seeds: Sequence[int], *more: int) -> np.random.Generator:

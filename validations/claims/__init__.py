@@ -15,6 +15,7 @@ from .multiplets.claim import LORA_MULTIPLETS
 from .origins.claim import LABELS, PRETRAINING
 from .perturbation.claim import HEALING_ROBUST
 from .planted.claim import PLANTED_DIMENSION
+from .practice.claim import PRACTICE_DIRECTION, PRACTICE_GAIN
 from .shared.claim import Assumption, Cell, Claim
 from .shared.setting import Experiment
 from .sharpness.claim import SHARPNESS_GAP
@@ -34,6 +35,8 @@ CLAIMS: tuple[Claim, ...] = (
     CONTROL_DIRECTION,
     CONTROL_AMPLITUDE,
     ENERGY_PROFILE,
+    PRACTICE_DIRECTION,
+    PRACTICE_GAIN,
     OPEN_LOOP_PRICE,
     LQ_FEEDBACK,
     SYNTHESISED_ADAPTER,

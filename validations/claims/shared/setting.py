@@ -19,7 +19,8 @@ class Setting:
 
     `subjects` are named by their role in the experiment. The penalty r is `penalty` times the largest curvature, or, with a
     `regime`, the smallest on a grid whose predicted control stays linear (see `penalty`). `options` are the part's own.
-    `perturbed` holds the task's perturbed test sets by name, `other_tasks` the settings of the study's other tasks, for an
+    `dev` are texts to choose on, where the part has an option `dev`, their number. `perturbed` holds the task's perturbed test
+    sets by name, `other_tasks` the settings of the study's other tasks, for an
     experiment that asks for them.
     """
 
@@ -32,6 +33,7 @@ class Setting:
     evaluations: int
     regime: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    dev: Any = None
     perturbed: Mapping[str, Any] = field(default_factory=dict)
     other_tasks: tuple["Setting", ...] = ()
 

@@ -24,6 +24,11 @@ def logits(outputs: Callable[[Params, Any], Tensor], params: Params, batch: Any)
         return outputs(params, batch).double().cpu().numpy()
 
 
+def centred(shift: np.ndarray) -> np.ndarray:
+    """Return logit shifts with their mean over classes removed: softmax does not see it."""
+    return shift - shift.mean(-1, keepdims=True)
+
+
 def cross_entropy(outputs: np.ndarray, labels: np.ndarray) -> float:
     """Return the mean cross-entropy of logits (N, C) in nats."""
     return float(CrossEntropy(labels).value(outputs).mean())

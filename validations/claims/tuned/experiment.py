@@ -9,7 +9,7 @@ from ...statistics import cosine, explained, jensen_shannon
 from ...store import Record
 from ..shared.linearisation import Linearisation, departure, linearise, penalty
 from ..shared.setting import Experiment, Setting, own_rng
-from ..shared.training import at_start, cost, cross_entropy, logits, penalised, shifted, train
+from ..shared.training import at_start, centred, cost, cross_entropy, logits, penalised, shifted, train
 
 PERMUTATIONS = 24
 
@@ -100,7 +100,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
     z = flatten(fitted.params) - flatten(origin)
     outputs = logits(subject.outputs, fitted.params, setting.test)
     a = predicted.arrays
-    shift = _centred(outputs - a["y0"])
+    shift = centred(outputs - a["y0"])
     z_hat = a["z"]
     labels, index = bins(tuple(origin), tuple(tuple(p.shape) for p in origin.values()))
     trained = shares(z, index)
@@ -121,10 +121,10 @@ def measure(setting: Setting, predicted: Record) -> Record:
         "cosine_permuted": float(np.quantile([cosine(z, v) for v in a["permuted"]], 0.975)),
         "cosine_random": float(np.quantile([abs(cosine(z, v)) for v in a["random"]], 0.975)),
         "r2": explained(z, z_hat),
-        "r2_logits": explained(shift, _centred(a["shift"])),
-        "r2_logits_gradient": explained(shift, _centred(a["shift_gradient"])),
+        "r2_logits": explained(shift, centred(a["shift"])),
+        "r2_logits_gradient": explained(shift, centred(a["shift_gradient"])),
         "r2_logits_constant": explained(shift, np.broadcast_to(shift.mean(0), shift.shape)),
-        "r2_logits_permuted": float(np.quantile([explained(shift, _centred(s)) for s in a["shift_permuted"]], 0.975)),
+        "r2_logits_permuted": float(np.quantile([explained(shift, centred(s)) for s in a["shift_permuted"]], 0.975)),
         "profile": trained.tolist(),
         "js": jensen_shannon(trained, np.asarray(predicted.values["profile"])),
         "js_gradient": jensen_shannon(trained, np.asarray(predicted.values["profile_gradient"])),
@@ -133,11 +133,6 @@ def measure(setting: Setting, predicted: Record) -> Record:
         "js_permuted": float(np.quantile([jensen_shannon(trained, o) for o in orders], 0.025)),
     }
     return Record(record, {"z": z.astype(np.float32), "outputs": outputs})
-
-
-def _centred(shift: np.ndarray) -> np.ndarray:
-    """Return logit shifts with their mean over classes removed: softmax does not see it."""
-    return shift - shift.mean(-1, keepdims=True)
 
 
 def _shuffled_blocks(labels: list[str], profile: np.ndarray, rng: np.random.Generator) -> np.ndarray:
