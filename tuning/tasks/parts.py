@@ -27,21 +27,18 @@ class Parts:
 def disjoint(task: Task, sizes: Mapping[str, int], seed: int, *, seeds: Sequence[int] | None = None) -> Parts:
     """Return one seed's examples of a task: train, readout (for the frozen head) and test, of the sizes asked for.
 
-    Train and readout come from the task's train split (train gets what readout leaves, at least half, without a
-    size), test from its test split (all of it without a size). Texts
-    are compared without case and spacing; one that stands twice counts once, and a training text that stands in
-    another split is left out, so no text is in two parts. Classes are as equal in train and test as ``Task.take``
-    makes them, and train shares with readout what is scarce. readout and test get fewer where the data give no
-    more, but readout no fewer than the lesser of its size and train's.
+    Train and readout come from the task's train split (train gets what readout leaves, at least half, without a size), test
+    from its test split (all of it without a size). Texts are compared without case and spacing; one that stands twice counts
+    once, and a training text that stands in another split is left out, so no text is in two parts. Classes are as equal in
+    train and test as ``Task.take`` makes them, and train shares with readout what is scarce. readout and test get fewer where
+    the data give no more, but readout no fewer than the lesser of its size and train's. With a size for dev, texts to choose on
+    come from the task's dev split, fewer where it has no more; without such a split they are set aside from train first.
 
-    With a size for dev, texts to choose on come from the task's dev split, fewer where it has no more; without such a
-    split they are set aside from the train split before the others.
-
-    ``seeds`` are those of a study (default: this one alone). Each class's texts, shuffled once by the first of
-    them, lie on a circle of L texts; the seed of rank i among k takes those from floor(i L / k) on, first train,
-    then readout. Two seeds thus share no text of a part that has at most L / k of every class, and where the data
-    are too few, every text serves as many seeds as any other, give or take one; ``overlaps`` says how much is
-    shared. A split test_* that is aligned with test (the same labels in the same order) gives the rows of test.
+    ``seeds`` are those of a study (default: this one alone). Each class's texts, shuffled once by the first of them, lie on a
+    circle of L texts; the seed of rank i among k takes those from floor(i L / k) on, first train, then readout. Two seeds thus
+    share no text of a part that has at most L / k of every class, and where the data are too few, every text serves as many
+    seeds as any other, give or take one; ``overlaps`` says how much is shared. A split test_* that is aligned with test (the
+    same labels in the same order) gives the rows of test.
 
     Raises ValueError for sizes below 1, for a seed that is not among the seeds, and for too few texts.
     """
