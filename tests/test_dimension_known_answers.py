@@ -48,6 +48,7 @@ def test_li_s_toy_has_dimension_ten():
     assert dimensions[int(np.argmax(solved))] == 10 and solved[5:].all() and (left[:5].max(1) > 1e-5).all()
 
 
+@pytest.mark.slow
 def test_a_planted_teacher_lies_within_the_interval():
     """A linear teacher in k of D directions, all alike: d directions make d / k of the gain on average, so d90 = 0.9 k.
 

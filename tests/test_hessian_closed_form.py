@@ -195,6 +195,7 @@ def test_one_number_and_one_example():
     torch.testing.assert_close(op.dense(), 6 * draw(1)[None])
 
 
+@pytest.mark.slow
 def test_compiled_product_is_the_product(params, batches):
     op = hessian(loss, params, batches[:1], compiled=True)
     v = draw(op.shape[0], seed=6)

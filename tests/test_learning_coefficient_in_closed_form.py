@@ -73,6 +73,7 @@ def test_crossing_of_two_valleys():
     assert abs(found.value + math.sqrt(found.slope.value) - 1 / 2) < 0.04
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("m", "n", "h", "r", "truth"),
     [

@@ -305,6 +305,7 @@ def test_bad_input_is_a_sentence():
     assert broken.status == "not finite" and broken.rank == 0
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_draws(capsys, tmp_path):
     chosen = ["probe", "controllability", "--task", "agreement", "--examples", "12", "--length", "12"]
     figure = tmp_path / "reach.svg"

@@ -54,6 +54,7 @@ def strings(value):
             yield from strings(inner)
 
 
+@pytest.mark.slow
 def test_same_results_same_bytes_in_another_folder_and_another_process(tmp_path):
     kept = ["linearised-optimum", "energy-profile", "intrinsic-dimension"]  # strips, multiples, an image of points
     folder = known_results.write(tmp_path / "here", claims=kept)

@@ -36,6 +36,7 @@ def test_only_the_head_moves_the_logits_at_the_start(delta):
     )
 
 
+@pytest.mark.slow
 def test_chains_of_the_learning_coefficient_are_those_run_one_by_one(monkeypatch):
     """Members that fold into one pass give the chains of the plain loss; full tuning, which cannot fold, has chains too."""
     for name, value in {"BURN": 1, "SAMPLES": 5, "PART": 6}.items():
