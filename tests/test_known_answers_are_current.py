@@ -52,7 +52,9 @@ def same(tables, known):
 
 def current(claims, known=("good", "bad")):
     for which in known:
-        for claim, tables, _ in record.answers(claims, which):
+        answered = {claim: tables for claim, tables, _ in record.answers(claims, which)}
+        assert set(answered) == set(claims)
+        for claim, tables in answered.items():
             same(tables, record.read(claim)[which])
 
 

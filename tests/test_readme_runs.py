@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import costate
+from validations import calibrate
 from validations.commands import line
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -105,3 +106,14 @@ def test_every_target_of_make_parses(tmp_path):
         for command in expanded([target, *one], tmp_path / "venv"):
             if command[0].endswith("/costate"):
                 called(command[1:])
+
+
+def test_what_the_readme_quotes_is_what_was_found():
+    page = (ROOT / "VERDICTS.md").read_text(encoding="utf-8")
+    quoted = [re.match(r"(supported|refuted|undecided) +(.+?)  ", text) for text in block("text")[0].splitlines()]
+    found = [match.groups() for match in quoted if match]
+    assert found
+    for word, title in found:
+        lines = [text for text in page.splitlines() if text.startswith(f"| {title}")]
+        assert lines and all(f" {word} |" in text for text in lines), title
+    assert f"at most {100 * calibrate.LIMIT:g} %" in README.replace("\n", " ")

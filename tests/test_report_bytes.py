@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -256,3 +257,9 @@ def test_names_cannot_break_the_page_of_verdicts(one, tmp_path):
     hostile = "a | b *c* [d](e) <f> `g`\n# h"
     results = load.read(edited(one, tmp_path / "named", lambda r: r["study"].update(title=hostile)))
     assert "a \\| b \\*c\\* \\[d\\](e) \\<f\\> \\`g\\` \\# h" in page.page(results)
+
+
+def test_no_semicolon_of_a_sentence_is_taken_for_the_end_of_code():
+    """After a value, #name; in a page's source prints no semicolon."""
+    source = pathlib.Path(load.__file__).with_name("report.typ").read_text(encoding="utf-8")
+    assert not re.findall(r"#[a-z][\w.]*; ", source) and re.findall(r"#[a-z][\w.]*; ", "tasks have #data.seeds; deltas")
