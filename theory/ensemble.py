@@ -106,10 +106,27 @@ def ensemble_lq(G, y0, loss, r, *, kernel=None, tolerance=1e-10, max_iterations=
     )
 
 
-def _newton_dual(K, y0, loss, E, tolerance, limit):
+def kernel_lq(kernel, y0, loss, *, start=None, tolerance=1e-8, max_iterations=200):
+    """Return the costates (N, c) at the optimum of `ensemble_lq`, from its kernel alone: no response need be kept.
+
+    In the c = C - 1 contrasts of the loss (`loss.basis`), kernel = E' G R^-1 G' E (N c, N c); at the optimum the outputs are y0 -
+    E kernel costates and, of new examples with the cross kernel K', y0' - E K' costates. start: costates to search from, such
+    as those of a neighbouring penalty. Source: the representer theorem, with IRLS in the dual (derived). Raises ValueError
+    for shapes that do not fit and a kernel that is not finite.
+    """
+    y0, K = np.asarray(y0, float), np.asarray(kernel, float)
+    E = loss.basis(y0.shape[1])
+    size = len(y0) * E.shape[1]
+    if K.shape != (size, size) or not np.all(np.isfinite(K)):
+        raise ValueError(f"kernel must be finite, of shape ({size}, {size}) in the contrasts of the outputs, got shape {K.shape}")
+    return _newton_dual(0.5 * (K + K.T), y0, loss, E, tolerance, max_iterations, start)[0].reshape(len(y0), -1)
+
+
+def _newton_dual(K, y0, loss, E, tolerance, limit, start=None):
     """Minimise the mean loss at y0 - E K a plus 1/2 a' K a over the dual numbers a (N c,)."""
     N, c = len(y0), E.shape[1]
-    a = np.zeros(N * c)
+    a = np.zeros(N * c) if start is None else np.array(start, float).ravel()
+    y = y0 if start is None else y0 - (K @ a).reshape(N, c) @ E.T
 
     def direction(y, a):
         g = (loss.gradient(y) @ E).ravel() / N
@@ -127,7 +144,7 @@ def _newton_dual(K, y0, loss, E, tolerance, limit):
     def quadratic(a, y):
         return 0.5 * float(-a @ ((y - y0) @ E).ravel())
 
-    return _newton(a, y0, loss, direction, quadratic, tolerance, limit)
+    return _newton(a, y, loss, direction, quadratic, tolerance, limit)
 
 
 def _newton_primal(X, y0, loss, E, tolerance, limit):
@@ -188,8 +205,8 @@ def _searched(at, slope, phi):
     return low, below
 
 
-def _newton(w, y0, loss, direction, quadratic, tolerance, limit):
-    """Newton with a bisecting line search (sufficient decrease, no overshoot) on mean loss + quadratic.
+def _newton(w, y, loss, direction, quadratic, tolerance, limit):
+    """Newton with a bisecting line search (sufficient decrease, no overshoot) on mean loss + quadratic, from w with outputs y.
 
     `direction(y, w)` gives the step, its shift of the outputs, the slope along it, the curvature of the quadratic
     along it and the squared whitened gradient. Returns the coordinates, the steps taken and whether it converged.
@@ -202,8 +219,7 @@ def _newton(w, y0, loss, direction, quadratic, tolerance, limit):
         rise = np.sum((loss.gradient(y + t * shift) - loss.gradient(y)) * shift)
         return value(y + t * shift, w + t * step), slope + t * pull + float(rise) / len(y)
 
-    y, phi = y0, float(loss.value(y0).mean())
-    first, best = None, np.inf
+    phi, first, best = value(y, w), None, np.inf
     for iteration in range(limit):
         step, shift, slope, pull, squared = direction(y, w)
         norm = np.sqrt(squared)

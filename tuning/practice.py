@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from tuning.backbones import Batch
 from tuning.subjects import Params, Subject, check_labels
-from tuning.training import Diverged, cosine, minibatch
+from tuning.training import Diverged, cosine, minibatch, shares
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Recipe:
             raise ValueError(f"expected steps, texts a step, looks and rates above 0 and decay of at least 0, got {self}")
 
     @property
+    def shares(self) -> list[float]:
+        """Return the rate of every step as a share of the highest."""
+        return shares(self.steps, self.warmup, cosine)
+
+    @property
     def looked_at(self) -> tuple[int, ...]:
         """Return the steps after which a run is looked at, evenly spaced in their logarithm from the first to the last."""
         return tuple(int(n) for n in np.unique(np.round(np.geomspace(1, self.steps, self.looks)).astype(int)))
@@ -39,28 +45,52 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Point:
-    """One look at the chosen run: losses in nats and accuracies on dev and on held-out text."""
+    """One look at a run: losses in nats and accuracies on dev and on held-out text, and the held-out logits (N, C)."""
 
     step: int
     dev_loss: float
     dev_accuracy: float
     loss: float
     accuracy: float
+    outputs: np.ndarray = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One rate's run, looked at from step 0 on; the path ends where the run ceased to be finite."""
+
+    rate: float
+    path: tuple[Point, ...] = field(repr=False)
+    finite: bool
+
+    @property
+    def best(self) -> Point:
+        """Return the look after training of the lowest dev loss; of a run that ceased to be finite, the look before it began."""
+        return min(self.path[1:], key=lambda point: point.dev_loss) if self.finite else self.path[0]
 
 
 @dataclass(frozen=True)
 class Practised:
-    """A delta tuned as in practice.
-
-    params: at the chosen step of the run with the chosen rate, those of the lowest dev loss. path: that run from step 0 on.
-    swept: (rate, its step of lowest dev loss, that loss), infinite for a run that ceased to be finite.
-    """
+    """A delta tuned as in practice: every rate's run, and the delta at the chosen step of the chosen one."""
 
     params: Params = field(repr=False)
-    rate: float
-    step: int
-    path: tuple[Point, ...] = field(repr=False)
-    swept: tuple[tuple[float, int, float], ...]
+    runs: tuple[Run, ...]
+    chosen_run: Run
+
+    @property
+    def rate(self) -> float:
+        """Return the rate of the lowest dev loss."""
+        return self.chosen_run.rate
+
+    @property
+    def step(self) -> int:
+        """Return the step of the lowest dev loss."""
+        return self.chosen.step
+
+    @property
+    def path(self) -> tuple[Point, ...]:
+        """Return the chosen run's looks."""
+        return self.chosen_run.path
 
     @property
     def start(self) -> Point:
@@ -70,28 +100,38 @@ class Practised:
     @property
     def chosen(self) -> Point:
         """Return the look at the chosen step."""
-        return next(point for point in self.path if point.step == self.step)
+        return self.chosen_run.best
 
     @property
     def at_edge(self) -> bool:
         """Return whether the chosen rate ends the list of rates, so that one beyond it may be better."""
-        rates = sorted(rate for rate, _, _ in self.swept)
-        return self.rate in (rates[0], rates[-1])
+        return self.rate in (min(run.rate for run in self.runs), max(run.rate for run in self.runs))
 
 
 def practised(subject: Subject, train: Batch, dev: Batch, test: Batch, *, recipe: Recipe | None = None, seed: int) -> Practised:
     """Return the delta tuned with every rate of the recipe and kept at the look of the lowest dev loss of all.
 
     The readout is trained too where it is among `subject.initial` (`Subject.with_readout`). Rate and step are chosen on dev
-    text alone; held-out text is read along the chosen run, afterwards. Equal arguments give equal bytes. Raises ValueError
-    when no run stays finite, and for labels outside the classes.
+    text alone; held-out text is read along the runs. Equal arguments give equal bytes. Raises ValueError when no run stays
+    finite, and for labels outside the classes.
     """
     recipe = Recipe() if recipe is None else recipe
     for batch in (dev, test):
         check_labels(batch.labels, subject.readout.classes)
-    swept, best, kept = [], math.inf, None
+    runs, kept = [], (math.inf, None, None)
+
+    def looked(step: int, params: Params) -> Point:
+        outputs = logits_of(subject, params, test)
+        return Point(step, *scores(subject, params, dev), *_scored(outputs, test), outputs.float().cpu().numpy())
+
+    start = looked(0, subject.initial)
     for rate in recipe.rates:
-        looks: dict[int, Params] = {}
+        path, params, finite = [start], {}, True
+
+        def visit(step: int, met: Params, path: list = path, params: dict = params) -> None:
+            path.append(looked(step, met))
+            params[step] = met
+
         try:
             minibatch(
                 subject,
@@ -103,28 +143,31 @@ def practised(subject: Subject, train: Batch, dev: Batch, test: Batch, *, recipe
                 warmup=recipe.warmup,
                 seed=seed,
                 schedule=cosine,
-                visit=looks.__setitem__,
+                visit=visit,
                 visited=recipe.looked_at,
             )
         except Diverged:
-            swept.append((rate, 0, math.inf))
-            continue
-        losses = {step: scores(subject, params, dev)[0] for step, params in looks.items()}
-        step = min(losses, key=losses.__getitem__)
-        swept.append((rate, step, losses[step]))
-        if losses[step] < best:
-            best, kept = losses[step], (rate, step, looks)
-    if kept is None:
+            finite = False
+        runs.append(Run(rate, tuple(path), finite))
+        if finite and runs[-1].best.dev_loss < kept[0]:
+            kept = (runs[-1].best.dev_loss, runs[-1], params[runs[-1].best.step])
+    if kept[1] is None:
         raise ValueError(f"expected a run of finite loss among the rates {recipe.rates}, got none: lower them")
-    rate, step, looks = kept
-    path = [Point(n, *scores(subject, p, dev), *scores(subject, p, test)) for n, p in ({0: subject.initial} | looks).items()]
-    return Practised(looks[step], rate, step, tuple(path), tuple(swept))
+    return Practised(kept[2], tuple(runs), kept[1])
 
 
-def scores(subject: Subject, params: Params, batch: Batch, size: int = 256) -> tuple[float, float]:
-    """Return the mean cross-entropy in nats and the accuracy on a batch, `size` texts at a time."""
+def logits_of(subject: Subject, params: Params, batch: Batch, size: int = 256) -> Tensor:
+    """Return the logits (N, C) on a batch in float64, without a graph, `size` texts at a time."""
     with torch.no_grad():
-        outputs = torch.cat([subject.outputs(params, piece) for piece in _pieces(batch, size)]).double()
+        return torch.cat([subject.outputs(params, piece) for piece in _pieces(batch, size)]).double()
+
+
+def scores(subject: Subject, params: Params, batch: Batch) -> tuple[float, float]:
+    """Return the mean cross-entropy in nats and the accuracy on a batch."""
+    return _scored(logits_of(subject, params, batch), batch)
+
+
+def _scored(outputs: Tensor, batch: Batch) -> tuple[float, float]:
     hit = (outputs.argmax(-1) == batch.labels).double().mean()
     return float(F.cross_entropy(outputs, batch.labels)), float(hit)
 

@@ -93,10 +93,14 @@ def prepare(
     return Prepared(backbone, task, parts, length)
 
 
+def backbone_of(name: str, device: str = "cpu") -> Backbone:
+    """Return the backbone of a name (`tuning.backbones.load`) on a device, loaded once per process."""
+    return _loaded(name, device)
+
+
 @functools.lru_cache(maxsize=4)
-def backbone_of(name: str) -> Backbone:
-    """Return the backbone of a name (`tuning.backbones.load`), loaded once per process."""
-    return backbones.load(name)
+def _loaded(name: str, device: str) -> Backbone:
+    return backbones.load(name, device=device)
 
 
 @functools.lru_cache(maxsize=32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -278,6 +278,23 @@ def cosine(left: float) -> float:
     return (1.0 - math.cos(math.pi * left)) / 2.0
 
 
+def shares(steps: int, warmup: float, schedule: Callable[[float], float]) -> list[float]:
+    """Return the rate of every step as a share of the highest: a linear rise over `warmup` of the steps, then the schedule."""
+    ramp = max(1, round(warmup * steps))
+    falling = (schedule(max(0.0, (steps - i) / max(1, steps - ramp))) for i in range(ramp, steps))
+    return [(i + 1) / ramp for i in range(min(ramp, steps))] + list(falling)
+
+
+def draws(size: int, batch_size: int, steps: int, seed: int) -> Iterator[Tensor]:
+    """Yield the examples of every step, drawn in seeded epochs without replacement."""
+    generator, queue = torch.Generator().manual_seed(seed), torch.empty(0, dtype=torch.long)
+    for _ in range(steps):
+        while len(queue) < min(batch_size, size):
+            queue = torch.cat([queue, torch.randperm(size, generator=generator)])
+        rows, queue = queue[:batch_size], queue[batch_size:]
+        yield rows
+
+
 def minibatch(
     subject: Subject,
     batch: Batch,
@@ -304,18 +321,11 @@ def minibatch(
         raise ValueError(f"expected at least one step and one example a step, got {steps} and {batch_size}")
     check_labels(batch.labels, subject.readout.classes)
     cpu, wall = time.process_time(), time.perf_counter()
-    generator = torch.Generator().manual_seed(seed)
     params = {name: value.clone().requires_grad_() for name, value in subject.initial.items()}
     optimizer = torch.optim.AdamW(params.values(), lr=lr, weight_decay=weight_decay)
-    ramp = max(1, round(warmup * steps))
-    rates = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda i: (i + 1) / ramp if i < ramp else schedule(max(0.0, (steps - i) / max(1, steps - ramp)))
-    )
-    queue, history, lengths = torch.empty(0, dtype=torch.long), [], batch.mask.sum(-1)
-    for number in range(steps):
-        while len(queue) < min(batch_size, len(batch.labels)):
-            queue = torch.cat([queue, torch.randperm(len(batch.labels), generator=generator)])
-        rows, queue = queue[:batch_size].to(batch.tokens.device), queue[batch_size:]
+    paces, history, lengths = shares(steps, warmup, schedule), [], batch.mask.sum(-1)
+    for number, rows in enumerate(draws(len(batch.labels), batch_size, steps, seed)):
+        rows = rows.to(batch.tokens.device)
         width = int(lengths[rows].max())
         loss = subject.loss(params, Batch(batch.tokens[rows, :width], batch.mask[rows, :width], batch.labels[rows]))
         optimizer.zero_grad()
@@ -323,8 +333,9 @@ def minibatch(
         norm = float(torch.nn.utils.clip_grad_norm_(params.values(), clip))
         if not math.isfinite(loss.item()) or not math.isfinite(norm):
             raise Diverged(f"expected a finite loss, got {loss.item()} at step {number}; lower the learning rate ({lr})")
+        for group in optimizer.param_groups:
+            group["lr"] = lr * paces[number]
         optimizer.step()
-        rates.step()
         history.append((number + 1, loss.item(), norm))
         if visit is not None and number + 1 in visited:
             visit(number + 1, {name: value.detach().clone() for name, value in params.items()})

@@ -27,12 +27,12 @@ def delta(spec: Mapping[str, Any]) -> Delta:
     return PALETTE if spec.get("kind") == "Palette" else build({k: v for k, v in spec.items() if k != "label"})
 
 
-def prepared(settings: Mapping[str, Any], cache: str, task: str | None = None) -> Prepared:
+def prepared(settings: Mapping[str, Any], cache: str, task: str | None = None, device: str = "cpu") -> Prepared:
     """Return the backbone, texts and head of a cell's settings, on its own task or on another one of the study."""
     sizes = {name: settings["options"].get(name, size) for name, size in settings["sizes"].items()}
     columns = tuple(map(tuple, settings["columns"]))
     return prepare(
-        backbone_of(settings["backbone_name"]),
+        backbone_of(settings["backbone_name"], device),
         task_of(task or settings["task"], cache, columns),
         seed=settings["seed"],
         seeds=tuple(settings["seeds"]),
@@ -68,22 +68,25 @@ def _protocol_cells(study: Study, experiment: Experiment) -> Iterator[tuple[dict
 
 def _task_cells(study: Study, experiment: Experiment, cache: pathlib.Path) -> Iterator[tuple[dict, str, str]]:
     """Yield (settings, name, deltas in words) of the cells of an experiment on the study's backbone and tasks."""
-    frozen, part = backbone_of(study.backbone), study.parts.get(experiment.name, Part())
+    part = study.parts.get(experiment.name, Part())
     names, chosen = part.deltas or tuple(study.deltas), part.tasks or study.tasks
     if experiment.needs_other_tasks and len(chosen) < 2:
         return  # no other task to learn from: the claim is then not applicable
     columns, labels = tuple(study.columns.items()), tasks.distinct_names(study.tasks)
     for task_name in chosen:
         data = task_of(task_name, str(cache), columns)
-        encode(frozen, data.splits["test"].rows([0]), length=study.sizes.length)
         seeds = part.seeds or study.seeds
         for seed in seeds:
             for group in [(name,) for name in names] if experiment.per_delta else [names]:
                 experiment.named(group)
+                options = _options(study, part, group[0] if experiment.per_delta else "")
+                backbone = options.get("backbone", study.backbone)
+                frozen = backbone_of(backbone)
+                encode(frozen, data.splits["test"].rows([0]), length=study.sizes.length)
                 settings = {
                     "kind": experiment.name,
                     "backbone": frozen.fingerprint,
-                    "backbone_name": study.backbone,
+                    "backbone_name": backbone,
                     "task": task_name,
                     "name": labels[task_name],
                     "columns": list(columns),
@@ -93,7 +96,7 @@ def _task_cells(study: Study, experiment: Experiment, cache: pathlib.Path) -> It
                     "seeds": list(seeds),
                     "sizes": dataclasses.asdict(study.sizes),
                     "solver": dataclasses.asdict(study.solver),
-                    "options": _options(study, part, group[0] if experiment.per_delta else ""),
+                    "options": options,
                     "source": digest([experiment.module]),
                 }
                 if experiment.needs_other_tasks:

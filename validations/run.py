@@ -10,6 +10,7 @@ import torch
 
 from . import plan, results
 from .claims import EXPERIMENTS, Cell, Claim, named
+from .claims.shared.claim import side_by_side
 from .claims.shared.setting import Setting
 from .describe import provenance
 from .engine import Job, run
@@ -17,13 +18,13 @@ from .store import Record, Store
 from .study import Study
 
 
-def setting(settings: Mapping[str, Any], cache: str, task: str | None = None) -> Setting:
+def setting(settings: Mapping[str, Any], cache: str, task: str | None = None, device: str = "cpu") -> Setting:
     """Return the experiment's inputs from a cell's settings, on its own task or on another one: data, frozen head, deltas."""
     torch.set_num_threads(1)
     experiment = EXPERIMENTS[settings["kind"]]
     if experiment.make:
         return experiment.make(settings["task"], settings["seed"])
-    made = plan.prepared(settings, cache, task)
+    made = plan.prepared(settings, cache, task, device)
     solver = {name: settings["options"].get(name, value) for name, value in settings["solver"].items()}
     roles = experiment.named([name for name, _ in settings["deltas"]])
     return Setting(
@@ -35,20 +36,20 @@ def setting(settings: Mapping[str, Any], cache: str, task: str | None = None) ->
         test=made.test,
         dev=made.dev,
         perturbed=made.perturbed,
-        other_tasks=() if task else tuple(setting(settings, cache, other) for other in settings.get("others", [])),
+        other_tasks=() if task else tuple(setting(settings, cache, other, device) for other in settings.get("others", [])),
         seed=settings["seed"],
         options=settings["options"],
         **solver,
     )
 
 
-def execute(job: Job, *, folder: str, cache: str) -> float:
+def execute(job: Job, *, folder: str, cache: str, device: str) -> float:
     """Run one cell: predict and write that down, then train and measure; return the seconds it took."""
     store, wall, cpu = Store(pathlib.Path(folder)), time.perf_counter(), time.process_time()
     if job.settings["kind"] == plan.PLANTS:
         store.write("cells", job.key, job.settings, _plants(job.settings))
     else:
-        experiment, given = EXPERIMENTS[job.settings["kind"]], setting(job.settings, cache)
+        experiment, given = EXPERIMENTS[job.settings["kind"]], setting(job.settings, cache, device=device)
         if not store.has("predicted", job.key):
             store.write("predicted", job.key, job.settings, experiment.predict(given))
         store.write("cells", job.key, job.settings, experiment.measure(given, store.read("predicted", job.key)))
@@ -74,23 +75,15 @@ def plant_rows(store: Store, found: Sequence[tuple[str, Job]], claim: Claim, whi
 
 
 def cells(store: Store, found: Sequence[tuple[str, Job]], claim: Claim) -> list[Cell]:
-    """Return a claim's finished cells."""
+    """Return a claim's finished cells, each beside those of its task and seed whatever their deltas."""
     made = []
     for kind, job in found:
         if kind != claim.experiment.name:
             continue
         own = job.settings["deltas"][0][0] if claim.experiment.per_delta else kind
-        if not claim.deltas or own in claim.deltas:
-            made.append(
-                Cell(
-                    job.settings["name"],
-                    own,
-                    job.settings["seed"],
-                    store.read("predicted", job.key),
-                    store.read("cells", job.key),
-                )
-            )
-    return made
+        predicted, measured = store.read("predicted", job.key), store.read("cells", job.key)
+        made.append(Cell(job.settings["name"], own, job.settings["seed"], predicted, measured))
+    return [cell for cell in side_by_side(made) if not claim.deltas or cell.delta in claim.deltas]
 
 
 def measure(
@@ -100,6 +93,7 @@ def measure(
     claims: Sequence[Claim],
     processes: int,
     report: Callable[[str], None],
+    device: str = "cpu",
 ) -> list[tuple[str, Job]]:
     """Run every missing cell that the claims need and return the whole list; what a killed run left half-written goes first."""
     for stale in folder.rglob(".writing-*"):
@@ -112,5 +106,6 @@ def measure(
     results.mend(folder, report)
     missing = [job for _, job in found if not store.has("cells", job.key)]
     report(f"{study.name}: {len(found)} cells, {len(found) - len(missing)} already measured")
-    run(missing, functools.partial(execute, folder=str(folder), cache=str(cache)), processes=processes, report=report)
+    cell = functools.partial(execute, folder=str(folder), cache=str(cache), device=device)
+    run(missing, cell, processes=processes, report=report)
     return found

@@ -26,6 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes", type=int, default=PROCESSES, help=f"worker processes, one thread each (default: {PROCESSES})"
     )
+    parser.add_argument("--device", default="cpu", help="where networks run: cpu, cuda or cuda:N (default: cpu)")
     add_json(parser)
 
 
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> dict:
     try:
         with one_thread():  # the same last digits whatever the environment says
             report = lambda line: say(line, options)  # noqa: E731
-            found = measure(study, results, claims=chosen, processes=options.processes, report=report)
+            found = measure(study, results, claims=chosen, processes=options.processes, report=report, device=options.device)
             return publish(study, results, found, chosen)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("finished cells are kept and the next run goes on from them") from None

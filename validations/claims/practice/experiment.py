@@ -1,117 +1,27 @@
-"""One delta tuned as in practice: the linearised optimum and cheap rivals before training, the best run of a sweep after.
+"""One delta tuned as in practice: what its tangent model says before training, and the runs of a sweep of rates after."""
 
-No penalty is given. Whoever forecasts may choose two constants on dev text, as whoever trains chooses a rate and a step there:
-the prediction its ridge, and the gradient its scale, each with the weight of the head's numbers in the metric; the refit of the
-head alone its ridge, the constant shift itself.
-"""
-
-import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from theory.ensemble import Control, ensemble_lq
-from theory.kernel import curvature_eigenvalues
-from tuning.practice import Recipe, practised
-from tuning.subjects import READOUT_PARAMETERS
+from theory.ensemble import kernel_lq
+from theory.loss import CrossEntropy
+from tuning.practice import Recipe, Run, practised
 
 from ...statistics import cosine, explained
 from ...store import Record
-from ..shared.linearisation import Linearisation, linearise, off
+from ..shared.linearisation import off
 from ..shared.setting import Experiment, Params, Setting, own_rng, own_seed
 from ..shared.training import centred, cross_entropy, logits, shifted
+from .tangent import Found, Path, Texts, products, tangent
 
 HEADS = ("joint", "frozen")
-RIDGES = tuple(float(x) for x in 10.0 ** np.arange(0.0, -7.01, -0.5))  # over the largest curvature
-FREE = 1e-9  # a ridge that only keeps a fit of so few numbers on dev text finite, over its largest curvature
-HEAD_WEIGHTS = (1.0, 30.0, 1000.0)  # of the head's numbers in the metric, over the delta's: a head at weight 1 moves first
-PATIENCE = 2  # ridges on which the dev loss may rise before smaller ones are left out
 PERMUTATIONS = 8
 RIVALS = ("gradient", "head", "constant")
-
-
-@dataclass(frozen=True)
-class Found:
-    """A forecast whose constants dev text chose: its dev loss, its held-out shift of the logits, the control behind it."""
-
-    dev_loss: float
-    shift: np.ndarray
-    z: np.ndarray
-    ridge: float = 0.0
-
-
-@dataclass(frozen=True)
-class Texts:
-    """The linearisations on the three texts: where the optimum is found, its constants chosen, and its forecast held to account.
-
-    root: the square root of each number's weight in the metric. A control z here moves the numbers by z / root.
-    """
-
-    train: Linearisation
-    dev: Linearisation
-    test: Linearisation
-    root: np.ndarray
-
-    @classmethod
-    def of(cls, setting: Setting, outputs: Any, params: Params) -> "Texts":
-        """Return the responses of some logits to some parameters on the texts of a setting, every number of weight one."""
-        views = [linearise(outputs, params, batch) for batch in (setting.train, setting.dev, setting.test)]
-        return cls(*views, np.ones(views[0].G.shape[-1]))
-
-    def with_head(self, weight: float) -> "Texts":
-        """Return the same with the head's numbers of another weight in the metric."""
-        sizes = [int(np.prod(shape)) for shape in self.train.shapes]
-        heads = np.repeat([name in READOUT_PARAMETERS for name in self.train.names], sizes)
-        root = np.where(heads, np.sqrt(weight), 1.0)
-        return Texts(*(replace(lin, G=lin.G / root) for lin in (self.train, self.dev, self.test)), self.root * root)
-
-    @functools.cached_property
-    def kernel(self) -> np.ndarray:
-        """Return G R^-1 G' on the training text, R the metric."""
-        return self.train.kernel()
-
-    @functools.cached_property
-    def curvature(self) -> float:
-        """Return the largest curvature of the training loss at the start."""
-        return float(curvature_eigenvalues(self.kernel, self.train.y0, self.train.loss)[0])
-
-    def forecast(self, z: np.ndarray, ridge: float = 0.0) -> Found:
-        """Return the forecast of a control."""
-        loss = cross_entropy(self.dev.y0 + self.dev.G @ z, self.dev.labels)
-        return Found(loss, self.test.G @ z, z / self.root, ridge)
-
-    def optimum(self) -> Found:
-        """Return the linearised optimum of the training text under the ridge of the lowest dev loss, searched from the largest."""
-        tried: list[Found] = []
-        for share in RIDGES:
-            ridge = share * self.curvature
-            tried.append(self.forecast(self.train.optimum(ridge, kernel=self.kernel).z, ridge))
-            best = int(np.argmin([found.dev_loss for found in tried]))
-            if len(tried) - 1 - best >= PATIENCE:
-                break
-        return tried[best]
-
-    def gradient(self) -> Found:
-        """Return the step along the first gradient of the training loss whose scale is best on dev."""
-        lin = self.train
-        direction = -np.tensordot(lin.loss.gradient(lin.y0), lin.G, 2)
-        direction /= max(float(np.linalg.norm(direction)), 1e-300)
-        return self.forecast(direction * _fitted(self.dev, (self.dev.G @ direction)[..., None]).z)
-
-    def constant(self) -> np.ndarray:
-        """Return the one shift of the logits that is best on dev, for every held-out example."""
-        classes = self.dev.y0.shape[1]
-        found = _fitted(self.dev, np.broadcast_to(np.eye(classes), (len(self.dev.y0), classes, classes)))
-        return np.broadcast_to(found.z, self.test.y0.shape)
-
-
-def _fitted(lin: Linearisation, G: np.ndarray) -> Control:
-    """Return the few numbers z that minimise the loss at y0 + G z."""
-    ridge = FREE * max(float(np.mean(np.sum(G**2, axis=(1, 2)))), 1e-300)
-    return ensemble_lq(G, lin.y0, lin.loss, ridge)
+RELINEARISATIONS = 3
 
 
 def _arm(setting: Setting) -> Any:
@@ -124,105 +34,233 @@ def _arm(setting: Setting) -> Any:
     return subject.with_readout() if head == "joint" else subject
 
 
-def _refitted_head(setting: Setting) -> Found:
-    """Return the refit of the head alone on the frozen features of the training text."""
-    subject = setting.subjects["delta"].with_readout()
-    head = {name: subject.initial[name] for name in READOUT_PARAMETERS}
-
-    def outputs(params: Params, batch: Any) -> Tensor:
-        return subject.outputs(subject.initial | params, batch)
-
-    return Texts.of(setting, outputs, head).optimum()
-
-
-def _forecast(y0: np.ndarray, shift: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return the held-out loss and accuracy that a shift of the logits comes to."""
-    return {"loss": cross_entropy(y0 + shift, labels), "accuracy": float(np.mean((y0 + shift).argmax(1) == labels))}
-
-
-def predict(setting: Setting) -> Record:
-    """Return the forecast of the linearised optimum, of its rivals and of its null, and eta.
-
-    The optimum is that of the delta's numbers, and the head's where they are trained too. Null: the optimum for permuted
-    labels of the training text, under the same ridge and metric.
-    """
-    subject, rng = _arm(setting), own_rng(setting, 211)
-    plain = Texts.of(setting, subject.outputs, subject.initial)
-    joint = set(READOUT_PARAMETERS) <= set(subject.initial)
-    metrics = {weight: plain.with_head(weight) for weight in (HEAD_WEIGHTS if joint else HEAD_WEIGHTS[:1])}
-    optima = {weight: texts.optimum() for weight, texts in metrics.items()}
-    weight = min(optima, key=lambda w: optima[w].dev_loss)
-    best, texts, test = optima[weight], metrics[weight], plain.test
-    null = [
-        texts.test.G @ texts.train.optimum(best.ridge, kernel=texts.kernel, labels=rng.permutation(plain.train.labels)).z
-        for _ in range(PERMUTATIONS)
-    ]
-    head = _refitted_head(setting)
-    shifts = {
-        "optimum": best.shift,
-        "gradient": min((own.gradient() for own in metrics.values()), key=lambda found: found.dev_loss).shift,
-        "head": head.shift,
-        "constant": plain.constant(),
-    }
-    moved = logits(subject.outputs, shifted(subject.initial, best.z), setting.test)
-    return Record(
-        {
-            "eta": off(moved - test.y0, best.shift),
-            "ridge": best.ridge,
-            "head_weight": weight,
-            "head_ridge": head.ridge,
-            "curvature": texts.curvature,
-            "norm": float(np.linalg.norm(best.z)),
-            "numbers": int(test.G.shape[-1]),
-            "start": _forecast(test.y0, np.zeros_like(test.y0), test.labels),
-            "network": _forecast(moved, np.zeros_like(moved), test.labels),
-            "forecasts": {name: _forecast(test.y0, shift, test.labels) for name, shift in shifts.items()},
-        },
-        {"y0": test.y0, "permuted": np.stack(null).astype(np.float32)}
-        | {name: shift.astype(np.float32) for name, shift in shifts.items()},
-    )
-
-
 def recipe_of(options: Mapping[str, Any]) -> Recipe:
     """Return how a cell trains: what its options say of the recipe's own settings, and the recipe's where they say nothing."""
     known = {name: options[name] for name in Recipe.__dataclass_fields__ if name in options}
     return Recipe(**(known | ({"rates": tuple(map(float, known["rates"]))} if "rates" in known else {})))
 
 
-def measure(setting: Setting, predicted: Record) -> Record:
-    """Return the run that dev text chose, its path, and how well each forecast meets its held-out shift of the logits.
+def _training_seed(setting: Setting) -> int:
+    return own_seed(setting, 223)
 
-    Options: head ("joint" or "frozen"), dev, and those of `tuning.practice.Recipe`.
+
+def predict(setting: Setting) -> Record:
+    """Return the forecasts of a delta's tangent model, of its rivals and of its nulls, and where they should end.
+
+    The optimum and AdamW's path on the tangent model at every rate of the recipe, with eta along the path, the relinearised
+    optima, how the kernel moves under the first of them, and the passes of a text through the network that each took (a
+    forward one counts one, a backward one two). Nulls: the optimum for permuted labels of the training text under the same
+    ridge and metric, and that of a network whose weights are shuffled, where the subject has one.
     """
-    subject, a = _arm(setting), predicted.arrays
-    run = practised(
-        subject,
-        setting.train,
-        setting.dev,
-        setting.test,
-        recipe=recipe_of(setting.options),
-        seed=own_seed(setting, 223),
-    )
-    outputs = logits(subject.outputs, run.params, setting.test)
-    shift = centred(outputs - a["y0"])
-    forecasts = {name: centred(a[name].astype(float)) for name in ("optimum", *RIVALS)}
-    null = [centred(one.astype(float)) for one in a["permuted"]]
+    subject, recipe, rng = _arm(setting), recipe_of(setting.options), own_rng(setting, 211)
+    shuffled = Texts.of(setting, subject.shuffled(setting.seed)).optimum().shift if hasattr(subject, "shuffled") else None
+    texts = Texts.of(setting, subject)
+    best, test = texts.optimum(), texts.test
+    E, y0 = test.basis, test.y0
+    path = texts.path(recipe, _training_seed(setting))
+    shifts = {
+        "optimum": best.shift,
+        "gradient": texts.gradient().shift,
+        "head": _head(setting, texts),
+        "constant": texts.constant(),
+        "path": path.test[path.chosen],
+    }
+    shifts |= {} if shuffled is None else {"shuffled": shuffled}
+    shifts = {name: shift @ E.T for name, shift in shifts.items()}
+    null = _permuted(texts, best, rng)
+    moved = logits(subject.outputs, shifted(subject.initial, best.z), setting.test)
+    steps, features = _relinearised(setting, subject, texts, best)
+    rivals = {"head": texts.path(recipe, _training_seed(setting), texts.head).test} if texts.heads else {}
+    size, contrasts = len(texts.train.y0) + len(texts.dev.y0), E.shape[1]
+    sweep = len(recipe.rates) * (3 * recipe.steps * recipe.batch_size + len(recipe.looked_at) * len(texts.dev.y0))
     return Record(
         {
-            "rate": run.rate,
-            "step": run.step,
-            "at_edge": run.at_edge,
-            "swept": [{"rate": rate, "step": step, "dev_loss": min(loss, 1e9)} for rate, step, loss in run.swept],
-            "path": [vars(point) for point in run.path],
-            **_forecast(outputs, np.zeros_like(outputs), setting.test.labels.cpu().numpy()),
+            "eta": off(moved - y0, best.shift @ E.T),
+            "ridge": best.ridge,
+            "head_weight": best.weight,
+            "curvature": texts.curvature(texts.kernel("train", best.weight)),
+            "adaptive_sharpness": texts.adaptive_sharpness(path),
+            "norm": float(np.linalg.norm(best.z)),
+            "numbers": len(texts.origin),
+            "start": _scored(y0, test.labels),
+            "network": _scored(moved, test.labels),
+            "forecasts": {name: _scored(y0 + shift, test.labels) for name, shift in shifts.items()},
+            "path": _path_told(setting, subject, texts, path, recipe),
+            "relinearised": [{k: v for k, v in one.items() if k != "outputs"} for one in steps],
+            "features": features,
+            "passes": {
+                "training": sweep,
+                "optimum": size * (1 + 2 * contrasts),
+                "path": size * (1 + 2 * contrasts),
+                "eta": len(recipe.rates) * len(recipe.looked_at) * len(texts.dev.y0),
+                "relinearised": sum(one["passes"] for one in steps),
+            },
+        },
+        {"y0": y0, "permuted": _half(null), "path_shift": _half(path.test)}
+        | {f"path_{name}": _half(shift) for name, shift in rivals.items()}
+        | {name: shift.astype(np.float32) for name, shift in shifts.items()}
+        | {f"relinearised_{k}": one["outputs"].astype(np.float32) for k, one in enumerate(steps, 1)},
+    )
+
+
+def _half(values: np.ndarray) -> np.ndarray:
+    """Return shifts in half precision, whose relative rounding of 5e-4 no statistic sees."""
+    return np.clip(values, -6e4, 6e4).astype(np.float16)
+
+
+def _scored(y: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return the loss and accuracy of some logits."""
+    return {"loss": cross_entropy(y, labels), "accuracy": float(np.mean(y.argmax(1) == labels))}
+
+
+def _head(setting: Setting, texts: Texts) -> np.ndarray:
+    """Return the held-out shift by the refit of the head alone, which is trained with the delta or not."""
+    if texts.heads:
+        return texts.refit().shift
+    subject = setting.subjects["delta"].with_readout()
+    only = {name: value for name, value in subject.initial.items() if name not in setting.subjects["delta"].initial}
+
+    def outputs(params: Params, batch: Any) -> Tensor:
+        return subject.outputs(subject.initial | params, batch)
+
+    class Alone:
+        initial, outputs = only, staticmethod(outputs)
+
+    return Texts.of(setting, Alone).refit().shift
+
+
+def _permuted(texts: Texts, best: Found, rng: np.random.Generator) -> np.ndarray:
+    """Return the held-out shifts (P, N, c) by optima for permuted labels of the training text."""
+    kernel, found = texts.kernel("train", best.weight) / best.ridge, []
+    for _ in range(PERMUTATIONS):
+        costates = kernel_lq(kernel, texts.train.y0, CrossEntropy(rng.permutation(texts.train.labels)), tolerance=1e-5)
+        found.append(texts.shift("test", costates, best.ridge, best.weight))
+    return np.stack(found)
+
+
+def _path_told(setting: Setting, subject: Any, texts: Texts, path: Path, recipe: Recipe) -> dict:
+    """Return the path on the tangent model in words of a run, with eta, the departure of the network from it on dev text."""
+    E, dev, test = texts.dev.basis, texts.dev, texts.test
+    runs = []
+    for r, rate in enumerate(recipe.rates):
+        looks = []
+        for k, step in enumerate(path.steps):
+            moved = logits(subject.outputs, shifted(subject.initial, path.z[r, k].astype(float)), setting.dev)
+            scored = _scored(test.shifted(path.test[r, k]), test.labels)
+            eta = off((moved - dev.y0) @ E, path.dev[r, k])
+            looks.append({"step": step, "dose": rate * path.dose[k], "eta": eta, "dev_loss": path.losses[r, k]} | scored)
+        runs.append({"rate": rate, "looks": looks})
+    r, k = path.chosen
+    return {"rate": recipe.rates[r], "step": path.steps[k], "runs": runs}
+
+
+def _relinearised(setting: Setting, subject: Any, texts: Texts, best: Found) -> tuple[list[dict], dict]:
+    """Return what Gauss-Newton on the network reaches, linearised anew each time, and how the kernel moved under the first step.
+
+    Every time the ridge is that of the lowest dev loss of the network itself; it ends when none lowers it.
+    """
+    wanted = setting.options.get("relinearisations", RELINEARISATIONS)
+    params, labels = {n: v.detach() for n, v in subject.initial.items()}, texts.dev.labels
+    reached, steps, now = cross_entropy(texts.dev.y0, labels), [], texts
+    features: dict[str, float] = {}
+    for number in range(wanted):
+        tried, made, passes = [], None, len(texts.train.y0) * (1 + 2 * texts.train.basis.shape[1]) * (number > 0)
+        for ridge, costates in now.ridges(best.weight):
+            made = shifted(params, now.displacement(costates, ridge, best.weight))
+            tried.append((cross_entropy(logits(subject.outputs, made, setting.dev), labels), made))
+            passes += len(labels)
+            if len(tried) - 1 - int(np.argmin([one[0] for one in tried])) >= 2:
+                break
+        loss, made = min(tried, key=lambda one: one[0])
+        if loss >= reached:
+            break
+        reached, params = loss, made
+        outputs = logits(subject.outputs, params, setting.test)
+        steps.append({"dev_loss": loss, "passes": passes, "outputs": outputs} | _scored(outputs, texts.test.labels))
+        if number + 1 == wanted and number:
+            break
+        after = tangent(subject.outputs, params, setting.train)
+        if not number:
+            features = _moved_kernel(texts, after, best.weight)
+        now = replace(texts, train=after)
+    return steps, features
+
+
+def _moved_kernel(texts: Texts, after: Any, weight: float) -> dict[str, float]:
+    """Return how the delta's tangent kernel changed on the training text between two points of the network.
+
+    alignment: costates' K costates over |K| |costates|^2 before and after, the costates those before; growth: the gradient's
+    power costates' K costates after over before; fresh: the share of the gradient after, in the delta's numbers, that is
+    outside the span of the features before.
+    """
+    before = texts.train
+    costates = (before.loss.gradient(before.y0) @ before.basis).ravel()
+    later = (after.loss.gradient(after.y0) @ after.basis).ravel()
+    old, new = (one.flat[:, texts.own] for one in (before, after))
+    K = products(old, old)
+    power = [float(np.sum((costates.astype(one.dtype) @ one).astype(float) ** 2)) for one in (old, new)]
+    slope = later.astype(new.dtype) @ new
+    met = products(old, slope[None])[:, 0]
+    kept = met @ np.linalg.solve(K + 1e-6 * np.trace(K) / len(K) * np.eye(len(K)), met)
+    sizes = [float(np.linalg.norm(K)), float(np.linalg.norm(products(new, new)))]
+    aligned = [p / (s * float(costates @ costates)) for p, s in zip(power, sizes, strict=True)]
+    return {
+        "alignment": aligned[0],
+        "alignment_after": aligned[1],
+        "growth": power[1] / max(power[0], 1e-300),
+        "fresh": float(1.0 - kept / max(float(np.sum(slope.astype(float) ** 2)), 1e-300)),
+    }
+
+
+def measure(setting: Setting, predicted: Record) -> Record:
+    """Return the runs of the sweep, which dev text chooses among, and how well each forecast meets the held-out shifts.
+
+    Options: head ("joint" or "frozen"), dev, relinearisations, and those of `tuning.practice.Recipe`.
+    """
+    subject, a = _arm(setting), predicted.arrays
+    found = practised(
+        subject, setting.train, setting.dev, setting.test, recipe=recipe_of(setting.options), seed=_training_seed(setting)
+    )
+    shift = centred(found.chosen.outputs - a["y0"])
+    names = ("optimum", *RIVALS, "path", *(name for name in ("shuffled",) if name in a))
+    forecasts = {name: centred(a[name].astype(float)) for name in names}
+    forecasts |= {f"relinearised_{k}": centred(a[f"relinearised_{k}"] - a["y0"]) for k in _counted(a)}
+    E = CrossEntropy(setting.test.labels.cpu().numpy()).basis(a["y0"].shape[1])
+    null = [one.astype(float) @ E.T for one in a["permuted"]]
+    return Record(
+        {
+            "rate": found.rate,
+            "step": found.step,
+            "at_edge": found.at_edge,
+            "accuracy": found.chosen.accuracy,
+            "loss": found.chosen.loss,
+            "runs": [_run_told(run, r, a, E) for r, run in enumerate(found.runs)],
             "cosines": {name: cosine(shift, own) for name, own in forecasts.items()}
             | {"permuted": float(np.quantile([cosine(shift, one) for one in null], 0.975))},
             "r2": {name: explained(shift, own) for name, own in forecasts.items()}
             | {"permuted": float(np.quantile([explained(shift, one) for one in null], 0.975))},
         },
-        {"outputs": outputs.astype(np.float32)}
-        | {f"params/{name}": value.detach().cpu().numpy() for name, value in run.params.items()},
+        {"outputs": found.chosen.outputs},
     )
+
+
+def _counted(arrays: Mapping[str, np.ndarray]) -> list[int]:
+    return [k for k in range(1, 10) if f"relinearised_{k}" in arrays]
+
+
+def _run_told(run: Run, r: int, a: Mapping[str, np.ndarray], E: np.ndarray) -> dict:
+    """Return a rate's run with, at every look, how the paths that were forecast for it meet the held-out shift."""
+    looks = []
+    for k, point in enumerate(run.path):
+        told = {"step": point.step, "dev_loss": point.dev_loss, "loss": point.loss, "accuracy": point.accuracy}
+        if k:
+            shift = (point.outputs - a["y0"]) @ E
+            paths = {name: a[f"path_{name}"][r, k - 1].astype(float) for name in ("shift", "head") if f"path_{name}" in a}
+            told |= {"size": float(np.sqrt(np.mean(shift**2))), "cosine": cosine(shift, paths["shift"])}
+            told |= {f"r2_{name}": explained(shift, own) for name, own in paths.items()}
+            told |= {"r2_gradient": max(0.0, cosine(shift, a["gradient"].astype(float) @ E)) ** 2}
+        looks.append(told)
+    return {"rate": run.rate, "finite": run.finite, "looks": looks}
 
 
 EXPERIMENT = Experiment("practice", "one delta tuned as in practice", ("delta",), predict, measure, weight=40.0, per_delta=True)

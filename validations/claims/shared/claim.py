@@ -1,7 +1,7 @@
 """What a claim is: a statement with an equation, assumptions that are checked, rivals, nulls, a rule, and two plants."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -18,13 +18,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Cell:
-    """A finished cell: where it comes from, what was predicted before training, what was measured after."""
+    """A finished cell: where it comes from, what was predicted before training, what was measured after.
+
+    beside: the cells of the same task and seed by delta, itself among them, for a claim that compares deltas.
+    """
 
     task: str
     delta: str
     seed: int
     predicted: Record
     measured: Record
+    beside: Mapping[str, "Cell"] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def place(self) -> Row:
@@ -97,6 +101,14 @@ class Claim:
     def module(self) -> str:
         """Return the claim's own file, which makes its rows."""
         return (self.rows.func if isinstance(self.rows, partial) else self.rows).__module__
+
+
+def side_by_side(cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells, each knowing those of its task and seed."""
+    groups: dict[tuple, dict[str, Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.task, cell.seed), {})[cell.delta] = cell
+    return [replace(cell, beside=groups[cell.task, cell.seed]) for cell in cells]
 
 
 def error(column: str) -> Positive:
