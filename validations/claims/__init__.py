@@ -16,6 +16,9 @@ from .origins.claim import LABELS, PRETRAINING
 from .perturbation.claim import HEALING_ROBUST
 from .planted.claim import PLANTED_DIMENSION
 from .practice.claim import PRACTICE_DIRECTION, PRACTICE_GAIN
+from .practice.paths import PRACTICE_HORIZON, PRACTICE_PATH, PRACTICE_RATE, PRACTICE_STEPS
+from .practice.refinement import PRACTICE_FEATURES, PRACTICE_REFINED
+from .practice.size import PRACTICE_SIZE
 from .shared.claim import Assumption, Cell, Claim
 from .shared.setting import Experiment
 from .sharpness.claim import SHARPNESS_GAP
@@ -37,6 +40,13 @@ CLAIMS: tuple[Claim, ...] = (
     ENERGY_PROFILE,
     PRACTICE_DIRECTION,
     PRACTICE_GAIN,
+    PRACTICE_PATH,
+    PRACTICE_HORIZON,
+    PRACTICE_RATE,
+    PRACTICE_STEPS,
+    PRACTICE_REFINED,
+    PRACTICE_FEATURES,
+    PRACTICE_SIZE,
     OPEN_LOOP_PRICE,
     LQ_FEEDBACK,
     SYNTHESISED_ADAPTER,

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from theory.ensemble import kernel_lq
@@ -16,7 +17,7 @@ from ...store import Record
 from ..shared.linearisation import off
 from ..shared.setting import Experiment, Params, Setting, own_rng, own_seed
 from ..shared.training import centred, cross_entropy, logits, shifted
-from .tangent import Found, Path, Texts, products, tangent
+from .tangent import Found, Path, Tangent, Texts, products, tangent
 
 HEADS = ("joint", "frozen")
 PERMUTATIONS = 8
@@ -53,8 +54,10 @@ def predict(setting: Setting) -> Record:
     ridge and metric, and that of a network whose weights are shuffled, where the subject has one.
     """
     subject, recipe, rng = _arm(setting), recipe_of(setting.options), own_rng(setting, 211)
-    shuffled = Texts.of(setting, subject.shuffled(setting.seed)).optimum().shift if hasattr(subject, "shuffled") else None
-    texts = Texts.of(setting, subject)
+    shuffled = None
+    if hasattr(subject, "shuffled"):
+        shuffled = Texts.of(setting, subject.shuffled(setting.seed).outputs, subject.initial).optimum().shift
+    texts = Texts.of(setting, subject.outputs, subject.initial)
     best, test = texts.optimum(), texts.test
     E, y0 = test.basis, test.y0
     path = texts.path(recipe, _training_seed(setting))
@@ -80,9 +83,10 @@ def predict(setting: Setting) -> Record:
             "head_weight": best.weight,
             "curvature": texts.curvature(texts.kernel("train", best.weight)),
             "adaptive_sharpness": texts.adaptive_sharpness(path),
+            "dev_loss": best.dev_loss,
             "norm": float(np.linalg.norm(best.z)),
             "numbers": len(texts.origin),
-            "start": _scored(y0, test.labels),
+            "start": _scored(y0, test.labels) | {"dev_loss": cross_entropy(texts.dev.y0, texts.dev.labels)},
             "network": _scored(moved, test.labels),
             "forecasts": {name: _scored(y0 + shift, test.labels) for name, shift in shifts.items()},
             "path": _path_told(setting, subject, texts, path, recipe),
@@ -92,7 +96,7 @@ def predict(setting: Setting) -> Record:
                 "training": sweep,
                 "optimum": size * (1 + 2 * contrasts),
                 "path": size * (1 + 2 * contrasts),
-                "eta": len(recipe.rates) * len(recipe.looked_at) * len(texts.dev.y0),
+                "eta": 2 * len(recipe.rates) * (len(recipe.looked_at) * len(texts.dev.y0) + 2 * len(texts.train.y0)),
                 "relinearised": sum(one["passes"] for one in steps),
             },
         },
@@ -123,10 +127,7 @@ def _head(setting: Setting, texts: Texts) -> np.ndarray:
     def outputs(params: Params, batch: Any) -> Tensor:
         return subject.outputs(subject.initial | params, batch)
 
-    class Alone:
-        initial, outputs = only, staticmethod(outputs)
-
-    return Texts.of(setting, Alone).refit().shift
+    return Texts.of(setting, outputs, only).refit().shift
 
 
 def _permuted(texts: Texts, best: Found, rng: np.random.Generator) -> np.ndarray:
@@ -139,19 +140,49 @@ def _permuted(texts: Texts, best: Found, rng: np.random.Generator) -> np.ndarray
 
 
 def _path_told(setting: Setting, subject: Any, texts: Texts, path: Path, recipe: Recipe) -> dict:
-    """Return the path on the tangent model in words of a run, with eta, the departure of the network from it on dev text."""
-    E, dev, test = texts.dev.basis, texts.dev, texts.test
+    """Return the path on the tangent model in words of a run, with eta, the departure of the network from it on dev text.
+
+    eta: the median over dev text of the shift's distance from the tangent's over the tangent's size. r2: the share of the network's
+    own shift there that the tangent explains. Numbers that have no gradient at the start are moved too, by the dose since the first
+    step against the sign of their gradient after the path's first steps, which is where Adam takes them; eta_flat is without.
+    """
+    dev, test = texts.dev, texts.test
+    unseen = path.second == 0
+    unseen[texts.head] = False
     runs = []
     for r, rate in enumerate(recipe.rates):
-        looks = []
+        looks, turn = [], np.zeros(0)
+        if unseen.any():
+            slope = _gradient(
+                subject, shifted(subject.initial, path.z[r, min(1, len(path.steps) - 1)].astype(float)), setting.train
+            )
+            turn = np.where(unseen, -np.sign(slope), 0.0)
         for k, step in enumerate(path.steps):
-            moved = logits(subject.outputs, shifted(subject.initial, path.z[r, k].astype(float)), setting.dev)
+            z, dose = path.z[r, k].astype(float), rate * path.dose[k]
+            flat = _departure(subject, z, setting, dev, path.dev[r, k])
+            late = dose - rate * path.dose[0]  # they have no gradient at the first step
+            turned = _departure(subject, z + late * turn, setting, dev, path.dev[r, k]) if unseen.any() else flat
             scored = _scored(test.shifted(path.test[r, k]), test.labels)
-            eta = off((moved - dev.y0) @ E, path.dev[r, k])
-            looks.append({"step": step, "dose": rate * path.dose[k], "eta": eta, "dev_loss": path.losses[r, k]} | scored)
+            looks.append(
+                {"step": step, "dose": dose, "dev_loss": path.losses[r, k]} | turned | scored | {"eta_flat": flat["eta"]}
+            )
         runs.append({"rate": rate, "looks": looks})
     r, k = path.chosen
-    return {"rate": recipe.rates[r], "step": path.steps[k], "runs": runs}
+    return {"rate": recipe.rates[r], "step": path.steps[k], "runs": runs, "unseen": int(unseen.sum())}
+
+
+def _departure(subject: Any, z: np.ndarray, setting: Setting, dev: Tangent, linear: np.ndarray) -> dict[str, float]:
+    """Return how far the network's shift at a displacement is from a linear one, on dev text."""
+    moved = (logits(subject.outputs, shifted(subject.initial, z), setting.dev) - dev.y0) @ dev.basis
+    return {"eta": off(moved, linear), "r2": explained(moved, linear) if moved.any() else 0.0}
+
+
+def _gradient(subject: Any, params: Params, batch: Any) -> np.ndarray:
+    """Return the gradient of the mean loss as one vector."""
+    at = {name: value.detach().requires_grad_() for name, value in params.items()}
+    with torch.enable_grad():
+        gradients = torch.autograd.grad(subject.loss(at, batch), list(at.values()))
+    return np.concatenate([one.double().cpu().numpy().ravel() for one in gradients])
 
 
 def _relinearised(setting: Setting, subject: Any, texts: Texts, best: Found) -> tuple[list[dict], dict]:
@@ -181,12 +212,12 @@ def _relinearised(setting: Setting, subject: Any, texts: Texts, best: Found) -> 
             break
         after = tangent(subject.outputs, params, setting.train)
         if not number:
-            features = _moved_kernel(texts, after, best.weight)
+            features = _moved_kernel(texts, after)
         now = replace(texts, train=after)
     return steps, features
 
 
-def _moved_kernel(texts: Texts, after: Any, weight: float) -> dict[str, float]:
+def _moved_kernel(texts: Texts, after: Tangent) -> dict[str, float]:
     """Return how the delta's tangent kernel changed on the training text between two points of the network.
 
     alignment: costates' K costates over |K| |costates|^2 before and after, the costates those before; growth: the gradient's

@@ -21,17 +21,26 @@ from tuning.subjects import READOUT_PARAMETERS, Readout
 from ..shared.network import SYSTEMS, tensor
 from ..shared.setting import Setting
 
-WIDTH, SEEN, CLASSES, SIZE = 6, 48, 3, 512
+WIDTH, SEEN, CLASSES, SIZE = 6, 48, 3, 256
 SLANT = 0.1  # cosine of the row that is tuned, at the start, and the row that the labels need
-RECIPE = {"steps": 240, "batch_size": 64, "rates": (1e-2, 3e-2, 1e-1), "looks": 14, "head": "frozen"}
+RECIPE = {"steps": 240, "batch_size": 64, "rates": tuple(0.004 * 2.0**k for k in range(6)), "looks": 14, "head": "frozen"}
+LEVELS, SLANTS = np.geomspace(0.05, 1.5, SYSTEMS), np.geomspace(0.15, 4.0, SYSTEMS)
+MIXED = np.array([1.0, 0.25, 2.8, 0.5, 2.0, 0.35, 4.0, 0.7])  # units that go with no slant
+UNITS = np.outer([0.35, 2.8], np.geomspace(0.7, 1.4, SYSTEMS // 2))  # partners differ eightfold
+UNITS = np.concatenate([UNITS[0], UNITS[1][::-1]])
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A subject on one layer: tokens (B, 1, WIDTH + SEEN) hold h and x; parameters are up (WIDTH, .), and down where it is tuned."""
+    """A subject on one layer: tokens (B, 1, WIDTH + SEEN) hold h and x; parameters are up (WIDTH, .), and down where it is tuned.
+
+    level: at which the signal saturates. unit: what the numbers are measured in.
+    """
 
     readout: Readout
     initial: Mapping[str, Tensor]
+    level: float = np.inf
+    unit: float = 1.0
 
     def with_readout(self) -> "Layer":
         own = dict(zip(READOUT_PARAMETERS, (self.readout.weight, self.readout.bias), strict=True))
@@ -39,9 +48,11 @@ class Layer:
 
     def outputs(self, params: Mapping[str, Tensor], batch: Batch) -> Tensor:
         h, x = batch.tokens[:, 0].split([WIDTH, SEEN], dim=1)
-        seen = x @ params["down"].T if "down" in params else x
+        seen = self.unit * (x @ params["down"].T if "down" in params else x)
+        signal = seen @ params["up"].T
+        signal = signal if np.isinf(self.level) else self.level * torch.tanh(signal / self.level)
         weight, bias = (params.get(name, own) for name, own in zip(READOUT_PARAMETERS, self._head, strict=True))
-        return F.linear(h + seen @ params["up"].T, weight, bias)
+        return F.linear(h + signal, weight, bias)
 
     @property
     def _head(self) -> tuple[Tensor, Tensor]:
@@ -63,12 +74,23 @@ def _row(system: int) -> np.ndarray:
     return row / np.linalg.norm(row)
 
 
-def _setting(system: int, seed: int, *, turns: bool) -> Setting:
-    rng = np.random.default_rng([37, system])
+def _setting(
+    system: int,
+    seed: int,
+    *,
+    slant: float | None = None,
+    level: float = np.inf,
+    unit: float = 1.0,
+    strength: float | None = None,
+    like: int | None = None,
+) -> Setting:
+    """Return a system's texts on its own layer, or on that of the system it is `like`."""
+    layer = system if like is None else like
+    rng = np.random.default_rng([37, layer])
     readout = rng.standard_normal((CLASSES, WIDTH)) / np.sqrt(WIDTH)
-    strength = 1.5 + system / (SYSTEMS - 1)
+    strength = 1.5 + system / (SYSTEMS - 1) if strength is None else strength
     push = rng.standard_normal(WIDTH)
-    row = _row(system)
+    row = _row(layer)
     push *= strength / (np.std(readout @ push) * np.linalg.norm(row * _spread()))
 
     def drawn(part: int) -> Batch:
@@ -79,15 +101,15 @@ def _setting(system: int, seed: int, *, turns: bool) -> Setting:
         return Batch(tokens, torch.ones(SIZE, 1, dtype=torch.bool), torch.as_tensor(scores.argmax(1)))
 
     initial = {"up": torch.zeros(WIDTH, SEEN, dtype=torch.float64)}
-    if turns:
+    if slant is not None:
         across = np.random.default_rng([43, system, seed]).standard_normal(SEEN) / _spread()
         across -= (across @ (row * _spread() ** 2)) / (row @ (row * _spread() ** 2)) * row
-        down = _unit(across) + SLANT * _unit(row)
+        down = _unit(across) + slant * _unit(row)
         initial = {"down": tensor(down)[None], "up": torch.zeros(WIDTH, 1, dtype=torch.float64)}
     head = Readout(tensor(readout), torch.zeros(CLASSES, dtype=torch.float64))
     train, dev, test = map(drawn, range(3))
     return Setting(
-        subjects={"delta": Layer(head, initial)},
+        subjects={"delta": Layer(head, initial, level, unit)},
         train=train,
         dev=dev,
         test=test,
@@ -106,9 +128,31 @@ def _unit(row: np.ndarray) -> np.ndarray:
 
 def fixed_features(system: int, seed: int) -> Setting:
     """Return the layer whose logits are linear in what is tuned: training ends where the linearised problem does."""
-    return _setting(system, seed, turns=False)
+    return _setting(system, seed)
 
 
 def learnt_features(system: int, seed: int) -> Setting:
     """Return the layer whose one row must turn by a right angle before anything is learnt."""
-    return _setting(system, seed, turns=True)
+    return _setting(system, seed, slant=SLANT)
+
+
+def saturating(system: int, seed: int) -> Setting:
+    """Return the layer whose signal saturates, the sooner the earlier the system."""
+    return _setting(system, seed, level=LEVELS[system])
+
+
+def scaled(system: int, seed: int) -> Setting:
+    """Return the linear layer whose numbers are measured in another unit in every system, up to sixteenfold."""
+    made = _setting(system, seed, unit=UNITS[system], strength=2.0, like=4)
+    rates = tuple(0.008 * 2.0**k / UNITS[system] for k in range(8))
+    return replace(made, options=made.options | {"steps": 16, "batch_size": 128, "rates": rates})
+
+
+def slanted(system: int, seed: int) -> Setting:
+    """Return the layer whose one row must turn, in every system by another angle."""
+    return _setting(system, seed, slant=SLANTS[system], unit=MIXED[system], strength=2.5)
+
+
+def hidden_features(system: int, seed: int) -> Setting:
+    """Return the layer whose one row starts at a right angle to the one that the labels need, so that nothing points there."""
+    return _setting(system, seed, slant=0.0)

@@ -137,10 +137,10 @@ class Texts:
     heads: int
 
     @classmethod
-    def of(cls, setting: Setting, subject: Any) -> "Texts":
-        """Return the tangent models of a subject at its start."""
-        params = {name: value.detach() for name, value in subject.initial.items()}
-        made = [tangent(subject.outputs, params, batch) for batch in (setting.train, setting.dev, setting.test)]
+    def of(cls, setting: Setting, outputs: Callable[[Params, Any], Tensor], initial: Params) -> "Texts":
+        """Return the tangent models of some logits at some numbers."""
+        params = {name: value.detach() for name, value in initial.items()}
+        made = [tangent(outputs, params, batch) for batch in (setting.train, setting.dev, setting.test)]
         heads = sum(value.numel() for name, value in params.items() if name in READOUT_PARAMETERS)  # a readout stands last
         origin = np.concatenate([value.cpu().numpy().ravel() for value in params.values()])
         return cls(*made, origin, heads)
