@@ -16,6 +16,8 @@ from .origins.claim import LABELS, PRETRAINING
 from .perturbation.claim import HEALING_ROBUST
 from .planted.claim import PLANTED_DIMENSION
 from .practice.claim import PRACTICE_DIRECTION, PRACTICE_GAIN
+from .regret.claim import REGRET_EARLY, REGRET_RATE
+from .regret.comparisons import REGRET_BATCH, REGRET_CAPACITY, REGRET_LAYERS
 from .shared.claim import Assumption, Cell, Claim
 from .shared.setting import Experiment
 from .sharpness.claim import SHARPNESS_GAP
@@ -37,6 +39,11 @@ CLAIMS: tuple[Claim, ...] = (
     ENERGY_PROFILE,
     PRACTICE_DIRECTION,
     PRACTICE_GAIN,
+    REGRET_RATE,
+    REGRET_LAYERS,
+    REGRET_CAPACITY,
+    REGRET_BATCH,
+    REGRET_EARLY,
     OPEN_LOOP_PRICE,
     LQ_FEEDBACK,
     SYNTHESISED_ADAPTER,

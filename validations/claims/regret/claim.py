@@ -98,9 +98,7 @@ REGRET_RATE = Claim(
             (PUBLISHED - 2.0, PUBLISHED + 2.0),
             "octaves",
         ),
-        Criterion(
-            "spread", "octaves between the ranks' best rates", mean("spread"), (-np.inf, 1.0), (-np.inf, 2.0), "octaves"
-        ),
+        Criterion("spread", "octaves between the ranks' best rates", mean("spread"), (-np.inf, 1.0), (-np.inf, 2.0), "octaves"),
     ),
     rivals=(
         Comparison("octaves foretold by the adaptive sharpness", mean("predicted")),
@@ -169,7 +167,7 @@ REGRET_EARLY = Claim(
     title="Under alpha over rank, LoRA's first steps do not depend on the rank",
     statement="At one rate for ranks 1, 4 and 16, the held-out loss falls alike and the held-out logits move as far over the first "
     "tenth of the steps; beside it stands what AdamW's path on each rank's tangent model says of the same looks.",
-    equation=r'D = max_r frac(sum_t abs(Delta_r (t) - Delta_16 (t)), sum_t abs(Delta_16 (t))), quad t <= T \/ 10',
+    equation=r"D = max_r frac(sum_t abs(Delta_r (t) - Delta_16 (t)), sum_t abs(Delta_16 (t))), quad t <= T \/ 10",
     equation_alt="Delta is the fall of the held-out loss at step t of rank r, or the root mean square of the shift of the held-out "
     "logits, and T the number of steps",
     derived="AdamW on each rank's tangent model, on the texts that training draws",

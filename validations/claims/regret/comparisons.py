@@ -58,7 +58,9 @@ REGRET_LAYERS = Claim(
     deltas=(FULL,),
     statistic=Comparison("the MLP's lead over attention, over full tuning's gain", of_full("advantage")),
     criteria=(
-        Criterion("lead", "the MLP's lead over attention, over full tuning's gain", of_full("advantage"), (0.05, np.inf), (0.0, np.inf)),
+        Criterion(
+            "lead", "the MLP's lead over attention, over full tuning's gain", of_full("advantage"), (0.05, np.inf), (0.0, np.inf)
+        ),
         Criterion("points", "the MLP's lead in accuracy, in points", mean("points"), (0.0, np.inf), (-2.0, np.inf), "points"),
     ),
     rivals=(
@@ -157,9 +159,7 @@ REGRET_CAPACITY = Claim(
     parts={"curves": _along},
     deltas=(FULL,),
     statistic=Comparison("Kendall's correlation of leaving step and rank, within task and seed", mean("order")),
-    criteria=(
-        Criterion("order", "Kendall's correlation of leaving step and rank", mean("order"), (0.5, np.inf), (0.2, np.inf)),
-    ),
+    criteria=(Criterion("order", "Kendall's correlation of leaving step and rank", mean("order"), (0.5, np.inf), (0.2, np.inf)),),
     rivals=(
         Comparison("the same correlation on the tangent models", mean("predicted")),
         *(Comparison(f"share of full tuning's gain that rank {rank} reaches", of_full(f"gain_{rank}")) for rank in RANKS),
@@ -210,7 +210,11 @@ REGRET_BATCH = Claim(
     statistic=Comparison("LoRA's excess cost of a large batch, over full tuning's gain", of_full("excess")),
     criteria=(
         Criterion(
-            "excess", "LoRA's excess cost of a large batch, over full tuning's gain", of_full("excess"), (0.05, np.inf), (0.0, np.inf)
+            "excess",
+            "LoRA's excess cost of a large batch, over full tuning's gain",
+            of_full("excess"),
+            (0.05, np.inf),
+            (0.0, np.inf),
         ),
     ),
     rivals=(
@@ -230,6 +234,7 @@ REGRET_BATCH = Claim(
     change="So few steps that full tuning cannot reach its optimum either, or rates whose grid ends too low for a large batch.",
     good=product,
     bad=growing,
-    good_is="factors that both start small, whose product grows with the square of the steps",
+    good_is="factors that both start small, whose product grows with the square of the steps, under rates that end where the small "
+    "batch is best",
     bad_is=GROWING_IS,
 )
