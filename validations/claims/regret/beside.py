@@ -36,7 +36,7 @@ def gain(cell: Cell) -> float:
 
 
 def forecast(cell: Cell, by: str) -> float:
-    """Return the fall of the held-out loss that something foretold: the tangent "optimum", or AdamW's "path" on the tangent model."""
+    """Return the fall of the held-out loss foretold by the tangent "optimum", or by AdamW's "path" on the tangent model."""
     return fall(cell, cell.predicted.values["forecasts"][by])
 
 

@@ -17,13 +17,13 @@ EARLY = 0.1  # of the steps
 
 alike, growing = partial(compared, EXPERIMENT, ALIKE), partial(compared, EXPERIMENT, GROWING)
 GROWING_IS = (
-    "factors on a direction that is told to them, which learn as linearly as full tuning does, act in proportion to their rank "
-    "and fit what every rank can learn, the teacher's strength in the attention's map"
+    "factors on the direction that labels need, with no product to learn and a scale that grows with the rank, under a teacher of "
+    "rank one in the map of attention"
 )
 
 
 def _ratios(cell: Cell) -> dict[int, dict[str, float]]:
-    """Return, by rank, the octaves from full tuning's best rate to LoRA's: measured, foretold, and as the counts of numbers say."""
+    """Return, by rank, the octaves from full tuning's best rate to LoRA's: measured, foretold, and by the count of numbers."""
     full, *ranks = named(cell, (FULL, *RANKS.values())) or [None]
     if full is None:
         return {}
@@ -77,12 +77,13 @@ REGRET_RATE = Claim(
     nature="prediction",
     view="optimization",
     title="LoRA's best rate is ten times full tuning's, at every rank",
-    statement="AdamW's best rate for LoRA under alpha over rank is ten times that for full tuning, and the same for ranks 1, 4 and "
-    "16; beside it stands the ratio of the two adaptive sharpnesses, which the frozen model tells before training.",
+    statement="AdamW's best rate for LoRA under alpha over rank is ten times that for full tuning, and the same for ranks 1, 4 "
+    "and 16; beside it stands the ratio of the two adaptive sharpnesses, which the frozen model tells before training.",
     equation=r'log_2 eta_"LoRA" / eta_"full" = log_2 10, quad "foretold:" quad log_2 lambda_"full" / lambda_"LoRA"',
-    equation_alt="eta is the rate at the minimum of the parabola through the lowest dev loss of a sweep and its neighbours, lambda "
-    "the largest eigenvalue of the Hessian of the tangent model preconditioned by Adam",
-    derived="the response of the frozen model to each delta's numbers, and Adam's second moments along the path on the tangent model",
+    equation_alt="eta is the rate at the minimum of the parabola through the lowest dev loss of a sweep and its neighbours, "
+    "lambda the largest eigenvalue of the Hessian of the tangent model preconditioned by Adam",
+    derived="the response of the frozen model to each delta's numbers, and Adam's second moments along the path on the tangent "
+    "model",
     sources=("schulman2025", "hu2022", "cohen2022"),
     experiment=EXPERIMENT,
     rows=_rate_rows,
@@ -109,10 +110,10 @@ REGRET_RATE = Claim(
     ),
     nulls=(Comparison("distance of one rate for both, in octaves", error("error_same")),),
     assumptions=(LEARNS, rates_suffice(FULL, *RANKS.values())),
-    rule="Supported when LoRA's best rate is between 5 and 20 times full tuning's and those of the ranks lie within a factor of 2; "
-    "refuted when it is below 2.5 or above 40 times, or the ranks are more than a factor of 4 apart.",
-    reason="Rates are tried a factor of 2 apart, and a rate that is a factor of 2 off the best costs little; one that is a factor "
-    "of 4 off is another rate. What the tangent model says of the ratio decides nothing here and is shown beside it.",
+    rule="Supported when LoRA's best rate is between 5 and 20 times full tuning's and those of the ranks lie within a factor of "
+    "2; refuted when it is below 2.5 or above 40 times, or the ranks are more than a factor of 4 apart.",
+    reason="Rates are tried a factor of 2 apart, and a rate that is a factor of 2 off the best costs little; one that is a "
+    "factor of 4 off is another rate. What the tangent model says of the ratio decides nothing here and is shown beside it.",
     change="Factors that are not scaled by alpha over rank, another alpha, or a width at which the ratio is another.",
     good=alike,
     bad=growing,
@@ -165,11 +166,11 @@ REGRET_EARLY = Claim(
     nature="prediction",
     view="optimization",
     title="Under alpha over rank, LoRA's first steps do not depend on the rank",
-    statement="At one rate for ranks 1, 4 and 16, the held-out loss falls alike and the held-out logits move as far over the first "
-    "tenth of the steps; beside it stands what AdamW's path on each rank's tangent model says of the same looks.",
+    statement="At one rate for ranks 1, 4 and 16, the held-out loss falls alike and the held-out logits move as far over the "
+    "first tenth of the steps; beside it stands what AdamW's path on each rank's tangent model says of the same looks.",
     equation=r"D = max_r frac(sum_t abs(Delta_r (t) - Delta_16 (t)), sum_t abs(Delta_16 (t))), quad t <= T \/ 10",
-    equation_alt="Delta is the fall of the held-out loss at step t of rank r, or the root mean square of the shift of the held-out "
-    "logits, and T the number of steps",
+    equation_alt="Delta is the fall of the held-out loss at step t of rank r, or the root mean square of the shift of the "
+    "held-out logits, and T the number of steps",
     derived="AdamW on each rank's tangent model, on the texts that training draws",
     sources=("schulman2025", "hu2022"),
     experiment=EXPERIMENT,
@@ -186,8 +187,9 @@ REGRET_EARLY = Claim(
         Comparison("distance if falls went with the number of numbers", mean("spread_counted")),
     ),
     assumptions=(LEARNS,),
-    rule="Supported when no rank's falls of the held-out loss, nor the sizes of its logit shifts, are off those of rank 16 by more "
-    "than a quarter of these, summed over the looks of the first tenth of the steps; refuted when one is off by more than half.",
+    rule="Supported when no rank's falls of the held-out loss, nor the sizes of its logit shifts, are off those of rank 16 by "
+    "more than a quarter of these, summed over the looks of the first tenth of the steps; refuted when one is off by more than "
+    "half.",
     reason="Curves a quarter apart are read as one curve on a plot of the loss; if falls went with rank, rank 1 would be off by "
     "fifteen sixteenths. The rate is the middle of the grid, lower of two, before anything was seen.",
     change="Factors that are not scaled by alpha over rank, or so few maps that a single random row decides the first steps.",

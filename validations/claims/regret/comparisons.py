@@ -16,6 +16,7 @@ from .claim import GROWING_IS, growing
 from .plants import PRODUCT, TOO_SMALL, compared
 
 LEFT = 0.1  # of full tuning's gain, from which on a curve has left full tuning's
+LEAVING, GAINS = ("left_1", "left_4", "left_16"), ("gain_1", "gain_4", "gain_16")  # columns of the ranks
 
 too_small, product = partial(compared, EXPERIMENT, TOO_SMALL), partial(compared, EXPERIMENT, PRODUCT)
 
@@ -73,8 +74,8 @@ REGRET_LAYERS = Claim(
     assumptions=(LEARNS,),
     rule="Supported when the MLP's lead exceeds a twentieth of full tuning's gain and is one of accuracy too; refuted when "
     "attention is ahead in loss, or by more than 2 points of accuracy.",
-    reason="A twentieth of the gain is about what two seeds of one run differ by. Ranks are matched so that both deltas have about "
-    "as many numbers; a lead that goes with these would need no layers to explain it.",
+    reason="A lead of less than a twentieth of the gain is too small to choose layers by. Ranks are matched so that both deltas "
+    "have about as many numbers; a lead that goes with these would need no layers to explain it.",
     change="Ranks that give attention many more numbers, or tasks that turn on which words attend to which.",
     good=too_small,
     bad=growing,
@@ -121,8 +122,8 @@ def _capacity_rows(cell: Cell) -> list[Row]:
     return [
         place(cell)
         | {"order": _order(left[False]), "predicted": _order(left[True]), "gain_full": gain(cells[0])}
-        | {f"left_{rank}": step for rank, step in zip(RANKS, left[False], strict=True)}
-        | {f"gain_{rank}": gain(one) for rank, one in zip(RANKS, cells[1:], strict=True)}
+        | dict(zip(LEAVING, left[False], strict=True))
+        | dict(zip(GAINS, map(gain, cells[1:]), strict=True))
     ]
 
 
@@ -146,12 +147,12 @@ REGRET_CAPACITY = Claim(
     nature="prediction",
     view="optimization",
     title="A low rank leaves full tuning's curve at a step that grows with the rank",
-    statement="With every delta at its own best rate, LoRA of ranks 1, 4 and 16 follows full tuning's curve of held-out loss up to "
-    "a step that is later for a higher rank; beside it stands the same order on the tangent models.",
-    equation=r'tau = 1/3 sum_(r < r\') "sign"(t_(r\') - t_r), quad t_r = min {t: Delta_"full" (s) - Delta_r (s) > 1/10 Delta_"full" (T) '
-    r'"for all" s >= t}',
-    equation_alt="Delta is the fall of the held-out loss at the look of the lowest dev loss so far, T the last step, and t of a rank "
-    "that does not leave is T",
+    statement="With every delta at its own best rate, LoRA of ranks 1, 4 and 16 follows full tuning's curve of held-out loss up "
+    "to a step that is later for a higher rank; beside it stands the same order on the tangent models.",
+    equation=r'tau = 1/3 sum_(r < q) "sign"(t_q - t_r), quad t_r = min {t: '
+    r'Delta_"full" (u) - Delta_r (u) > 1/10 Delta_"full" (T) "for all" u >= t}',
+    equation_alt="Delta is the fall of the held-out loss at the look of the lowest dev loss so far, T the last step, and t of a "
+    "rank that does not leave is T",
     derived="AdamW's path on each delta's tangent model, its rate chosen on dev text",
     sources=("schulman2025", "hu2022"),
     experiment=EXPERIMENT,
@@ -162,14 +163,17 @@ REGRET_CAPACITY = Claim(
     criteria=(Criterion("order", "Kendall's correlation of leaving step and rank", mean("order"), (0.5, np.inf), (0.2, np.inf)),),
     rivals=(
         Comparison("the same correlation on the tangent models", mean("predicted")),
-        *(Comparison(f"share of full tuning's gain that rank {rank} reaches", of_full(f"gain_{rank}")) for rank in RANKS),
+        *(
+            Comparison(f"share of full tuning's gain that rank {rank} reaches", of_full(name))
+            for rank, name in zip(RANKS, GAINS, strict=True)
+        ),
     ),
     nulls=(Comparison("leaving steps in no order", lambda columns: 0.0),),
     assumptions=(LEARNS, rates_suffice(FULL)),
-    rule="Supported when the order of leaving steps agrees with that of ranks by more than one half, so that at least two pairs of "
-    "three are in order and none reversed, on average; refuted when it is below one fifth, as it is where no rank leaves.",
-    reason="Of three ranks one that alone leaves early gives two thirds. A tenth of full tuning's gain is twice what two seeds of a "
-    "run differ by. With as many numbers as ranks ask for, their count orders the deltas as their rank does.",
+    rule="Supported when the order of leaving steps agrees with that of ranks by more than one half, so that at least two pairs "
+    "of three are in order and none reversed, on average; refuted when it is below one fifth, as it is where no rank leaves.",
+    reason="Of three ranks one that alone leaves early gives two thirds. A tenth of the gain is about the least by which two "
+    "curves are told apart on a plot. The count of numbers orders these deltas as the rank does and is no rival.",
     change="Tasks so small that rank 1 holds all there is to learn, or runs too short to fill it.",
     good=too_small,
     bad=growing,
@@ -229,12 +233,12 @@ REGRET_BATCH = Claim(
     ),
     rule="Supported when four times the batch costs LoRA more than it costs full tuning by a twentieth of full tuning's gain; "
     "refuted when it costs LoRA no more.",
-    reason="A twentieth of the gain is about what two seeds of one run differ by. The tangent model has no product of factors, so "
-    "that an excess which it foretells has another cause.",
+    reason="An excess of less than a twentieth of the gain is too small to choose a batch by. The tangent model has no product of "
+    "factors, so that an excess which it foretells has another cause.",
     change="So few steps that full tuning cannot reach its optimum either, or rates whose grid ends too low for a large batch.",
     good=product,
     bad=growing,
-    good_is="factors that both start small, whose product grows with the square of the steps, under rates that end where the small "
-    "batch is best",
+    good_is="factors that both start small, whose product grows with the square of the steps, under rates that end where the "
+    "small batch is best",
     bad_is=GROWING_IS,
 )

@@ -68,7 +68,7 @@ class Maps:
 
 @dataclass(frozen=True)
 class Tuned:
-    """How a delta of the plants tunes: the rank of its factors, 0 for the whole map, which maps, and with how many texts a step."""
+    """How a delta of the plants tunes: the rank of its factors, 0 for the whole map, which maps, with how many texts a step."""
 
     rank: int
     maps: tuple[str, ...] = MAPS
