@@ -16,8 +16,7 @@ from .origins.claim import LABELS, PRETRAINING
 from .perturbation.claim import HEALING_ROBUST
 from .planted.claim import PLANTED_DIMENSION
 from .practice.claim import PRACTICE_DIRECTION, PRACTICE_GAIN
-from .regret.claim import REGRET_EARLY, REGRET_RATE
-from .regret.comparisons import REGRET_BATCH, REGRET_CAPACITY, REGRET_LAYERS
+from .regret.claim import REGRET_BATCH, REGRET_CAPACITY, REGRET_EARLY, REGRET_LAYERS, REGRET_RATE
 from .shared.claim import Assumption, Cell, Claim
 from .shared.setting import Experiment
 from .sharpness.claim import SHARPNESS_GAP

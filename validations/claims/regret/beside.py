@@ -1,6 +1,7 @@
 """What the claims of LoRA without regret read of cells that stand beside each other: gains, curves and chosen rates."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 
@@ -13,6 +14,7 @@ RANKS = {1: "lora-1", 4: "lora-4", 16: "lora-16"}
 ATTENTION, MLP = "lora-attention", "lora-mlp"
 SMALL_BATCH, LARGE_BATCH, FULL_LARGE_BATCH = RANKS[4], "lora-large-batch", "full-large-batch"
 POINTS = 100.0
+LEFT = 0.1  # of full tuning's gain, from which on a curve has left full tuning's
 
 
 def named(cell: Cell, names: Sequence[str]) -> list[Cell]:
@@ -43,6 +45,33 @@ def forecast(cell: Cell, by: str) -> float:
 def chosen_run(told: Mapping) -> Mapping:
     """Return the run of the chosen rate, of a measurement or of a path that was foretold."""
     return next(run for run in told["runs"] if run["rate"] == told["rate"])
+
+
+def _curve(told: Mapping, start: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return (steps, falls of the held-out loss) along a chosen run, at every look those of the lowest dev loss so far."""
+    looks = [look for look in chosen_run(told)["looks"] if look["step"] > 0]
+    best = np.array([min(range(k + 1), key=lambda i: looks[i]["dev_loss"]) for k in range(len(looks))])
+    falls = np.array([start - look["loss"] for look in looks])
+    return np.array([look["step"] for look in looks]), falls[best]
+
+
+def curves(cells: Sequence[Cell], foretold: bool) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the steps and the curve of every cell, that of its own chosen rate."""
+    said = [(one.predicted.values["path"] if foretold else one.measured.values) for one in cells]
+    found = [_curve(told, one.predicted.values["start"]["loss"]) for told, one in zip(said, cells, strict=True)]
+    return found[0][0], [falls for _, falls in found]
+
+
+def leaving(steps: np.ndarray, curve: np.ndarray, full: np.ndarray) -> float:
+    """Return the first step from which a curve stays below full tuning's by a tenth of its final gain; the last where none is."""
+    below = full - curve > LEFT * max(full[-1], 0.0)
+    stays = np.logical_and.accumulate(below[::-1])[::-1]
+    return float(steps[np.argmax(stays)] if stays.any() else steps[-1])
+
+
+def order(left: Sequence[float]) -> float:
+    """Return Kendall's tau of leaving steps in the order of ranks: pairs in order less pairs in reverse, over all pairs."""
+    return float(np.mean([np.sign(later - sooner) for sooner, later in combinations(left, 2)]))
 
 
 def of_full(*columns: str) -> Statistic:
