@@ -19,6 +19,7 @@ from .practice.claim import PRACTICE_DIRECTION, PRACTICE_GAIN
 from .practice.paths import PRACTICE_HORIZON, PRACTICE_PATH, PRACTICE_RATE, PRACTICE_STEPS
 from .practice.refinement import PRACTICE_FEATURES, PRACTICE_REFINED
 from .practice.size import PRACTICE_SIZE
+from .regret.claim import REGRET_BATCH, REGRET_CAPACITY, REGRET_EARLY, REGRET_LAYERS, REGRET_RATE
 from .shared.claim import Assumption, Cell, Claim
 from .shared.setting import Experiment
 from .sharpness.claim import SHARPNESS_GAP
@@ -47,6 +48,11 @@ CLAIMS: tuple[Claim, ...] = (
     PRACTICE_REFINED,
     PRACTICE_FEATURES,
     PRACTICE_SIZE,
+    REGRET_RATE,
+    REGRET_LAYERS,
+    REGRET_CAPACITY,
+    REGRET_BATCH,
+    REGRET_EARLY,
     OPEN_LOOP_PRICE,
     LQ_FEEDBACK,
     SYNTHESISED_ADAPTER,
