@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -156,10 +155,10 @@ def practised(subject: Subject, train: Batch, dev: Batch, test: Batch, *, recipe
     return Practised(kept[2], tuple(runs), kept[1])
 
 
-def logits_of(subject: Subject, params: Params, batch: Batch, size: int = 256) -> Tensor:
-    """Return the logits (N, C) on a batch in float64, without a graph, `size` texts at a time."""
+def logits_of(subject: Subject, params: Params, batch: Batch, size: int = 64) -> Tensor:
+    """Return the logits (N, C) on a batch in float64, without a graph, `size` texts at a time and no padding computed."""
     with torch.no_grad():
-        return torch.cat([subject.outputs(params, piece) for piece in _pieces(batch, size)]).double()
+        return torch.cat([subject.outputs(params, piece, packed=True) for piece in batch.chunks(size)]).double()
 
 
 def scores(subject: Subject, params: Params, batch: Batch) -> tuple[float, float]:
@@ -170,7 +169,3 @@ def scores(subject: Subject, params: Params, batch: Batch) -> tuple[float, float
 def _scored(outputs: Tensor, batch: Batch) -> tuple[float, float]:
     hit = (outputs.argmax(-1) == batch.labels).double().mean()
     return float(F.cross_entropy(outputs, batch.labels)), float(hit)
-
-
-def _pieces(batch: Batch, size: int) -> Sequence[Batch]:
-    return [type(batch)(*(x[i : i + size] for x in batch)) for i in range(0, len(batch.labels), size)]
