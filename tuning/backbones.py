@@ -23,6 +23,7 @@ from transformers.utils import logging
 from tuning.architectures import ARCHITECTURES, Architecture
 from tuning.attention import additive_mask, write_out
 from tuning.edits import Edits, Frame, Watched, call, watch
+from tuning.lean import serves, states
 from tuning.packing import Packing
 from tuning.shipped import SHIPPED, folder_of
 
@@ -372,7 +373,9 @@ def hidden(backbone: Backbone, batch: Batch, prepared: Frame) -> Tensor:
         return prepared.text(call(prepared, arguments | {"attention_mask": additive}))
     prepared.packing = packing = Packing(mask)
     arguments = {name: packing.joined(value) for name, value in arguments.items()}
-    return packing.states(call(prepared, arguments | {"attention_mask": additive}))
+    if layout.lean and serves(backbone.model, layout.roles, layout.blocks, edits):
+        return packing.states(states(prepared, arguments, additive, backbone.heads))
+    return packing.states(call(prepared, arguments | {"attention_mask": additive})[0])
 
 
 def _segments(backbone: Backbone, tokens: Tensor, slots: int) -> Tensor:

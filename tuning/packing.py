@@ -18,37 +18,37 @@ class Packing:
         self.real = mask.flatten().nonzero()[:, 0]
         self.place = torch.zeros(mask.numel(), dtype=torch.long, device=mask.device)
         self.place[self.real] = torch.arange(len(self.real), device=mask.device)
-        self.by_head: dict[int, tuple[Tensor, Tensor]] = {}
+        self.found: dict[int, tuple[Tensor, Tensor]] = {}
 
     def joined(self, x: Tensor) -> Tensor:
         """Return the real tokens (1, N) of something per token (B, T)."""
         return x.flatten()[self.real][None]
 
     def states(self, x: Tensor) -> Tensor:
-        """Return states (1, N, d) as (B, T, d)."""
-        return _Apart.apply(x[0], self.place, self.real).unflatten(0, self.shape)
+        """Return states (N, d) as (B, T, d)."""
+        return _Apart.apply(x, self.place, self.real).unflatten(0, self.shape)
 
     def apart(self, x: Tensor) -> Tensor:
         """Return (1, heads, N, c) as (B, heads, T, c)."""
         heads, width = x.shape[1], x.shape[3]
-        place, real = self._by_head(heads)
+        place, real = self.by_head(heads)
         rows = x.transpose(1, 2).reshape(-1, width)
         return _Apart.apply(rows, place, real).view(self.shape[0], heads, self.shape[1], width)
 
     def together(self, x: Tensor) -> Tensor:
         """Return (B, heads, T, c) as (1, N, heads, c)."""
         heads, width = x.shape[1], x.shape[3]
-        return _Together.apply(x.reshape(-1, width), self._by_head(heads)[1]).view(1, -1, heads, width)
+        return _Together.apply(x.reshape(-1, width), self.by_head(heads)[1]).view(1, -1, heads, width)
 
-    def _by_head(self, heads: int) -> tuple[Tensor, Tensor]:
+    def by_head(self, heads: int) -> tuple[Tensor, Tensor]:
         """Return where each (text, head, position) finds its row among (token, head), and each of those its own."""
-        if heads not in self.by_head:
+        if heads not in self.found:
             size, length = self.shape
             head = torch.arange(heads, device=self.real.device)
             place = (self.place.view(size, 1, length) * heads + head[:, None]).flatten()
             text, position = self.real // length, self.real % length
-            self.by_head[heads] = place, ((text[:, None] * heads + head) * length + position[:, None]).flatten()
-        return self.by_head[heads]
+            self.found[heads] = place, ((text[:, None] * heads + head) * length + position[:, None]).flatten()
+        return self.found[heads]
 
 
 class _Apart(torch.autograd.Function):
