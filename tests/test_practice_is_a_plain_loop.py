@@ -1,13 +1,14 @@
 """The practice arm is AdamW in a plain loop, dev text alone chooses rate and step, and a seed gives the same bytes."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import zoo
 from seeds import shifted
 
-from tuning import Adapter, LoRA
+from tuning import Adapter, BitFit, LoRA, Prefix
 from tuning.practice import Recipe, practised, scores
 from tuning.training import Diverged, minibatch
 
@@ -18,6 +19,11 @@ def given(delta=None, *, joint=True):
     """A subject and training, dev and held-out texts."""
     made = zoo.subject_of(zoo.backbone_of("bert"), LoRA(2) if delta is None else delta)
     return made.with_readout() if joint else made, *(zoo.batch_of(size=13, seed=s) for s in range(3))
+
+
+def swept(found):
+    """Every run's rate, chosen step and dev loss there, infinite where it ceased to be finite."""
+    return [(run.rate, run.best.step, run.best.dev_loss if run.finite else math.inf) for run in found.runs]
 
 
 def plain_loop(subject, train, recipe, rate, seed):
@@ -60,12 +66,12 @@ def test_dev_text_alone_chooses():
     subject, train, dev, test = given()
     found = practised(subject, train, dev, test, recipe=RECIPE, seed=shifted(0))
     other = practised(subject, train, dev, test._replace(labels=(test.labels + 1) % 3), recipe=RECIPE, seed=shifted(0))
-    assert (found.rate, found.step, found.swept) == (other.rate, other.step, other.swept)
-    best = min(found.swept, key=lambda tried: tried[2])
+    assert (found.rate, found.step, swept(found)) == (other.rate, other.step, swept(other))
+    best = min(swept(found), key=lambda tried: tried[2])
     assert (found.rate, found.step) == best[:2] and found.chosen.dev_loss == best[2]
     assert found.chosen.dev_loss == min(point.dev_loss for point in found.path[1:])
     turned = practised(subject, train, dev._replace(labels=(dev.labels + 1) % 3), test, recipe=RECIPE, seed=shifted(0))
-    assert turned.swept != found.swept
+    assert swept(turned) != swept(found)
 
 
 def test_a_path_is_looked_at_evenly_in_the_logarithm():
@@ -80,7 +86,7 @@ def test_a_path_is_looked_at_evenly_in_the_logarithm():
 def test_a_seed_gives_the_same_bytes():
     subject, *texts = given()
     one, again, other = (practised(subject, *texts, recipe=RECIPE, seed=shifted(s)) for s in (1, 1, 2))
-    assert (one.path, one.swept) == (again.path, again.swept) and one.path != other.path
+    assert (one.path, swept(one)) == (again.path, swept(again)) and one.path != other.path
     assert all(torch.equal(one.params[name], again.params[name]) for name in one.params)
 
 
@@ -95,7 +101,7 @@ def test_a_rate_that_diverges_loses_and_all_of_them_are_refused(monkeypatch):
     monkeypatch.setattr("tuning.practice.minibatch", failing)
     refused = 0.01
     found = practised(subject, *texts, recipe=RECIPE, seed=shifted(0))
-    assert found.rate == 0.003 and found.swept[1] == (0.03, 0, math.inf)
+    assert found.rate == 0.003 and swept(found)[1] == (0.03, 0, math.inf)
     refused = 0.0
     with pytest.raises(ValueError, match="got none: lower them"):
         practised(subject, *texts, recipe=RECIPE, seed=shifted(0))
@@ -105,3 +111,21 @@ def test_a_rate_that_diverges_loses_and_all_of_them_are_refused(monkeypatch):
 def test_wrong_recipes_are_refused(wrong):
     with pytest.raises(ValueError, match="expected steps, texts a step, looks and rates above 0"):
         Recipe(**wrong)
+
+
+@pytest.mark.parametrize("delta", [LoRA(2), Prefix(2), BitFit()], ids=lambda delta: delta.name)
+def test_rates_that_share_passes_run_as_they_would_alone(monkeypatch, delta):
+    subject, *texts = given(delta)
+    recipe = replace(RECIPE, rates=(0.003, 1e200, 0.03))
+    alone = practised(subject, *texts, recipe=recipe, seed=shifted(2))
+    monkeypatch.setattr("tuning.practice.folds", lambda subject: True)
+    shared = practised(subject, *texts, recipe=recipe, seed=shifted(2))
+    assert [run.finite for run in shared.runs] == [run.finite for run in alone.runs] == [True, False, True]
+    for one, other in zip(shared.runs, alone.runs, strict=True):
+        assert [point.step for point in one.path] == [point.step for point in other.path]
+        for met, expected in zip(one.path, other.path, strict=True):
+            if math.isfinite(expected.loss):
+                assert (met.dev_loss, met.loss) == pytest.approx((expected.dev_loss, expected.loss), abs=1e-5)
+    assert (shared.rate, shared.step) == (alone.rate, alone.step)
+    for name, value in alone.params.items():
+        torch.testing.assert_close(shared.params[name], value, rtol=0, atol=1e-5)

@@ -20,7 +20,8 @@ class Architecture:
     first_position: position of the first token, None without learned positions. relative: path of the module that computes
     one relative position bias for all blocks. segments: whether texts of a pair have segment numbers. classifier: in a
     model that classifies, the layer on the first token's state, its activation, and the map to the logits; None where the
-    map "score" reads the last token. closed_form: whether `tuning.jacobians` has its blocks' derivatives.
+    map "score" reads the last token. closed_form: whether `tuning.jacobians` has its blocks' derivatives. lean: whether
+    `tuning.lean` has its pass.
     """
 
     title: str
@@ -39,6 +40,7 @@ class Architecture:
     segments: bool = False
     classifier: tuple[str, str, str] | None = None
     closed_form: bool = False
+    lean: bool = False
 
     @property
     def pre_norm(self) -> bool:
@@ -59,6 +61,7 @@ def _bert_like(title: str, **own) -> Architecture:
         embedding="embeddings",
         word="embeddings.word_embeddings",
         closed_form=True,
+        lean=True,
         **own,
     )
 

@@ -43,9 +43,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, b
 
     q: (B, heads, T, c); k, v: (B, key-value heads, S, c); the prefix has an open mask (or none of the
     attention when the edits are closed). Returns (B, T, heads, c). Softmax runs in the tensors' own
-    precision. He et al. 2022, eq. 5.
+    precision. In a packed pass q, k, v and what is returned hold the real tokens as one text. He et al. 2022, eq. 5.
     """
     frame = current()
+    packing = None if frame is None else frame.packing
+    if packing is not None:
+        q, k, v = (packing.apart(x) for x in (q, k, v))
     if frame is not None and frame.record_keys:
         frame.keys[block] = (k, v)
     if frame is not None and block in frame.edits.prefix:
@@ -60,7 +63,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, b
     scores = q @ k.transpose(-1, -2) * scale
     if mask is not None:
         scores = scores + mask
-    return (torch.softmax(scores, dim=-1) @ v).transpose(1, 2)
+    met = torch.softmax(scores, dim=-1) @ v
+    return met.transpose(1, 2) if packing is None else packing.together(met)
 
 
 def _interface(module: nn.Module, query, key, value, attention_mask, scaling=None, **_) -> tuple[Tensor, None]:

@@ -23,6 +23,8 @@ from transformers.utils import logging
 from tuning.architectures import ARCHITECTURES, Architecture
 from tuning.attention import additive_mask, write_out
 from tuning.edits import Edits, Frame, Watched, call, watch
+from tuning.lean import serves, states
+from tuning.packing import Packing
 from tuning.shipped import SHIPPED, folder_of
 
 SITES = ("attention", "mlp")
@@ -364,10 +366,16 @@ def hidden(backbone: Backbone, batch: Batch, prepared: Frame) -> Tensor:
         closed_slots=slots if edits.closed else 0,
         dtype=backbone.dtype,
     )
-    arguments = {"input_ids": tokens, "attention_mask": additive, "position_ids": positions.expand(size, -1)}
+    arguments = {"input_ids": tokens, "position_ids": positions.expand(size, -1)}
     if layout.segments and backbone.model.config.type_vocab_size > 1:
         arguments["token_type_ids"] = _segments(backbone, batch.tokens, slots)
-    return prepared.text(call(prepared, arguments))
+    if not prepared.packed or slots or layout.relative is not None:
+        return prepared.text(call(prepared, arguments | {"attention_mask": additive}))
+    prepared.packing = packing = Packing(mask)
+    arguments = {name: packing.joined(value) for name, value in arguments.items()}
+    if layout.lean and serves(backbone.model, layout.roles, layout.blocks, edits):
+        return packing.states(states(prepared, arguments, additive, backbone.heads))
+    return packing.states(call(prepared, arguments | {"attention_mask": additive})[0])
 
 
 def _segments(backbone: Backbone, tokens: Tensor, slots: int) -> Tensor:

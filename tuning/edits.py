@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from tuning.packing import Packing
+
 Maps = Mapping[str, tuple[Callable[..., Tensor], ...]]
 
 
@@ -76,7 +78,11 @@ def merge(parts: Iterable[Edits]) -> Edits:
 
 @dataclass
 class Frame:
-    """One forward pass: the edits, what to override, what to add, what to record, and the records."""
+    """One forward pass: the edits, what to override, what to add, what to record, and the records.
+
+    packed: the pass leaves padding out where it can (`packing` then says how); for edits that treat every token alike, and
+    without overrides, signals and records.
+    """
 
     model: nn.Module
     edits: Edits
@@ -84,6 +90,8 @@ class Frame:
     signals: Mapping[str, Tensor] = field(default_factory=dict)
     record: bool = False
     record_keys: bool = False
+    packed: bool = False
+    packing: Packing | None = None
     served: bool = False
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tuning.backbones import Batch
+from tuning.ensembles import outputs
 from tuning.subjects import Params, Subject, check_labels
+from tuning.sweeps import folds, minibatches, spread
 from tuning.training import Diverged, cosine, minibatch, shares
 
 
@@ -112,54 +113,81 @@ def practised(subject: Subject, train: Batch, dev: Batch, test: Batch, *, recipe
     """Return the delta tuned with every rate of the recipe and kept at the look of the lowest dev loss of all.
 
     The readout is trained too where it is among `subject.initial` (`Subject.with_readout`). Rate and step are chosen on dev
-    text alone; held-out text is read along the runs. Equal arguments give equal bytes. Raises ValueError when no run stays
-    finite, and for labels outside the classes.
+    text alone; held-out text is read along the runs, which share passes where that is faster (`tuning.sweeps.folds`). Equal
+    arguments give equal bytes. Raises ValueError when no run stays finite, and for labels outside the classes.
     """
     recipe = Recipe() if recipe is None else recipe
     for batch in (dev, test):
         check_labels(batch.labels, subject.readout.classes)
-    runs, kept = [], (math.inf, None, None)
 
     def looked(step: int, params: Params) -> Point:
-        outputs = logits_of(subject, params, test)
-        return Point(step, *scores(subject, params, dev), *_scored(outputs, test), outputs.float().cpu().numpy())
+        return _point(step, logits_of(subject, params, dev), dev, logits_of(subject, params, test), test)
 
     start = looked(0, subject.initial)
-    for rate in recipe.rates:
-        path, params, finite = [start], {}, True
+    tries = [_Try(rate, [start]) for rate in recipe.rates]
+    options = {
+        "steps": recipe.steps,
+        "batch_size": recipe.batch_size,
+        "weight_decay": recipe.decay,
+        "warmup": recipe.warmup,
+        "seed": seed,
+        "schedule": cosine,
+        "visited": recipe.looked_at,
+    }
 
-        def visit(step: int, met: Params, path: list = path, params: dict = params) -> None:
-            path.append(looked(step, met))
-            params[step] = met
+    def together(step: int, params: Params, finite: Tensor) -> None:
+        on_dev, on_test = (_logits_of_all(subject, params, batch) for batch in (dev, test))
+        for member, alive in enumerate(finite.tolist()):
+            if alive:
+                point = _point(step, on_dev[member], dev, on_test[member], test)
+                tries[member].add(point, {name: value[member].clone() for name, value in params.items()})
 
-        try:
-            minibatch(
-                subject,
-                train,
-                steps=recipe.steps,
-                batch_size=recipe.batch_size,
-                lr=rate,
-                weight_decay=recipe.decay,
-                warmup=recipe.warmup,
-                seed=seed,
-                schedule=cosine,
-                visit=visit,
-                visited=recipe.looked_at,
-            )
-        except Diverged:
-            finite = False
-        runs.append(Run(rate, tuple(path), finite))
-        if finite and runs[-1].best.dev_loss < kept[0]:
-            kept = (runs[-1].best.dev_loss, runs[-1], params[runs[-1].best.step])
-    if kept[1] is None:
+    if folds(subject):
+        finite = minibatches(subject, train, rates=recipe.rates, visit=together, **options)
+        for tried, alive in zip(tries, finite.tolist(), strict=True):
+            tried.finite = alive
+    else:
+        for tried in tries:
+            try:
+                minibatch(subject, train, lr=tried.rate, visit=lambda n, met, t=tried: t.add(looked(n, met), met), **options)
+            except Diverged:
+                tried.finite = False
+    runs = [Run(tried.rate, tuple(tried.path), tried.finite) for tried in tries]
+    best = min((i for i, run in enumerate(runs) if run.finite), key=lambda i: runs[i].best.dev_loss, default=None)
+    if best is None or not math.isfinite(runs[best].best.dev_loss):
         raise ValueError(f"expected a run of finite loss among the rates {recipe.rates}, got none: lower them")
-    return Practised(kept[2], tuple(runs), kept[1])
+    return Practised(tries[best].params[runs[best].best.step], tuple(runs), runs[best])
 
 
-def logits_of(subject: Subject, params: Params, batch: Batch, size: int = 256) -> Tensor:
-    """Return the logits (N, C) on a batch in float64, without a graph, `size` texts at a time."""
+@dataclass
+class _Try:
+    """A run as it is made: its looks, and the parameters at each."""
+
+    rate: float
+    path: list[Point]
+    params: dict[int, Params] = field(default_factory=dict)
+    finite: bool = True
+
+    def add(self, point: Point, params: Params) -> None:
+        self.path.append(point)
+        self.params[point.step] = params
+
+
+def _point(step: int, on_dev: Tensor, dev: Batch, on_test: Tensor, test: Batch) -> Point:
+    return Point(step, *_scored(on_dev, dev), *_scored(on_test, test), on_test.float().cpu().numpy())
+
+
+def _logits_of_all(subject: Subject, params: Params, batch: Batch, size: int = 256) -> Tensor:
+    """Return the logits (E, N, C) of every member of params (E, ...) on a batch in float64, without a graph."""
+    members = len(next(iter(params.values())))
     with torch.no_grad():
-        return torch.cat([subject.outputs(params, piece) for piece in _pieces(batch, size)]).double()
+        return torch.cat([outputs(subject, params, spread(piece, members)) for piece in batch.chunks(size)], 1).double()
+
+
+def logits_of(subject: Subject, params: Params, batch: Batch, size: int = 64) -> Tensor:
+    """Return the logits (N, C) on a batch in float64, without a graph, `size` texts at a time and no padding computed."""
+    with torch.no_grad():
+        return torch.cat([subject.outputs(params, piece, packed=True) for piece in batch.chunks(size)]).double()
 
 
 def scores(subject: Subject, params: Params, batch: Batch) -> tuple[float, float]:
@@ -170,7 +198,3 @@ def scores(subject: Subject, params: Params, batch: Batch) -> tuple[float, float
 def _scored(outputs: Tensor, batch: Batch) -> tuple[float, float]:
     hit = (outputs.argmax(-1) == batch.labels).double().mean()
     return float(F.cross_entropy(outputs, batch.labels)), float(hit)
-
-
-def _pieces(batch: Batch, size: int) -> Sequence[Batch]:
-    return [type(batch)(*(x[i : i + size] for x in batch)) for i in range(0, len(batch.labels), size)]

@@ -118,13 +118,14 @@ class Subject:
         bias = delta.get("readout.bias", self.readout.bias)
         return F.linear(self.readout.features(self.backbone, states, batch.mask), weight, bias)
 
-    def outputs(self, delta: Params, batch: Batch) -> Tensor:
-        """Return the logits (B, C)."""
-        return self._read(hidden(self.backbone, batch, frame(self.backbone, self.edits(delta))), batch, delta)
+    def outputs(self, delta: Params, batch: Batch, *, packed: bool = False) -> Tensor:
+        """Return the logits (B, C); `packed` leaves padding out of the pass, for first derivatives by backward sweeps only."""
+        states = hidden(self.backbone, batch, frame(self.backbone, self.edits(delta), packed=packed))
+        return self._read(states, batch, delta)
 
-    def loss(self, delta: Params, batch: Batch) -> Tensor:
-        """Return the mean cross-entropy of the batch."""
-        return F.cross_entropy(self.outputs(delta, batch), batch.labels)
+    def loss(self, delta: Params, batch: Batch, *, packed: bool = False) -> Tensor:
+        """Return the mean cross-entropy of the batch; `packed` as in `outputs`."""
+        return F.cross_entropy(self.outputs(delta, batch, packed=packed), batch.labels)
 
     def accuracy(self, delta: Params, batch: Batch) -> float:
         """Return the share of examples whose largest logit is the label's."""

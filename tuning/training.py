@@ -322,21 +322,24 @@ def minibatch(
     check_labels(batch.labels, subject.readout.classes)
     cpu, wall = time.process_time(), time.perf_counter()
     params = {name: value.clone().requires_grad_() for name, value in subject.initial.items()}
-    optimizer = torch.optim.AdamW(params.values(), lr=lr, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(params.values(), lr=lr, weight_decay=weight_decay, fused=True)
     paces, history, lengths = shares(steps, warmup, schedule), [], batch.mask.sum(-1)
+    packed = batch.mask.device.type == "cpu"  # elsewhere launches cost more than padding
     for number, rows in enumerate(draws(len(batch.labels), batch_size, steps, seed)):
         rows = rows.to(batch.tokens.device)
         width = int(lengths[rows].max())
-        loss = subject.loss(params, Batch(batch.tokens[rows, :width], batch.mask[rows, :width], batch.labels[rows]))
+        drawn = Batch(batch.tokens[rows, :width], batch.mask[rows, :width], batch.labels[rows])
+        loss = subject.loss(params, drawn, packed=packed)
         optimizer.zero_grad()
         loss.backward()
-        norm = float(torch.nn.utils.clip_grad_norm_(params.values(), clip))
-        if not math.isfinite(loss.item()) or not math.isfinite(norm):
-            raise Diverged(f"expected a finite loss, got {loss.item()} at step {number}; lower the learning rate ({lr})")
+        norm = float(torch.nn.utils.clip_grad_norm_(params.values(), clip, foreach=True))
+        value = loss.item()
+        if not math.isfinite(value) or not math.isfinite(norm):
+            raise Diverged(f"expected a finite loss, got {value} at step {number}; lower the learning rate ({lr})")
         for group in optimizer.param_groups:
             group["lr"] = lr * paces[number]
         optimizer.step()
-        history.append((number + 1, loss.item(), norm))
+        history.append((number + 1, value, norm))
         if visit is not None and number + 1 in visited:
             visit(number + 1, {name: value.detach().clone() for name, value in params.items()})
     return Fit(

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tuning.backbones import Backbone, WeightMap
 from tuning.deltas.delta import Delta, Shapes, zeros
-from tuning.deltas.maps import ROLES, add_rows, grouped, maps_of, weight_change
+from tuning.deltas.maps import ROLES, add_low_rank, grouped, maps_of, weight_change
 from tuning.edits import Edits
 
 
@@ -73,7 +72,7 @@ class LoRA(Delta):
 
         def at(key: str, rows: Tensor | None) -> Callable:
             a, b = params[f"{key}.A"], params[f"{key}.B"]
-            return lambda x, y: add_rows(y, rows, self.scale * F.linear(F.linear(x, a), b))
+            return lambda x, y: add_low_rank(y, rows, x, a, b, self.scale)
 
         return Edits(outputs=grouped((linear.path, at(key, linear.rows)) for key, linear in self._maps(backbone)))
 

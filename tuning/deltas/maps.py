@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tuning.backbones import SITES, Backbone, WeightMap, transposed
@@ -26,6 +27,14 @@ def maps_of(backbone: Backbone, roles: Iterable[str], blocks: tuple[int, ...] | 
 def add_rows(y: Tensor, rows: Tensor | None, change: Tensor) -> Tensor:
     """Return y with the change added to all of its columns, or to the columns `rows` of a fused output."""
     return y + change if rows is None else torch.index_add(y, -1, rows, change)
+
+
+def add_low_rank(y: Tensor, rows: Tensor | None, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """Return y with scale b a x added as in `add_rows`; where all columns change, in one pass over them."""
+    small = F.linear(x, a)
+    if rows is not None:
+        return add_rows(y, rows, scale * F.linear(small, b))
+    return torch.addmm(y.flatten(0, -2), small.flatten(0, -2), b.T, alpha=scale).view(y.shape)
 
 
 def grouped(pairs: Iterable[tuple[str, Callable]]) -> dict[str, tuple[Callable, ...]]:
