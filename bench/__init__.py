@@ -10,12 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 from bench.timing import Contest, Row, contend
 
-NAMES = ("control", "curvature", "dimension")
+NAMES = ("control", "curvature", "dimension", "practice")
 _SHOWN = (
     "numpy",
     "scipy",
     "torch",
     "transformers",
+    "peft",
     "cvxpy",
     "clarabel",
     "osqp",

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import bench
-from bench import control, curvature, curvature_exact, peers, timing
+from bench import control, curvature, curvature_exact, peers, practice, timing
 from bench.subjects import Size
 from bench.timing import Amount, Contest, Peer, Row, contend, gap, weigh
 from costate import main
+from tuning.practice import Recipe
 
 TINY = {
     "low-rank-riccati": lambda: control.low_rank_riccati(T=3, b=2, n=10, p=2),
@@ -73,6 +74,16 @@ def test_curvature_agrees_with_float64(case):
     bound = {"product": 1e-4, "top10": 1e-4, "density": 1e-5, "gauss-newton": 1e-4, "trace": 4.0}.get(case)
     assert bound is None or all(row.own_error is None or row.own_error <= bound for row in rows), rows
     assert rows
+
+
+@pytest.mark.parametrize("name", practice.DELTAS)
+def test_the_plain_loop_has_our_losses(name):
+    torch.set_num_threads(1)
+    recipe = Recipe(steps=3, rates=(0.003, 0.01), looks=2, batch_size=8)
+    contest, *rows = practice.sweep(name, recipe=recipe, train=40, readout=60, dev=8, test=8)
+    for row in [*contend(name, contest, rounds=2), *rows]:
+        assert row.status == ("measured" if peers.installed("peft") else "not installed") and bench.line(row)
+        assert row.agrees is not False and (row.error is None or row.error <= 1e-5)
 
 
 def test_missed_multiplicities_and_signs_are_errors():

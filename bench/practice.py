@@ -1,0 +1,139 @@
+"""A sweep of rates as in practice: the lab's against PEFT in the plain loop that everyone writes, on the same texts."""
+
+from __future__ import annotations
+
+import functools
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.peers import installed
+from bench.timing import Amount, Contest, Peer, Row, interleaved, weigh
+from tuning.backbones import Batch
+from tuning.deltas import LoRA, Prefix
+from tuning.peft_format import export_peft
+from tuning.practice import Recipe, practised
+from tuning.preparation import Prepared, backbone_of, prepare, task_of
+from tuning.shipped import folder_of
+from tuning.subjects import Subject
+from tuning.training import draws
+
+DELTAS = {"LoRA": LoRA(4), "prefix": Prefix(8, shift_positions=True)}  # behind the prefix, as in PEFT
+CELL = Recipe(steps=250, rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2))
+PART = Recipe(steps=16, rates=(1e-3, 3e-3), looks=2)
+TEXTS = {"train": 600, "readout": 400, "dev": 50, "test": 100}  # a third of a cell's at each of the part's more frequent looks
+LINE = 1.1  # two thirds of a step are products of matrices that both need
+
+
+class Classifier(nn.Module):
+    """PEFT's model with a subject's delta, and a trained linear head on the mean of the real tokens' states."""
+
+    def __init__(self, subject: Subject, attention: str) -> None:
+        import peft
+        from transformers import AutoModel
+
+        super().__init__()
+        base = AutoModel.from_pretrained(folder_of("nano"), attn_implementation=attention, add_pooling_layer=False)
+        with tempfile.TemporaryDirectory() as folder:
+            export_peft(folder, subject.backbone, subject.delta, subject.initial)
+            self.encoder = peft.PeftModel.from_pretrained(base, folder)
+        for name, parameter in self.encoder.named_parameters():
+            parameter.requires_grad_("lora_" in name or "prompt_encoder" in name)
+        self.head = nn.Linear(subject.width, subject.readout.classes)
+        self.head.load_state_dict({"weight": subject.readout.weight, "bias": subject.readout.bias})
+        self.eval()  # the backbone has no dropout
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the logits."""
+        states = self.encoder(input_ids=batch.tokens, attention_mask=batch.mask.long()).last_hidden_state
+        weight = batch.mask[..., None].to(states.dtype)
+        return self.head((states[:, -batch.tokens.shape[1] :] * weight).sum(1) / weight.sum(1))
+
+
+def plain_loop(model: Classifier, texts: Prepared, recipe: Recipe) -> np.ndarray:
+    """Return the losses on dev and held-out text at the start and at the looks of every rate: what everyone writes with PEFT."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    start = [parameter.detach().clone() for parameter in trained]
+
+    def look() -> list[float]:
+        return [evaluated(model, part, recipe.batch_size) for part in (texts.dev, texts.test)]
+
+    found = look()
+    for rate in recipe.rates:
+        optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=recipe.decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [*recipe.shares, 0.0].__getitem__)
+        for step, rows in enumerate(draws(len(texts.train.labels), recipe.batch_size, recipe.steps, 0), start=1):
+            batch = padded(texts.train, rows)
+            loss = F.cross_entropy(model(batch), batch.labels)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            schedule.step()
+            if step in recipe.looked_at:
+                found += look()
+        with torch.no_grad():
+            for parameter, value in zip(trained, start, strict=True):
+                parameter.copy_(value)
+    return np.array(found)
+
+
+def padded(batch: Batch, rows: Tensor) -> Batch:
+    """Return some texts padded to the longest of them."""
+    width = int(batch.mask[rows].sum(-1).max())
+    return Batch(batch.tokens[rows, :width], batch.mask[rows, :width], batch.labels[rows])
+
+
+def evaluated(model: Classifier, batch: Batch, size: int) -> float:
+    """Return the mean loss on a batch, `size` texts at a time."""
+    with torch.no_grad():
+        pieces = [padded(batch, rows) for rows in torch.arange(len(batch.labels)).split(size)]
+        return sum(float(F.cross_entropy(model(piece), piece.labels, reduction="sum")) for piece in pieces) / len(batch.labels)
+
+
+def ours(subject: Subject, texts: Prepared, recipe: Recipe) -> np.ndarray:
+    """Return the losses on dev and held-out text at the start and at the looks of every rate."""
+    found = practised(subject, texts.train, texts.dev, texts.test, recipe=recipe, seed=0)
+    looks = [found.start, *(point for run in found.runs for point in run.path[1:])]
+    return np.array([loss for point in looks for loss in (point.dev_loss, point.loss)])
+
+
+@functools.cache
+def prepared(sizes: tuple[tuple[str, int], ...]) -> Prepared:
+    """Return the texts of a grammar task, with the shipped encoder and its head."""
+    with tempfile.TemporaryDirectory() as cache:
+        return prepare(backbone_of("nano"), task_of("tense", Path(cache)), seed=0, length=24, **dict(sizes))
+
+
+def sweep(name: str, *, recipe: Recipe = PART, **sizes: int) -> Iterator[Contest | Row]:
+    """Compare a part of a sweep by the losses at its looks, then the CPU time of a cell: all steps of six rates."""
+    texts = prepared(tuple((TEXTS | sizes).items()))
+    subject = texts.subject(DELTAS[name], 0, train_readout=True)
+    run = functools.partial(ours, subject, texts, recipe)
+    rivals: dict[str, Callable[[], np.ndarray] | None] = {"PEFT, eager": None, "PEFT, sdpa": None}
+    if installed("peft"):
+        rivals = {
+            rival: functools.partial(plain_loop, Classifier(subject, rival.removeprefix("PEFT, ")), texts, recipe)
+            for rival in rivals
+        }
+    peers = tuple(Peer(rival, call, np.asarray, tolerance=1e-4, line=LINE) for rival, call in rivals.items())
+    yield Contest(
+        f"{name}, {len(recipe.rates)} rates of {recipe.steps} steps", "practised", run, np.asarray, peers, tolerance=1e-4
+    )
+    whole = CELL.steps * len(CELL.rates) / (recipe.steps * len(recipe.rates))
+    calls = {"practised": run} | {rival: call for rival, call in rivals.items() if call is not None}
+    samples = interleaved(calls, dict.fromkeys(calls, math.inf), rounds=3)
+    costs = {rival: whole * float(np.nanmedian(found)) for rival, found in samples.items()}
+    note = f"{3600 / costs['practised']:.0f} cells an hour of one core"
+    own = Amount("practised", costs["practised"])
+    others = [Amount(rival, costs.get(rival), note=note) for rival in rivals]
+    yield from weigh(name, f"{name}, a cell: {len(CELL.rates)} rates of {CELL.steps}", own, others, "CPU s")
+
+
+CASES = {name: functools.partial(sweep, name) for name in DELTAS}
