@@ -116,7 +116,7 @@ def _excess(column: str, columns: Columns) -> float:
 
 
 def _others_excess(columns: Columns) -> float:
-    """Return the same of the median gain of the same delta on the other tasks."""
+    """Return the same of the mean gain of the same delta on the other tasks."""
     off = np.abs(others("measured")(columns) - columns["measured"])
     return float(np.mean(off - columns["off"]) / abs(np.mean(columns["measured"])))
 

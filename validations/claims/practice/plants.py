@@ -9,6 +9,7 @@ the first gradient, which weighs them by their variance, points elsewhere.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -24,9 +25,13 @@ from ..shared.setting import Setting
 WIDTH, SEEN, CLASSES, SIZE = 6, 48, 3, 256
 SLANT = 0.1  # cosine of the row that is tuned, at the start, and the row that the labels need
 RECIPE = {"steps": 240, "batch_size": 64, "rates": tuple(0.004 * 2.0**k for k in range(6)), "looks": 14, "head": "frozen"}
-LEVELS, SLANTS = np.geomspace(0.05, 1.5, SYSTEMS), np.geomspace(0.15, 4.0, SYSTEMS)
+SLANTS = np.geomspace(0.15, 4.0, SYSTEMS)
+# Half of the systems low and half high, so that what other systems say is far off; their partners are in the other half.
+LEVELS = np.concatenate([np.geomspace(0.03, 0.06, SYSTEMS // 2), np.geomspace(0.8, 1.6, SYSTEMS // 2)])
+PACES = np.concatenate([np.geomspace(0.003, 0.005, SYSTEMS // 2), np.geomspace(0.08, 0.12, SYSTEMS // 2)])
+STEPS, BATCH, LO = 4, 128, 0.03
 MIXED = np.array([1.0, 0.25, 2.8, 0.5, 2.0, 0.35, 4.0, 0.7])  # units that go with no slant
-UNITS = np.outer([0.35, 2.8], np.geomspace(0.7, 1.4, SYSTEMS // 2))  # partners differ eightfold
+UNITS = np.outer([0.035, 0.28], np.geomspace(0.7, 1.4, SYSTEMS // 2))  # partners differ eightfold
 UNITS = np.concatenate([UNITS[0], UNITS[1][::-1]])
 
 
@@ -42,11 +47,15 @@ class Layer:
     level: float = np.inf
     unit: float = 1.0
 
+    @property
+    def backbone(self) -> SimpleNamespace:
+        return SimpleNamespace(device=self.readout.weight.device)
+
     def with_readout(self) -> "Layer":
         own = dict(zip(READOUT_PARAMETERS, (self.readout.weight, self.readout.bias), strict=True))
         return replace(self, initial={**self.initial, **own})
 
-    def outputs(self, params: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    def outputs(self, params: Mapping[str, Tensor], batch: Batch, *, packed: bool = False) -> Tensor:
         h, x = batch.tokens[:, 0].split([WIDTH, SEEN], dim=1)
         seen = self.unit * (x @ params["down"].T if "down" in params else x)
         signal = seen @ params["up"].T
@@ -58,7 +67,7 @@ class Layer:
     def _head(self) -> tuple[Tensor, Tensor]:
         return self.readout.weight, self.readout.bias
 
-    def loss(self, params: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    def loss(self, params: Mapping[str, Tensor], batch: Batch, *, packed: bool = False) -> Tensor:
         return F.cross_entropy(self.outputs(params, batch), batch.labels)
 
 
@@ -83,6 +92,7 @@ def _setting(
     unit: float = 1.0,
     strength: float | None = None,
     like: int | None = None,
+    dev: int = SIZE,
 ) -> Setting:
     """Return a system's texts on its own layer, or on that of the system it is `like`."""
     layer = system if like is None else like
@@ -93,12 +103,12 @@ def _setting(
     row = _row(layer)
     push *= strength / (np.std(readout @ push) * np.linalg.norm(row * _spread()))
 
-    def drawn(part: int) -> Batch:
+    def drawn(part: int, size: int = SIZE) -> Batch:
         own = np.random.default_rng([41, system, seed, part])
-        h, x = own.standard_normal((SIZE, WIDTH)), _spread() * own.standard_normal((SIZE, SEEN))
-        scores = (h + np.outer(x @ row, push)) @ readout.T + own.gumbel(size=(SIZE, CLASSES))
+        h, x = own.standard_normal((size, WIDTH)), _spread() * own.standard_normal((size, SEEN))
+        scores = (h + np.outer(x @ row, push)) @ readout.T + own.gumbel(size=(size, CLASSES))
         tokens = tensor(np.concatenate([h, x], axis=1))[:, None]
-        return Batch(tokens, torch.ones(SIZE, 1, dtype=torch.bool), torch.as_tensor(scores.argmax(1)))
+        return Batch(tokens, torch.ones(size, 1, dtype=torch.bool), torch.as_tensor(scores.argmax(1)))
 
     initial = {"up": torch.zeros(WIDTH, SEEN, dtype=torch.float64)}
     if slant is not None:
@@ -107,11 +117,11 @@ def _setting(
         down = _unit(across) + slant * _unit(row)
         initial = {"down": tensor(down)[None], "up": torch.zeros(WIDTH, 1, dtype=torch.float64)}
     head = Readout(tensor(readout), torch.zeros(CLASSES, dtype=torch.float64))
-    train, dev, test = map(drawn, range(3))
+    train, test = drawn(0), drawn(2)
     return Setting(
         subjects={"delta": Layer(head, initial, level, unit)},
         train=train,
-        dev=dev,
+        dev=drawn(1, dev),
         test=test,
         seed=seed,
         penalty=1.0,
@@ -141,11 +151,25 @@ def saturating(system: int, seed: int) -> Setting:
     return _setting(system, seed, level=LEVELS[system])
 
 
+def unlike(system: int, seed: int) -> Setting:
+    """Return the same layer with dev texts on which the signal is ten times smaller and saturates as much later."""
+    made = saturating(system, seed)
+    tokens = made.dev.tokens.clone()
+    tokens[..., WIDTH:] /= 10
+    return replace(made, dev=made.dev._replace(tokens=tokens))
+
+
 def scaled(system: int, seed: int) -> Setting:
-    """Return the linear layer whose numbers are measured in another unit in every system, up to sixteenfold."""
-    made = _setting(system, seed, unit=UNITS[system], strength=2.0, like=4)
-    rates = tuple(0.008 * 2.0**k / UNITS[system] for k in range(8))
-    return replace(made, options=made.options | {"steps": 16, "batch_size": 128, "rates": rates})
+    """Return the linear layer whose numbers are measured in another unit in every system, up to elevenfold."""
+    made = _setting(system, seed, unit=UNITS[system], strength=2.0, like=4, dev=4 * SIZE)
+    rates = tuple(LO * 2.0**k / UNITS[system] for k in range(8))
+    return replace(made, options=made.options | {"steps": STEPS, "batch_size": BATCH, "rates": rates, "relinearisations": 0})
+
+
+def paced(system: int, seed: int) -> Setting:
+    """Return the linear layer whose runs are given only few rates, in every system others, so that they take longer or shorter."""
+    made = _setting(system, seed, strength=2.0)
+    return replace(made, options=made.options | {"rates": (PACES[system],), "relinearisations": 0})
 
 
 def slanted(system: int, seed: int) -> Setting:

@@ -11,7 +11,7 @@ from ..shared.claim import Cell, Claim, Comparison, Row, mean
 from ..shared.plants import own, swapped
 from .claim import share
 from .experiment import EXPERIMENT
-from .plants import fixed_features, learnt_features, slanted
+from .plants import fixed_features, hidden_features, slanted
 from .runs import LEARNS, nats, place, points
 
 DERIVED = (
@@ -74,9 +74,9 @@ PRACTICE_REFINED = Claim(
     reason="Two thirds of the gain at a tenth of the passes is where one would rather solve than train; at a half one would not.",
     change="Features that must be searched for, along which no step of the linearised problem points.",
     good=partial(own, EXPERIMENT, fixed_features),
-    bad=partial(own, EXPERIMENT, learnt_features),
+    bad=partial(own, EXPERIMENT, hidden_features),
     good_is="a layer whose logits are linear in what is tuned, where the first step arrives",
-    bad_is="a layer whose one row must turn by a right angle before anything is learnt",
+    bad_is="a layer whose one row starts at a right angle to the one that is needed, so that nothing points there",
 )
 
 

@@ -100,11 +100,11 @@ def holds(look: Look) -> bool:
     return look["r2_shift"] >= max(HALF, look.get("r2_head", 0.0))
 
 
-def others(column: str, by: Callable[[np.ndarray], float] = np.median) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-    """Return what a column's median on the other tasks foretells of it, row by row: the rival that needs no theory."""
+def others(column: str) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    """Return what a column's mean on the other tasks foretells of it, row by row: the rival that needs no theory."""
 
     def guess(columns: Mapping[str, np.ndarray]) -> np.ndarray:
         tasks, values = columns["task"], columns[column]
-        return np.array([by(values[tasks != task]) if (tasks != task).any() else np.nan for task in tasks])
+        return np.array([np.mean(values[tasks != task]) if (tasks != task).any() else np.nan for task in tasks])
 
     return guess

@@ -11,6 +11,7 @@ that end: with rates of any size Adam takes factors as far in a quarter of the s
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -43,11 +44,15 @@ class Maps:
     factors: Mapping[str, Tensor]
     scale: float
 
+    @property
+    def backbone(self) -> SimpleNamespace:
+        return SimpleNamespace(device=self.readout.weight.device)
+
     def with_readout(self) -> "Maps":
         own = dict(zip(READOUT_PARAMETERS, (self.readout.weight, self.readout.bias), strict=True))
         return replace(self, initial={**self.initial, **own})
 
-    def outputs(self, params: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    def outputs(self, params: Mapping[str, Tensor], batch: Batch, *, packed: bool = False) -> Tensor:
         seen, x, *gates = batch.tokens[:, 0].split(WIDTH, dim=1)
         for name, gate in zip(MAPS, gates, strict=True):
             if name in params:
@@ -62,7 +67,7 @@ class Maps:
     def _head(self) -> tuple[Tensor, Tensor]:
         return self.readout.weight, self.readout.bias
 
-    def loss(self, params: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    def loss(self, params: Mapping[str, Tensor], batch: Batch, *, packed: bool = False) -> Tensor:
         return F.cross_entropy(self.outputs(params, batch), batch.labels)
 
 
