@@ -172,9 +172,9 @@ PRACTICE_HORIZON = Claim(
     "through the network. Runs in which neither horizon is reached are left out, and one that is not reached counts as the end.",
     change="Features that turn while the tangent path, which does not see them turn, stays linear.",
     good=partial(own, EXPERIMENT, saturating),
-    bad=partial(own, EXPERIMENT, learnt_features),
+    bad=partial(own, EXPERIMENT, unlike),
     good_is="layers whose response bends, each at another dose",
-    bad_is="a layer whose one row must turn by a right angle, along whose tangent path nothing bends",
+    bad_is="the same layers with dev text on which the signal is ten times smaller",
 )
 
 
