@@ -173,7 +173,7 @@ PRACTICE_HORIZON = Claim(
     change="Features that turn while the tangent path, which does not see them turn, stays linear.",
     good=partial(own, EXPERIMENT, saturating),
     bad=partial(own, EXPERIMENT, unlike),
-    good_is="layers whose response bends, each at another dose",
+    good_is="layers whose signal saturates, each at another dose",
     bad_is="the same layers with dev text on which the signal is ten times smaller",
 )
 
