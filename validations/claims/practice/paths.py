@@ -31,11 +31,11 @@ def at_choice(cell: Cell) -> Row:
 
 def _path_rows(cell: Cell) -> list[Row]:
     look, told = at_choice(cell), cell.predicted.values["path"]
-    rivals = {name: look[f"r2_{name}"] for name in ("gradient", "head") if f"r2_{name}" in look} | {"nothing": 0.0}
+    rivals = [look[f"r2_{name}"] for name in ("gradient", "head") if f"r2_{name}" in look]
     own = next(one for run in told["runs"] if run["rate"] == told["rate"] for one in run["looks"] if one["step"] == told["step"])
     return [
         place(cell)
-        | {"r2": look["r2_shift"], "cosine": look["cosine"], "margin": look["r2_shift"] - max(rivals.values())}
+        | {"r2": look["r2_shift"], "cosine": look["cosine"], "margin": look["r2_shift"] - max(0.0, *rivals)}
         | {"r2_gradient": look["r2_gradient"], "r2_head": look.get("r2_head", 0.0)}
         | {"r2_optimum": cell.measured.values["r2"]["optimum"]}
         | {"measured": nats(cell, cell.measured.values), "predicted": nats(cell, own)}
@@ -268,8 +268,8 @@ PRACTICE_STEPS = Claim(
     "mean; refuted when they differ by more than a factor 4, or the mean is as near.",
     reason="A factor 2 in steps is a factor 2 in cost; the other tasks' mean is what experience offers.",
     change="A plateau before features are found, which the tangent path does not have.",
-    good=partial(own, EXPERIMENT, paced),
-    bad=partial(swapped, EXPERIMENT, paced),
+    good=partial(own, EXPERIMENT, paced, 3),
+    bad=partial(swapped, EXPERIMENT, paced, 3),
     good_is="layers whose logits are linear in what is tuned, each trained at one rate, a slow or a fast one",
     bad_is="the same layers, each with the forecast made for another",
 )

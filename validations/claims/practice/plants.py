@@ -28,9 +28,8 @@ RECIPE = {"steps": 240, "batch_size": 64, "rates": tuple(0.004 * 2.0**k for k in
 SLANTS = np.geomspace(0.15, 4.0, SYSTEMS)
 # Half of the systems low and half high, so that what other systems say is far off; their partners are in the other half.
 LEVELS = np.concatenate([np.geomspace(0.03, 0.06, SYSTEMS // 2), np.geomspace(0.8, 1.6, SYSTEMS // 2)])
-PACES = np.concatenate([np.geomspace(0.003, 0.005, SYSTEMS // 2), np.geomspace(0.08, 0.12, SYSTEMS // 2)])
-STEPS, BATCH, LO = 4, 128, 0.03
-MIXED = np.array([1.0, 0.25, 2.8, 0.5, 2.0, 0.35, 4.0, 0.7])  # units that go with no slant
+PACES = np.concatenate([np.geomspace(0.003, 0.004, SYSTEMS // 2), np.geomspace(0.06, 0.08, SYSTEMS // 2)])
+MIXED = np.array([1.0, 2.8, 0.5, 4.0, 0.35, 2.0, 0.25, 0.7])  # units that go with no slant
 UNITS = np.outer([0.035, 0.28], np.geomspace(0.7, 1.4, SYSTEMS // 2))  # partners differ eightfold
 UNITS = np.concatenate([UNITS[0], UNITS[1][::-1]])
 
@@ -162,13 +161,13 @@ def unlike(system: int, seed: int) -> Setting:
 def scaled(system: int, seed: int) -> Setting:
     """Return the linear layer whose numbers are measured in another unit in every system, up to elevenfold."""
     made = _setting(system, seed, unit=UNITS[system], strength=2.0, like=4, dev=4 * SIZE)
-    rates = tuple(LO * 2.0**k / UNITS[system] for k in range(8))
-    return replace(made, options=made.options | {"steps": STEPS, "batch_size": BATCH, "rates": rates, "relinearisations": 0})
+    rates = tuple(0.03 * 2.0**k / UNITS[system] for k in range(8))
+    return replace(made, options=made.options | {"steps": 4, "batch_size": 128, "rates": rates, "relinearisations": 0})
 
 
 def paced(system: int, seed: int) -> Setting:
     """Return the linear layer whose runs are given only few rates, in every system others, so that they take longer or shorter."""
-    made = _setting(system, seed, strength=2.0)
+    made = _setting(system, seed, strength=2.0, dev=4 * SIZE)
     return replace(made, options=made.options | {"rates": (PACES[system],), "relinearisations": 0})
 
 
