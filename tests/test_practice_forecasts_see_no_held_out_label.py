@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from theory.ensemble import ensemble_lq
-from validations.claims.practice.experiment import Texts, predict, recipe_of
+from validations.claims.practice.experiment import predict, recipe_of
 from validations.claims.practice.plants import fixed_features
+from validations.claims.practice.tangent import Texts
+from validations.claims.shared.linearisation import linearise
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +22,12 @@ def predicted(setting):
     return predict(setting)
 
 
+@pytest.fixture(scope="module")
+def texts(setting):
+    subject = setting.subjects["delta"].with_readout()
+    return Texts.of(setting, subject.outputs, subject.initial)
+
+
 def relabelled(batch):
     return batch._replace(labels=(batch.labels + 1) % 3)
 
@@ -27,35 +35,42 @@ def relabelled(batch):
 def test_held_out_labels_move_no_forecast(setting, predicted):
     other = predict(replace(setting, test=relabelled(setting.test)))
     assert all(np.array_equal(value, other.arrays[name]) for name, value in predicted.arrays.items())
-    kept = ("eta", "ridge", "head_weight", "head_ridge", "norm")
+    kept = ("eta", "ridge", "head_weight", "norm", "adaptive_sharpness", "features", "passes", "dev_loss")
     assert [predicted.values[name] for name in kept] == [other.values[name] for name in kept]
-    assert predicted.values["forecasts"] != other.values["forecasts"]  # which they score
+    chosen = [(p.values["path"]["rate"], p.values["path"]["step"]) for p in (predicted, other)]
+    assert chosen[0] == chosen[1] and predicted.values["forecasts"] != other.values["forecasts"]  # which they score
 
 
-@pytest.mark.parametrize("part, moved", [("train", "optimum"), ("train", "gradient"), ("dev", "constant")])
+@pytest.mark.parametrize("part, moved", [("train", "optimum"), ("train", "gradient"), ("train", "path"), ("dev", "constant")])
 def test_training_and_dev_labels_do(setting, predicted, part, moved):
     other = predict(replace(setting, **{part: relabelled(getattr(setting, part))}))
     assert not np.allclose(predicted.arrays[moved], other.arrays[moved])
 
 
-def test_the_forecast_is_the_linearised_optimum_of_its_ridge(setting, predicted):
-    subject = setting.subjects["delta"]
-    texts = Texts.of(setting, subject.outputs, subject.initial)
-    found = ensemble_lq(texts.train.G, texts.train.y0, texts.train.loss, predicted.values["ridge"])
-    np.testing.assert_allclose(predicted.arrays["optimum"], texts.test.G @ found.z, atol=1e-5)
-    assert predicted.values["eta"] < 1e-6  # this layer is linear in its numbers
-
-
-def test_a_weight_of_the_head_is_a_weight_in_the_metric(setting):
+def test_the_tangent_is_the_response_in_contrasts(setting, texts):
     subject = setting.subjects["delta"].with_readout()
-    texts = Texts.of(setting, subject.outputs, subject.initial)
-    sizes = [int(np.prod(shape)) for shape in texts.train.shapes]
-    weights = np.repeat([30.0 if name.startswith("readout") else 1.0 for name in texts.train.names], sizes)
-    heavy = texts.with_head(30.0)
-    found = heavy.optimum()
-    direct = ensemble_lq(texts.train.G, texts.train.y0, texts.train.loss, found.ridge * weights)
-    np.testing.assert_allclose(found.z, direct.z, atol=1e-6)
-    np.testing.assert_allclose(found.shift, texts.test.G @ direct.z, atol=1e-6)
+    whole = linearise(subject.outputs, subject.initial, setting.train)
+    np.testing.assert_allclose(texts.train.G, np.einsum("ca,ncm->nam", texts.train.basis, whole.G), atol=1e-12)
+    np.testing.assert_allclose(texts.train.y0, whole.y0, atol=1e-12)
+
+
+@pytest.mark.parametrize("weight", [1.0, 30.0])
+def test_the_optimum_is_the_ensembles_in_the_metric(texts, weight):
+    loss, ridge, costates, _ = texts._best(weight)
+    G = np.einsum("ca,nam->ncm", texts.train.basis, texts.train.G)
+    metric = np.ones(G.shape[-1])
+    metric[texts.head] = weight
+    direct = ensemble_lq(G, texts.train.y0, texts.train.loss, ridge * metric)
+    np.testing.assert_allclose(texts.displacement(costates, ridge, weight), direct.z, atol=1e-3 * np.abs(direct.z).max())
+    shift = texts.shift("test", costates, ridge, weight)
+    np.testing.assert_allclose(shift, texts.test.G @ texts.displacement(costates, ridge, weight), atol=1e-8)
+
+
+def test_the_refit_moves_the_head_alone(texts):
+    found, head = texts.refit(), texts.train.G[..., texts.head]
+    G = np.einsum("ca,nam->ncm", texts.train.basis, head)
+    direct = ensemble_lq(G, texts.train.y0, texts.train.loss, found.ridge)
+    np.testing.assert_allclose(found.shift, texts.test.G[..., texts.head] @ direct.z, atol=1e-3 * np.abs(found.shift).max())
 
 
 def test_wrong_cells_are_refused(setting):

@@ -85,3 +85,15 @@ def drawn(path: str | None, option: str, kinds: Sequence[str]) -> Path | None:
     if not found.parent.is_dir() or found.is_dir() or not os.access(found.parent, os.W_OK):
         raise ValueError(f"{option} needs a file in an existing folder that can be written, got {path!r}")
     return found
+
+
+def usable(device: str) -> str:
+    """Return the device if networks can run on it; raises ValueError for one that torch does not know or does not see here."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"expected a device that torch can use, such as cpu or cuda, got {device!r}: {reason}") from None
+    return device

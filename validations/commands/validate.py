@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from .options import PROCESSES, add_columns, add_json, bounded, columns, folder
+from .options import PROCESSES, add_columns, add_json, bounded, columns, folder, usable
 from .output import say
 from .show import table
 
@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> dict:
     from ..publish import publish
     from ..run import measure
 
+    device = usable(options.device)
     study = studies.with_data(studies.read(options.study), tuple(options.data), columns(options))
     if options.seeds is not None or (options.data and len(study.tasks) == 1):
         study = studies.resampled(study, studies.SPLITS if options.seeds is None else options.seeds)
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> dict:
     try:
         with one_thread():  # the same last digits whatever the environment says
             report = lambda line: say(line, options)  # noqa: E731
-            found = measure(study, results, claims=chosen, processes=options.processes, report=report, device=options.device)
+            found = measure(study, results, claims=chosen, processes=options.processes, report=report, device=device)
             return publish(study, results, found, chosen)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("finished cells are kept and the next run goes on from them") from None
