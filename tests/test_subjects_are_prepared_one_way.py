@@ -79,9 +79,9 @@ def test_the_head_is_fitted_on_no_text_that_a_delta_sees(caller, monkeypatch, fo
         fitted.append(texts(batch))
         return fit(backbone, batch, *rest, **more)
 
-    def seeing(subject, delta, batch):
+    def seeing(subject, delta, batch, **options):
         seen.append(texts(batch))
-        return outputs(subject, delta, batch)
+        return outputs(subject, delta, batch, **options)
 
     for module in (tuning.subjects, tuning.preparation):
         monkeypatch.setattr(module, "fit_readout", fitting)

@@ -82,9 +82,9 @@ class SequenceSubject(Subject):
         bias = delta.get("readout.bias", self.readout.bias)
         return F.linear(states[:, -batch.labels.shape[1] :], weight, bias)
 
-    def loss(self, delta: Params, batch: Batch) -> Tensor:
-        """Return the mean cross-entropy over sequences and positions."""
-        return F.cross_entropy(self.outputs(delta, batch).flatten(0, 1), batch.labels.flatten())
+    def loss(self, delta: Params, batch: Batch, *, packed: bool = False) -> Tensor:
+        """Return the mean cross-entropy over sequences and positions; `packed` as in `Subject.outputs`."""
+        return F.cross_entropy(self.outputs(delta, batch, packed=packed).flatten(0, 1), batch.labels.flatten())
 
     def solved(self, delta: Params, batch: Batch) -> Tensor:
         """Return which sequences are right at every position, (B,) bool."""

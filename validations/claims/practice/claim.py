@@ -9,7 +9,7 @@ from ...verdict import Criterion, Least
 from ..shared.claim import Cell, Claim, Comparison, Row, mean
 from ..shared.plants import own
 from .experiment import EXPERIMENT, RIVALS
-from .plants import fixed_features, learnt_features
+from .plants import fixed_features, learnt_features, varied
 from .runs import INSIDE_THE_GRID, LEARNS, chosen, extrapolated, nats, others, place, points
 
 CHEAP = (*RIVALS, "early")
@@ -174,8 +174,8 @@ PRACTICE_GAIN = Claim(
     reason="Half of a gain is the least by which one would decide to tune or not to; five points are the least gain that counts "
     "as learning in practice, and an error of twice that would change the decision.",
     change="Tuning that learns features, whose gain the response at the start cannot hold.",
-    good=partial(own, EXPERIMENT, fixed_features),
+    good=partial(own, EXPERIMENT, varied),
     bad=partial(own, EXPERIMENT, learnt_features),
-    good_is="a layer whose logits are linear in what is tuned",
+    good_is="layers whose logits are linear in what is tuned, with little or much to learn",
     bad_is="a layer whose one row must turn by a right angle before anything is learnt",
 )

@@ -27,6 +27,7 @@ SLANT = 0.1  # cosine of the row that is tuned, at the start, and the row that t
 RECIPE = {"steps": 240, "batch_size": 64, "rates": tuple(0.004 * 2.0**k for k in range(6)), "looks": 14, "head": "frozen"}
 SLANTS = np.geomspace(0.15, 4.0, SYSTEMS)
 # Half of the systems low and half high, so that what other systems say is far off; their partners are in the other half.
+STRENGTHS = np.concatenate([np.geomspace(0.9, 1.1, SYSTEMS // 2), np.geomspace(3.5, 4.5, SYSTEMS // 2)])
 LEVELS = np.concatenate([np.geomspace(0.03, 0.06, SYSTEMS // 2), np.geomspace(0.8, 1.6, SYSTEMS // 2)])
 PACES = np.concatenate([np.geomspace(0.003, 0.004, SYSTEMS // 2), np.geomspace(0.06, 0.08, SYSTEMS // 2)])
 MIXED = np.array([1.0, 2.8, 0.5, 4.0, 0.35, 2.0, 0.25, 0.7])  # units that go with no slant
@@ -48,6 +49,7 @@ class Layer:
 
     @property
     def backbone(self) -> SimpleNamespace:
+        """Return the device that it is on."""
         return SimpleNamespace(device=self.readout.weight.device)
 
     def with_readout(self) -> "Layer":
@@ -140,6 +142,11 @@ def fixed_features(system: int, seed: int) -> Setting:
     return _setting(system, seed)
 
 
+def varied(system: int, seed: int) -> Setting:
+    """Return the linear layer with little to learn in half of the systems and much in the others."""
+    return _setting(system, seed, strength=STRENGTHS[system])
+
+
 def learnt_features(system: int, seed: int) -> Setting:
     """Return the layer whose one row must turn by a right angle before anything is learnt."""
     return _setting(system, seed, slant=SLANT)
@@ -174,6 +181,14 @@ def paced(system: int, seed: int) -> Setting:
 def slanted(system: int, seed: int) -> Setting:
     """Return the layer whose one row must turn, in every system by another angle."""
     return _setting(system, seed, slant=SLANTS[system], unit=MIXED[system], strength=2.5)
+
+
+def reversed_features(system: int, seed: int) -> Setting:
+    """Return the same layer with held-out text on which the row that must be found points the other way."""
+    made = slanted(system, seed)
+    tokens = made.test.tokens.clone()
+    tokens[..., WIDTH:] *= -1
+    return replace(made, test=made.test._replace(tokens=tokens))
 
 
 def hidden_features(system: int, seed: int) -> Setting:

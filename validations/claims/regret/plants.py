@@ -46,6 +46,7 @@ class Maps:
 
     @property
     def backbone(self) -> SimpleNamespace:
+        """Return the device that it is on."""
         return SimpleNamespace(device=self.readout.weight.device)
 
     def with_readout(self) -> "Maps":
