@@ -28,7 +28,7 @@ DELTAS = {"LoRA": LoRA(4), "prefix": Prefix(8, shift_positions=True)}  # behind 
 CELL = Recipe(steps=250, rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2))
 PART = Recipe(steps=16, rates=(1e-3, 3e-3), looks=2)
 TEXTS = {"train": 600, "readout": 400, "dev": 50, "test": 100}  # a third of a cell's at each of the part's more frequent looks
-LINE = 1.1  # two thirds of a step are products of matrices that both need
+LINE = 1.5  # what is asked of the arm; about half of a step are products of matrices that both need
 
 
 class Classifier(nn.Module):

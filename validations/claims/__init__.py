@@ -13,17 +13,17 @@ from .families.claim import FOUND, SCALES
 from .loop.claim import LQ_FEEDBACK, OPEN_LOOP_PRICE
 from .multiplets.claim import LORA_MULTIPLETS
 from .origins.claim import LABELS, PRETRAINING
+from .path.claim import PRACTICE_HORIZON, PRACTICE_PATH, PRACTICE_RATE, PRACTICE_STEPS
 from .perturbation.claim import HEALING_ROBUST
 from .planted.claim import PLANTED_DIMENSION
 from .practice.claim import PRACTICE_DIRECTION, PRACTICE_GAIN
-from .practice.paths import PRACTICE_HORIZON, PRACTICE_PATH, PRACTICE_RATE, PRACTICE_STEPS
-from .practice.refinement import PRACTICE_FEATURES, PRACTICE_REFINED
-from .practice.size import PRACTICE_SIZE
+from .refinement.claim import PRACTICE_FEATURES, PRACTICE_REFINED
 from .regret.claim import REGRET_BATCH, REGRET_CAPACITY, REGRET_EARLY, REGRET_LAYERS, REGRET_RATE
 from .shared.claim import Assumption, Cell, Claim
 from .shared.setting import Experiment
 from .sharpness.claim import SHARPNESS_GAP
 from .sites.claim import TUNABLE_PORTS
+from .size.claim import PRACTICE_SIZE
 from .sweep.claim import ALIKE, LOW, SWEEP_CURVE
 from .symbolic.claim import PREFIX_LIMITS
 from .synthesis.claim import SYNTHESISED_ADAPTER

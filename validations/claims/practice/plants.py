@@ -30,7 +30,7 @@ SLANTS = np.geomspace(0.15, 4.0, SYSTEMS)
 STRENGTHS = np.concatenate([np.geomspace(0.9, 1.1, SYSTEMS // 2), np.geomspace(3.5, 4.5, SYSTEMS // 2)])
 LEVELS = np.concatenate([np.geomspace(0.03, 0.06, SYSTEMS // 2), np.geomspace(0.8, 1.6, SYSTEMS // 2)])
 PACES = np.concatenate([np.geomspace(0.003, 0.004, SYSTEMS // 2), np.geomspace(0.06, 0.08, SYSTEMS // 2)])
-MIXED = np.array([1.0, 2.8, 0.5, 4.0, 0.35, 2.0, 0.25, 0.7])  # units that go with no slant
+MIXED = np.array([1.0, 2.8, 0.5, 4.0, 0.35, 2.0, 0.25, 0.7])  # units that do not go with the slants
 UNITS = np.outer([0.035, 0.28], np.geomspace(0.7, 1.4, SYSTEMS // 2))  # partners differ eightfold
 UNITS = np.concatenate([UNITS[0], UNITS[1][::-1]])
 
@@ -173,7 +173,7 @@ def scaled(system: int, seed: int) -> Setting:
 
 
 def paced(system: int, seed: int) -> Setting:
-    """Return the linear layer whose runs are given only few rates, in every system others, so that they take longer or shorter."""
+    """Return the linear layer that is trained at one rate, a slow one in half of the systems and a fast one in the others."""
     made = _setting(system, seed, strength=2.0, dev=4 * SIZE)
     return replace(made, options=made.options | {"rates": (PACES[system],), "relinearisations": 0})
 

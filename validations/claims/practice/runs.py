@@ -36,6 +36,11 @@ def chosen(cell: Cell) -> Mapping[str, Any]:
     return next(run for run in cell.measured.values["runs"] if run["rate"] == cell.measured.values["rate"])
 
 
+def at_choice(cell: Cell) -> Look:
+    """Return the look at the chosen step of the chosen run."""
+    return next(look for look in chosen(cell)["looks"] if look["step"] == cell.measured.values["step"])
+
+
 def foretold(cell: Cell, rate: float) -> Sequence[Look]:
     """Return the looks at AdamW's path on the tangent model at a rate."""
     return next(run["looks"] for run in cell.predicted.values["path"]["runs"] if run["rate"] == rate)

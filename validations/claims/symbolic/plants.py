@@ -53,7 +53,7 @@ class Head:
             matrix = matrix + params["B"] @ params["A"]
         return F.linear(state, matrix, self.readout.bias)
 
-    def loss(self, params: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    def loss(self, params: Mapping[str, Tensor], batch: Batch, *, packed: bool = False) -> Tensor:
         return F.cross_entropy(self.outputs(params, batch).flatten(0, 1), batch.labels.flatten())
 
     def solved(self, params: Mapping[str, Tensor], batch: Batch) -> Tensor:

@@ -7,12 +7,12 @@ from scipy.stats import spearmanr
 
 from ...statistics import Columns
 from ...verdict import Criterion
+from ..practice.claim import share
+from ..practice.experiment import EXPERIMENT
+from ..practice.plants import fixed_features, hidden_features, reversed_features, slanted
+from ..practice.runs import LEARNS, nats, place, points
 from ..shared.claim import Cell, Claim, Comparison, Row, mean
 from ..shared.plants import own
-from .claim import share
-from .experiment import EXPERIMENT
-from .plants import fixed_features, hidden_features, reversed_features, slanted
-from .runs import LEARNS, nats, place, points
 
 DERIVED = (
     "the response of the network to the delta's numbers on training text, at the start and anew at every optimum; the labels of "

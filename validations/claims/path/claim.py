@@ -6,12 +6,26 @@ import numpy as np
 
 from ...statistics import Columns, Positive
 from ...verdict import Criterion, Least
+from ..practice.experiment import EXPERIMENT
+from ..practice.plants import fixed_features, learnt_features, paced, saturating, scaled, unlike
+from ..practice.rates import best_rate
+from ..practice.runs import (
+    HALF,
+    INSIDE_THE_GRID,
+    LEARNS,
+    at_choice,
+    chosen,
+    ends,
+    foretold,
+    holds,
+    nats,
+    others,
+    place,
+    points,
+    steps_to,
+)
 from ..shared.claim import Cell, Claim, Comparison, Row, error, mean, octaves
 from ..shared.plants import own, swapped
-from .experiment import EXPERIMENT
-from .plants import fixed_features, learnt_features, paced, saturating, scaled, unlike
-from .rates import best_rate
-from .runs import HALF, INSIDE_THE_GRID, LEARNS, chosen, ends, foretold, holds, nats, others, place, points, steps_to
 
 # From "agreement", "negation" and "tense", whatever the delta:
 DOSE_END = 0.1  # the dose at which the tangent path ends
@@ -22,11 +36,6 @@ DERIVED = (
     "the response of the frozen model to the delta's numbers, and the head's where it is trained too, on training, dev and "
     "held-out text; the labels of training and dev text; the order in which training will draw its texts"
 )
-
-
-def at_choice(cell: Cell) -> Row:
-    """Return the look at the chosen step of the chosen run."""
-    return next(look for look in chosen(cell)["looks"] if look["step"] == cell.measured.values["step"])
 
 
 def _path_rows(cell: Cell) -> list[Row]:
@@ -140,7 +149,7 @@ PRACTICE_HORIZON = Claim(
     "that at which it stops explaining half of what the network does at the path's own numbers, on dev text and before training; "
     "numbers that have no gradient at the start are moved there as far as Adam's signs take them.",
     equation=r"d^* = min { d_t : R^2 (y_t - y_0, G z_t) < 1/2 }, quad hat(d) = min { d_t : R^2 (y(theta_0 + z_t + d_t s) - y_0, "
-    r"G z_t) < 1/2 }, quad s = -sgn nabla L(theta_0 + z_1) \, [G = 0]",
+    r'G z_t) < 1/2 }, quad s = -op("sgn") nabla L(theta_0 + z_1) thin bb(1)[G = 0]',
     equation_alt="the measured horizon is the least dose, the sum of the rates so far, at which the tangent path explains less than half of "
     "the tuned network's shift; the predicted one that at which it explains less than half of the network's shift at the tangent "
     "path's numbers, those without a gradient at the start moved by the dose against the sign of their gradient after the first steps",
@@ -168,8 +177,8 @@ PRACTICE_HORIZON = Claim(
     rule="Supported when predicted and measured horizon agree within a factor 2 on average, and by a tenth of an octave better than "
     "one dose for all and than what the other tasks' runs say; refuted when they differ by more than a factor 3, or a rule "
     "without theory is as near.",
-    reason="A factor 2 is what the issue of a horizon needs to choose between a forecast and a run; the rivals ask for no pass "
-    "through the network. Runs in which neither horizon is reached are left out, and one that is not reached counts as the end.",
+    reason="Within a factor 2 one knows whether to trust a forecast or to train. The rivals ask for no pass through the network. Rates at "
+    "which neither horizon is reached are left out, and a horizon that is not reached counts as the end of the run.",
     change="Features that turn while the tangent path, which does not see them turn, stays linear.",
     good=partial(own, EXPERIMENT, saturating),
     bad=partial(own, EXPERIMENT, unlike),

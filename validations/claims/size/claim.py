@@ -3,12 +3,11 @@
 import numpy as np
 
 from ...verdict import Criterion
+from ..practice.experiment import EXPERIMENT
+from ..practice.plants import fixed_features, learnt_features
+from ..practice.runs import LEARNS, at_choice, nats, place, points
 from ..shared.claim import Cell, Claim, Comparison, Row, mean, side_by_side
 from ..shared.network import SYSTEMS
-from .experiment import EXPERIMENT
-from .paths import at_choice
-from .plants import fixed_features, learnt_features
-from .runs import LEARNS, nats, place, points
 
 LARGER = "-minilm"  # ends the name of a delta on the larger backbone; without it, the name of the same on the smaller one
 
@@ -17,18 +16,24 @@ def _rows(cell: Cell) -> list[Row]:
     """Return a row where the same delta was tuned on the larger backbone too."""
     if cell.delta + LARGER not in cell.beside:
         return []
-    pair = {"small": cell, "large": cell.beside[cell.delta + LARGER]}
-    r2 = {name: float(np.clip(at_choice(one)["r2_shift"], -1.0, 1.0)) for name, one in pair.items()}
-    optimum = {name: float(np.clip(one.measured.values["r2"]["optimum"], -1.0, 1.0)) for name, one in pair.items()}
+    larger = cell.beside[cell.delta + LARGER]
     return [
         place(cell)
-        | {f"r2_{name}": value for name, value in r2.items()}
-        | {"more": r2["large"] - r2["small"], "more_optimum": optimum["large"] - optimum["small"]}
-        | {f"points_{name}": points(one, one.measured.values) for name, one in pair.items()}
-        | {f"gain_{name}": nats(one, one.measured.values) for name, one in pair.items()}
-        | {"eta_large": pair["large"].predicted.values["eta"]}
-        | {"less_to_learn": nats(cell, cell.measured.values) - nats(pair["large"], pair["large"].measured.values)}
+        | {"r2_small": _explained(cell), "r2_large": _explained(larger), "more": _explained(larger) - _explained(cell)}
+        | {"more_optimum": _clipped(larger.measured.values["r2"]["optimum"]) - _clipped(cell.measured.values["r2"]["optimum"])}
+        | {"points_small": points(cell, cell.measured.values), "points_large": points(larger, larger.measured.values)}
+        | {"gain_small": nats(cell, cell.measured.values), "gain_large": nats(larger, larger.measured.values)}
+        | {"less_to_learn": nats(cell, cell.measured.values) - nats(larger, larger.measured.values)}
+        | {"eta_large": larger.predicted.values["eta"]}
     ]
+
+
+def _explained(cell: Cell) -> float:
+    return _clipped(at_choice(cell)["r2_shift"])
+
+
+def _clipped(share: float) -> float:
+    return float(np.clip(share, -1.0, 1.0))
 
 
 def _pairs(small, large) -> list[Cell]:

@@ -1,0 +1,1 @@
+"""A small and a larger backbone: which is nearer to its tangent."""
