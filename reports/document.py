@@ -284,6 +284,7 @@ def provenance(results: Results) -> list[list[str]]:
         ("Python", p.get("python", "")),
         ("Packages", versions),
         ("Processor", p.get("processor", "")),
+        ("Cells", "; ".join(p.get("cells") or [])),
         ("Threads", words.number(p["threads"]) + " per process" if p.get("threads") else ""),
         ("Engine", p.get("engine", "")),
     ]

@@ -142,10 +142,18 @@ def opening(claims: Sequence[Mapping]) -> str:
 
 
 def verdict_groups(claims: Sequence[Mapping]) -> list[dict]:
-    """Return, for each verdict on predictions that occurs, their titles in order."""
-    predictions = [v for v in judged(claims) if v["nature"] == "prediction"]
-    groups = [{"verdict": word, "titles": [named(v) for v in predictions if v["verdict"] == word]} for word in ORDER]
+    """Return, for each verdict on predictions that occurs, the titles of its claims in order, each once with its deltas."""
+    predictions = [c for c in claims if c["nature"] == "prediction"]
+    groups = [{"verdict": word, "titles": [t for c in predictions if (t := _titled(c, word))]} for word in ORDER]
     return [g for g in groups if g["titles"]]
+
+
+def _titled(claim: Mapping, word: str) -> str:
+    """Return a claim's title with the deltas on which its verdict is a word; empty where that is none."""
+    deltas = [v["label"] for v in claim["verdicts"] if v["verdict"] == word]
+    if not deltas or len(claim["verdicts"]) == 1:
+        return claim["title"] if deltas else ""
+    return f"{claim['title']} ({'every delta' if len(deltas) == len(claim['verdicts']) > 2 else listed(deltas)})"
 
 
 def verdict_rows(claims: Sequence[Mapping]) -> list[dict]:

@@ -151,20 +151,42 @@ def test_the_page_says_which_held_out_texts_stand_in_train_and_what_seeds_share(
     assert "overlap" not in load.read(one).study["tasks"][0] and document(load.read(one), {})["texts"] == []
 
 
-def test_the_summary_counts_the_verdicts_and_names_every_one_on_a_prediction_once(folder):
+def test_the_summary_counts_the_verdicts_and_names_every_claim_that_predicts_once_a_word(folder):
     claims = load.read(folder).claims
     groups = words.verdict_groups(claims)
     predictions = [c for c in claims if c["nature"] == "prediction"]
     assert len(predictions) < len(claims)
-    assert sorted(t for g in groups for t in g["titles"]) == sorted(words.named(v) for v in words.judged(predictions))
+    for group in groups:
+        own = [c for c in predictions if group["verdict"] in {v["verdict"] for v in c["verdicts"]}]
+        assert [title.split(" (")[0] for title in group["titles"]] == [c["title"].split(" (")[0] for c in own]
     first, rest = words.opening(claims).split(". ", 1)
     for group in groups:
-        assert f"{words.worded(len(group['titles']))} {'is' if len(group['titles']) == 1 else 'are'} {group['verdict']}" in first
+        n = sum(v["verdict"] == group["verdict"] for c in predictions for v in c["verdicts"])
+        assert f"{words.worded(n)} {'is' if n == 1 else 'are'} {group['verdict']}" in first
     checks = [v for c in claims if c["nature"] == "consistency" for v in c["verdicts"]]
     assert rest.startswith(f"Of {words.count(len(checks), 'verdict')} on ")
     claims[0]["plants"]["bad"]["verdict"] = "supported"
     total = 2 * len(claims)
     assert f"Of {total} plants with a known answer, {total - 1} came out as expected" in words.opening(claims)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "written"),
+    [
+        ({"LoRA": "refuted"}, "It holds"),
+        ({"LoRA": "refuted", "prefix": "supported"}, "It holds (LoRA)"),
+        ({"LoRA": "refuted", "prefix": "supported", "BitFit": "refuted"}, "It holds (LoRA and BitFit)"),
+        ({"LoRA": "refuted", "prefix": "refuted", "BitFit": "refuted"}, "It holds (every delta)"),
+    ],
+)
+def test_a_claim_is_named_once_with_the_deltas_of_a_verdict(verdicts, written):
+    made = [{"label": label, "verdict": word} for label, word in verdicts.items()]
+    (group,) = (
+        g
+        for g in words.verdict_groups([{"title": "It holds", "nature": "prediction", "verdicts": made}])
+        if g["verdict"] == "refuted"
+    )
+    assert group["titles"] == [written]
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,18 @@ def costs(store: Store, found: Sequence[tuple[str, Job]]) -> list[dict]:
     return made
 
 
+def measured_on(store: Store, found: Sequence[tuple[str, Job]]) -> list[str]:
+    """Return where the cells were measured, most of them first: device, processor, Python and torch, with their number."""
+    counts: dict[str, int] = {}
+    for _, job in found:
+        if store.has("provenance", job.key):
+            own = store.read("provenance", job.key).values
+            device, torch = own.get("device", "device not recorded"), own["versions"]["torch"]
+            place = f"{device}, {own['processor']}, Python {own['python']}, torch {torch}"
+            counts[place] = counts.get(place, 0) + 1
+    return [f"{n} on {place}" for place, n in sorted(counts.items(), key=lambda one: -one[1])]
+
+
 @functools.lru_cache(maxsize=1)
 def provenance() -> dict:
     """Return where a measurement was made: commit, versions, processor."""

@@ -13,7 +13,7 @@ from . import calibrate
 from .claims import Claim
 from .claims.shared.claim import Comparison
 from .claims.shared.regime import ETA_LIMIT
-from .describe import costs, describe, provenance
+from .describe import costs, describe, measured_on, provenance
 from .engine import Job
 from .judge import Evidence, checked, verdicts_of
 from .results import standing, write_verdicts
@@ -173,6 +173,6 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
         "derivations": [derivation().to_json() for derivation in DERIVATIONS],
         "calibration": calibrate.shipped(),
         "costs": costs(store, found),
-        "provenance": provenance(),
+        "provenance": provenance() | {"cells": measured_on(store, found)},
     }
     return write_verdicts(folder, record, tables=tables, cells=[job.key for _, job in found])

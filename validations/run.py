@@ -54,7 +54,7 @@ def execute(job: Job, *, folder: str, cache: str, device: str) -> float:
             store.write("predicted", job.key, job.settings, experiment.predict(given))
         store.write("cells", job.key, job.settings, experiment.measure(given, store.read("predicted", job.key)))
     seconds = time.perf_counter() - wall
-    record = {"cpu_seconds": time.process_time() - cpu, "wall_seconds": seconds, **provenance()}
+    record = {"cpu_seconds": time.process_time() - cpu, "wall_seconds": seconds, "device": device, **provenance()}
     store.write("provenance", job.key, {}, Record(record, {}))
     return seconds
 
