@@ -23,8 +23,8 @@ def _rows(cell: Cell) -> list[Row]:
         | {"more_optimum": _clipped(larger.measured.values["r2"]["optimum"]) - _clipped(cell.measured.values["r2"]["optimum"])}
         | {"points_small": points(cell, cell.measured.values), "points_large": points(larger, larger.measured.values)}
         | {"gain_small": nats(cell, cell.measured.values), "gain_large": nats(larger, larger.measured.values)}
-        | {"less_to_learn": nats(cell, cell.measured.values) - nats(larger, larger.measured.values)}
         | {"eta_large": larger.predicted.values["eta"]}
+        | {"less_to_learn": nats(cell, cell.measured.values) - nats(larger, larger.measured.values)}
     ]
 
 
