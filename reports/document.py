@@ -43,6 +43,8 @@ def document(results: Results, gallery: Mapping[str, Drawn], letters: str = "") 
         "confidence": words.CONFIDENCE,
         "setting": setting(results.study),
         "opening": words.opening(results.claims),
+        "headlines": words.headlines(results.claims),
+        "looks": looked(results.study),
         "groups": words.verdict_groups(results.claims),
         "verdicts": words.verdict_rows(results.claims),
         "overviews": [s for name, s in shown.items() if name.startswith("forest") or name == "parity"],
@@ -109,6 +111,14 @@ def about(study: Mapping) -> str:
     return f"Seeds replicate here, each with a split or a network of its own, so verdicts are about {names} and no other task."
 
 
+def looked(study: Mapping) -> str:
+    """Return how often verdicts were drawn while tasks were added, empty where that is once."""
+    looks = study.get("looks", 1)
+    times = "twice" if looks == 2 else f"{words.worded(looks)} times"
+    said = f"Verdicts were drawn {times} as tasks were added, so every p-value is multiplied by {words.worded(looks)}."
+    return said if looks > 1 else ""
+
+
 def references() -> set[str]:
     """Return the keys of the bibliography."""
     return set(re.findall(r"^@\w+\{([^,\s]+)", REFERENCES.read_text(encoding="utf-8"), flags=re.M))
@@ -159,7 +169,7 @@ def claim_section(claim: Mapping, figure: Mapping | None, cited: set[str]) -> di
 
 
 def claim_rows(claim: Mapping) -> list[dict]:
-    """Return the claim's table: its statistic, criteria, rivals, nulls and plants, in groups."""
+    """Return the claim's table: its statistic, criteria, rivals, nulls, what is shown beside, and plants, in groups."""
     rows = []
     several = len(claim["verdicts"]) > 1
     found = [(place, v["label"], k) for v in claim["verdicts"] for place, k in enumerate(v["criteria"])]
@@ -174,6 +184,7 @@ def claim_rows(claim: Mapping) -> list[dict]:
     if own and words.interval(own) not in [row["value"] for row in rows[:1]]:
         rows.append(beside("Statistic", own))
     rows += [beside("Rivals", r) for r in claim.get("rivals", ())] + [beside("Nulls", n) for n in claim.get("nulls", ())]
+    rows += [beside("Beside", a) for a in claim.get("also", ())]
     return rows + [plant_row(which, c) for which, c in (claim.get("plants") or {}).items() if c]
 
 

@@ -26,10 +26,12 @@ def page(results: Results) -> str:
         f"# Verdicts of the study “{name}”",
         f"{_escaped(study['title'])}. {_escaped(study['question'])}",
         _escaped(" ".join(filter(None, (document.setting(study), document.about(study))))),
-        words.opening(results.claims),
+        " ".join([*(h["sentence"] for h in words.headlines(results.claims)), words.opening(results.claims)]),
+        *(part for h in words.headlines(results.claims) for part in (f"{h['title']}:", words.table(h["columns"], h["rows"]))),
         words.as_markdown(results.claims),
         f"A line is a claim on one delta. A statistic stands with its {words.CONFIDENCE} interval over {unit}s; the bars were "
-        "fixed before the first measurement, and p-values are adjusted over the whole study by Holm's method.",
+        "fixed before the first measurement, and p-values are adjusted over the whole study by Holm's method. "
+        f"{document.looked(study)}".rstrip(),
         f"Tasks: {tasks}.",
         "## Where it comes from",
         "\n".join(f"* {line}: {_escaped(text)}" for line, text in document.provenance(results)),

@@ -141,6 +141,32 @@ def opening(claims: Sequence[Mapping]) -> str:
     return " ".join(parts)
 
 
+def headlines(claims: Sequence[Mapping]) -> list[dict]:
+    """Return what claims have to say in a user's words: one sentence and a table, a line per delta, the measured number first."""
+    made = []
+    for claim in claims:
+        says, verdicts = claim.get("headline"), [v for v in claim["verdicts"] if v.get("headline")]
+        if not says or not any(known(v["headline"][0]["estimate"]) for v in verdicts):
+            continue
+        spans = [_span([(v["headline"][k]["estimate"], v["label"]) for v in verdicts], named=not k) for k in (0, 1)]
+        made.append(
+            {
+                "title": says["title"],
+                "sentence": f"{says['measured'].replace('{}', spans[0])}; {says['foretold'].replace('{}', spans[1])}.",
+                "columns": ["Delta", *(one["label"][:1].upper() + one["label"][1:] for one in verdicts[0]["headline"])],
+                "rows": [[v["label"] or v["delta"], *map(interval, v["headline"])] for v in verdicts],
+            }
+        )
+    return made
+
+
+def _span(values: Sequence[tuple[float | None, str]], *, named: bool) -> str:
+    """Return the least and the largest of some numbers, with whose they are when `named`."""
+    found = sorted(one for one in values if known(one[0]))
+    ends = found[:1] if len(found) == 1 else [found[0], found[-1]]
+    return " to ".join(number(float(value), decimals=1) + (f" ({label})" if named and label else "") for value, label in ends)
+
+
 def verdict_groups(claims: Sequence[Mapping]) -> list[dict]:
     """Return, for each verdict on predictions that occurs, the titles of its claims in order, each once with its deltas."""
     predictions = [c for c in claims if c["nature"] == "prediction"]
@@ -202,18 +228,23 @@ def as_text(claims: Sequence[Mapping], width: int = 108) -> str:
     return "\n".join(lines)
 
 
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
 def as_markdown(claims: Sequence[Mapping]) -> str:
     """Return the verdict tables as Markdown, predictions first, one line per claim and delta."""
-    lines, nature = [], ""
-    for row in verdict_rows(claims):
-        if row["nature"] != nature:
-            nature = row["nature"]
-            lines += [""] * bool(lines)
-            head = f"| {NATURES[nature]} | Statistic [{CONFIDENCE} interval] | Supported when | Tasks | Verdict |"
-            lines += [head, "|---|---|---|---|---|"]
-        criteria = "; ".join(c["text"] for c in row["criteria"]) or NOTHING
-        statistic = f"{row['statistic']}: {row['value']}" if row["statistic"] else row["value"]
-        title = f"{row['title']} ({row['delta']})" if row["delta"] else row["title"]
-        cells = (title, statistic, criteria, str(row["tasks"]), glyphed(row["verdict"]))
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
+    parts, found = [], verdict_rows(claims)
+    for nature in dict.fromkeys(row["nature"] for row in found):
+        lines = []
+        for row in found:
+            if row["nature"] == nature:
+                criteria = "; ".join(c["text"] for c in row["criteria"]) or NOTHING
+                statistic = f"{row['statistic']}: {row['value']}" if row["statistic"] else row["value"]
+                title = f"{row['title']} ({row['delta']})" if row["delta"] else row["title"]
+                lines.append((title, statistic, criteria, str(row["tasks"]), glyphed(row["verdict"])))
+        head = (NATURES[nature], f"Statistic [{CONFIDENCE} interval]", "Supported when", "Tasks", "Verdict")
+        parts.append(table(head, lines))
+    return "\n\n".join(parts)

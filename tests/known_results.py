@@ -119,8 +119,8 @@ def _evidence(claim: Claim, study: Study) -> Evidence:
     )
     cells = tuple(Cell(p["task"], p["delta"], p["seed"], BARE, BARE) for p in _places(claim, study))
     rows = _laid(claim, study, PLANTS[CLAIMS.index(claim) % len(PLANTS)])
-    rivals, nulls = (_measured(of, rows) for of in (claim.rivals, claim.nulls))
-    return Evidence(dataclasses.replace(claim, assumptions=assumptions, rivals=rivals, nulls=nulls), cells, tuple(rows))
+    shown = {name: _measured(getattr(claim, name), rows) for name in ("rivals", "nulls", "also")}
+    return Evidence(dataclasses.replace(claim, assumptions=assumptions, **shown), cells, tuple(rows))
 
 
 def _measured(comparisons: Sequence[Comparison], rows: Sequence[Mapping]) -> tuple[Comparison, ...]:

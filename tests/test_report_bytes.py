@@ -170,6 +170,28 @@ def test_the_summary_counts_the_verdicts_and_names_every_claim_that_predicts_onc
     assert f"Of {total} plants with a known answer, {total - 1} came out as expected" in words.opening(claims)
 
 
+def test_the_first_page_says_what_was_gained_and_what_was_foretold(folder):
+    results = load.read(folder)
+    (said,) = words.headlines(results.claims)
+    rows = results.table("practice-gain")
+    means = {results.study["deltas"][k]["label"]: rows[rows["delta"] == d["name"]] for k, d in enumerate(results.study["deltas"])}
+    assert [line[0] for line in said["rows"]] == list(means)
+    for label, *numbers in said["rows"]:
+        for number, column in zip(numbers, ("points", "points_predicted", "points_path", "points_head"), strict=True):
+            assert abs(float(number.split(" [")[0].replace("−", "-")) - means[label][column].mean()) < 0.51
+    ends = sorted((own["points"].mean(), label) for label, own in means.items())
+    assert all(f"{words.number(value, decimals=1)} ({label})" in said["sentence"] for value, label in (ends[0], ends[-1]))
+    assert said["sentence"] in page.page(results) and said == document(results, {})["headlines"][0]
+    assert words.headlines([c for c in results.claims if c["id"] != "practice-gain"]) == []
+
+
+def test_a_study_that_was_judged_before_says_so(one, tmp_path):
+    assert document(load.read(one), {})["looks"] == ""
+    results = load.read(edited(one, tmp_path / "again", lambda r: r["study"].update(looks=2)))
+    said = "Verdicts were drawn twice as tasks were added, so every p-value is multiplied by two."
+    assert document(results, {})["looks"] == said and said in page.page(results)
+
+
 @pytest.mark.parametrize(
     ("verdicts", "written"),
     [

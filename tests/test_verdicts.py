@@ -53,3 +53,14 @@ def test_every_claim_is_complete():
         assert claim.criteria and claim.rivals and claim.assumptions
         for c in claim.criteria:
             assert c.tolerated[0] <= c.supported[0] < c.supported[1] <= c.tolerated[1]
+
+
+def test_a_second_look_doubles_every_p_value():
+    criterion = Criterion("x", "x", lambda c: float(np.mean(c["x"])), (0.5, np.inf), (0.1, np.inf))
+    found = {"clear": decide((criterion,), _rows(0.9, 0.1)), "close": decide((criterion,), _rows(0.62, 0.16))}
+    once, twice = (over_the_suite(found, looks) for looks in (1, 2))
+    for name in found:
+        for side in ("p_support", "p_refute"):
+            assert np.isclose(getattr(twice[name], side), min(1.0, 2 * getattr(once[name], side)), rtol=1e-12)
+    between = 0.025 / once["close"].p_support  # looks from which on it is no longer supported
+    assert over_the_suite(found, int(between) + 1)["close"].word == "undecided" != once["close"].word

@@ -79,6 +79,6 @@ def alone(evidence: Sequence[Evidence], unit: str = "task") -> dict[tuple[str, s
     }
 
 
-def verdicts_of(evidence: Sequence[Evidence], unit: str = "task") -> dict[tuple[str, str], Verdict]:
-    """Return one verdict for each claim and delta, adjusted by Holm over all of them."""
-    return over_the_suite(alone(evidence, unit))
+def verdicts_of(evidence: Sequence[Evidence], unit: str = "task", looks: int = 1) -> dict[tuple[str, str], Verdict]:
+    """Return one verdict for each claim and delta, adjusted by Holm over all of them and by Bonferroni over looks."""
+    return over_the_suite(alone(evidence, unit), looks)

@@ -82,6 +82,7 @@ def _verdict(delta: str, verdict: Verdict, part: Evidence, study: Study) -> dict
         "p_support": verdict.p_support,
         "p_refute": verdict.p_refute,
         "statistic": _compared(part.claim.statistic, part.rows, study.unit),
+        "headline": [_compared(n, part.rows, study.unit) for n in (part.claim.headline.numbers if part.claim.headline else ())],
         "criteria": [_criterion(o) for o in verdict.outcomes],
     }
 
@@ -111,6 +112,10 @@ def claim_record(whole: Evidence, verdicts: Mapping[tuple[str, str], Verdict], s
         "verdicts": by_delta,
         "rivals": [_compared(r, rows, unit) for r in claim.rivals],
         "nulls": [_compared(n, rows, unit) for n in claim.nulls],
+        "also": [_compared(a, rows, unit) for a in claim.also],
+        "headline": {name: getattr(claim.headline, name) for name in ("title", "measured", "foretold")}
+        if claim.headline
+        else None,
         "plants": dict(plants),
         "gate": {
             "passed": sum(r["inside"] for r in gated),
@@ -152,7 +157,7 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
     if known := standing(folder, inputs):
         return known
     evidence = [Evidence.of(claim, cells(store, found, claim)) for claim in claims]
-    verdicts = verdicts_of(evidence, study.unit)
+    verdicts = verdicts_of(evidence, study.unit, study.looks)
     tables = {(whole.claim.id, "rows"): list(whole.rows) for whole in evidence} | {
         (whole.claim.id, part): [row for cell in whole.cells for row in make(cell)]
         for whole in evidence
@@ -160,7 +165,7 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
     }
     record = {
         "inputs": inputs,
-        "study": describe(study, folder, _frozen(store, found)) | {"unit": study.unit},
+        "study": describe(study, folder, _frozen(store, found)) | {"unit": study.unit, "looks": study.looks},
         "claims": [
             claim_record(
                 whole,

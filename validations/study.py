@@ -53,8 +53,9 @@ class Study:
     """A whole study: every cell follows from it and from nothing else.
 
     unit: what replicates, "task" with seeds nested in it, or "seed" where the verdict is about the given tasks alone: splits of
-    one data set, or networks that each seed trains anew. columns: which column of tasks from files and from the hub holds
-    text_a, text_b and label, where their names do not.
+    one data set, or networks that each seed trains anew. looks: how often verdicts were drawn while tasks were added, this time
+    included; p-values are multiplied by it (Bonferroni), since whoever looks twice has two chances to be wrong. columns: which
+    column of tasks from files and from the hub holds text_a, text_b and label, where their names do not.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Study:
     solver: Solver = Solver()
     parts: Mapping[str, Part] = field(default_factory=dict)
     unit: str = "task"
+    looks: int = 1
     columns: Mapping[str, str] = field(default_factory=dict)
 
 

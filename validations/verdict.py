@@ -128,8 +128,11 @@ def decide(criteria: Sequence[Criterion], rows: Sequence[Mapping], *, needed: in
     return Verdict(word(p_support, p_refute), outcomes, p_support, p_refute, found, len(inside))
 
 
-def over_the_suite(verdicts: Mapping[Hashable, Verdict]) -> dict[Hashable, Verdict]:
-    """Return the same verdicts with p-values adjusted by Holm over everything that was tested, support and refutation apart."""
+def over_the_suite(verdicts: Mapping[Hashable, Verdict], looks: int = 1) -> dict[Hashable, Verdict]:
+    """Return the same verdicts with p-values adjusted by Holm over everything that was tested, support and refutation apart.
+
+    looks: how often verdicts were drawn while tasks were added; p-values are multiplied by it (Bonferroni).
+    """
     judged = [name for name, v in verdicts.items() if v.word != "not applicable"]
     if not judged:
         return dict(verdicts)
@@ -137,6 +140,6 @@ def over_the_suite(verdicts: Mapping[Hashable, Verdict]) -> dict[Hashable, Verdi
     refute = dict(zip(judged, holm([verdicts[n].p_refute for n in judged]), strict=True))
     adjusted = dict(verdicts)
     for name in judged:
-        s, r = float(support[name]), float(refute[name])
+        s, r = (min(1.0, looks * float(found[name])) for found in (support, refute))
         adjusted[name] = replace(verdicts[name], word=word(s, r), p_support=s, p_refute=r)
     return adjusted

@@ -1,7 +1,11 @@
 """Tuning as in practice: the direction foretold against rivals, task by task, and the points gained, foretold and measured."""
 
+import math
+from collections.abc import Sequence
+
 import pandas as pd
-from matplotlib.figure import Figure
+import seaborn as sns
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from .. import panels, style
@@ -36,11 +40,26 @@ def practice_direction(rows: pd.DataFrame, labels: Labels) -> Figure:
     return figure
 
 
-def practice_gain(rows: pd.DataFrame, path: pd.DataFrame, labels: Labels) -> Figure:
-    """Return measured against predicted points of accuracy and nats of loss, and the gain along the runs."""
+FORECASTS = {
+    "optimum": "linearised optimum",
+    "path": "AdamW on the tangent",
+    "relinearised_1": "1 Gauss-Newton step",
+    "relinearised_2": "2 Gauss-Newton steps",
+    "relinearised_3": "3 Gauss-Newton steps",
+    "gradient": "first gradient",
+    "head": "head refitted",
+    "constant": "one constant shift",
+    "shuffled": "shuffled network",
+}
+
+
+def practice_gain(rows: pd.DataFrame, path: pd.DataFrame, forecasts: pd.DataFrame, labels: Labels) -> Figure:
+    """Return measured against predicted gains, the gain along the runs, and what every forecast comes to."""
     with style.theme():
-        figure = style.canvas(2.9)
-        points, nats, runs = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
+        names = [name for name in FORECASTS if name in set(forecasts["forecast"])]
+        figure = style.canvas(3.4 + 0.24 * len(names))
+        above, below = figure.subfigures(2, 1, height_ratios=(2.9, 0.5 + 0.24 * len(names)))
+        points, nats, runs = above.subplots(1, 3, width_ratios=(1, 1, 1.1))
         for axes, x, y in ((points, "points_predicted", "points"), (nats, "predicted", "measured")):
             panels.points(axes, rows, x, y, labels)
             panels.identity(axes, rows[[x, y]].to_numpy(dtype=float), log=False)
@@ -54,8 +73,41 @@ def practice_gain(rows: pd.DataFrame, path: pd.DataFrame, labels: Labels) -> Fig
         runs.axhline(0, color=GREY, lw=0.8, zorder=0)
         runs.axhline(float(rows["points_predicted"].median()), color=INK, lw=0.8, ls=panels.DOTTED, zorder=0)
         runs.set(xlabel="step", ylabel="median gain (points)", title="(c) along the runs")
-        style.legend(figure, [*panels.handles(rows, labels), panels.line_handle("median prediction", dotted=True)])
+        style.legend(above, [*panels.handles(rows, labels), panels.line_handle("median prediction", dotted=True)])
+        _compared(below, forecasts, names, labels)
     return figure
+
+
+def _compared(figure: SubFigure, forecasts: pd.DataFrame, names: Sequence[str], labels: Labels) -> None:
+    """Write every forecast's cosine, R² and calibration slope by delta into three grids, the ground the darker the better."""
+    grids = figure.subplots(1, 3, sharey=True)
+    statistics = {
+        "(d) cosine, mean": lambda own: own["cosine"].mean(),
+        "(e) R², median": lambda own: own["r2"].median(),
+        "(f) points measured on forecast, slope": _slope,
+    }
+    costs = forecasts.groupby("forecast")["cost"].median()
+    for axes, (title, statistic) in zip(grids, statistics.items(), strict=True):
+        found = pd.DataFrame(
+            {
+                labels.delta(delta): {name: statistic(own[own["forecast"] == name]) for name in names}
+                for delta, own in ((d, forecasts[forecasts["delta"] == d]) for d in panels.deltas(forecasts, labels))
+            },
+            dtype=float,
+        )
+        shade = found.where(found <= 1, 1 / found) if "slope" in title else found  # a slope of 1 is right
+        sns.heatmap(shade.clip(0, 1), annot=found, fmt=".2f", cmap="Greys", vmin=0, vmax=1.6, cbar=False, ax=axes,
+                    annot_kws={"size": 6.5, "color": INK}, linewidths=0.5)  # fmt: skip
+        axes.set_title(title)
+        axes.tick_params(length=0, labelsize=7)
+        axes.set_yticklabels([f"{FORECASTS[name]} ({100 * costs[name]:.1f} %)" for name in names], rotation=0)
+        axes.set_xticklabels([style.wrap(name, 14) for name in found], rotation=40, ha="right")
+
+
+def _slope(own: pd.DataFrame) -> float:
+    """Return the least-squares slope, with intercept, of measured on predicted points; none where all forecasts are alike."""
+    x = own["predicted"] - own["predicted"].mean()
+    return float(x @ own["measured"] / (x @ x)) if x.any() else math.nan
 
 
 FIGURES = (
@@ -80,16 +132,20 @@ FIGURES = (
         needs={
             "rows": ("task", "points", "points_predicted", "measured", "predicted"),
             "path": ("step", "points"),
+            "forecasts": ("forecast", "delta", "cosine", "r2", "predicted", "measured", "cost"),
         },
         caption=(
             "How much tuning gains in practice. (a) Points of held-out accuracy over the frozen head, measured by AdamW with "
             "rate and step chosen on dev text against the linearised optimum's forecast; the line is equality. (b) The same "
             "for the fall of the held-out loss. (c) Median points gained along the chosen runs, by delta; dotted: the median "
-            "forecast of all cells. {n}."
+            "forecast of all cells. (d) to (f) Every forecast by delta: cosine with the held-out shift by tuning, share of it "
+            "that is explained, and slope of measured on forecast points over tasks, 1 where the forecast is calibrated; in "
+            "brackets the passes of a text through the network that the forecast takes, over those of the sweep of rates. {n}."
         ),
         alt=(
             "Left: measured against predicted points of accuracy with the line of equality. Middle: the same for the fall of "
-            "the held-out loss. Right: median points gained against the training step."
+            "the held-out loss. Right: median points gained against the training step. Below: cosine, R² and calibration "
+            "slope of every forecast by delta, as numbers."
         ),
     ),
 )

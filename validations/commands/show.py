@@ -66,8 +66,8 @@ def _claim(claim: Mapping) -> list[str]:
         lines += ["", f"{one['verdict']}: {one['label'] or one['delta']}, {seen}"]
         lines += [f"  {criterion['outcome']:<15} {_criterion(criterion)}" for criterion in one["criteria"]]
         lines += [f"  {one['why']}"] if one["why"] else []
-    for name in ("rivals", "nulls"):
-        lines += ["", name, *(f"  {_criterion(other)}" for other in claim[name])] if claim[name] else []
+    for name in ("rivals", "nulls", "also"):
+        lines += ["", name, *(f"  {_criterion(other)}" for other in claim[name])] if claim.get(name) else []
     return lines
 
 

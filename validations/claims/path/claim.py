@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from ...statistics import Columns, Positive
 from ...verdict import Criterion, Least
@@ -136,6 +137,18 @@ def _others_lead(columns: Columns) -> float:
     return float(np.mean(np.abs(others("log_measured")(columns) - columns["log_measured"]) - columns["off"]))
 
 
+def _ranked(columns: Columns) -> float:
+    """Return Spearman's correlation of predicted and measured horizons, none where either is constant."""
+    x, y = columns["log_predicted"], columns["log_measured"]
+    return float(spearmanr(x, y).statistic) if np.ptp(x) and np.ptp(y) else float("nan")
+
+
+def _ranked_within(columns: Columns) -> float:
+    """Return the mean over deltas of the same correlation within each."""
+    own = [{k: v[columns["delta"] == delta] for k, v in columns.items()} for delta in np.unique(columns["delta"])]
+    return float(np.nanmean([_ranked(one) for one in own]))
+
+
 def _others_off(columns: Columns) -> float:
     return float(np.mean(np.abs(others("log_measured")(columns) - columns["log_measured"])))
 
@@ -172,6 +185,10 @@ PRACTICE_HORIZON = Claim(
     rivals=(
         Comparison(f"octaves off: the dose {DOSE_END} for every delta", error("off_rule")),
         Comparison("octaves off: the mean horizon of the same delta on the other tasks", Positive(_others_off)),
+    ),
+    also=(
+        Comparison("Spearman's correlation of predicted and measured horizon over runs of all deltas", _ranked),
+        Comparison("the same within a delta, mean over deltas", _ranked_within),
     ),
     assumptions=(LEARNS,),
     rule="Supported when predicted and measured horizon agree within a factor 2 on average, and by a tenth of an octave better than "

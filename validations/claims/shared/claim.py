@@ -61,11 +61,25 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Headline:
+    """What the first page says of every delta in a user's words: a number measured after training, then those foretold before.
+
+    measured and foretold: clauses in which "{}" stands for the range over deltas of the first number and of the second.
+    """
+
+    title: str
+    measured: str
+    foretold: str
+    numbers: tuple[Comparison, ...]
+
+
+@dataclass(frozen=True)
 class Claim:
     """One falsifiable statement. `rows` turns a cell into tested rows, `parts` into what the figure needs besides.
 
     `nature` is "consistency" where linear theory must agree with itself, as in training the problem that was solved, and
     "prediction" where it could have been otherwise. `across` says that the statistic compares tasks with each other.
+    `also` decides nothing and is shown beside, `headline` is shown delta by delta on the first page.
     `good` and `bad` run the claim's own experiment on plants where it must come out supported, and refuted; they return
     cells. Thresholds are in `criteria` and were fixed before the first measurement.
     """
@@ -93,6 +107,8 @@ class Claim:
     assumptions: tuple[Assumption, ...] = ()
     rivals: tuple[Comparison, ...] = ()
     nulls: tuple[Comparison, ...] = ()
+    also: tuple[Comparison, ...] = ()
+    headline: Headline | None = None
     parts: Mapping[str, Callable[[Cell], list[Row]]] = field(default_factory=dict)
     deltas: tuple[str, ...] = ()
     across: bool = False
