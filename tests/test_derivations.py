@@ -19,10 +19,11 @@ def derived():
     return [make() for make in DERIVATIONS]
 
 
-def test_all_three_are_derived(derived):
+def test_all_four_are_derived(derived):
     assert [d.title for d in derived] == [
         "The maximum principle of a residual network",
         "Optimal feedback from the outputs",
+        "A gain that all examples share",
         "A prefix is a gate",
     ]
     assert all(step.check for d in derived for step in d.steps)
@@ -74,6 +75,10 @@ def test_evaluation_of_every_kind():
     }
     assert evaluate(sp.Sum(a_i, (i, 1, 2)), case) == 7
     assert evaluate(gradient(sp.Symbol("L"), x), case) == 3 * x**2
+    free = sp.Matrix(2, 2, sp.symbols("b1:5"))
+    assert evaluate(gradient(sp.Symbol("x"), B), {"x": free.det(), "B": free}) == sp.Matrix(
+        [[free[3], -free[2]], [-free[1], free[0]]]
+    )
     assert evaluate(rank(R), case) == 1
     assert evaluate(B * ones, case) == sp.Matrix([3, 2])
     assert evaluate(B**-1, case) == sp.Matrix([[1, -1], [-1, 2]])

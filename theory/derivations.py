@@ -1,4 +1,4 @@
-"""The lab's three derivations, each step checked when the function is called."""
+"""The lab's four derivations, each step checked when the function is called."""
 
 import sympy as sp
 from sympy.functions.elementary.complexes import transpose
@@ -356,4 +356,101 @@ def _attention_case():
     }
 
 
-DERIVATIONS = (maximum_principle, output_feedback, prefix_gate)
+def shared_gain() -> Derivation:
+    """Return the law of a feedback gain that all examples share: a regression of output costates on states.
+
+    Minimise 1/N sum_i L_i(y_i) + r/2 (mean |u_i|^2) over u_i = k + K phi_i, the same k and K for all, y_i = b_i + G_i u_i with
+    features of mean zero. Checked in exact rational arithmetic on three examples with two controls, two features and two outputs:
+    the slopes for losses of fourth order, the law against the directly solved optimum of quadratic ones. Source: derived.
+    """
+    i, N = sp.symbols("i N", integer=True)
+    J, E, r = sp.symbols("J E r")
+    y, b, G, u, k, K, phi, lam, Sigma = _matrices("y_i b_i G_i u_i k K phi_i lambda_i Sigma")
+    L, trace = sp.Symbol("L_i"), sp.Function("trace")
+
+    def over(term):
+        return _mul(1 / N, sp.Sum(term, (i, 1, N)))
+
+    law = transpose(G) * lam
+    spent = _add(transpose(k) * k, trace(K * Sigma * transpose(K)))
+    case, solved = _shared_cases()
+    each = tuple({**case, "i": n} for n in (1, 2, 3))
+    return Derivation(
+        "A gain that all examples share",
+        "Derived; static feedback of an ensemble with linear response, and the price of its signals' mean energy",
+        (
+            Step(_eq(u, _add(k, K * phi)), "One law for all examples: each reads its own state.", each),
+            Step(_eq(y, _add(b, G * _add(k, K * phi))), "Its outputs answer the signal linearly.", each),
+            Step(_eq(over(phi), sp.Integer(0)), "States are counted from their mean, for which k makes up.", (case,)),
+            Step(_eq(Sigma, over(phi * transpose(phi))), "Name the second moment of what is read.", (case,)),
+            Step(_eq(E, over(transpose(u) * u)), "The price is the signals' mean energy.", (case,)),
+            Step(_eq(E, spent), "Because states have mean zero, constant and gain are paid for apart.", (case,)),
+            Step(_eq(J, _add(over(L), _half * r * spent)), "The mean loss and the price of feedback.", (case,)),
+            Step(
+                _eq(lam, gradient(L, y)),
+                "Name the slope of an example's loss at its own outputs: its costate.",
+                _free_outputs(case),
+            ),
+            Step(
+                _eq(gradient(J, K), _add(over(law * transpose(phi)), r * K * Sigma)),
+                "Differentiate in the gain: every example pulls at it along its own state.",
+                (case,),
+            ),
+            Step(_eq(gradient(J, k), _add(over(law), r * k)), "Differentiate in the constant.", (case,)),
+            Step(
+                _eq(K, -(1 / r) * over(law * transpose(phi)) * Sigma**-1),
+                "At the optimum the gain regresses costates on states: it carries each example's feed-forward as far as its state tells it.",
+                (solved,),
+            ),
+            Step(_eq(k, -(1 / r) * over(law)), "The constant carries their mean.", (solved,)),
+        ),
+    )
+
+
+def _shared_cases():
+    """Three examples with exact responses: losses of fourth order at free (k, K), and quadratic ones at their solved optimum."""
+    G = dict(enumerate([_rational(x) for x in ([[1, 2], [0, 1]], [["1/2", -1], [1, 1]], [[2, 0], ["1/3", 1]])], 1))
+    phi = dict(enumerate([_rational(x) for x in ([1, "1/2"], [-2, 1], [1, "-3/2"])], 1))
+    b = dict(enumerate([_rational(x) for x in (["1/2", 0], [1, -1], [0, "1/3"])], 1))
+    a = dict(enumerate([_rational(x) for x in ([1, 0], [0, 2], ["1/2", 1])], 1))
+    k, K = _column("k", 2), sp.Matrix(2, 2, sp.symbols("K1:5"))
+    u = {n: k + K * phi[n] for n in phi}
+    y = {n: b[n] + G[n] * u[n] for n in phi}
+    Sigma, r = sum((phi[n] * phi[n].T for n in phi), sp.zeros(2, 2)) / 3, sp.Rational(1, 5)
+    energy = sum((u[n].T * u[n])[0] for n in phi) / 3
+
+    def fixed(loss, slope):
+        lam = {n: slope(y[n], a[n]) for n in phi}
+        losses = {n: loss(y[n], a[n]) for n in phi}
+        return {
+            "G": G, "phi": phi, "b": b, "y": y, "u": u, "k": k, "K": K, "Sigma": Sigma, "r": r, "N": 3, "E": energy,
+            "trace": lambda X: X.trace() if isinstance(X, sp.MatrixBase) else X,
+            "L": losses, "lambda": lam, "J": sum(losses.values()) / 3 + r * energy / 2, "a": a, "loss": loss,
+        }  # fmt: skip
+
+    fourth = fixed(
+        lambda v, w: v[0] ** 4 / 4 + v[0] * v[1] - w[1] * v[1] + v[1] ** 2,
+        lambda v, w: sp.Matrix([v[0] ** 3 + v[1], v[0] - w[1] + 2 * v[1]]),
+    )
+    quadratic = fixed(lambda v, w: ((v - w).T * (v - w))[0] / 2, lambda v, w: v - w)
+    flat = sp.Matrix([*k, *K])
+    best = dict(zip(flat, _vanishing([sp.diff(quadratic["J"], x) for x in flat], flat), strict=True))
+    found = {"k": k.subs(best), "K": K.subs(best), "lambda": {n: x.subs(best) for n, x in quadratic["lambda"].items()}}
+    return fourth, {**quadratic, **found}
+
+
+def _free_outputs(case):
+    """The same losses of outputs that are symbols, so that they can be differentiated in them."""
+    slopes = []
+    for n, given in case["lambda"].items():
+        free = _column("y", 2)
+        at = dict(zip(free, case["y"][n], strict=True))
+        value = case["loss"](free, case["a"][n])
+        slope = sp.Matrix([sp.diff(value, x) for x in free])
+        if (slope.subs(at, simultaneous=True) - given).expand() != sp.zeros(2, 1):
+            raise ValueError(f"the slope of the loss of example {n} is not the one given")
+        slopes.append({"i": n, "L": {n: value}, "y": {n: free}, "lambda": {n: slope}})
+    return tuple(slopes)
+
+
+DERIVATIONS = (maximum_principle, output_feedback, shared_gain, prefix_gate)

@@ -83,6 +83,8 @@ def evaluate(expr, case: Mapping):
         return _total([evaluate(expr.function, {**case, index.name: k}) for k in span])
     if isinstance(expr, gradient):
         value, x = (evaluate(a, case) for a in expr.args)
+        if isinstance(x, sp.MatrixBase) and x.cols > 1 < x.rows:  # of a number in a matrix: the matrix of its slopes
+            return x.applyfunc(lambda entry: sp.diff(value, entry))
         return _entry(sp.Matrix([sp.diff(value, xi) for xi in (x if isinstance(x, sp.MatrixBase) else [x])]))
     values = [evaluate(a, case) for a in expr.args]
     if expr.is_Add:
