@@ -7,7 +7,7 @@ from control_problems import definite, relative
 from scipy.linalg import sqrtm
 
 import theory.shared_gain as module
-from theory import CrossEntropy, Quadratic, per_example_lq
+from theory import CrossEntropy, Quadratic, convex, per_example_lq
 from theory.shared_gain import Ensemble, energy_price, first_order, information_values, reduced, shared_gain
 
 LOSSES = ("cross-entropy", "quadratic")
@@ -127,9 +127,7 @@ def test_a_general_convex_solver_finds_the_same_law(loss, price):
         else:
             terms.append(cp.sum_squares(np.real(sqrtm(cost.weight[i])) @ (y - cost.target[i])) / 2)
     spent = sum(cp.sum_squares(a) + cp.sum_squares(b @ np.real(sqrtm(s))) for a, b, s in zip(k, K, S, strict=True))
-    cp.Problem(cp.Minimize(sum(terms) / len(rows) + R / 2 * spent)).solve(
-        solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11
-    )
+    convex._solve(cp.Minimize(sum(terms) / len(rows) + R / 2 * spent))
     law = shared_gain(seen, cost, R, S)
     for mine, theirs in zip((*law.k, *law.K), (*k, *K), strict=True):
         assert relative(mine, theirs.value) < 1e-6

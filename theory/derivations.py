@@ -399,7 +399,7 @@ def shared_gain() -> Derivation:
             Step(_eq(gradient(J, k), _add(over(law), r * k)), "Differentiate in the constant.", (case,)),
             Step(
                 _eq(K, -(1 / r) * over(law * transpose(phi)) * Sigma**-1),
-                "At the optimum the gain regresses costates on states: it carries each example's feed-forward as far as its state tells it.",
+                "At the optimum the gain regresses costates on states: each example's feed-forward, as far as states tell it.",
                 (solved,),
             ),
             Step(_eq(k, -(1 / r) * over(law)), "The constant carries their mean.", (solved,)),
@@ -423,7 +423,7 @@ def _shared_cases():
         lam = {n: slope(y[n], a[n]) for n in phi}
         losses = {n: loss(y[n], a[n]) for n in phi}
         return {
-            "G": G, "phi": phi, "b": b, "y": y, "u": u, "k": k, "K": K, "Sigma": Sigma, "r": r, "N": 3, "E": energy,
+            "G": G, "phi": phi, "b": b, "y": y, "u": u, "k": k, "K": K, "Sigma": Sigma, "r": r, "N": 3, "c": 2, "E": energy,
             "trace": lambda X: X.trace() if isinstance(X, sp.MatrixBase) else X,
             "L": losses, "lambda": lam, "J": sum(losses.values()) / 3 + r * energy / 2, "a": a, "loss": loss,
         }  # fmt: skip

@@ -77,9 +77,9 @@ class Ensemble:
 class SharedLaw:
     """A law and what it reaches: k (m,) and K (m, q) per port, outputs (N, C) of the linear response.
 
-    value = loss + r/2 energy, energy = sum_t |k_t|^2 + tr K_t S_t K_t'. costate: the losses' gradients (N, C) at the outputs, each
-    over N. residual: how far the law is from the one that its own costates give, over its size, both in the price's norm; zero at
-    the optimum and nowhere else.
+    value = loss + r/2 energy, energy = sum_t |k_t|^2 + tr K_t S_t K_t'. costate: the losses' gradients (N, C) at the outputs,
+    each over N. residual: how far the law is from the one that its own costates give, over its size, both in the price's norm;
+    zero at the optimum and nowhere else.
     """
 
     k: tuple[np.ndarray, ...]
@@ -122,11 +122,11 @@ def energy_price(ensemble: Ensemble, noise: float = 0.0) -> tuple[np.ndarray, ..
 def shared_gain(
     ensemble: Ensemble, loss: CrossEntropy | Quadratic, r: float, price: Sequence[np.ndarray], *, constant: bool = True
 ) -> SharedLaw:
-    """Return the law that minimises (1/N) sum_i l_i(y0_i + sum_t <G_it (k_t + K_t phi_it)>) + r/2 sum_t (|k_t|^2 + tr K_t S_t K_t').
+    """Return the law that minimises (1/N) sum_i l_i(y0_i + sum_t <G_it u_it>) + r/2 sum_t (|k_t|^2 + tr K_t S_t K_t').
 
-    At the optimum K_t = -(1/r) E<G_it' lambda_i phi_it'> S_t^-1 with lambda_i the loss's gradient at the closed loop's outputs:
-    the gain is a regression of costates on states. Newton over the N C dual numbers (`kernel_lq`); the law follows from the
-    costates, token by token. Source: derived (`theory.derivations.shared_gain`).
+    u_it = k_t + K_t phi_it, <> the sum over tokens. At the optimum K_t = -(1/r) E<G_it' lambda_i phi_it'> S_t^-1, lambda_i the
+    loss's gradient at the closed loop's outputs: the gain regresses costates on states. Newton over the N C dual numbers
+    (`kernel_lq`); the law follows from the costates, token by token. Source: derived (`theory.derivations.shared_gain`).
     price: S_t (q, q) per port, from `energy_price` or the identity; constant: whether there is a k. Raises ValueError for r <= 0
     and prices that do not fit or are not positive definite.
     """
