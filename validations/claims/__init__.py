@@ -10,6 +10,7 @@ from .dimension.claim import CURVE, SPECTRUM
 from .disturbance.claim import NOISE_RESPONSE, ROBUST_GAIN, WORST_CASE_GAIN
 from .efficiency.claim import MINIMUM_ENERGY
 from .families.claim import FOUND, SCALES
+from .feedback.claim import SHARED_GAIN
 from .loop.claim import LQ_FEEDBACK, OPEN_LOOP_PRICE
 from .multiplets.claim import LORA_MULTIPLETS
 from .origins.claim import LABELS, PRETRAINING
@@ -55,6 +56,7 @@ CLAIMS: tuple[Claim, ...] = (
     REGRET_EARLY,
     OPEN_LOOP_PRICE,
     LQ_FEEDBACK,
+    SHARED_GAIN,
     SYNTHESISED_ADAPTER,
     HEALING_ROBUST,
     NOISE_RESPONSE,

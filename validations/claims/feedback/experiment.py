@@ -1,0 +1,242 @@
+"""The gain that an ensemble shares, predicted from the frozen network, against the Jacobian of the adapter that is trained."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from theory.control import output_lq
+from theory.loss import CrossEntropy
+from theory.shared_gain import Ensemble, SharedLaw, energy_price, first_order, information_values, reduced, shared_gain
+
+from ...statistics import cosine
+from ...store import Record
+from ..shared.laws import Affine, Law, installed, with_law
+from ..shared.linearisation import Linearisation, linearise, off, penalty
+from ..shared.setting import Experiment, Setting, own_rng
+from ..shared.training import at_rest, at_start, attention_ports, cost, logits, train
+
+DRAWS = 64  # of permuted labels, and of rotations
+QUANTILE = 0.975
+PRINCIPAL = 4  # directions that the rival of the leading ones reads
+VANISHING = 1e-6  # of the largest singular value: between-example directions below it are rounding
+
+Factors = tuple[np.ndarray, np.ndarray]  # up (d, rank) and down (rank, q) of one port's gain
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What laws read and move: phi = B'(y - centre) at each port's tokens, B (d, q) the directions in which examples differ."""
+
+    ensemble: Ensemble
+    bases: tuple[np.ndarray, ...]
+    centres: tuple[np.ndarray, ...]
+
+    def leading(self, count: int) -> Ensemble:
+        """Return the ensemble whose laws read the first directions alone."""
+        return replace(self.ensemble, phi=tuple(f[..., :count] for f in self.ensemble.phi))
+
+    def affine(self, k: np.ndarray, factors: Factors, t: int) -> Affine:
+        """Return u = k + up down B'(y - centre) as an adapter holds it."""
+        (up, down), B = factors, self.bases[t]
+        return Affine(down @ B.T, up, k - up @ (down @ (B.T @ self.centres[t])))
+
+
+def observe(subject: Any, ports: Sequence[str], batch: Any) -> Seen:
+    """Return the frozen network's response to a signal at every token, and its states there in between-example directions.
+
+    The directions are the left singular vectors of the examples' mean states less their mean, at most N - 1 of them; states are
+    weighted as the price weights tokens, equally within an example.
+    """
+    with torch.no_grad():
+        base = subject.rollout(at_start(subject), batch).base
+    states = [base[port].double().cpu().numpy() for port in ports]
+    mask = batch.mask.double().cpu().numpy()
+    weights = mask / mask.sum(1, keepdims=True)
+    G, y0 = _token_response(subject, ports, batch, mask)
+    phi, bases, centres = [], [], []
+    for x in states:
+        examples = np.einsum("nt,ntd->nd", weights, x)
+        centre = examples.mean(0)
+        _, s, Vt = np.linalg.svd(examples - centre, full_matrices=False)
+        B = Vt[s > VANISHING * s[0]][: len(x) - 1].T
+        phi.append((x - centre) @ B)
+        bases.append(B)
+        centres.append(centre)
+    return Seen(Ensemble(G, tuple(phi), y0, weights), tuple(bases), tuple(centres))
+
+
+def _token_response(
+    subject: Any, ports: Sequence[str], batch: Any, mask: np.ndarray
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """The response (N, C, T, d) of the logits to a signal at every real token of each port, and the logits."""
+    T = mask.shape[1]
+    origin = {port: torch.zeros(T, subject.width, dtype=subject.dtype) for port in ports}
+    lin = linearise(lambda z, b: subject.steered({port: u[None] for port, u in z.items()}, b), origin, batch)
+    shape = (*lin.G.shape[:2], T, subject.width)
+    return tuple(lin.columns(port).reshape(shape) * mask[:, None, :, None] for port in ports), lin.y0
+
+
+def averaged_lq(lin: Linearisation, ports: Sequence[str], r: float, bases: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return each port's per-example regulator gain, averaged over examples and with its sign, in the directions read there.
+
+    -(1/r) mean_i G_it' (I + M_i W_it)^-1 M_i G_it, which damps the deviation of every example from itself.
+    """
+    G = [lin.columns(port) for port in ports]
+    regulator = output_lq(G, lin.loss.hessian(lin.y0), lin.loss.gradient(lin.y0), r)
+    return [-np.mean(regulator.gain(t, G[t]), axis=0) @ B for t, B in enumerate(bases)]
+
+
+def _rivals(
+    seen: Seen, loss: CrossEntropy, lin: Linearisation, ports: Sequence[str], r: float
+) -> Iterator[tuple[str, Sequence, Sequence]]:
+    """Yield (name, gains, prices) of the laws that the shared gain must beat."""
+    price, norm = energy_price(seen.ensemble), tuple(np.eye(f.shape[-1]) for f in seen.ensemble.phi)
+    yield "first", first_order(seen.ensemble, loss, r, price).K, price
+    yield "raw", first_order(seen.ensemble, loss, r, norm).K, norm
+    few = seen.leading(PRINCIPAL)
+    narrow = shared_gain(few, loss, r, energy_price(few)).K
+    yield "principal", [np.pad(K, ((0, 0), (0, len(S) - K.shape[1]))) for K, S in zip(narrow, price, strict=True)], price
+    yield "lq", averaged_lq(lin, ports, r, seen.bases), price
+
+
+def _cut(gains: Sequence[np.ndarray], prices: Sequence[np.ndarray], ranks: Sequence[int]) -> list[Factors]:
+    return [reduced(K, S, rank) for K, S, rank in zip(gains, prices, ranks, strict=True)]
+
+
+def predict(setting: Setting) -> Record:
+    """Return the shared-gain law of the attention ports with its rivals and nulls, each cut to the adapter's rank.
+
+    From the frozen network, its training text and the price r alone: r is the smallest whose shared control stays in the linear
+    regime (see `penalty`). Beside the gains: how strongly disturbances of the ports would move held-out logits with the law
+    installed in the real network, over the frozen network's; what the linear problem is worth with no, some and all
+    information; and how far the law leaves the linear response on training text.
+    """
+    subject = setting.subjects["adapter"]
+    ports = attention_ports(subject)
+    origin = at_rest(subject, ports)
+    lin = linearise(subject.steered, origin, setting.train)
+    r = penalty(setting, lin, subject.steered, origin)
+    seen = observe(subject, ports, setting.train)
+    price = energy_price(seen.ensemble)
+    ranks = [len(subject.initial[f"{port}.down"]) for port in ports]
+    law = shared_gain(seen.ensemble, lin.loss, r, price)
+    cut = {"law": _cut(law.K, price, ranks)}
+    cut |= {name: _cut(gains, own, ranks) for name, gains, own in _rivals(seen, lin.loss, lin, ports, r)}
+    rng = own_rng(setting, 211)
+    for draw in range(DRAWS):
+        null = shared_gain(seen.ensemble, CrossEntropy(rng.permutation(lin.labels)), r, price)
+        cut[f"permuted{draw}"] = _cut(null.K, price, ranks)
+    own = {port: seen.affine(k, factors, t) for t, (port, k, factors) in enumerate(zip(ports, law.k, cut["law"], strict=True))}
+    still = _sizes(linearise(subject.steered, origin, setting.test), ports)
+    values = information_values(seen.ensemble, lin.loss, r)
+    return Record(
+        {
+            "r": r,
+            "ports": list(ports),
+            "residual": law.residual,
+            "sensitivity": _sensitivity(with_law(subject, ports), installed(own, subject), setting.test, still),
+            "departure": _departure(subject, ports, own, seen, law, cut["law"], setting.train),
+            "value_shared": values.shared,
+            "value_feedback": values.feedback,
+            "value_full": values.full,
+        },
+        {f"open.{port}": sizes for port, sizes in still.items()}
+        | {f"basis.{port}": B for port, B in zip(ports, seen.bases, strict=True)}
+        | {f"price.{port}": S for port, S in zip(ports, price, strict=True)}
+        | _packed(cut, ports),
+    )
+
+
+def _packed(cut: Mapping[str, Sequence[Factors]], ports: Sequence[str]) -> dict[str, np.ndarray]:
+    return {
+        f"{name}/{port}/{what}": part
+        for name, factors in cut.items()
+        for port, pair in zip(ports, factors, strict=True)
+        for what, part in zip(("up", "down"), pair, strict=True)
+    }
+
+
+def gain_of(arrays: Mapping[str, np.ndarray], name: str, port: str) -> np.ndarray:
+    """Return a predicted gain (d, q) of a port by the name of its law, in the directions read there."""
+    return arrays[f"{name}/{port}/up"] @ arrays[f"{name}/{port}/down"]
+
+
+def _sizes(response: Linearisation, ports: Sequence[str]) -> dict[str, np.ndarray]:
+    """|dy/ds| (N,) of each example, y the contrasts of its logits and s one disturbance of all its tokens, port by port."""
+    blocks = {port: response.columns(port) for port in ports}
+    return {port: np.linalg.norm(G - G.mean(1, keepdims=True), axis=(1, 2)) for port, G in blocks.items()}
+
+
+def _sensitivity(subject: Any, params: Mapping, batch: Any, still: Mapping[str, np.ndarray]) -> float:
+    """The closed loop's mean response to disturbances over the frozen network's, averaged over ports."""
+    origin = at_rest(subject, tuple(still))
+    closed = _sizes(linearise(lambda z, b: subject.disturbed(z, params, b), origin, batch), tuple(still))
+    return float(np.mean([closed[port].mean() / sizes.mean() for port, sizes in still.items()]))
+
+
+def _departure(
+    subject: Any, ports: Sequence[str], own: Law, seen: Seen, law: SharedLaw, factors: Sequence[Factors], batch: Any
+) -> float:
+    """How far the installed law's logits are from what the linear response says of it, in the median over examples."""
+    reached = logits(with_law(subject, ports).outputs, installed(own, subject), batch)
+    linear = seen.ensemble.moved(seen.ensemble.signals(law.k, [up @ down for up, down in factors]))
+    return off(reached - seen.ensemble.y0, linear - seen.ensemble.y0)
+
+
+def measure(setting: Setting, predicted: Record) -> Record:
+    """Return the cosine of every law with the trained adapter's Jacobian, and the loop's sensitivity once it is trained.
+
+    Training is full-batch under loss + (r/2) signal energy. The Jacobian is the mean over held-out tokens, at every attention port
+    and in the directions that the law reads, all ports in one vector; nulls are the 97.5 % quantile over laws of permuted labels
+    and over the law read in randomly turned directions.
+    """
+    r, ports = predicted.values["r"], tuple(predicted.values["ports"])
+    adapter, arrays = setting.subjects["adapter"], predicted.arrays
+    fitted = train(setting, lambda p: adapter.priced_loss(p, setting.train, r), at_start(adapter))
+    with torch.no_grad():
+        rolled = adapter.rollout(fitted.params, setting.test)
+    trained = [_jacobian(adapter, fitted.params, port, rolled, setting.test) @ arrays[f"basis.{port}"] for port in ports]
+
+    def all_ports(name: str) -> list[np.ndarray]:
+        return [gain_of(arrays, name, port) for port in ports]
+
+    law = all_ports("law")
+    roots = [np.linalg.cholesky(arrays[f"price.{port}"]) for port in ports]
+    rng = own_rng(setting, 223)
+    turned = [[K @ _haar(K.shape[1], rng) for K in law] for _ in range(DRAWS)]
+    permuted = [_along(trained, all_ports(f"permuted{draw}")) for draw in range(DRAWS)]
+    cosines = {name: _along(trained, all_ports(name)) for name in ("law", "first", "raw", "principal", "lq")}
+    weighted = (([K @ L for K, L in zip(gains, roots, strict=True)]) for gains in (trained, law))
+    return Record(
+        {
+            "r": r,
+            "cosines": cosines,
+            "cosine_permuted": float(np.quantile(permuted, QUANTILE)),
+            "cosine_rotated": float(np.quantile([_along(trained, gains) for gains in turned], QUANTILE)),
+            "cosine_energy": _along(*weighted),
+            "sensitivity": _sensitivity(adapter, fitted.params, setting.test, {port: arrays[f"open.{port}"] for port in ports}),
+            "value": float(fitted.value),
+            **cost(fitted),
+        },
+        {f"trained.{port}": K for port, K in zip(ports, trained, strict=True)},
+    )
+
+
+def _jacobian(adapter: Any, params: Mapping, port: str, rolled: Any, batch: Any) -> np.ndarray:
+    return adapter.gain(params, port, rolled.base[port], batch.mask).detach().double().cpu().numpy()
+
+
+def _along(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
+    """The cosine of two sets of gains, all ports in one vector."""
+    return cosine(*(np.concatenate([K.ravel() for K in gains]) for gains in (one, other)))
+
+
+def _haar(n: int, rng: np.random.Generator) -> np.ndarray:
+    q, upper = np.linalg.qr(rng.standard_normal((n, n)))
+    return q * np.sign(np.diag(upper))
+
+
+EXPERIMENT = Experiment("feedback", "one feedback law for all examples", ("adapter",), predict, measure, weight=5.0)
