@@ -56,7 +56,7 @@ def _entries(cell: Cell, port: str) -> Iterator[Row]:
         basis.T @ K[:, :LEADING] * deviation for K in (gain_of(arrays, "law", port), cell.measured.arrays[f"trained.{port}"])
     )
     for written, read in np.ndindex(*law.shape):
-        place = {"task": cell.task, "seed": cell.seed, "port": port, "written": written, "read": read}
+        place = {"task": cell.task, "delta": cell.delta, "seed": cell.seed, "port": port, "written": written, "read": read}
         yield place | {"predicted": float(law[written, read]), "trained": float(trained[written, read])}
 
 

@@ -239,4 +239,6 @@ def _haar(n: int, rng: np.random.Generator) -> np.ndarray:
     return q * np.sign(np.diag(upper))
 
 
-EXPERIMENT = Experiment("feedback", "one feedback law for all examples", ("adapter",), predict, measure, weight=5.0)
+EXPERIMENT = Experiment(
+    "feedback", "one feedback law for all examples", ("adapter",), predict, measure, weight=5.0, per_delta=True
+)
