@@ -14,7 +14,8 @@ VIEWS = {"optimization": "the optimization view", "control": "the control view"}
 CONSISTENCY = (
     "In these claims training solves, in a regime that was chosen to be linear, the problem that the prediction solved. "
     "Agreement is what the theory demands of itself: it shows that the instruments and the linear regime hold, and little about "
-    "tuning at the strength at which people use it. What informs is the lead over rivals, and every failure."
+    "tuning at the strength at which people use it. What informs is the lead over rivals, and every failure. Where tuning "
+    "goes and what it gains in practice is asked by the claims practice-direction and practice-gain."
 )
 PARTS = {"train": "texts to train on", "readout": "texts of the readout", "test": "held-out texts"}
 

@@ -23,8 +23,9 @@ def describe(study: Study, folder: pathlib.Path, frozen_accuracy: Mapping[str, f
     """Return what a reader must know of a study: backbone, tasks with their frozen head's accuracy, deltas, seeds, settings."""
     frozen = backbone_of(study.backbone)
     weights = sum(p.numel() for p in frozen.model.parameters())
-    shown, columns, labels = [], tuple(study.columns.items()), tasks.distinct_names(study.tasks)
+    shown, columns, labels = [], tuple(study.columns.items()), tasks.distinct_names(study.every_task)
     for spec, name in labels.items():
+        sizes = dataclasses.asdict(study.sizes) | ({} if spec in study.tasks else _sizes_of_its_part(study, spec))
         data = task_of(spec, str(folder.parent / "tasks"), columns)
         about = tasks.describe(data)
         shown.append(
@@ -33,12 +34,12 @@ def describe(study: Study, folder: pathlib.Path, frozen_accuracy: Mapping[str, f
                 "label": name.replace("-", " ").replace("_", " "),
                 "family": data.family,
                 "classes": len(data.classes),
-                "train": study.sizes.train,
-                "test": study.sizes.test,
+                "train": sizes["train"],
+                "test": sizes["test"],
                 "majority": about["majority"]["test"],
                 "frozen": frozen_accuracy.get(name),
                 "overlap": about["leaks"],
-                "shared": tasks.overlaps(data, dataclasses.asdict(study.sizes), study.seeds),
+                "shared": tasks.overlaps(data, sizes, study.seeds),
                 "digest": data.digest,
                 "source": data.source,
             }
@@ -76,6 +77,12 @@ def describe(study: Study, folder: pathlib.Path, frozen_accuracy: Mapping[str, f
             if not isinstance(v, tuple | list)
         },
     }
+
+
+def _sizes_of_its_part(study: Study, task: str) -> dict[str, int]:
+    """Return the sizes that the part with a task of its own gives."""
+    options = next(part.options for part in study.parts.values() if task in part.tasks)
+    return {name: options[name] for name in dataclasses.asdict(study.sizes) if name in options}
 
 
 def costs(store: Store, found: Sequence[tuple[str, Job]]) -> list[dict]:

@@ -72,7 +72,7 @@ def _task_cells(study: Study, experiment: Experiment, cache: pathlib.Path) -> It
     names, chosen = part.deltas or tuple(study.deltas), part.tasks or study.tasks
     if experiment.needs_other_tasks and len(chosen) < 2:
         return  # no other task to learn from: the claim is then not applicable
-    columns, labels = tuple(study.columns.items()), tasks.distinct_names(study.tasks)
+    columns, labels = tuple(study.columns.items()), tasks.distinct_names(study.every_task)
     for task_name in chosen:
         data = task_of(task_name, str(cache), columns)
         seeds = part.seeds or study.seeds
@@ -141,7 +141,7 @@ def check(study: Study, cache: pathlib.Path) -> None:
     for spec in study.deltas.values():
         delta(spec).initial(frozen, 0)
     seen: dict[str, str] = {}
-    for spec, name in tasks.distinct_names(study.tasks).items():
+    for spec, name in tasks.distinct_names(study.every_task).items():
         data = task_of(spec, str(cache), tuple(study.columns.items()))
         if data.digest in seen:
             raise ValueError(f"{seen[data.digest]} and {name} hold the same texts and labels, one task named twice: name one")

@@ -132,13 +132,16 @@ def claim_record(whole: Evidence, verdicts: Mapping[tuple[str, str], Verdict], s
 
 def _frozen(store: Store, found: Sequence[tuple[str, Job]]) -> dict[str, float]:
     """Return each task's held-out accuracy with the frozen head: the mean over seeds at the first delta's reference point."""
-    names = [job.settings["deltas"][0][0] for kind, job in found if kind == "tuned"]
-    seen: dict[str, list[float]] = {}
-    for kind, job in found:
-        if kind == "tuned" and job.settings["deltas"][0][0] == names[0]:
-            accuracy = store.read("predicted", job.key).values["reference_accuracy"]
-            seen.setdefault(job.settings["name"], []).append(accuracy)
-    return {task: float(np.mean(values)) for task, values in seen.items()}
+    read = {"practice": lambda values: values["start"]["accuracy"], "tuned": lambda values: values["reference_accuracy"]}
+    seen: dict[str, float] = {}
+    for kind, accuracy in read.items():
+        cells = [job for of, job in found if of == kind]
+        own: dict[str, list[float]] = {}
+        for job in cells:
+            if job.settings["deltas"][0][0] == cells[0].settings["deltas"][0][0]:
+                own.setdefault(job.settings["name"], []).append(accuracy(store.read("predicted", job.key).values))
+        seen |= {task: float(np.mean(values)) for task, values in own.items()}
+    return seen
 
 
 def judged_by(claims: Sequence[Claim]) -> str:

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
-from .. import panels, style
+from .. import panels, style, words
 from ..claim_figure import ClaimFigure
 from ..style import GREY, INK, Labels
 
@@ -17,7 +18,7 @@ RIVALS = {"gradient": "first gradient", "head": "head refitted", "constant": "on
 
 def practice_direction(rows: pd.DataFrame, labels: Labels) -> Figure:
     """Return the cosine of predicted and tuned logit shifts by task, beside the best rival's, and by rival."""
-    series = {"cosine": "linearised optimum", **{f"cosine_{name}": words for name, words in RIVALS.items()}}
+    series = {"cosine": "linearised optimum", **{f"cosine_{name}": said for name, said in RIVALS.items()}}
     tasks = labels.in_order("task", rows["task"])
     best = rows.assign(best=rows["cosine"] - rows["margin"])
     with style.theme():
@@ -32,9 +33,9 @@ def practice_direction(rows: pd.DataFrame, labels: Labels) -> Figure:
                 left.scatter(group["best"], [y] * len(group), s=26, marker="|", color=GREY, linewidths=0.9, zorder=1)
         panels.by_name(left, [labels.task(task) for task in tasks], 20)
         panels.rivals(right, rows, series | {"cosine_permuted": "permuted labels"}, labels)
-        for axes, letter, words in ((left, "a", "by task"), (right, "b", "against rivals and a null")):
+        for axes, letter, said in ((left, "a", "by task"), (right, "b", "against rivals and a null")):
             axes.axvline(0, color=GREY, lw=0.8, zorder=0)
-            axes.set(xlabel="cosine with the tuned shift", title=f"({letter}) {words}")
+            axes.set(xlabel="cosine with the tuned shift", title=f"({letter}) {said}")
         rival = Line2D([], [], ls="", marker="|", color=GREY, ms=6, mew=0.9, label="best rival")
         style.legend(figure, [*panels.handles(rows, labels), rival])
     return figure
@@ -84,7 +85,7 @@ def _compared(figure: SubFigure, forecasts: pd.DataFrame, names: Sequence[str], 
     statistics = {
         "(d) cosine, mean": lambda own: own["cosine"].mean(),
         "(e) R², median": lambda own: own["r2"].median(),
-        "(f) points measured on forecast, slope": _slope,
+        "(f) calibration slope": _slope,
     }
     costs = forecasts.groupby("forecast")["cost"].median()
     for axes, (title, statistic) in zip(grids, statistics.items(), strict=True):
@@ -96,12 +97,13 @@ def _compared(figure: SubFigure, forecasts: pd.DataFrame, names: Sequence[str], 
             dtype=float,
         )
         shade = found.where(found <= 1, 1 / found) if "slope" in title else found  # a slope of 1 is right
-        sns.heatmap(shade.clip(0, 1), annot=found, fmt=".2f", cmap="Greys", vmin=0, vmax=1.6, cbar=False, ax=axes,
-                    annot_kws={"size": 6.5, "color": INK}, linewidths=0.5)  # fmt: skip
+        written = found.map(partial(words.number, decimals=2))
+        look = {"cmap": "Greys", "vmin": 0, "vmax": 2.2, "cbar": False, "linewidths": 0.5}
+        sns.heatmap(shade.clip(0, 1), annot=written, fmt="", annot_kws={"size": 6.5, "color": INK}, ax=axes, **look)
         axes.set_title(title)
         axes.tick_params(length=0, labelsize=7)
         axes.set_yticklabels([f"{FORECASTS[name]} ({100 * costs[name]:.1f} %)" for name in names], rotation=0)
-        axes.set_xticklabels([style.wrap(name, 14) for name in found], rotation=40, ha="right")
+        axes.set_xticklabels([style.wrap(name, 26, 1) for name in found], rotation=40, ha="right", rotation_mode="anchor")
 
 
 def _slope(own: pd.DataFrame) -> float:
