@@ -225,7 +225,7 @@ def gate(record: Mapping | None) -> str:
 def setting(study: Mapping) -> str:
     """Return what the study ran on, as one sentence."""
     b = study["backbone"]
-    seeds = words.count(len(study["seeds"]), "seed")
+    seeds = ("at most " if study.get("seeds_vary") else "") + words.count(len(study["seeds"]), "seed")
     return (
         f"The frozen backbone is {b['name']} ({b['architecture']}, {words.count(b['blocks'], 'block')} of width {b['width']}, "
         f"{words.number(b['parameters'])} parameters), on {words.count(len(study['tasks']), 'task')} with "

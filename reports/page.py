@@ -22,12 +22,13 @@ def page(results: Results) -> str:
     study, name = results.study, _escaped(results.study["name"])
     unit = study.get("unit", "task")
     tasks = words.listed([f"“{_escaped(task['label'])}”" for task in study["tasks"]])
+    told = words.headlines(results.claims)
     parts = (
         f"# Verdicts of the study “{name}”",
         f"{_escaped(study['title'])}. {_escaped(study['question'])}",
         _escaped(" ".join(filter(None, (document.setting(study), document.about(study))))),
-        " ".join([*(h["sentence"] for h in words.headlines(results.claims)), words.opening(results.claims)]),
-        *(part for h in words.headlines(results.claims) for part in (f"{h['title']}:", words.table(h["columns"], h["rows"]))),
+        " ".join([*(h["sentence"] for h in told), words.opening(results.claims)]),
+        *(part for h in told for part in (f"{h['title']}:", words.table(h["columns"], h["rows"]))),
         words.as_markdown(results.claims),
         f"A line is a claim on one delta. A statistic stands with its {words.CONFIDENCE} interval over {unit}s; the bars were "
         "fixed before the first measurement, and p-values are adjusted over the whole study by Holm's method. "

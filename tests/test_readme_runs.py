@@ -117,3 +117,16 @@ def test_what_the_readme_quotes_is_what_was_found():
         lines = [text for text in page.splitlines() if text.startswith(f"| {title}")]
         assert lines and all(f" {word} |" in text for text in lines), title
     assert f"at most {100 * calibrate.LIMIT:g} %" in README.replace("\n", " ")
+
+
+def test_the_readmes_table_of_gains_is_that_of_the_practice_page():
+    tables = [
+        [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if re.match(r"\| .*\d \[", line)]
+        for text in (README, (ROOT / "PRACTICE.md").read_text(encoding="utf-8").split("| Predictions |")[0])
+    ]
+    short, page = tables
+    deltas = README.split("\n| | ")[1].split(" |\n")[0].split(" | ")
+    known = {line[0].removesuffix(" of the blocks"): line[1:] for line in page}
+    assert len(short) == 2 and len(deltas) == 5
+    for row, (name, *told) in enumerate(short):
+        assert told == [known[delta][row] for delta in deltas], name

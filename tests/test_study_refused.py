@@ -69,3 +69,11 @@ def test_a_shipped_study_gives_every_experiment_the_deltas_it_asks_for(name):
         deltas = study.parts[kind].deltas if kind in study.parts else tuple(study.deltas)
         for group in [(d,) for d in deltas] if EXPERIMENTS[kind].per_delta else [deltas]:
             assert len(EXPERIMENTS[kind].named(group)) == len(group)
+
+
+def test_a_delta_is_counted_on_its_own_backbone_and_seeds_of_parts_are_told():
+    study = read("backbones")
+    assert study.backbone_of("lora-minilm") == "minilm" and study.backbone_of("lora") == study.backbone == "nano"
+    quick = read("quick")
+    assert quick.seeds == (0,) and quick.every_seed == quick.parts["loop"].seeds == (0, 1)
+    assert "tags" not in quick.tasks and "tags" in quick.every_task and quick.every_task[: len(quick.tasks)] == quick.tasks

@@ -39,7 +39,7 @@ def describe(study: Study, folder: pathlib.Path, frozen_accuracy: Mapping[str, f
                 "majority": about["majority"]["test"],
                 "frozen": frozen_accuracy.get(name),
                 "overlap": about["leaks"],
-                "shared": tasks.overlaps(data, sizes, study.seeds),
+                "shared": tasks.overlaps(data, sizes, study.every_seed),
                 "digest": data.digest,
                 "source": data.source,
             }
@@ -63,12 +63,13 @@ def describe(study: Study, folder: pathlib.Path, frozen_accuracy: Mapping[str, f
                 "name": name,
                 "label": spec.get("label", name),
                 "kind": spec["kind"],
-                "size": made[name].size(frozen),
+                "size": made[name].size(backbone_of(study.backbone_of(name))),
                 "reference": "seeded words" if spec["kind"] in ("Prefix", "Prompt") else "the frozen model",
             }
             for name, spec in study.deltas.items()
         ],
-        "seeds": list(study.seeds),
+        "seeds": list(study.every_seed),
+        "seeds_vary": any((part.seeds or study.seeds) != study.every_seed for part in study.parts.values()),
         "settings": {**dataclasses.asdict(study.sizes), **dataclasses.asdict(study.solver)}
         | {
             f"{kind}: {k}": v

@@ -78,6 +78,16 @@ class Study:
         """Return the study's tasks, then those that only a part of it has."""
         return tuple(dict.fromkeys([*self.tasks, *(task for part in self.parts.values() for task in part.tasks)]))
 
+    @property
+    def every_seed(self) -> tuple[int, ...]:
+        """Return the study's seeds, then those that only a part of it has."""
+        return tuple(dict.fromkeys([*self.seeds, *(seed for part in self.parts.values() for seed in part.seeds)]))
+
+    def backbone_of(self, delta: str) -> str:
+        """Return the backbone of a delta's cells: its own where a part's options give it one, the study's otherwise."""
+        own = [part.options.get(delta, {}).get("backbone") for part in self.parts.values()]
+        return next((name for name in own if name), self.backbone)
+
 
 def _record(kind: type, table: Any, where: str) -> Any:
     if not isinstance(table, Mapping):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import ortho_group
 
 from theory.control import output_lq
 from theory.loss import CrossEntropy
@@ -206,7 +207,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
     law = all_ports("law")
     roots = [np.linalg.cholesky(arrays[f"price.{port}"]) for port in ports]
     rng = own_rng(setting, 223)
-    turned = [[K @ _haar(K.shape[1], rng) for K in law] for _ in range(DRAWS)]
+    turned = [[K @ ortho_group.rvs(K.shape[1], random_state=rng) for K in law] for _ in range(DRAWS)]
     permuted = [_along(trained, all_ports(f"permuted{draw}")) for draw in range(DRAWS)]
     cosines = {name: _along(trained, all_ports(name)) for name in ("law", "first", "raw", "principal", "lq")}
     weighted = (([K @ L for K, L in zip(gains, roots, strict=True)]) for gains in (trained, law))
@@ -232,11 +233,6 @@ def _jacobian(adapter: Any, params: Mapping, port: str, rolled: Any, batch: Any)
 def _along(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
     """The cosine of two sets of gains, all ports in one vector."""
     return cosine(*(np.concatenate([K.ravel() for K in gains]) for gains in (one, other)))
-
-
-def _haar(n: int, rng: np.random.Generator) -> np.ndarray:
-    q, upper = np.linalg.qr(rng.standard_normal((n, n)))
-    return q * np.sign(np.diag(upper))
 
 
 EXPERIMENT = Experiment(
