@@ -1,4 +1,4 @@
-"""Instruments: callables and tensors in, frozen records of measurements out; no theory, no model."""
+"""Instruments: callables and tensors in (or a live model), frozen records of measurements out; no theory, no model of its own."""
 
 from probes.curvature.density import Density, DensityCurve, density
 from probes.curvature.hessian import empirical_fisher, fisher, gauss_newton, hessian
@@ -13,6 +13,7 @@ from probes.dimension.projection import LayerScaled, Projection, layer_scaled_su
 from probes.dimension.representation import ScaleCurve, gride, local_pca, mle, participation_ratio, two_nn
 from probes.dimension.threshold import Curve, DimensionEstimate, threshold_dimension
 from probes.layout import by_layer
+from probes.live.attached import Attached, attach
 from probes.reach.cone import PrefixCone, prefix_cone
 from probes.reach.controllability import (
     LinearSystem,
@@ -32,6 +33,7 @@ from probes.reach.response import Response, response
 from probes.records import Estimate
 
 __all__ = [
+    "Attached",
     "BlockSummary",
     "Curve",
     "Density",
@@ -60,6 +62,7 @@ __all__ = [
     "ScaleCurve",
     "SingularTriples",
     "Spectrum",
+    "attach",
     "axis_places",
     "block_svd",
     "by_layer",
