@@ -1,0 +1,1 @@
+"""A live model as pure functions of its trainable numbers, which every probe takes."""
