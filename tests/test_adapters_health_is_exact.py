@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from probes.live.adapters import logical
 from probes.live.health import health, merged_difference, rank_pattern
@@ -168,6 +168,67 @@ def test_of_two_adapters_the_active_is_read_and_the_other_by_name():
         assert "the adapters are switched off: the model computes as its base does" in health(model).notes
     with pytest.raises(ValueError, match="found none in its modules; give the live PeftModel"):
         health(llama())
+
+
+def test_two_active_adapters_are_read_and_merged_together():
+    model = adapted(CASES["lora"][0])
+    model.add_adapter("other", peft.LoraConfig(r=2, init_lora_weights=False, target_modules=["k_proj", "q_proj"]))
+    model.base_model.set_adapter(["default", "other"])
+    found = health(model)
+    assert found.adapters == ("default", "other") and len(found.rows) == 8
+    assert found.base_norm == pytest.approx(health_of_weights(model, ("q_proj", "k_proj", "v_proj")))
+    assert merged_difference(model, batches()).difference < 1e-5
+    with pytest.raises(ValueError, match="expected the health of one adapter, got default, other"):
+        rank_pattern(found)
+    twice = adapted(CASES["dora"][0])
+    twice.add_adapter("other", peft.LoraConfig(r=2, init_lora_weights=False, target_modules=["q_proj"]))
+    twice.base_model.set_adapter(["default", "other"])
+    with pytest.raises(ValueError, match="DoRA alone on a module, got several active adapters at model.layers.0"):
+        merged_difference(twice, batches())
+
+
+def health_of_weights(model, endings):
+    """The norm of all base weights of modules of these names."""
+    return (
+        sum(
+            float(value.detach().norm().square())
+            for name, value in model.named_parameters()
+            if name.endswith("base_layer.weight") and name.split(".")[-3] in endings
+        )
+        ** 0.5
+    )
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "ia3", "vera"])
+def test_weights_that_are_stored_turned_are_read_and_merged_turned(kind):
+    """GPT-2 stores the transpose of what a linear map does."""
+    torch.manual_seed(0)
+    config = GPT2Config(n_embd=16, n_layer=2, n_head=4, vocab_size=64, n_positions=16, attn_implementation="eager")
+    turned = {"fan_in_fan_out": True}
+    settings = {
+        "lora": peft.LoraConfig(r=3, target_modules=["c_attn", "mlp.c_proj"], **turned),
+        "dora": peft.LoraConfig(r=3, use_dora=True, target_modules=["c_attn", "mlp.c_proj"], **turned),
+        "ia3": peft.IA3Config(target_modules=["mlp.c_proj"], feedforward_modules=["mlp.c_proj"], **turned),
+        "vera": peft.VeraConfig(r=4, target_modules=["c_attn"], **turned),
+    }
+    model = adapted(settings[kind], GPT2LMHeadModel(config).eval())
+    assert merged_difference(model, batches()).difference < 1e-5
+    for row in health(model).rows:
+        change, _ = dense(model, row)
+        assert row.norm == pytest.approx(float(change.norm()), rel=1e-6)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_convolutions_are_read_and_merged(dora):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3), torch.nn.ReLU(), torch.nn.Conv2d(6, 4, 1))
+    model = adapted(peft.LoraConfig(r=2, use_dora=dora, target_modules=["0", "2"]), model)
+    images = [torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))]
+    found = merged_difference(model, images, lambda net, x: net(x).flatten(1))
+    assert found.difference < 1e-5 < found.effect
+    for row in health(model).rows:
+        change, _ = dense(model, row)
+        assert row.norm == pytest.approx(float(change.norm()), rel=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 1.0])

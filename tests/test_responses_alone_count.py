@@ -95,6 +95,31 @@ def test_a_token_across_the_border_counts_and_is_told_of():
     assert found.notes == ("1 of 1 rows have a token with both prompt and response in it, which counts, in row 1",)
 
 
+class Slow:
+    """The same tokenizer, as one that does not say where its tokens begin."""
+
+    is_fast = False
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+
+    def __call__(self, *texts, return_offsets_mapping=False, **options):
+        assert not return_offsets_mapping
+        return self.tokenizer(*texts, **options)
+
+
+def test_a_tokenizer_that_gives_no_places_counts_the_same_or_is_refused():
+    fast = tokenizer_of()
+    rows = [said(TURNS), {"prompt": "which colour", "completion": " red"}, {"text": "blue green"}]
+    found, given = conversations(rows, Slow(fast)), conversations(rows, fast)
+    assert all(torch.equal(found.batches[0][name], given.batches[0][name]) for name in given.batches[0])
+    with pytest.raises(ValueError, match="joins the end of the prompt and the response in row 1 .*: use a fast tokenizer"):
+        conversations([{"prompt": "which col", "completion": "our red"}], Slow(fast))
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_padding_is_masked_on_its_side(side):
     tokenizer = tokenizer_of()
