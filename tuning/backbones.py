@@ -229,7 +229,7 @@ def _fingerprint(model: nn.Module) -> str:
 
 
 def load(name_or_path: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Backbone:
-    """Return the backbone called "nano" (shipped) or "minilm" (an installed package), in a folder, or on the hub.
+    """Return the backbone called "nano" (shipped), "minilm" or "smollm2" (installed by make), in a folder, or on the hub.
 
     Weights are read from safetensors only and no code that comes with a model is run. Raises ValueError in
     one sentence for a missing folder, an unsupported architecture, missing, truncated or non-finite weights.
