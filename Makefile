@@ -19,7 +19,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: help setup minilm smollm2 report validate verdicts advise probe list calibrate known-good bench test test-all test-shifts check clean
 
 help: ## list every target with one line
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## create the virtual environment and install the lab
 
