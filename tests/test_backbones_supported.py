@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModel, BertTokenizer
 
 from tuning import Batch, Edits, Prompt, encode, features, load, wrap
 from tuning.architectures import ARCHITECTURES
-from tuning.backbones import frame, hidden
+from tuning.backbones import _check_kind, frame, hidden
 
 
 def test_every_architecture_is_in_the_zoo():
@@ -119,6 +119,15 @@ def test_an_unsupported_architecture_is_refused_with_the_list():
     config = AutoConfig.for_model("albert", **zoo.COMMON, embedding_size=8)
     with pytest.raises(ValueError, match="expected a model of one of the kinds bert, roberta, .* got 'albert'"):
         wrap(AutoModel.from_config(config))
+
+
+def test_what_works_instead_is_said():
+    """An encoder-decoder has a loss for the probes; a model of images and texts has a language model inside."""
+    small = {"d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 1, "num_heads": 4, "vocab_size": 50}
+    with pytest.raises(ValueError, match="got 't5' .* deltas need one stack of blocks, .* the probes .* take its loss"):
+        wrap(AutoModel.from_config(AutoConfig.for_model("t5", **small)))
+    with pytest.raises(ValueError, match="got 'gemma3' .* save its language model by itself, which is a gemma3_text"):
+        _check_kind({"model_type": "gemma3"}, "a folder")
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen3"])

@@ -176,12 +176,7 @@ def wrap(model: nn.Module, tokenizer: object = None, *, name: str = "unnamed") -
     decoder that reads later tokens, and for weights that are not finite.
     """
     config = model.config
-    if config.model_type not in ARCHITECTURES:
-        raise ValueError(
-            f"expected a model of one of the kinds {', '.join(ARCHITECTURES)}, got {config.model_type!r} "
-            f"in {name}; "
-            "use another model or add a row to tuning/architectures.py"
-        )
+    _check_kind(config.to_dict(), name)
     layout = ARCHITECTURES[config.model_type]
     if other := sorted({*(getattr(config, "layer_types", None) or ())} - {"full_attention", "sliding_attention"}):
         raise ValueError(f"expected attention that is full or of a sliding window in {name}, got {other[0]!r}; use another model")
@@ -217,6 +212,18 @@ def wrap(model: nn.Module, tokenizer: object = None, *, name: str = "unnamed") -
         fingerprint=fingerprint,
         pooler=pooler,
     )
+
+
+def _check_kind(config: dict, name: str) -> None:
+    """Raise ValueError for a model that has no row in the table, with what may be done instead."""
+    if (kind := config.get("model_type")) in ARCHITECTURES:
+        return
+    instead = "use another model or add a row to tuning/architectures.py"
+    if config.get("is_encoder_decoder"):
+        instead = "deltas need one stack of blocks, an encoder or a decoder, but the probes (costate.hessian, ...) take its loss"
+    elif f"{kind}_text" in ARCHITECTURES:
+        instead = f"save its language model by itself, which is a {kind}_text"
+    raise ValueError(f"expected a model of one of the kinds {', '.join(ARCHITECTURES)}, got {kind!r} in {name}; {instead}")
 
 
 def _places(model: nn.Module, layout: Architecture, blocks: int) -> list[Watched]:
@@ -284,9 +291,7 @@ def load(name_or_path: str, *, dtype: torch.dtype = torch.float32, device: str =
 
 def _read(folder: str | Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, list[str]]:
     """Return the base model and the names of the weights that its file lacks; a pooler that it lacks is taken off."""
-    kind = PretrainedConfig.get_config_dict(folder)[0].get("model_type")
-    if kind not in ARCHITECTURES:
-        raise ValueError(f"expected a model of one of the kinds {', '.join(ARCHITECTURES)}, got {kind!r} at {source}")
+    _check_kind(PretrainedConfig.get_config_dict(folder)[0], source)
     model, report = AutoModel.from_pretrained(
         folder,
         dtype=dtype,

@@ -64,8 +64,6 @@ def layer_jacobians(
         d attn / d x = sum_h W_o (S C W_q + a_i W_v + S a_i (v_i - o) q' W_k),    C = sum_j a_j (v_j - o) k_j'
         d mlp / d x  = W_2 diag(act'(W_1 x + b)) W_1      (gated: W_2 (diag(act' u) W_g + diag(act) W_u))
         LayerNorm    : diag(w) (I - 11'/d - n n'/d) / sigma, n the normalised input; RMSNorm without 11'/d
-        capped scores: a_j (1 - tanh(s_j / cap)^2) for a_j where scores are differentiated; normalised q and k: W_q and W_k
-                       times their normalisation's derivative; normalised sublayers: that times the sublayer's
         d attn / d V_j = a_j W_o,    d attn / d K_j = S a_j W_o (v_j - o) q'      (prefix slot j, rank one per head)
 
     S is the attention's scale; C, q and k are turned by the rotary position where there is one. Every column of B is
@@ -245,7 +243,11 @@ class _Scores:
 
 
 class _Attention:
-    """Frozen attention of the token i to all tokens, and to a prefix where the trajectory has one."""
+    """Frozen attention of the token i to all tokens, and to a prefix where the trajectory has one.
+
+    Where q and k are normalised, W_q and W_k are followed by that derivative; where scores s_j are capped, a_j is multiplied by
+    1 - tanh(s_j / cap)^2 in the derivative of the scores.
+    """
 
     def __init__(self, backbone: Backbone, block: int, x: Tensor, at: Tensor, scores: _Scores) -> None:
         split, groups = (-1, backbone.head_width), backbone.heads // backbone.key_value_heads
