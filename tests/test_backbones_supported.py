@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModel, BertTokenizer
 
 from tuning import Batch, Edits, Prompt, encode, features, load, wrap
 from tuning.architectures import ARCHITECTURES
-from tuning.backbones import frame, hidden
+from tuning.backbones import _check_kind, frame, hidden
 
 
 def test_every_architecture_is_in_the_zoo():
@@ -62,7 +62,7 @@ def test_roles_reach_the_keys_and_the_values(kind):
     for role, changed, kept in (("k", 0, 1), ("v", 1, 0), ("q", None, None)):
         linear = backbone.linear(0, role)
         push = torch.linspace(1, 2, linear.d_out, dtype=torch.float64)
-        full = push if linear.rows is None else torch.zeros(3 * linear.d_out).double().index_add(0, linear.rows, push)
+        full = push if linear.rows is None else torch.zeros(linear.whole).double().index_add(0, linear.rows, push)
         pushed = frame(backbone, Edits(outputs={linear.path: (lambda x, y, w=full: y + w,)}), record_keys=True)
         moved = hidden(backbone, batch, pushed)
         assert not torch.equal(moved, hidden(backbone, batch, frame(backbone)))
@@ -71,6 +71,12 @@ def test_roles_reach_the_keys_and_the_values(kind):
             assert torch.equal(after[0], before[0]) and torch.equal(after[1], before[1])
             continue
         assert torch.equal(after[kept], before[kept])
+        if role == "k" and backbone.layout.head_norms:
+            assert (after[0] - before[0]).abs().max() > 0.1
+            doubled = frame(backbone, Edits(outputs={linear.path: (lambda x, y: 2 * y,)}), record_keys=True)
+            hidden(backbone, batch, doubled)
+            assert (doubled.keys[0][0] - before[0]).abs().max() < 1e-3, "normalised keys have no length, up to eps"
+            continue
         # Rotary keys are turned after the push, which keeps the length of what was added at each position.
         added = (after[changed] - before[changed]).transpose(1, 2)
         expected = push.view(added.shape[2:]).expand_as(added)
@@ -115,10 +121,48 @@ def test_an_unsupported_architecture_is_refused_with_the_list():
         wrap(AutoModel.from_config(config))
 
 
-def test_a_sliding_window_is_refused():
-    config = AutoConfig.for_model("qwen2", **zoo.KINDS["qwen2"], use_sliding_window=True, sliding_window=4, max_window_layers=0)
-    with pytest.raises(ValueError, match="expected full attention"):
-        wrap(AutoModel.from_config(config))
+def test_what_works_instead_is_said():
+    """An encoder-decoder has a loss for the probes; a model of images and texts has a language model inside."""
+    small = {"d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 1, "num_heads": 4, "vocab_size": 50}
+    with pytest.raises(ValueError, match="got 't5' .* deltas need one stack of blocks, .* the probes .* take its loss"):
+        wrap(AutoModel.from_config(AutoConfig.for_model("t5", **small)))
+    with pytest.raises(ValueError, match="got 'gemma3' .* save its language model by itself, which is a gemma3_text"):
+        _check_kind({"model_type": "gemma3"}, "a folder")
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("window", [1, 4, 7, 8])
+def test_a_sliding_window_is_the_library_s(kind, window):
+    """Windows shorter than the texts, as long as them and longer, in the last block only."""
+    setting = {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 1}
+    config = AutoConfig.for_model(kind, **zoo.KINDS[kind], **setting, max_position_embeddings=40, pad_token_id=0)
+    torch.manual_seed(0)
+    model, batch = AutoModel.from_config(config, attn_implementation="eager").double().eval(), zoo.batch_of()
+    theirs = model(input_ids=batch.tokens, attention_mask=batch.mask.long()).last_hidden_state
+    backbone = wrap(model)
+    assert backbone.windows == (None, window)
+    ours = hidden(backbone, batch, frame(backbone))
+    assert (theirs - ours)[batch.mask].abs().max() < 1e-5
+    model.layers[1].self_attn.window = None
+    without = hidden(backbone, batch, frame(backbone))
+    assert bool((without - ours)[batch.mask].abs().max() > 1e-3) == (window < 7)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"layer_types": ["full_attention", "chunked_attention"]}, "full or of a sliding window .* got 'chunked_attention'"),
+        ({"use_bidirectional_attention": True}, "reads earlier tokens only .* got use_bidirectional_attention"),
+        ({"is_decoder": True}, "an encoder that was made a decoder"),
+    ],
+)
+def test_attention_of_another_kind_is_refused(setting, words):
+    """What the attention of this family may be but is not here is named."""
+    model = zoo.model_of("gemma3_text")
+    for name, value in setting.items():
+        setattr(model.config, name, value)
+    with pytest.raises(ValueError, match=words):
+        wrap(model)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -30,6 +30,8 @@ CASES = [
     ("bert", Prompt(3, shift_positions=True)),
     ("gpt2", Prompt(3, shift_positions=True)),
     ("llama", Prompt(3, shift_positions=True)),
+    *((kind, delta) for kind in zoo.NEWER for delta in (ALL, IA3(), Prompt(3, shift_positions=True))),
+    *((kind, Prefix(3, shift_positions=True)) for kind in zoo.NEWER if kind != "modernbert"),
 ]
 # PEFT's own arithmetic (float32 rotations, cached keys) is single precision; the models are O(1).
 TOLERANCE = 1e-5

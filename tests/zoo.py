@@ -37,8 +37,17 @@ KINDS = {  # the settings of a tiny model of every architecture
     "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_inner": 24, "vocab_size": 50},
     "llama": GROUPED,
     "qwen2": GROUPED,
+    "qwen3": GROUPED | {"head_dim": 6},
+    "mistral": GROUPED | {"sliding_window": 5},
+    "smollm3": GROUPED | {"no_rope_layers": [1, 0]},
+    "gemma2": GROUPED | {"head_dim": 6, "query_pre_attn_scalar": 5, "sliding_window": 5, "attn_logit_softcapping": 1.5},
+    "gemma3_text": GROUPED | {"head_dim": 6, "query_pre_attn_scalar": 5, "sliding_window": 5, "sliding_window_pattern": 2},
+    "olmo2": GROUPED,
+    "phi3": GROUPED | {"sliding_window": 5},
+    "modernbert": COMMON | {"local_attention": 6, "global_attn_every_n_layers": 2, "norm_bias": True},
     "gpt_neox": COMMON,
 }
+NEWER = ("qwen3", "mistral", "smollm3", "gemma2", "gemma3_text", "olmo2", "phi3", "modernbert")
 
 DELTAS = {
     "prompt": Prompt(3),

@@ -13,12 +13,15 @@ class Architecture:
     """One family of models; paths are relative to the block unless said otherwise.
 
     title: its name in print. kind: "encoder" or "decoder". blocks: path of the block list. heads: the modules that the
-    attention and the mlp sublayer begin with (a normalisation when `pre_norm`). roles: {role: path} of the linear maps, the
-    ports leaving "o" and "down". norms: normalisations that follow the residual sum. embedding: path of the module whose
-    output starts the residual stream. word: path of the word embedding. final: path of the last normalisation. fused: how
-    "qkv" is laid out, "parts" (q, k, v one after the other) or "heads" (q, k, v of the first head, then of the second, ...).
+    attention and the mlp sublayer begin with, normalisations where `opened`. closings: the normalisations that they end with,
+    before the residual sum. roles: {role: path} of the linear maps, the ports leaving the closings or else "o" and "down"; of
+    "gate_up" the first half is the gate. norms: normalisations that follow the residual sum. head_norms: the normalisations of
+    queries and of keys. embedding: path of the module whose output starts the residual stream. word: path of the word
+    embedding. final: path of the last normalisation. fused: how "qkv" is laid out, "parts" (q, k, v one after the other) or
+    "heads" (q, k, v of the first head, then of the second, ...).
     first_position: position of the first token, None without learned positions. relative: path of the module that computes
-    one relative position bias for all blocks. segments: whether texts of a pair have segment numbers. classifier: in a
+    one relative position bias for all blocks. window: whether every block has the sliding window of the configuration, where
+    the attention does not say which has. segments: whether texts of a pair have segment numbers. classifier: in a
     model that classifies, the layer on the first token's state, its activation, and the map to the logits; None where the
     map "score" reads the last token. closed_form: whether `tuning.jacobians` has its blocks' derivatives. lean: whether
     `tuning.lean` has its pass.
@@ -33,10 +36,13 @@ class Architecture:
     embedding: str
     word: str
     norms: tuple[str, str] | None = None
+    closings: tuple[str, str] | None = None
+    head_norms: tuple[str, str] | None = None
     final: str | None = None
     fused: str | None = None
     first_position: int | None = 0
     relative: str | None = None
+    window: bool = False
     segments: bool = False
     classifier: tuple[str, str, str] | None = None
     closed_form: bool = False
@@ -44,8 +50,13 @@ class Architecture:
 
     @property
     def pre_norm(self) -> bool:
-        """Return whether the normalisation comes before the sublayer and so belongs to it."""
+        """Return whether the normalisation comes before the residual sum and so belongs to the sublayer."""
         return self.norms is None
+
+    @property
+    def opened(self) -> bool:
+        """Return whether the sublayers begin with a normalisation."""
+        return self.heads[0] != self.attention
 
 
 def _bert_like(title: str, **own) -> Architecture:
@@ -66,21 +77,36 @@ def _bert_like(title: str, **own) -> Architecture:
     )
 
 
-def _llama_like(title: str) -> Architecture:
+def _llama_like(title: str, **own) -> Architecture:
     roles = {role: f"self_attn.{role}_proj" for role in "qkvo"}
+    usual = {
+        "heads": ("input_layernorm", "post_attention_layernorm"),
+        "roles": roles | {"gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj"},
+    }
     return Architecture(
         title=title,
         kind="decoder",
         blocks="layers",
-        heads=("input_layernorm", "post_attention_layernorm"),
         attention="self_attn",
-        roles=roles | {"gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj"},
         embedding="embed_tokens",
         word="embed_tokens",
         final="norm",
         first_position=None,
         closed_form=True,
+        **usual | own,
     )
+
+
+_HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
+_GEMMA = {
+    "heads": ("input_layernorm", "pre_feedforward_layernorm"),
+    "closings": ("post_attention_layernorm", "post_feedforward_layernorm"),
+}
+_OLMO = {
+    "heads": ("self_attn", "mlp"),
+    "closings": ("post_attention_layernorm", "post_feedforward_layernorm"),
+    "head_norms": _HEAD_NORMS,
+}
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -130,6 +156,37 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "llama": _llama_like("Llama"),
     "qwen2": _llama_like("Qwen2"),
+    "qwen3": _llama_like("Qwen3", head_norms=_HEAD_NORMS),
+    "mistral": _llama_like("Mistral", window=True),
+    "smollm3": _llama_like("SmolLM3"),
+    "gemma2": _llama_like("Gemma 2", **_GEMMA),
+    "gemma3_text": _llama_like("Gemma 3 (text)", head_norms=_HEAD_NORMS, **_GEMMA),
+    "olmo2": _llama_like("OLMo 2", **_OLMO),
+    "phi3": _llama_like(
+        "Phi-3",
+        roles={
+            "qkv": "self_attn.qkv_proj",
+            "o": "self_attn.o_proj",
+            "gate_up": "mlp.gate_up_proj",
+            "down": "mlp.down_proj",
+        },
+        fused="parts",
+        window=True,
+    ),
+    "modernbert": Architecture(
+        title="ModernBERT",
+        kind="encoder",
+        blocks="layers",
+        heads=("attn_norm", "mlp_norm"),
+        attention="attn",
+        roles={"qkv": "attn.Wqkv", "o": "attn.Wo", "gate_up": "mlp.Wi", "down": "mlp.Wo"},
+        embedding="embeddings",
+        word="embeddings.tok_embeddings",
+        final="final_norm",
+        fused="parts",
+        first_position=None,
+        closed_form=True,
+    ),
     "gpt_neox": Architecture(
         title="GPT-NeoX",
         kind="decoder",

@@ -38,12 +38,37 @@ def additive_mask(mask: Tensor, *, causal: bool, closed_slots: int, dtype: torch
     return torch.zeros(allowed.shape, dtype=dtype, device=mask.device).masked_fill(~allowed, blocked(dtype))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, block: int) -> Tensor:
-    """Return softmax(scale q [P_k; k]' + mask) [P_v; v], with the prefix P of the current edits for this block.
+def windowed(mask: Tensor, window: int | None, queries: int) -> Tensor:
+    """Return an additive mask (..., 1 or T, S) of T queries, the last of S positions, that blocks keys `window` away or more."""
+    length = mask.shape[-1]
+    if window is None or length <= window:
+        return mask
+    at = torch.arange(length, device=mask.device)
+    return torch.where((at[length - queries :, None] - at).abs() >= window, blocked(mask.dtype), mask)
 
-    q: (B, heads, T, c); k, v: (B, key-value heads, S, c); the prefix has an open mask (or none of the
-    attention when the edits are closed). Returns (B, T, heads, c). Softmax runs in the tensors' own
-    precision. In a packed pass q, k, v and what is returned hold the real tokens as one text. He et al. 2022, eq. 5.
+
+def capped(scores: Tensor, cap: float | None) -> Tensor:
+    """Return cap tanh(scores / cap), scores that stay below a cap (Gemma 2), or the scores where there is none."""
+    return scores if cap is None else torch.tanh(scores / cap) * cap
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    block: int,
+    *,
+    window: int | None = None,
+    cap: float | None = None,
+) -> Tensor:
+    """Return softmax(capped(scale q [P_k; k]') + mask) [P_v; v], with the prefix P of the current edits for this block.
+
+    q: (B, heads, T, c); k, v: (B, key-value heads, S, c); the prefix stands in front of the text with an open
+    mask (or none of the attention when the edits are closed); keys `window` positions away or more are hidden. Returns
+    (B, T, heads, c). Softmax runs in the tensors' own precision. In a packed pass q, k, v and what is returned hold the
+    real tokens as one text. He et al. 2022, eq. 5.
     """
     frame = current()
     packing = None if frame is None else frame.packing
@@ -60,16 +85,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, b
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = (x[:, :, None].expand(-1, -1, groups, -1, -1).flatten(1, 2) for x in (k, v))
-    scores = q @ k.transpose(-1, -2) * scale
+    scores = capped(q @ k.transpose(-1, -2) * scale, cap)
     if mask is not None:
-        scores = scores + mask
+        scores = scores + windowed(mask, window, q.shape[2])
     met = torch.softmax(scores, dim=-1) @ v
     return met.transpose(1, 2) if packing is None else packing.together(met)
 
 
-def _interface(module: nn.Module, query, key, value, attention_mask, scaling=None, **_) -> tuple[Tensor, None]:
+def _interface(module: nn.Module, query, key, value, attention_mask, scaling=None, softcap=None, **_) -> tuple[Tensor, None]:
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return attend(query, key, value, attention_mask, scale, module.block_index), None
+    made = attend(query, key, value, attention_mask, scale, module.block_index, window=module.window, cap=softcap)
+    return made, None
 
 
 AttentionInterface.register(NAME, _interface)
@@ -83,26 +109,80 @@ def _mpnet(module: nn.Module, hidden: Tensor, attention_mask=None, position_bias
     return (module.o(context.flatten(-2)),)
 
 
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight; the library's version would round float64 through float32."""
+def turned(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> Tensor:
+    """Return the rotary embedding R x of the first columns of x (Su et al. 2021, eq. 34, halves paired), or R' x."""
+    width = cos.shape[-1]
+    moved, kept = x[..., :width], x[..., width:]
+    if back:
+        low, high = (moved * sin).chunk(2, dim=-1)
+        return torch.cat([moved * cos + torch.cat([high, -low], dim=-1), kept], dim=-1)
+    low, high = moved.chunk(2, dim=-1)
+    return torch.cat([moved * cos + torch.cat([-high, low], dim=-1) * sin, kept], dim=-1)
 
-    def __init__(self, weight: nn.Parameter, eps: float) -> None:
+
+def _modernbert(
+    module: nn.Module, hidden: Tensor, position_embeddings: tuple[Tensor, Tensor], attention_mask=None, **_
+) -> tuple[Tensor, None]:
+    """Return ModernBERT's attention without its rotation in float32."""
+    q, k, v = module.Wqkv(hidden).unflatten(-1, (3, -1, module.head_dim)).transpose(1, 3).unbind(2)
+    cos, sin = (angle[:, None] for angle in position_embeddings)
+    q, k = turned(q, cos, sin), turned(k, cos, sin)
+    met = attend(q, k, v, attention_mask, module.head_dim**-0.5, module.block_index, window=module.window)
+    return module.out_drop(module.Wo(met.flatten(-2))), None
+
+
+_OWN_FORWARD = {"MPNetSelfAttention": _mpnet, "ModernBertAttention": _modernbert}
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * gain; the library's version would round float64 through float32.
+
+    The gain is the weight, or one more where the weight is what it differs from one by (`centred`, Gemma). What is rounded to
+    the precision of x is the normalised x, or the product when `late` (Gemma, OLMo 2).
+    """
+
+    def __init__(self, weight: nn.Parameter, eps: float, *, centred: bool = False, late: bool = False) -> None:
         super().__init__()
-        self.weight, self.eps = weight, eps
+        self.weight, self.eps, self.centred, self.late = weight, eps, centred, late
+
+    @property
+    def gain(self) -> Tensor:
+        """Return the factors on the normalised numbers."""
+        return self.weight + 1 if self.centred else self.weight
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
+        made = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        if self.late:
+            weight = self.weight.to(wide.dtype)
+            return (made * (weight + 1 if self.centred else weight)).to(x.dtype)
+        return self.gain * made.to(x.dtype)
 
 
-def write_out(model: nn.Module, attentions: list[nn.Module]) -> None:
-    """Put the written-out attention into a model and tell every attention module the index of its block."""
+def _in_front(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """Return the arguments with the states first and without a name, as hooks expect them."""
+    rest = dict(kwargs)
+    return ((rest.pop("hidden_states"), *args) if "hidden_states" in rest else args), rest
+
+
+def write_out(model: nn.Module, attentions: list[nn.Module], window: int | None) -> None:
+    """Put the written-out attention into a model and tell every attention module the index and the window of its block.
+
+    window: that of attentions which have no word for their own.
+    """
     model.config._attn_implementation = NAME
     for index, module in enumerate(attentions):
+        if not hasattr(module, "block_index"):
+            module.register_forward_pre_hook(_in_front, with_kwargs=True)
         module.block_index = index
-        if type(module).__name__ == "MPNetSelfAttention":
-            module.forward = functools.partial(_mpnet, module)
+        module.window = getattr(module, "sliding_window", window)
+        if own := _OWN_FORWARD.get(type(module).__name__):
+            module.forward = functools.partial(own, module)
     for path, module in list(model.named_modules()):
-        if type(module).__name__.endswith("RMSNorm"):
+        kind = type(module).__name__
+        if kind.endswith("RMSNorm") and not isinstance(module, RMSNorm):
             parent, _, leaf = path.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, RMSNorm(module.weight, module.variance_epsilon))
+            eps = module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps
+            centred = kind.startswith("Gemma")
+            made = RMSNorm(module.weight, eps, centred=centred, late=centred or kind.startswith("Olmo"))
+            setattr(model.get_submodule(parent), leaf, made)

@@ -28,6 +28,7 @@ from tuning.packing import Packing
 from tuning.shipped import SHIPPED, folder_of
 
 SITES = ("attention", "mlp")
+_PARTS = {"q": "qkv", "k": "qkv", "v": "qkv", "gate": "gate_up", "up": "gate_up"}  # what a role is a part of where it is fused
 
 
 class Batch(NamedTuple):
@@ -55,12 +56,13 @@ class Port(NamedTuple):
 
 
 class WeightMap(NamedTuple):
-    """One linear map of a block: module path, inputs, outputs, and its rows in a fused module (or None)."""
+    """One linear map of a block: module path, inputs, outputs, its rows in a fused module (or None), the module's outputs."""
 
     path: str
     d_in: int
     d_out: int
     rows: Tensor | None
+    whole: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,26 +106,39 @@ class Backbone:
         """Return the numbers per attention head."""
         return getattr(self.model.config, "head_dim", None) or self.width // self.heads
 
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """Return the sliding window of every block: how many positions away a key is no longer met; None without one."""
+        return tuple(module.window for module in self.attentions)
+
+    @property
+    def attentions(self) -> tuple[nn.Module, ...]:
+        """Return the attention of every block."""
+        return tuple(self.model.get_submodule(self.path(block, self.layout.attention)) for block in range(self.blocks))
+
     def path(self, block: int, inner: str) -> str:
         """Return the full module path of `inner` inside a block."""
         return f"{self.layout.blocks}.{block}.{inner}"
 
     def linear(self, block: int, role: str) -> WeightMap:
-        """Return the linear map with the role "q", "k", "v", "qkv", "o", "up", "gate" or "down"."""
+        """Return the linear map with the role "q", "k", "v", "qkv", "o", "up", "gate", "gate_up" or "down"."""
         roles = self.layout.roles
-        fused = role in ("q", "k", "v") and role not in roles
-        if role not in roles and not (fused and "qkv" in roles):
+        place = role if role in roles else _PARTS.get(role)
+        if place not in roles:
             raise ValueError(f"expected a linear map of {self.architecture} ({', '.join(roles)}), got {role!r}")
-        path = self.path(block, roles["qkv" if fused else role])
-        module = self.model.get_submodule(path)
-        d_in, d_out = linear_shape(module)
-        if not fused:
-            return WeightMap(path, d_in, d_out, None)
+        path = self.path(block, roles[place])
+        d_in, d_out = linear_shape(self.model.get_submodule(path))
+        if place == role:
+            return WeightMap(path, d_in, d_out, None, d_out)
         rows = torch.arange(d_out, device=self.device)
-        part = "qkv".index(role)
-        parts = self.layout.fused == "parts"
-        rows = rows.view(3, -1)[part] if parts else rows.view(self.heads, 3, -1)[:, part].reshape(-1)
-        return WeightMap(path, d_in, d_out // 3, rows)
+        if place == "gate_up":
+            rows = rows.chunk(2)[("gate", "up").index(role)]
+        elif self.layout.fused == "heads":
+            rows = rows.view(self.heads, 3, -1)[:, "qkv".index(role)].reshape(-1)
+        else:
+            sizes = [heads * self.head_width for heads in (self.heads, self.key_value_heads, self.key_value_heads)]
+            rows = rows.split(sizes)["qkv".index(role)]
+        return WeightMap(path, d_in, len(rows), rows, d_out)
 
     def key_of(self, parameter: str) -> str:
         """Return a model parameter's short name: "block.site.what", or "embedding.…" or "final.…" outside blocks."""
@@ -136,8 +151,10 @@ class Backbone:
         module, _, leaf = rest.rpartition(".")
         named = {path: role for role, path in layout.roles.items()}
         named |= {path: "norm" for path in (layout.norms or layout.heads)}
-        before = (layout.norms or layout.heads)[0]
-        attention = module == before or module in {layout.roles.get(role) for role in ("q", "k", "v", "qkv", "o")}
+        named |= {path: "closing" for path in layout.closings or ()}
+        first = {layout.norms[0] if layout.norms else layout.heads[0], *(layout.closings or ())[:1]}
+        first |= {layout.roles.get(role) for role in ("q", "k", "v", "qkv", "o")}
+        attention = module in first or module.startswith(layout.attention + ".")
         return f"{block}.{SITES[0] if attention else SITES[1]}.{named.get(module, module)}.{leaf}"
 
 
@@ -155,19 +172,18 @@ def transposed(module: nn.Module) -> bool:
 def wrap(model: nn.Module, tokenizer: object = None, *, name: str = "unnamed") -> Backbone:
     """Return the backbone made of a Hugging Face base model, which is frozen and watched in place.
 
-    Raises ValueError for an unsupported architecture, for sliding-window attention, and for weights that are
-    not finite.
+    Raises ValueError for an unsupported architecture, for attention that is neither full nor of a sliding window, for a
+    decoder that reads later tokens, and for weights that are not finite.
     """
     config = model.config
-    if config.model_type not in ARCHITECTURES:
-        raise ValueError(
-            f"expected a model of one of the kinds {', '.join(ARCHITECTURES)}, got {config.model_type!r} "
-            f"in {name}; "
-            "use another model or add a row to tuning/architectures.py"
-        )
+    _check_kind(config.to_dict(), name)
     layout = ARCHITECTURES[config.model_type]
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()) or getattr(config, "is_decoder", False):
-        raise ValueError(f"expected full attention of the usual kind in {name}, got a sliding window or a cross-decoder")
+    if other := sorted({*(getattr(config, "layer_types", None) or ())} - {"full_attention", "sliding_attention"}):
+        raise ValueError(f"expected attention that is full or of a sliding window in {name}, got {other[0]!r}; use another model")
+    if getattr(config, "is_decoder", False):
+        raise ValueError(f"expected an encoder or a decoder by itself in {name}, got an encoder that was made a decoder")
+    if layout.kind == "decoder" and getattr(config, "use_bidirectional_attention", False):
+        raise ValueError(f"expected a decoder that reads earlier tokens only in {name}, got use_bidirectional_attention")
     for weight, values in model.named_parameters():
         if not torch.isfinite(values).all():
             raise ValueError(f"expected finite weights in {name}, got NaN or infinity in {weight}; fetch the model anew")
@@ -177,7 +193,8 @@ def wrap(model: nn.Module, tokenizer: object = None, *, name: str = "unnamed") -
     model.eval().requires_grad_(False)
     blocks = list(model.get_submodule(layout.blocks))
     fingerprint = _fingerprint(model)
-    write_out(model, [block.get_submodule(layout.attention) for block in blocks])
+    window = config.sliding_window if layout.window else None
+    write_out(model, [block.get_submodule(layout.attention) for block in blocks], window)
     model.requires_grad_(False)
     ports = tuple(Port(block, site) for block in range(len(blocks)) for site in SITES)
     watch(model, _places(model, layout, len(blocks)))
@@ -197,6 +214,18 @@ def wrap(model: nn.Module, tokenizer: object = None, *, name: str = "unnamed") -
     )
 
 
+def _check_kind(config: dict, name: str) -> None:
+    """Raise ValueError for a model that has no row in the table, with what may be done instead."""
+    if (kind := config.get("model_type")) in ARCHITECTURES:
+        return
+    instead = "use another model or add a row to tuning/architectures.py"
+    if config.get("is_encoder_decoder"):
+        instead = "deltas need one stack of blocks, an encoder or a decoder, but the probes (costate.hessian, ...) take its loss"
+    elif f"{kind}_text" in ARCHITECTURES:
+        instead = f"save its language model by itself, which is a {kind}_text"
+    raise ValueError(f"expected a model of one of the kinds {', '.join(ARCHITECTURES)}, got {kind!r} in {name}; {instead}")
+
+
 def _places(model: nn.Module, layout: Architecture, blocks: int) -> list[Watched]:
     """Return every module that an edit, a signal or a record may touch, with its roles."""
     places: dict[str, dict] = {}
@@ -204,13 +233,15 @@ def _places(model: nn.Module, layout: Architecture, blocks: int) -> list[Watched
     places.setdefault(layout.embedding, {})["leaves"] = "embedding"
     if layout.final is not None:
         places.setdefault(layout.final, {}).update(enters="final", leaves="final")
+    ends = layout.closings or (layout.roles["o"], layout.roles["down"])
     for block in range(blocks):
         prefix = f"{layout.blocks}.{block}."
-        for role, inner in layout.roles.items():
-            leaves = {"o": "attention", "down": "mlp"}.get(role)
-            places.setdefault(prefix + inner, {})["leaves"] = leaves and f"{block}.{leaves}"
+        for inner in layout.roles.values():
+            places.setdefault(prefix + inner, {})
+        for site, end in zip(SITES, ends, strict=True):
+            places.setdefault(prefix + end, {})["leaves"] = f"{block}.{site}"
         for site, head in zip(SITES, layout.heads, strict=True):
-            entry = "output" if layout.pre_norm else "input"
+            entry = "output" if layout.opened else "input"
             places.setdefault(prefix + head, {}).update(enters=f"{block}.{site}", entry=entry)
         for site, norm in zip(SITES, layout.norms or (), strict=False):
             places.setdefault(prefix + norm, {}).update(enters=f"{block}.{site}_norm", leaves=f"{block}.{site}_norm")
@@ -229,7 +260,7 @@ def _fingerprint(model: nn.Module) -> str:
 
 
 def load(name_or_path: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Backbone:
-    """Return the backbone called "nano" (shipped) or "minilm" (an installed package), in a folder, or on the hub.
+    """Return the backbone called "nano" (shipped), "minilm" or "smollm2" (installed by make), in a folder, or on the hub.
 
     Weights are read from safetensors only and no code that comes with a model is run. Raises ValueError in
     one sentence for a missing folder, an unsupported architecture, missing, truncated or non-finite weights.
@@ -260,9 +291,7 @@ def load(name_or_path: str, *, dtype: torch.dtype = torch.float32, device: str =
 
 def _read(folder: str | Path, source: str, dtype: torch.dtype) -> tuple[nn.Module, list[str]]:
     """Return the base model and the names of the weights that its file lacks; a pooler that it lacks is taken off."""
-    kind = PretrainedConfig.get_config_dict(folder)[0].get("model_type")
-    if kind not in ARCHITECTURES:
-        raise ValueError(f"expected a model of one of the kinds {', '.join(ARCHITECTURES)}, got {kind!r} at {source}")
+    _check_kind(PretrainedConfig.get_config_dict(folder)[0], source)
     model, report = AutoModel.from_pretrained(
         folder,
         dtype=dtype,

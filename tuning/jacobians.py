@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tuning.architectures import ARCHITECTURES
-from tuning.attention import RMSNorm, additive_mask, blocked
+from tuning.attention import RMSNorm, additive_mask, blocked, capped, turned
 from tuning.backbones import SITES, Backbone, Batch, frame, hidden, transposed
 from tuning.edits import Edits, Frame
 
@@ -105,11 +105,15 @@ def _block(
     layout, one = backbone.layout, torch.eye(backbone.width, dtype=backbone.dtype, device=backbone.device)
     module = lambda path: backbone.model.get_submodule(backbone.path(block, path))  # noqa: E731
     h, middle = run.inputs[f"{block}.attention"], _rows(run.inputs[f"{block}.mlp"], at)
+    within = _Open()
     if layout.pre_norm:
-        first, second = module(layout.heads[0]), _Norm(module(layout.heads[1]), middle)
+        first, second = (module(path) if layout.opened else nn.Identity() for path in layout.heads)
         head = _Attention(backbone, block, first(h), at, scores)
-        inner = _Norm(first, _rows(h, at)).after(head.jacobian())
-        mlp = second.after(_mlp(backbone, block, module(layout.heads[1])(middle), act))
+        met, (out, mlp) = head.jacobian(), _mlp(backbone, block, second(middle), act)
+        if layout.closings is not None:
+            within, closing = (_norm(module(path), y) for path, y in zip(layout.closings, (head.output(), out), strict=True))
+            met, mlp = within.before(met), closing.before(mlp)
+        inner, mlp = _norm(first, _rows(h, at)).after(met), _norm(second, middle).after(mlp)
         if getattr(backbone.model.config, "use_parallel_residual", False):
             rest = last = one.expand(len(h), -1, -1)
             A = inner + mlp + one
@@ -118,15 +122,30 @@ def _block(
             A = torch.baddbmm(rest, rest, inner)
     else:
         first, second = (
-            _Norm(module(norm), _rows(run.inputs[f"{block}.{site}_norm"], at))
+            _norm(module(norm), _rows(run.inputs[f"{block}.{site}_norm"], at))
             for site, norm in zip(SITES, layout.norms, strict=True)
         )
         head = _Attention(backbone, block, h, at, scores)
-        rest = second.before(first.after(_mlp(backbone, block, middle, act) + one))
+        rest = second.before(first.after(_mlp(backbone, block, middle, act)[1] + one))
         last = second.before(one.expand(len(h), -1, -1))
         A = torch.baddbmm(rest, rest, head.jacobian())
     B = dict(zip(SITES, (rest, last), strict=True))
-    return A, B | (dict(zip(PREFIX, head.prefix(rest), strict=True)) if run.edits.prefix else {})
+    return A, B | (dict(zip(PREFIX, head.prefix(within.after(rest)), strict=True)) if run.edits.prefix else {})
+
+
+def _norm(module: nn.Module, x: Tensor) -> _Norm | _Open:
+    """Return the derivative at x (B, d) of what stands where a normalisation may stand."""
+    return _Open() if isinstance(module, nn.Identity) else _Norm(module, x)
+
+
+class _Open:
+    """The derivative of nothing in between."""
+
+    def after(self, M: Tensor) -> Tensor:
+        return M
+
+    def before(self, M: Tensor) -> Tensor:
+        return M
 
 
 class _Norm:
@@ -138,7 +157,7 @@ class _Norm:
         self.centred = isinstance(module, nn.LayerNorm)
         x = x - x.mean(-1, keepdim=True) if self.centred else x
         scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + module.eps)
-        self.normal, self.gain = x * scale, module.weight * scale
+        self.normal, self.gain = x * scale, (module.weight if self.centred else module.gain) * scale
 
     def after(self, M: Tensor) -> Tensor:
         """Return M J for M (B, n, d), the normalisation acting first."""
@@ -154,6 +173,33 @@ class _Norm:
         return torch.baddbmm(M, self.normal[..., None], along) * self.gain[..., None]
 
 
+class _HeadNorm:
+    """The normalisation of queries or of keys, over each head or over all of them at once, or none; and its derivative."""
+
+    def __init__(self, module: nn.Module | None, width: int) -> None:
+        self.module, self.width = module, width
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return (..., heads, c) of a map's outputs (..., heads c)."""
+        split = (-1, self.width)
+        if self.module is None:
+            return x.unflatten(-1, split)
+        return self.module(x).unflatten(-1, split) if self._whole(x) else self.module(x.unflatten(-1, split))
+
+    def after(self, M: Tensor, x: Tensor) -> Tensor:
+        """Return M J as (B, n, heads c) for M (B, n, heads, c), J the derivative at the map's outputs x (B, heads c)."""
+        if self.module is None:
+            return M.flatten(2)
+        if self._whole(x):
+            return _Norm(self.module, x).after(M.flatten(2))
+        x = x.unflatten(-1, (-1, self.width))
+        made = _Norm(self.module, x.flatten(0, 1)).after(M.transpose(1, 2).flatten(0, 1))
+        return made.unflatten(0, x.shape[:2]).transpose(1, 2).flatten(2)
+
+    def _whole(self, x: Tensor) -> bool:
+        return self.module.weight.numel() == x.shape[-1]
+
+
 class _Scores:
     """What the blocks share: the mask row of the token (B, 1 or heads, T), rotary angles and the trajectory's edits."""
 
@@ -165,87 +211,123 @@ class _Scores:
             mask = mask + shared.compute_position_bias(run.inputs["0.attention"])
         rows = mask.expand(-1, -1, length, -1)
         self.mask = rows[torch.arange(len(at), device=at.device), :, at]
-        self.edits, self.angles = run.edits, None
+        self.edits, self.at, self.angles = run.edits, at, [None] * backbone.blocks
         if (rotary := getattr(backbone.model, "rotary_emb", None)) is not None:
-            positions = torch.arange(length, device=at.device) + run.edits.shift
-            self.angles = rotary(run.inputs["0.attention"], positions.expand(len(at), -1))
+            h, positions = run.inputs["0.attention"], torch.arange(length, device=at.device) + run.edits.shift
+            several = isinstance(rotary.rope_type, dict)  # one rotation for each kind of attention
+            for block, module in enumerate(backbone.attentions):
+                if getattr(module, "use_rope", True):
+                    kind = (backbone.model.config.layer_types[block],) if several else ()
+                    self.angles[block] = rotary(h, positions.expand(len(at), -1), *kind)
 
-    def turn(self, x: Tensor) -> Tensor:
+    def row(self, window: int | None, slots: int) -> Tensor:
+        """Return the mask of the token's scores on a prefix and the text, the keys outside a sliding window blocked."""
+        mask = F.pad(self.mask, (slots, 0), value=blocked(self.mask.dtype) if self.edits.closed else 0.0)
+        if window is None:
+            return mask
+        far = (torch.arange(-slots, self.mask.shape[-1], device=self.at.device) - self.at[:, None]).abs() >= window
+        return mask.masked_fill(far[:, None], blocked(mask.dtype))
+
+    def turn(self, block: int, x: Tensor) -> Tensor:
         """Return keys (B, T, heads, c) turned to their positions."""
-        return x if self.angles is None else _turn(x, *(angle[:, :, None] for angle in self.angles))
+        angles = self.angles[block]
+        return x if angles is None else turned(x, *(angle[:, :, None] for angle in angles))
 
-    def turn_at(self, at: Tensor, x: Tensor, *, back: bool = False) -> Tensor:
+    def turn_at(self, block: int, x: Tensor, *, back: bool = False) -> Tensor:
         """Return vectors (B, heads, ..., c) turned by the token's angle R, or by the transpose R'."""
-        if self.angles is None:
+        if self.angles[block] is None:
             return x
-        angles = (_rows(angle, at).reshape(len(at), *[1] * (x.ndim - 2), -1) for angle in self.angles)
-        return _turn(x, *angles, back=back)
+        at = self.at
+        angles = (_rows(angle, at).reshape(len(at), *[1] * (x.ndim - 2), -1) for angle in self.angles[block])
+        return turned(x, *angles, back=back)
 
 
 class _Attention:
-    """Frozen attention of the token i to all tokens, and to a prefix where the trajectory has one."""
+    """Frozen attention of the token i to all tokens, and to a prefix where the trajectory has one.
+
+    Where q and k are normalised, W_q and W_k are followed by that derivative; where scores s_j are capped, a_j is multiplied by
+    1 - tanh(s_j / cap)^2 in the derivative of the scores.
+    """
 
     def __init__(self, backbone: Backbone, block: int, x: Tensor, at: Tensor, scores: _Scores) -> None:
         split, groups = (-1, backbone.head_width), backbone.heads // backbone.key_value_heads
-        module = backbone.model.get_submodule(backbone.path(block, backbone.layout.attention))
+        module, paths = backbone.attentions[block], backbone.layout.head_norms or ()
+        norms = [backbone.model.get_submodule(backbone.path(block, path)) for path in paths] or [None, None]
+        self.norm_q, self.norm_k = (_HeadNorm(norm, backbone.head_width) for norm in norms)
         self.scale = getattr(module, "scaling", backbone.head_width**-0.5)
-        (Wq, bq), (Wk, bk), (Wv, bv), (Wo, _) = (_weights(backbone, block, role) for role in "qkvo")
-        self.Wq, self.Wo = Wq, Wo.unflatten(1, split)  # (H c, d), (d, H, c)
-        self.Wk, self.Wv = (W.unflatten(0, split).repeat_interleave(groups, dim=0) for W in (Wk, Wv))  # (H, c, d)
-        self.at, self.scores, self.groups = at, scores, groups
-        self.q = scores.turn_at(at, F.linear(_rows(x, at), Wq, bq).unflatten(-1, split))  # (B, H, c)
-        k, v, mask = scores.turn(F.linear(x, Wk, bk).unflatten(-1, split)), F.linear(x, Wv, bv).unflatten(-1, split), scores.mask
+        (Wq, bq), (Wk, bk), (Wv, bv), (Wo, self.bo) = (_weights(backbone, block, role) for role in "qkvo")
+        self.Wq, self.Wk, self.Wo = Wq, Wk, Wo.unflatten(1, split)  # (H c, d), (K c, d), (d, H, c)
+        self.Wv = Wv.unflatten(0, split).repeat_interleave(groups, dim=0)  # (H, c, d)
+        self.block, self.at, self.scores, self.groups = block, at, scores, groups
+        self.before_q, k = F.linear(_rows(x, at), Wq, bq), F.linear(x, Wk, bk)
+        self.before_k = _rows(k, at)
+        self.q = scores.turn_at(block, self.norm_q(self.before_q))  # (B, H, c)
+        k, v = scores.turn(block, self.norm_k(k)), F.linear(x, Wv, bv).unflatten(-1, split)
         prefix = scores.edits.prefix.get(block)
         self.slots = 0 if prefix is None else len(prefix[0])
         if prefix is not None:
             k, v = (torch.cat([p.to(w).expand(len(w), -1, -1, -1), w], dim=1) for p, w in zip(prefix, (k, v), strict=True))
-            mask = F.pad(mask, (self.slots, 0), value=blocked(mask.dtype) if scores.edits.closed else 0.0)
         k, v = (w.transpose(1, 2).repeat_interleave(groups, dim=1) for w in (k, v))  # (B, H, S, c)
         self.keys = k
-        self.a = torch.softmax((k @ self.q[..., None])[..., 0] * self.scale + mask, dim=-1)  # (B, H, S)
-        self.apart = v - self.a[:, :, None] @ v  # v_j - o
+        own, cap = (k @ self.q[..., None])[..., 0] * self.scale, getattr(module, "attn_logit_softcapping", None)
+        self.a = torch.softmax(capped(own, cap) + scores.row(module.window, self.slots), dim=-1)  # (B, H, S)
+        self.met = self.a[:, :, None] @ v  # o, (B, H, 1, c)
+        self.apart = v - self.met  # v_j - o
+        self.lever = self.scale * (self.a if cap is None else self.a * (1 - torch.tanh(own / cap) ** 2))  # of a score on them
+
+    def output(self) -> Tensor:
+        """Return the attention's output at the token, (B, d)."""
+        return F.linear(self.met.flatten(1), self.Wo.flatten(1), self.bo)
 
     def jacobian(self) -> Tensor:
         """Return d attn / d x at the token, (B, d, d)."""
         size, (width, heads, _) = len(self.q), self.Wo.shape
-        C = self.scale * (self.a[..., None] * self.apart).mT @ self.keys  # (B, H, c, c)
-        left = self.Wo.transpose(0, 1) @ self.scores.turn_at(self.at, C, back=True)  # (B, H, d, c)
-        J = (left.transpose(1, 2).reshape(size * width, -1) @ self.Wq).view(size, width, width)
+        C = (self.lever[..., None] * self.apart).mT @ self.keys  # (B, H, c, c)
+        left = self.Wo.transpose(0, 1) @ self.scores.turn_at(self.block, C, back=True)  # (B, H, d, c)
+        left = self.norm_q.after(left.transpose(1, 2), self.before_q)
+        J = (left.reshape(size * width, -1) @ self.Wq).view(size, width, width)
         own = self.at + self.slots
         each = torch.arange(size, device=own.device)
-        a, apart = self.a[each, :, own], self.apart[each, :, own]  # (B, H), (B, H, c)
+        a, lever, apart = (x[each, :, own] for x in (self.a, self.lever, self.apart))  # (B, H), (B, H), (B, H, c)
         through = (self.Wo.transpose(0, 1) @ self.Wv).view(heads, -1)  # W_o W_v per head
         J = torch.addmm(J.view(size, -1), a, through).view_as(J)
-        columns = torch.einsum("dhc,bhc->bdh", self.Wo, apart * (self.scale * a)[..., None])
-        rows = torch.einsum("bhc,hcd->bhd", self.scores.turn_at(self.at, self.q, back=True), self.Wk)
-        return torch.baddbmm(J, columns, rows)
+        columns = torch.einsum("dhc,bhc->bdh", self.Wo, apart * lever[..., None])
+        return torch.baddbmm(J, columns, self._own_key())
+
+    def _own_key(self) -> Tensor:
+        """Return d (q k_i) / d x of the token's own key, head by head, (B, H, d)."""
+        q, each = self.scores.turn_at(self.block, self.q, back=True), torch.arange(self.q.shape[1], device=self.q.device)
+        placed = q.new_zeros(*q.shape[:2], len(each) // self.groups, q.shape[2])  # each head's query beside the key that it meets
+        placed[:, each, each // self.groups] = q
+        return self.norm_k.after(placed, self.before_k) @ self.Wk
 
     def prefix(self, rest: Tensor) -> tuple[Tensor, Tensor]:
         """Return rest @ d attn / d (keys, values) of the prefix, each (B, d, length * key-value heads * head width)."""
         a = self.a[..., : self.slots]
         out = (rest @ self.Wo.flatten(1)).unflatten(-1, self.Wo.shape[1:])  # rest W_o, (B, d, H, c)
-        lever = torch.einsum("bdhc,bhlc->bdlh", out, self.scale * a[..., None] * self.apart[:, :, : self.slots])
+        lever = torch.einsum("bdhc,bhlc->bdlh", out, self.lever[..., : self.slots, None] * self.apart[:, :, : self.slots])
         made = (lever[..., None] * self.q[:, None, None], torch.einsum("bhl,bdhc->bdlhc", a, out))
         grouped = (x.unflatten(3, (-1, self.groups)).sum(4) for x in made)  # heads that share a key and a value
         return tuple(x.flatten(2) for x in grouped)
 
 
-def _mlp(backbone: Backbone, block: int, x: Tensor, act: tuple[Callable, Callable]) -> Tensor:
-    """Return d mlp / d x at the mlp's input x (B, d), as (B, d, d)."""
+def _mlp(backbone: Backbone, block: int, x: Tensor, act: tuple[Callable, Callable]) -> tuple[Tensor, Tensor]:
+    """Return the mlp's output (B, d) at its input x (B, d) and d mlp / d x, (B, d, d)."""
     value, slope = act
-    (up, bias), (down, _) = (_weights(backbone, block, role) for role in ("up", "down"))
-    if "gate" in backbone.layout.roles:
+    (up, bias), (down, down_bias) = (_weights(backbone, block, role) for role in ("up", "down"))
+    u = F.linear(x, up, bias)
+    if {"gate", "gate_up"} & backbone.layout.roles.keys():
         gate, gate_bias = _weights(backbone, block, "gate")
-        g, u = F.linear(x, gate, gate_bias), F.linear(x, up, bias)
-        terms = [(slope(g) * u, gate), (value(g), up)]
+        g = F.linear(x, gate, gate_bias)
+        inner, terms = value(g) * u, [(slope(g) * u, gate), (value(g), up)]
     else:
-        terms = [(slope(F.linear(x, up, bias)), up)]
+        inner, terms = value(u), [(slope(u), up)]
     chunk = max(1, SCRATCH // down.numel())
     made = [
         sum((down * d[:, None]) @ W for d, W in zip(part, (W for _, W in terms), strict=True))
         for part in zip(*(d.split(chunk) for d, _ in terms), strict=True)
     ]
-    return torch.cat(made)
+    return F.linear(inner, down, down_bias), torch.cat(made)
 
 
 def _weights(backbone: Backbone, block: int, role: str) -> tuple[Tensor, Tensor | None]:
@@ -256,17 +338,6 @@ def _weights(backbone: Backbone, block: int, role: str) -> tuple[Tensor, Tensor 
     if linear.rows is None:
         return weight, bias
     return weight[linear.rows], None if bias is None else bias[linear.rows]
-
-
-def _turn(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> Tensor:
-    """Return the rotary embedding R x of the first columns of x (Su et al. 2021, eq. 34, halves paired), or R' x."""
-    width = cos.shape[-1]
-    turned, kept = x[..., :width], x[..., width:]
-    if back:
-        low, high = (turned * sin).chunk(2, dim=-1)
-        return torch.cat([turned * cos + torch.cat([high, -low], dim=-1), kept], dim=-1)
-    low, high = turned.chunk(2, dim=-1)
-    return torch.cat([turned * cos + torch.cat([-high, low], dim=-1) * sin, kept], dim=-1)
 
 
 def _rows(x: Tensor, at: Tensor) -> Tensor:
@@ -317,7 +388,7 @@ def _activation(backbone: Backbone) -> tuple[Callable, Callable]:
             "have no closed form here: differentiate a block with torch.func.jacrev"
         )
     config = backbone.model.config
-    names = (getattr(config, key, None) for key in ("hidden_act", "activation_function", "activation"))
+    names = (getattr(config, key, None) for key in ("hidden_activation", "hidden_act", "activation_function", "activation"))
     name = next((name for name in names if isinstance(name, str)), None)
     if name not in DERIVATIVES:
         raise ValueError(f"expected an activation among {', '.join(DERIVATIVES)}, got {name!r} in {backbone.name}")

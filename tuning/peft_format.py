@@ -213,7 +213,7 @@ def _lora_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[
         scale, columns = found[0][3], []
         for linear, a, b, own in found:
             if linear.rows is not None:
-                whole = torch.zeros(3 * linear.d_out, len(a), dtype=b.dtype, device=b.device)
+                whole = torch.zeros(linear.whole, len(a), dtype=b.dtype, device=b.device)
                 b = whole.index_add(0, linear.rows, b)
             columns.append(b if own == scale else b * (own / scale))
         rank = sum(len(a) for _, a, _, _ in found)
@@ -275,7 +275,7 @@ def _ia3_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[s
             block, role = int(name.partition(".")[0]), name.rpartition(".")[2]
             linear, enters = backbone.linear(block, role), role in part.inputs
             if linear.rows is not None:
-                factor = factor.new_ones(3 * linear.d_out).index_copy(0, linear.rows, factor)
+                factor = factor.new_ones(linear.whole).index_copy(0, linear.rows, factor)
             factor = factor[None] if enters else factor[:, None]
             key = f"{START}{inside}{linear.path}.ia3_l"
             if key in tensors and tensors[key].shape != factor.shape:

@@ -53,10 +53,10 @@ class IA3(Delta):
     def edits(self, backbone: Backbone, params: dict[str, Tensor]) -> Edits:
         """Return products with what leaves the maps, or with what enters them."""
 
-        def after(key: str, rows: Tensor | None, d_out: int) -> Callable:
+        def after(key: str, rows: Tensor | None, whole: int) -> Callable:
             factor = params[key]
             if rows is not None:
-                factor = torch.index_add(zeros((3 * d_out,), backbone) + 1, 0, rows, factor - 1)
+                factor = torch.index_add(zeros((whole,), backbone) + 1, 0, rows, factor - 1)
             return lambda x, y: y * factor
 
         def before(key: str) -> Callable:
@@ -64,6 +64,6 @@ class IA3(Delta):
 
         maps = self._maps(backbone)
         return Edits(
-            outputs=grouped((m.path, after(key, m.rows, m.d_out)) for key, m, enters in maps if not enters),
+            outputs=grouped((m.path, after(key, m.rows, m.whole)) for key, m, enters in maps if not enters),
             inputs=grouped((m.path, before(key)) for key, m, enters in maps if enters),
         )

@@ -18,8 +18,8 @@ from tuning.edits import Edits
 class LoRA(Delta):
     """W + (alpha / rank) B A on the target linear maps (Hu et al. 2022).
 
-    A is gaussian with variance 1/d_in at the start, B zero. Targets are a subset of q, k, v, qkv (a fused map
-    as a whole), o, up, gate, down and mlp, which stands for up and down; `blocks` restricts it to some blocks.
+    A is gaussian with variance 1/d_in at the start, B zero. Targets are a subset of q, k, v, o, up, gate, down,
+    the fused maps qkv and gate_up as wholes, and mlp, which stands for up and down; `blocks` restricts it to some blocks.
     """
 
     rank: int

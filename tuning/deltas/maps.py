@@ -11,7 +11,7 @@ from torch import Tensor
 from tuning.backbones import SITES, Backbone, WeightMap, transposed
 from tuning.deltas.places import chosen_blocks
 
-ROLES = ("q", "k", "v", "qkv", "o", "up", "gate", "down")
+ROLES = ("q", "k", "v", "qkv", "o", "up", "gate", "gate_up", "down")
 SITE_OF = {role: SITES[0 if role in ROLES[:5] else 1] for role in ROLES}
 
 
@@ -49,6 +49,6 @@ def weight_change(backbone: Backbone, linear: WeightMap, change: Tensor) -> tupl
     """Return (parameter, additive change in the layout the module stores) for a change (d_out, d_in) of a map."""
     module = backbone.model.get_submodule(linear.path)
     if linear.rows is not None:
-        full = torch.zeros((3 * linear.d_out, linear.d_in), dtype=change.dtype, device=change.device)
+        full = torch.zeros((linear.whole, linear.d_in), dtype=change.dtype, device=change.device)
         change = torch.index_add(full, 0, linear.rows, change)
     return f"{linear.path}.weight", change.T if transposed(module) else change

@@ -38,8 +38,8 @@ class Prompt(Delta):
 
     def initial(self, backbone: Backbone, seed: int) -> dict[str, Tensor]:
         """Return the embeddings of vocabulary pieces drawn with the seed."""
-        table = backbone.model.get_submodule(backbone.layout.word).weight
-        return {"embedding.prompt": table[pieces(backbone, self.length, seed)].detach().clone()}
+        word = backbone.model.get_submodule(backbone.layout.word)
+        return {"embedding.prompt": word(pieces(backbone, self.length, seed)).detach().clone()}
 
     def edits(self, backbone: Backbone, params: dict[str, Tensor]) -> Edits:
         """Return the rows in front of the text."""
