@@ -139,6 +139,18 @@ class Attached:
 
         return response(read, self.params, self.batches, **options)
 
+    def first(self, batches: int, rows: int | None = None) -> Attached:
+        """Return the same of the first batches alone, the last of these cut to its first `rows`."""
+        kept = list(self.batches[:batches])
+        if rows is not None:
+            kept[-1] = {k: (v[:rows] if v.ndim else v) for k, v in kept[-1].items()}
+        weights = self.weights[:batches] if self.weights is not None else None
+        if rows is not None and weights is not None:
+            token = self.of_tokens and self.reduction == "token"
+            count = items(kept[-1]["labels"], self.kind == "next token", "token") if token else float(len(kept[-1]["labels"]))
+            weights = [*weights[:-1], count]
+        return replace(self, batches=kept, weights=weights)
+
     def losses(self, params: Params | None = None) -> list[Tensor]:
         """Return, batch by batch, the loss of every token that counts (n,), or of every example (B,), without gradients."""
         if self._given is not None:

@@ -77,4 +77,5 @@ def parse(commands: Commands, arguments: Sequence[str], *, about: str = "", vers
             command = importlib.import_module(module)
             verb.description = command.__doc__.strip()
             command.add(verb)
+            arguments = getattr(command, "written_out", list)(arguments)
     return parser.parse_args(arguments)

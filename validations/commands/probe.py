@@ -1,9 +1,15 @@
-"""Measure one thing on one subject: a delta of a frozen backbone on a task, at its start or at a checkpoint."""
+"""Measure one thing on one subject: a delta of a frozen backbone on a task, at its start or at a checkpoint.
+
+costate probe MODEL --adapter DIR --data FILE looks at a Hugging Face model and its PEFT adapter on your own data: MODEL is a
+folder or a hub name, FILE a jsonl of messages, prompt and completion, or text and label. See costate probe model --help.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
+from collections.abc import Sequence
 
 from .options import add_backbone, add_json, add_task, bounded
 from .output import plain
@@ -14,6 +20,7 @@ INSTRUMENTS = {
     "controllability": "the output Gramian of a delta or of token signals: what each place reaches, and its price",
     "representation": "intrinsic dimension of the states of every layer, before and after tuning",
     "dimension": "the dimension of a random subspace of a delta that reaches a share of its full gain",
+    "model": "a Hugging Face model with its PEFT adapter on your data: health, curvature, dimension and reach by module",
 }
 MODULES = {"response": "reach", "controllability": "reach", "representation": "dimension"}  # others are called like theirs
 LEVELS = ("all", "delta", "layer", "block")  # the rows of a curvature table; delta: parts of a combination
@@ -31,6 +38,9 @@ LEAST = {  # what the numbers of a request must be at least
     "neighbours": 3,
     "runs": 2,
     "penalty": 0,
+    "rank": 1,
+    "sequences": 1,
+    "batch": 1,
 }
 
 
@@ -39,14 +49,23 @@ def add(parser: argparse.ArgumentParser) -> None:
     instruments = parser.add_subparsers(dest="instrument", required=True, metavar="INSTRUMENT")
     for name, does in INSTRUMENTS.items():
         one = instruments.add_parser(name, help=does, description=does[0].upper() + does[1:] + ".")
-        _subject(one, name)
+        if name != "model":
+            _subject(one, name)
         _OWN.get(name, lambda _: None)(one)
         add_json(one)
 
 
+def written_out(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the instrument `model` in front of a word that names none."""
+    at = list(arguments).index("probe") + 1
+    word = arguments[at] if at < len(arguments) else "-"
+    own = word.startswith("-") or word in INSTRUMENTS
+    return list(arguments) if own else [*arguments[:at], "model", *arguments[at:]]
+
+
 def run(options: argparse.Namespace) -> dict:
     """Return what the instrument measured; raises ValueError for a request that cannot be met."""
-    bounded(options, LEAST, above={"ridge": 0, "margin": 0})
+    bounded(options, LEAST, above={"ridge": 0, "margin": 0, "minutes": 0, "share": 0})
     import torch
 
     torch.set_num_threads(options.threads)
@@ -57,6 +76,10 @@ def run(options: argparse.Namespace) -> dict:
 
 def text(found: dict, options: argparse.Namespace) -> str:
     """Return the measurement in words; rows of blocks and of layers with the columns that fit a terminal."""
+    if options.instrument == "model":
+        from .probing.model import text as shown
+
+        return plain(shown(found))
     from .probing.tables import headed
 
     return plain(headed(found))
@@ -145,7 +168,56 @@ def _controllability(one: argparse.ArgumentParser) -> None:
     one.add_argument("--figure", metavar="FILE", help="draw the singular values by delta, .svg or .png")
 
 
+def _model(one: argparse.ArgumentParser) -> None:
+    one.add_argument("model", metavar="MODEL", help="smollm2, a model folder or a hub name")
+    one.add_argument(
+        "--data",
+        required=True,
+        metavar="FILE",
+        help="jsonl (also .gz, csv, parquet) of messages, prompt and completion, text, or text and label",
+    )
+    one.add_argument("--adapter", metavar="DIR", help="a PEFT folder (default: a fresh LoRA, to look before training)")
+    one.add_argument("--rank", type=int, default=8, help="rank of the fresh LoRA (default: 8)")
+    one.add_argument(
+        "--targets", nargs="+", metavar="MODULE", help="modules of the fresh LoRA (default: PEFT's choice for the model)"
+    )
+    one.add_argument(
+        "--params", metavar="GLOB", nargs="+", help='numbers of the model itself instead of an adapter, "*.bias" say'
+    )
+    one.add_argument("--minutes", type=float, default=2.5, help="time to spend; data beyond is left out and named (default: 2.5)")
+    one.add_argument("--sequences", type=int, help="the most sequences (default: all that the time allows)")
+    one.add_argument("--batch", type=int, default=4, help="sequences in a batch (default: 4)")
+    one.add_argument("--length", type=int, default=512, help="longest sequence, in tokens (default: 512)")
+    one.add_argument(
+        "--reduction", default="token", choices=("token", "sequence", "sum"), help="what the mean loss is over (default: token)"
+    )
+    one.add_argument(
+        "--dtype",
+        default="float32",
+        choices=("float32", "float64", "bfloat16", "float16"),
+        help="of the base model (default: float32)",
+    )
+    one.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    one.add_argument(
+        "--threads",
+        type=int,
+        default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        help="torch threads (default: all cores)",
+    )
+    one.add_argument("--ridge", type=float, default=1e-3, help="r of the effective dimension, an L2 weight (default: 1e-3)")
+    one.add_argument("--probes", type=int, default=8, help="products per trace (default: 8)")
+    one.add_argument("--steps", type=int, default=12, help="Lanczos steps of each of two densities (default: 12)")
+    one.add_argument("--share", type=float, default=0.9, help="share of the squared norm that rank_pattern keeps (default: .9)")
+    one.add_argument("--seed", type=int, default=0, help="seed of every draw (default: 0)")
+    one.add_argument("--dry-run", action="store_true", help="print the forecast of time and memory, and stop")
+    one.add_argument("--out", metavar="FILE.json", help="write everything measured")
+    one.add_argument("--table", metavar="FILE", help="write the modules as .csv or .parquet")
+    one.add_argument("--figure", metavar="FILE", help="draw reach, change and rank by layer and module, .svg, .pdf or .png")
+    one.add_argument("--html", metavar="FILE.html", help="write one page with all of it that needs no other file")
+
+
 _OWN = {
+    "model": _model,
     "curvature": _curvature,
     "controllability": _controllability,
     "representation": _representation,

@@ -1,0 +1,273 @@
+"""What a live model's trainable numbers are like: loss, gradient, curvature and reach, whole, by layer and by module.
+
+With v of independent signs, E[v_g * (A v)_g] summed over a group g of parameters is tr A_gg, so that the same few products
+give the trace of every module at once. The Gauss-Newton trace of a module, tr G_gg = sum_i |F_i^{1/2} J_ig|^2 / n, is how
+far its numbers move the predicted distributions (F_i their Fisher matrices): its share of the whole is the module's reach.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import grad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from probes.curvature.density import Density, density
+from probes.curvature.operators import Operator
+from probes.curvature.spectrum import end_eigenpairs
+from probes.curvature.summary import Extreme
+from probes.inputs import unchecked
+from probes.layout import by_layer, columns, flatten
+from probes.live.attached import Attached, Params
+from probes.records import Estimate, student
+
+ENDS = 40  # products that both ends of the spectrum take together, at most
+Progress = Callable[[int, str], None]  # products made so far, and what is measured next
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module or a layer: its numbers, the norm of its gradient, traces with errors over probes, its share of the reach."""
+
+    name: str
+    names: tuple[str, ...]
+    size: int
+    gradient: float
+    trace: Estimate
+    gauss_newton_trace: Estimate
+    reach: float
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Everything measured at one point; eigenvalues and traces in units of the loss per squared parameter.
+
+    items: tokens or examples in the mean; largest, smallest: ends of the Hessian's spectrum; effective_dimension: sum
+    lambda / (lambda + ridge) of the Gauss-Newton matrix; status: rounding of the products.
+    """
+
+    loss: float
+    items: float
+    sequences: int
+    size: int
+    gradient: float
+    largest: Extreme
+    smallest: Extreme
+    trace: Estimate
+    gauss_newton_trace: Estimate
+    effective_dimension: Estimate
+    ridge: float
+    modules: tuple[Part, ...]
+    layers: tuple[Part, ...]
+    products: int
+    status: str
+    density: Density = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a survey will take: products, seconds of one over all batches, seconds in all, bytes that kept graphs hold."""
+
+    products: int
+    each: float
+    seconds: float
+    held: int
+
+
+@dataclass(frozen=True)
+class Linearity:
+    """How much of what the adapter does its linearisation at the start explains, on the outputs that are scored.
+
+    In the norm of the start's Fisher matrix, |d|^2 = sum_i sum_v p_iv (d_iv - <p_i, d_i>)^2: cosine between the change of
+    the logits and its linearisation, eta = |change - linear| / |linear|, and change, the root mean square per item.
+    """
+
+    cosine: float
+    eta: float
+    change: float
+
+
+def planned(probes: int, steps: int, densities: int) -> int:
+    """Return how many products a survey makes, at most."""
+    return ENDS + 2 * probes + densities * steps
+
+
+def forecast(attached: Attached, *, probes: int = 8, steps: int = 12, densities: int = 2) -> Forecast:
+    """Return what a survey of these batches will take, from two products on the first of them."""
+    part = attached.first(1)
+    op = part.hessian()
+    v = torch.ones(op.shape[0], dtype=op.dtype, device=op.device)
+    op @ v
+    start = time.perf_counter()
+    op @ v
+    _wait(op.device)
+    share = _tokens(attached.batches) / _tokens(part.batches)
+    each = (time.perf_counter() - start) * share
+    products = planned(probes, steps, densities)
+    # building a graph and its checks, three times (Hessian, Gauss-Newton, gradient), is some six products
+    return Forecast(products, each, each * (products + 18), int(2 * op.held * share))
+
+
+def survey(
+    attached: Attached,
+    *,
+    ridge: float = 1e-3,
+    probes: int = 8,
+    steps: int = 12,
+    densities: int = 2,
+    tol: float = 1e-2,
+    seed: int = 0,
+    progress: Progress = lambda done, what: None,
+) -> Survey:
+    """Return loss, gradient, spectrum's ends, traces, effective dimension and reach at the attached point.
+
+    `probes` products give every module's trace, `densities` Lanczos runs of `steps` the effective dimension at `ridge`.
+    Raises ValueError as `probes.hessian` does.
+    """
+    progress(0, "the gradient")
+    value, slope = _gradient(attached)
+    progress(0, "the graph of the Hessian")
+    op, done = attached.hessian(allow_unused=True), 0
+    progress(done, "the largest and the smallest eigenvalue")
+    ends = end_eigenpairs(op, tol=tol, seed=seed, max_products=ENDS)
+    done = op.products
+    high, low = (
+        Extreme(*part) for part in zip(ends.values.tolist(), ends.residuals.tolist(), ends.converged.tolist(), strict=True)
+    )
+    groups = {"whole": op.names, **_modules(op.names)}
+    layers = by_layer(op.names)
+    progress(done, "traces of the Hessian")
+    bent = _traces(op, groups | layers, probes, seed)
+    status, done = op.status, op.products
+    del op
+    progress(done, "the graph of the Gauss-Newton matrix")
+    flat_op = attached.gauss_newton(allow_unused=True)
+    progress(done, "traces of the Gauss-Newton matrix")
+    flat = _traces(flat_op, groups | layers, probes, seed)
+    progress(done + flat_op.products, "the effective dimension")
+    found = density(flat_op, probes=densities, steps=steps, seed=seed)
+    total = flat["whole"].value
+
+    def part(name: str, names: Sequence[str]) -> Part:
+        places = columns(flat_op.shapes, names)
+        norm, size = float(slope[places.to(slope.device)].norm()), len(places)
+        return Part(name, tuple(names), size, norm, bent[name], flat[name], flat[name].value / total if total else math.nan)
+
+    return Survey(
+        loss=value,
+        items=flat_op.examples,
+        sequences=sum(len(next(iter(b.values()))) if isinstance(b, Mapping) else len(b[0]) for b in attached.batches),
+        size=flat_op.shape[0],
+        gradient=float(slope.norm()),
+        largest=high,
+        smallest=low,
+        trace=bent["whole"],
+        gauss_newton_trace=flat["whole"],
+        effective_dimension=_dimension(found, ridge),
+        ridge=ridge,
+        modules=tuple(part(name, names) for name, names in groups.items() if name != "whole"),
+        layers=tuple(part(name, names) for name, names in layers.items()),
+        products=done + flat_op.products,
+        status=status,
+        density=found,
+    )
+
+
+def linearity(attached: Attached, start: Params) -> Linearity:
+    """Return how far the outputs at the attached point are from their linearisation at `start`, over all batches.
+
+    y(t) is taken along start + t (params - start); y'(0) as the derivative in u of d<y, u>/dt. Raises ValueError where start and
+    params are the same, so that there is no change to explain.
+    """
+    sums, n = torch.zeros(3, dtype=torch.float64), 0.0
+    for batch in attached.batches:
+        with torch.no_grad(), unchecked():
+            moved = attached.outputs(attached.params, batch).float()
+        t = torch.zeros((), dtype=next(iter(start.values())).dtype, device=moved.device, requires_grad=True)
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), unchecked():
+            y = attached.outputs({k: x + t * (attached.params[k] - x) for k, x in start.items()}, batch)
+            u = torch.zeros_like(y, requires_grad=True)
+            (slope,) = grad(y, t, u, create_graph=True)
+            (linear,) = grad(slope, u)
+        p = y.detach().float().softmax(-1)
+        change, linear = moved - y.detach().float(), linear.float()
+        for d in (change, linear):
+            d -= (p * d).sum(-1, keepdim=True)
+        sums += torch.stack([(p * a * b).sum() for a, b in ((change, change), (linear, linear), (change, linear))]).double().cpu()
+        n += len(y)
+    square, flat, product = sums.tolist()
+    if square == 0:
+        raise ValueError("expected a point that is not the start, got one with the same outputs: the adapter changes nothing")
+    gap = max(square + flat - 2 * product, 0.0)
+    return Linearity(
+        product / math.sqrt(square * flat) if flat else 0.0, math.sqrt(gap / flat) if flat else math.inf, math.sqrt(square / n)
+    )
+
+
+def _gradient(attached: Attached) -> tuple[float, Tensor]:
+    """The mean loss over all batches and its gradient, flat."""
+    total, value, slope = sum(attached.weights), 0.0, None
+    for weight, batch in zip(attached.weights, attached.batches, strict=True):
+        leaves = {k: x.clone().requires_grad_() for k, x in attached.params.items()}
+        with torch.enable_grad(), unchecked():
+            loss = attached.loss(leaves, batch)
+            rows = grad(loss, list(leaves.values()), allow_unused=True)
+        found = flatten({k: torch.zeros_like(x) if g is None else g for (k, x), g in zip(leaves.items(), rows, strict=True)})
+        value += weight / total * float(loss.detach())
+        slope = found * (weight / total) if slope is None else slope.add_(found, alpha=weight / total)
+    return value, slope
+
+
+def _modules(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Parameters by the module that they adapt, or are in: PEFT's own parts of a path are left out of its name."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        path = name.removeprefix("base_model.model.").split(".")
+        own = next((i for i, part in enumerate(path) if part.startswith(_OWN)), len(path) - 1)
+        found.setdefault(".".join(path[:own]) or path[0], []).append(name)
+    return {place: tuple(some) for place, some in found.items()}
+
+
+_OWN = ("lora_", "ia3_", "vera_", "hada_", "lokr_", "oft_", "ada_", "adaption_", "modules_to_save", "token_adapter")
+
+
+def _traces(op: Operator, groups: Mapping[str, Sequence[str]], probes: int, seed: int) -> dict[str, Estimate]:
+    """The trace of every group's diagonal block from the same products, with Student's intervals over the probes."""
+    generator = torch.Generator().manual_seed(seed)
+    places = {label: columns(op.shapes, names).to(op.device) for label, names in groups.items()}
+    found: dict[str, list[float]] = {label: [] for label in groups}
+    for _ in range(probes):
+        v = (torch.randint(2, (op.shape[0],), generator=generator) * 2.0 - 1).to(op.device, op.dtype)
+        each = (v * (op @ v)).double()
+        for label, at in places.items():
+            found[label].append(float(each[at].sum()))
+    made = {}
+    for label, values in found.items():
+        error = float(np.std(values, ddof=1)) / math.sqrt(probes) if probes > 1 else math.inf
+        made[label] = student("trace", float(np.mean(values)), error, probes, products=probes)
+    return made
+
+
+def _dimension(found: Density, ridge: float) -> Estimate:
+    """sum lambda / (lambda + ridge) of the density's nonnegative nodes."""
+    shares = np.maximum(found.nodes, 0)
+    each = found.size * (found.weights * shares / (shares + ridge)).sum(1)
+    n = len(each)
+    error = 0.0 if found.status == "exact" else (float(each.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf)
+    return student("effective dimension", float(each.mean()), error, n)
+
+
+def _tokens(batches: Sequence) -> int:
+    """Numbers of tokens, padding included, or of examples."""
+    return sum(next(iter(b.values())).numel() if isinstance(b, Mapping) else b[0].numel() for b in batches)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
