@@ -72,17 +72,26 @@ def test_import_inverts_export(kind, delta, tmp_path):
         assert all(torch.equal(numbers[name], params[name]) for name in params)
 
 
-def test_a_lora_made_by_peft_on_a_fused_map_is_read(tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "modules", "roles"),
+    [
+        ("gpt2", ["c_attn"], ("qkv",)),
+        ("phi3", ["qkv_proj", "gate_up_proj"], ("qkv", "gate_up")),
+        ("phi3", "all-linear", ("qkv", "o", "gate_up", "down")),
+        ("modernbert", ["Wqkv", "Wi", "Wo"], ("qkv", "o", "gate_up", "down")),
+    ],
+)
+def test_a_lora_made_by_peft_on_a_fused_map_is_read(kind, modules, roles, tmp_path):
     torch.manual_seed(0)
-    config = peft.LoraConfig(r=2, lora_alpha=6, target_modules=["c_attn"], fan_in_fan_out=True)
-    model = peft.get_peft_model(zoo.model_of("gpt2", dtype=torch.float32), config)
+    config = peft.LoraConfig(r=2, lora_alpha=6, target_modules=modules, fan_in_fan_out=kind == "gpt2")
+    model = peft.get_peft_model(zoo.model_of(kind, dtype=torch.float32), config)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(tmp_path)
-    backbone, batch = zoo.backbone_of("gpt2", dtype=torch.float32), zoo.batch_of()
+    backbone, batch = zoo.backbone_of(kind, dtype=torch.float32), zoo.batch_of()
     delta, params = import_peft(tmp_path, backbone)
-    assert delta == LoRA(2, alpha=6, targets=("qkv",)) and delta.size(backbone) == sum(
+    assert delta == LoRA(2, alpha=6, targets=roles) and delta.size(backbone) == sum(
         parameter.numel() for parameter in model.parameters() if parameter.requires_grad
     )
     ours = hidden(backbone, batch, frame(backbone, delta.edits(backbone, params)))

@@ -17,12 +17,12 @@ attend = tuning.attention.attend
 
 
 def recorded(monkeypatch, backbone, batch, edits=None):
-    """What the attention of the first block is given and gives in one forward pass of the backbone."""
+    """What the attention of the first block is given, (scale, cap) of its scores, and what it gives in one forward pass."""
     calls = {}
 
-    def spy(q, k, v, mask, scale, block):
-        out = attend(q, k, v, mask, scale, block)
-        calls.setdefault(block, (q, k, v, mask, scale, out))
+    def spy(q, k, v, mask, scale, block, **options):
+        out = attend(q, k, v, mask, scale, block, **options)
+        calls.setdefault(block, (q, k, v, mask, (scale, options.get("cap")), out))
         return out
 
     with monkeypatch.context() as patch, torch.no_grad():
@@ -31,12 +31,12 @@ def recorded(monkeypatch, backbone, batch, edits=None):
     return calls[0]
 
 
-def head(queries, keys, mask, scale, extra=0):
+def head(queries, keys, mask, how, extra=0):
     """One head as a map of values, by the attention of the backbones; `extra` keys in front are always visible."""
-    open_mask = None if mask is None else F.pad(mask, (extra, 0))
+    open_mask, (scale, cap) = None if mask is None else F.pad(mask, (extra, 0)), how
 
     def outputs(values):
-        made = attend(queries[None, None], keys[None, None], values[None, None], open_mask, scale, -1)
+        made = attend(queries[None, None], keys[None, None], values[None, None], open_mask, scale, -1, cap=cap)
         return made[0, :, 0]
 
     return outputs
@@ -45,32 +45,35 @@ def head(queries, keys, mask, scale, extra=0):
 def heads(monkeypatch, kind, length, seed=0):
     """Per head of the first block on the first (full-length) text: frozen and tuned maps, values, the model's output."""
     backbone, batch = backbone_of(kind, seed), batch_of(3)
+    backbone.attentions[0].window = None  # outside of which a prefix has no gate
     delta = Prefix(length, blocks=(0,))
     generator = torch.Generator().manual_seed(seed)
     params = {name: torch.randn(v.shape, generator=generator, dtype=v.dtype) for name, v in delta.initial(backbone, 0).items()}
     Pk, Pv = params["0.attention.keys"], params["0.attention.values"]
-    q, k, v, mask, scale, _ = recorded(monkeypatch, backbone, batch)
+    q, k, v, mask, how, _ = recorded(monkeypatch, backbone, batch)
     *_, out = recorded(monkeypatch, backbone, batch, delta.edits(backbone, params))
     groups = backbone.heads // backbone.key_value_heads
     for h in range(backbone.heads):
         j = h // groups
         bias = None if mask is None else mask[0, min(h, mask.shape[1] - 1)][None]
-        frozen = head(q[0, h], k[0, j], bias, scale)
-        tuned = head(q[0, h], torch.cat([Pk[:, j], k[0, j]]), bias, scale, length)
-        yield q[0, h], k[0, j], v[0, j], Pk[:, j], Pv[:, j], bias, scale, frozen, tuned, out[0, :, h]
+        frozen = head(q[0, h], k[0, j], bias, how)
+        tuned = head(q[0, h], torch.cat([Pk[:, j], k[0, j]]), bias, how, length)
+        yield q[0, h], k[0, j], v[0, j], Pk[:, j], Pv[:, j], bias, how, frozen, tuned, out[0, :, h]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("length", [1, 2, 6])
 def test_a_prefix_stays_in_its_cone_in_every_architecture(monkeypatch, kind, length):
     """The model's own output with the prefix is the measured one, its biases have rank l, and no ratio moves."""
-    for q, k, v, Pk, Pv, bias, scale, frozen, tuned, out in heads(monkeypatch, kind, length):
+    for q, k, v, Pk, Pv, bias, (scale, cap), frozen, tuned, out in heads(monkeypatch, kind, length):
         found = prefix_cone(frozen, tuned, v, Pv)
         torch.testing.assert_close(found.output, out, rtol=0, atol=1e-12)
         assert found.length == length and found.rank == min(length, *found.bias.shape)
         assert (found.residual <= found.resolution).all() and found.ratio < EXACT
         assert ((found.gate > 0) & (found.gate < 1)).all()
-        weights = torch.softmax(q @ torch.cat([Pk, k]).T * scale + (0 if bias is None else F.pad(bias, (length, 0))[0]), -1)
+        scores = q @ torch.cat([Pk, k]).T * scale
+        scores = scores if cap is None else cap * torch.tanh(scores / cap)
+        weights = torch.softmax(scores + (0 if bias is None else F.pad(bias, (length, 0))[0]), -1)
         torch.testing.assert_close(found.gate, weights[:, :length].sum(1), rtol=1e-10, atol=0)
 
 
@@ -88,9 +91,9 @@ def test_the_probe_agrees_with_the_theory_of_one_head(monkeypatch):
 
 def test_a_delta_that_turns_queries_leaves_the_cone(monkeypatch):
     """The case that must fail: the same prefix together with a rank-one change of the queries, as LoRA on W_q makes."""
-    for q, k, v, Pk, Pv, bias, scale, frozen, *_ in heads(monkeypatch, "bert", 2):
+    for q, k, v, Pk, Pv, bias, how, frozen, *_ in heads(monkeypatch, "bert", 2):
         turned = q + 0.3 * torch.outer(q @ torch.ones(4, dtype=q.dtype), torch.tensor([1.0, -1, 1, -1], dtype=q.dtype))
-        found = prefix_cone(frozen, head(turned, torch.cat([Pk, k]), bias, scale, 2), v, Pv)
+        found = prefix_cone(frozen, head(turned, torch.cat([Pk, k]), bias, how, 2), v, Pv)
         assert found.rank > 2 and float(found.residual.max()) > 0.1 and found.ratio > 0.01
 
 
@@ -118,7 +121,7 @@ def test_the_perpendicular_bound_holds_in_real_heads(monkeypatch, kind):
     inputs = {}
     place = backbone.model.get_submodule(backbone.linear(0, "q").path)
     hook = place.register_forward_pre_hook(lambda _, args: inputs.setdefault("x", args[0].detach()))
-    q, k, v, mask, scale, _ = recorded(monkeypatch, backbone, batch)
+    q, k, v, mask, how, _ = recorded(monkeypatch, backbone, batch)
     hook.remove()
     x = F.pad(inputs["x"][0], (0, 1), value=1.0)
     rng, tightest, loosest = torch.Generator().manual_seed(0), np.inf, 0.0
@@ -130,8 +133,8 @@ def test_the_perpendicular_bound_holds_in_real_heads(monkeypatch, kind):
         for tokens in (1, 3):
             U = torch.randn(tokens, backbone.width, generator=rng, dtype=torch.float64)
             U = F.pad(2.0 * U / U.norm(dim=1, keepdim=True), (0, 1), value=1.0)
-            frozen = head(q[0, h], k[0, h], None, scale)
-            tuned = head(q[0, h], torch.cat([U @ Wk, k[0, h]]), None, scale)
+            frozen = head(q[0, h], k[0, h], None, how)
+            tuned = head(q[0, h], torch.cat([U @ Wk, k[0, h]]), None, how)
             found = prefix_cone(frozen, tuned, v[0, h], U @ Wv)
             bound = perpendicular_bound(x, Wq, Wk, Wv, tokens=tokens, control_norm=float(U[0].norm()))
             tight, published = found.tightness(bound.tight), found.tightness(bound.published)

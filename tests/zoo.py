@@ -43,7 +43,7 @@ KINDS = {  # the settings of a tiny model of every architecture
     "gemma2": GROUPED | {"head_dim": 6, "query_pre_attn_scalar": 5, "sliding_window": 5, "attn_logit_softcapping": 1.5},
     "gemma3_text": GROUPED | {"head_dim": 6, "query_pre_attn_scalar": 5, "sliding_window": 5, "sliding_window_pattern": 2},
     "olmo2": GROUPED,
-    "phi3": GROUPED | {"sliding_window": 5},
+    "phi3": GROUPED | {"sliding_window": 9},
     "modernbert": COMMON | {"local_attention": 6, "global_attn_every_n_layers": 2, "norm_bias": True},
     "gpt_neox": COMMON,
 }

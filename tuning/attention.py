@@ -123,10 +123,11 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> Tensor
 def _modernbert(
     module: nn.Module, hidden: Tensor, position_embeddings: tuple[Tensor, Tensor], attention_mask=None, **_
 ) -> tuple[Tensor, None]:
-    """Return ModernBERT's attention without its rotation in float32."""
+    """Return ModernBERT's attention; its own would round float64 through float32."""
     q, k, v = module.Wqkv(hidden).unflatten(-1, (3, -1, module.head_dim)).transpose(1, 3).unbind(2)
     cos, sin = (angle[:, None] for angle in position_embeddings)
-    q, k = turned(q, cos, sin), turned(k, cos, sin)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    q, k = (turned(x.to(wide), cos, sin).to(x.dtype) for x in (q, k))
     met = attend(q, k, v, attention_mask, module.head_dim**-0.5, module.block_index, window=module.window)
     return module.out_drop(module.Wo(met.flatten(-2))), None
 

@@ -23,6 +23,11 @@ def head_of(folder: PeftFolder, backbone: Backbone) -> Readout:
             f"expected a PEFT folder with a classifier (task_type SEQ_CLS) at {where}, got task_type="
             f"{folder.settings.get('task_type')!r}; read the delta with import_peft and fit a readout"
         )
+    if classifier is None and backbone.kind == "encoder":
+        raise ValueError(
+            f"expected a classifier of one layer on the first token, PEFT's {backbone.architecture} classifier at {where} has a "
+            "normalisation more; read the delta with import_peft and fit a readout"
+        )
     pooled = classifier is not None and classifier[0].startswith("pooler.")
     if folder.method in PROMPTED and classifier and (folder.method == "PROMPT_TUNING" or not pooled):
         raise ValueError(
