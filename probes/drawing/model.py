@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = {
-    "reach": "Reach: share of the Gauss-Newton trace",
-    "change": "Change: share of the squared norm",
-    "effective_rank": "Effective rank",
+    "reach": "Reach\nshare of the Gauss-Newton trace",
+    "change": "Change\nshare of the squared norm",
+    "effective_rank": "Effective rank\nof the change",
 }
 
 
@@ -33,8 +33,8 @@ def modules_figure(modules: Sequence[Mapping]) -> Figure:
     layers, kinds = (list(dict.fromkeys(part)) for part in zip(*places, strict=True))
     wanted = [key for key in SHOWN if any(_known(row.get(key)) for row in modules)]
     with matplotlib.rc_context(STYLE):
-        size = (1.6 + len(wanted) * (1.2 + 0.42 * len(kinds)), 1.6 + 0.2 * len(layers))
-        figure = Figure(figsize=(max(size[0], 6), size[1]), layout="constrained")
+        size = (0.8 + len(wanted) * (1.9 + 0.3 * len(kinds)), 1.6 + 0.2 * len(layers))
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, len(wanted), squeeze=False, sharey=True)[0]
         for ax, key in zip(axes, wanted, strict=True):
             grid = np.full((len(layers), len(kinds)), np.nan)

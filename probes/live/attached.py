@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -83,6 +84,22 @@ class Attached:
             chosen = self._tokens(batch)
             return logit_loss(y, chosen.targets, chosen.weights)
         return _CRITERIA[self.kind](y, batch["labels"])
+
+    def sampled(self, y: Tensor, batch, generator: torch.Generator) -> Tensor:
+        """Return a random covector of outputs y whose covariance is the second derivative of `criterion` at y."""
+        p, coin = y.to(torch.promote_types(y.dtype, torch.float32)), torch.rand(len(y), 2, generator=generator)
+        sign, coin = (coin[:, :1] < 0.5).to(p.device) * 2.0 - 1, coin[:, 1:].to(p.device)
+        if self.kind == "numbers":
+            return sign * math.sqrt(2 / len(p)) * torch.ones_like(p)
+        if self.kind == "several classes":
+            flips = (torch.rand(p.shape, generator=generator) < 0.5).to(p.device) * 2.0 - 1
+            return flips * (p.sigmoid() * (-p).sigmoid() / p.numel()).sqrt()
+        weights = self._tokens(batch).weights if self.of_tokens else torch.full((len(p),), 1 / len(p), device=p.device)
+        p = p.softmax(-1)
+        drawn = (p.cumsum(-1) < coin).sum(-1, keepdim=True).clamp(max=p.shape[1] - 1)
+        made = -p
+        made.scatter_add_(-1, drawn, made.new_ones(drawn.shape))
+        return made * sign * weights.to(made)[:, None].sqrt()
 
     def hessian(self, **options) -> Operator:
         """Return the Hessian of the mean loss over all batches; options are those of `probes.hessian`."""

@@ -1,8 +1,10 @@
 """What a live model's trainable numbers are like: loss, gradient, curvature and reach, whole, by layer and by module.
 
-With v of independent signs, E[v_g * (A v)_g] summed over a group g of parameters is tr A_gg, so that the same few products
-give the trace of every module at once. The Gauss-Newton trace of a module, tr G_gg = sum_i |F_i^{1/2} J_ig|^2 / n, is how
-far its numbers move the predicted distributions (F_i their Fisher matrices): its share of the whole is the module's reach.
+With v of independent signs, E[v_g * (H v)_g] summed over a group g of parameters is tr H_gg, so that the same few products
+give the trace of every module at once. The Gauss-Newton trace of a module, tr G_gg = sum_i w_i |F_i^{1/2} J_ig|^2, is how far
+its numbers move the predicted distributions (F_i their Fisher matrices, w_i the items' weights); its share of the whole is the
+module's reach. With s_i = w_i^{1/2} e_i (onehot(y_i) - p_i), y_i drawn from p_i and e_i a sign, E s s' is the blocks w_i F_i, so
+that it is E |J_g' s|^2: one reverse sweep a sample, for all modules, and never negative.
 """
 
 from __future__ import annotations
@@ -127,37 +129,36 @@ def survey(
 ) -> Survey:
     """Return loss, gradient, spectrum's ends, traces, effective dimension and reach at the attached point.
 
-    `probes` products give every module's trace, `densities` Lanczos runs of `steps` the effective dimension at `ridge`.
-    Raises ValueError as `probes.hessian` does.
+    `probes` products give every module's trace, as many sweeps its reach, and `densities` Lanczos runs of `steps` the
+    effective dimension at `ridge`. Raises ValueError as `probes.hessian` does.
     """
     progress(0, "the gradient")
     value, slope = _gradient(attached)
     progress(0, "the graph of the Hessian")
-    op, done = attached.hessian(allow_unused=True), 0
-    progress(done, "the largest and the smallest eigenvalue")
+    op = attached.hessian(allow_unused=True)
+    progress(0, "the largest and the smallest eigenvalue")
     ends = end_eigenpairs(op, tol=tol, seed=seed, max_products=ENDS)
-    done = op.products
-    high, low = (
-        Extreme(*part) for part in zip(ends.values.tolist(), ends.residuals.tolist(), ends.converged.tolist(), strict=True)
-    )
+    parts = zip(ends.values.tolist(), ends.residuals.tolist(), ends.converged.tolist(), strict=True)
+    high, low = (Extreme(*part) for part in parts)
     groups = {"whole": op.names, **_modules(op.names)}
     layers = by_layer(op.names)
-    progress(done, "traces of the Hessian")
+    progress(op.products, "traces of the Hessian")
     bent = _traces(op, groups | layers, probes, seed)
     status, done = op.status, op.products
     del op
-    progress(done, "the graph of the Gauss-Newton matrix")
-    flat_op = attached.gauss_newton(allow_unused=True)
     progress(done, "traces of the Gauss-Newton matrix")
-    flat = _traces(flat_op, groups | layers, probes, seed)
-    progress(done + flat_op.products, "the effective dimension")
+    flat = _sampled(attached, groups | layers, probes, seed)
+    progress(done + probes, "the graph of the Gauss-Newton matrix")
+    flat_op = attached.gauss_newton(allow_unused=True)
+    progress(done + probes, "the effective dimension")
     found = density(flat_op, probes=densities, steps=steps, seed=seed)
     total = flat["whole"].value
 
     def part(name: str, names: Sequence[str]) -> Part:
-        places = columns(flat_op.shapes, names)
-        norm, size = float(slope[places.to(slope.device)].norm()), len(places)
-        return Part(name, tuple(names), size, norm, bent[name], flat[name], flat[name].value / total if total else math.nan)
+        places, reach = columns(flat_op.shapes, names).to(slope.device), flat[name].value / total if total else math.nan
+        return Part(
+            name.removeprefix(_WRAP), tuple(names), len(places), float(slope[places].norm()), bent[name], flat[name], reach
+        )
 
     return Survey(
         loss=value,
@@ -173,7 +174,7 @@ def survey(
         ridge=ridge,
         modules=tuple(part(name, names) for name, names in groups.items() if name != "whole"),
         layers=tuple(part(name, names) for name, names in layers.items()),
-        products=done + flat_op.products,
+        products=done + probes + flat_op.products,
         status=status,
         density=found,
     )
@@ -228,12 +229,13 @@ def _modules(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Parameters by the module that they adapt, or are in: PEFT's own parts of a path are left out of its name."""
     found: dict[str, list[str]] = {}
     for name in names:
-        path = name.removeprefix("base_model.model.").split(".")
+        path = name.removeprefix(_WRAP).split(".")
         own = next((i for i, part in enumerate(path) if part.startswith(_OWN)), len(path) - 1)
         found.setdefault(".".join(path[:own]) or path[0], []).append(name)
     return {place: tuple(some) for place, some in found.items()}
 
 
+_WRAP = "base_model.model."  # in front of every path inside PEFT's wrapper
 _OWN = ("lora_", "ia3_", "vera_", "hada_", "lokr_", "oft_", "ada_", "adaption_", "modules_to_save", "token_adapter")
 
 
@@ -247,11 +249,33 @@ def _traces(op: Operator, groups: Mapping[str, Sequence[str]], probes: int, seed
         each = (v * (op @ v)).double()
         for label, at in places.items():
             found[label].append(float(each[at].sum()))
-    made = {}
-    for label, values in found.items():
-        error = float(np.std(values, ddof=1)) / math.sqrt(probes) if probes > 1 else math.inf
-        made[label] = student("trace", float(np.mean(values)), error, probes, products=probes)
-    return made
+    return {label: _student("trace", np.array(values)) for label, values in found.items()}
+
+
+def _sampled(attached: Attached, groups: Mapping[str, Sequence[str]], samples: int, seed: int) -> dict[str, Estimate]:
+    """The Gauss-Newton trace of every group from sampled outputs, with Student's intervals over the samples."""
+    generator, total = torch.Generator().manual_seed(seed), sum(attached.weights)
+    shapes = {k: x.shape for k, x in attached.params.items()}
+    places = {label: columns(shapes, names) for label, names in groups.items()}
+    found = {label: torch.zeros(samples, dtype=torch.float64) for label in groups}
+    for weight, batch in zip(attached.weights, attached.batches, strict=True):
+        leaves = {k: x.clone().requires_grad_() for k, x in attached.params.items()}
+        with torch.enable_grad(), unchecked():
+            y = attached.outputs(leaves, batch)
+        for i in range(samples):
+            drawn = attached.sampled(y.detach(), batch, generator).to(y.dtype)
+            rows = grad(y, list(leaves.values()), drawn, retain_graph=True, allow_unused=True)
+            flat = [torch.zeros_like(x) if g is None else g for x, g in zip(leaves.values(), rows, strict=True)]
+            square = flatten(dict(zip(leaves, flat, strict=True))).double().square().cpu()
+            for label, at in places.items():
+                found[label][i] += float(square[at].sum()) * weight / total
+    return {label: _student("Gauss-Newton trace", values.numpy()) for label, values in found.items()}
+
+
+def _student(quantity: str, values: np.ndarray) -> Estimate:
+    n = len(values)
+    error = float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
+    return student(quantity, float(values.mean()), error, n, products=n)
 
 
 def _dimension(found: Density, ridge: float) -> Estimate:

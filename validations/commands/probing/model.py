@@ -8,6 +8,7 @@ import json
 import math
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,13 +92,28 @@ def model(options: argparse.Namespace) -> dict:
 
 def text(made: Mapping) -> dict:
     """Return the result cut to what a terminal shows: the layers, and the modules of the largest reach."""
-    shown = dict(made)
-    if "modules" in made:
-        rows = sorted(made["modules"], key=lambda row: -row["reach"])[:10]
-        shown["layers"] = [_short(row, "layer") for row in made["layers"]]
-        del shown["modules"]
-        shown["modules of the largest reach"] = [_short(row, "module") for row in rows]
-    return shown
+    if "modules" not in made:
+        return dict(made)
+    shown = {key: value for key, value in made.items() if key not in ("modules", "rank pattern")}
+    shown["whole"] = {key: _said(value) for key, value in made["whole"].items()}
+    shown["layers"] = [_short(row, "layer") for row in made["layers"]]
+    rows = sorted(made["modules"], key=lambda row: -row["reach"])[:10]
+    shown["modules of the largest reach"] = [_short(row, "module") for row in rows]
+    if "rank pattern" in made:
+        pattern = made["rank pattern"]["rank_pattern"]
+        few = len(pattern) <= 2 * len(rows)
+        ranks = f"ranks {min(pattern.values())} to {max(pattern.values())} in {len(pattern)} modules, whole with --html or --out"
+        shown["rank_pattern"] = json.dumps(pattern) if few else ranks
+    notes = shown.pop("notes")
+    return shown | ({"notes": dict(enumerate(notes, start=1))} if notes else {})
+
+
+def _said(value: object) -> object:
+    """An estimate or an eigenvalue as words."""
+    if not isinstance(value, Mapping):
+        return value
+    error = value.get("stderr", value.get("residual"))
+    return f"{'' if value.get('converged', True) else '~'}{value['value']:.4g} ± {error:.2g}"
 
 
 def _say(line: str) -> None:
@@ -128,8 +144,8 @@ def _loaded(options: argparse.Namespace) -> tuple[Any, Any, str]:
     task = settings.get("task_type") or next((kind for end, kind in ENDINGS.items() if name.endswith(end)), None)
     if task not in TASKS:
         raise ValueError(
-            f"expected a causal or an encoder-decoder language model, or an adapter with task_type {', '.join(TASKS)}, got {name} "
-            f"with task_type={settings.get('task_type')!r}: for an encoder and a labelled task use costate probe curvature --backbone"
+            f"expected a causal or encoder-decoder language model, or an adapter of task_type {', '.join(TASKS)}, got {name} "
+            f"with task_type={settings.get('task_type')!r}: for an encoder and a labelled task use probe curvature --backbone"
         )
     import transformers
 
@@ -176,16 +192,15 @@ def _adapted(options: argparse.Namespace, live, task: str):
     try:
         import peft
     except ImportError as error:
-        raise ValueError(
-            "expected the package peft for adapters: run pip install peft, or name the model's own --params"
-        ) from error
+        raise ValueError("expected the package peft: run pip install peft, or name the model's own --params") from error
+    warnings.filterwarnings("ignore", category=FutureWarning)  # transformers' own, about its names
     if options.adapter is None:
         return peft.get_peft_model(live, peft.LoraConfig(r=options.rank, target_modules=options.targets, task_type=task)).eval()
     try:
         return peft.PeftModel.from_pretrained(live, options.adapter, is_trainable=True).eval()
     except (RuntimeError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"expected an adapter of {options.model} at {options.adapter}, PEFT could not put it there: {str(error).splitlines()[0]}"
+            f"expected an adapter of {options.model} at {options.adapter}, PEFT cannot load it: {str(error).splitlines()[0]}"
         ) from error
 
 
@@ -221,11 +236,11 @@ def _planned(options: argparse.Namespace, attached: Attached) -> tuple[Forecast,
     plan, whole = forecast(attached, **shape), len(attached.batches)
     if options.minutes is None or plan.seconds <= 60 * options.minutes:
         return plan, attached, ()
-    kept = int(whole * 60 * options.minutes / plan.seconds)
+    kept = int(whole * 54 * options.minutes / plan.seconds)  # a tenth is left for what a forecast misses
     rows = None
     if kept < 1:
         first = attached.first(1)
-        share = forecast(first, **shape).seconds / (60 * options.minutes)
+        share = forecast(first, **shape).seconds / (54 * options.minutes)
         rows = max(1, int(len(first.batches[0]["labels"]) / share))
     cut = attached.first(max(kept, 1), rows)
     n, every = (sum(len(b["labels"]) for b in a.batches) for a in (cut, attached))
@@ -239,8 +254,8 @@ def _planned(options: argparse.Namespace, attached: Attached) -> tuple[Forecast,
 def _foretold(plan: Forecast, attached: Attached, every: int) -> str:
     n = sum(len(b["labels"]) for b in attached.batches)
     return (
-        f"forecast: {plan.products} products of {plan.each:.2g} s on {n} of {every} sequences, about {plan.seconds / 60:.1f} min, "
-        f"{plan.held / 2**30:.2g} GiB for kept graphs"
+        f"forecast: {plan.products} products of {plan.each:.2g} s on {n} of {every} sequences, "
+        f"about {plan.seconds / 60:.1f} min, {plan.held / 2**30:.2g} GiB for kept graphs"
     )
 
 
@@ -323,7 +338,7 @@ def _healthy(checked: Health | None, merged: MergedDifference | None) -> dict:
 
 def _row(part) -> dict:
     return {
-        "place": part.name.removeprefix("base_model.model."),
+        "place": part.name,
         "size": part.size,
         "gradient": part.gradient,
         "trace": _estimate(part.trace),
@@ -356,10 +371,9 @@ def _short(row: Mapping, kind: str) -> dict:
         kind: row["place"],
         "D": row["size"],
         "gradient": row["gradient"],
-        "trace": row["trace"],
         "GN trace": row["gauss_newton_trace"],
+        "reach": row["reach"],
     }
-    made["reach"] = row["reach"]
     if kind == "module" and row["r"] is not None:
         made |= {"change": row["change"], "eff. rank": row["effective_rank"] or 0.0, "r": row["r"]}
     return made
