@@ -25,16 +25,17 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 Slopes = Callable[[Tensor], tuple[Tensor, Tensor]]  # x -> (f'(x), f''(x))
+Value = tuple[Tensor] | tuple[()]  # what a forward returns; as an argument of its own it could not be overwritten by the model
 
 
 class _Pointwise(torch.autograd.Function):
     """y = f(x), elementwise."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, value: Tensor, slopes: Slopes) -> Tensor:
+    def forward(ctx, x: Tensor, value: Value, slopes: Slopes) -> Tensor:
         ctx.slopes = slopes
         ctx.save_for_backward(x, slopes(x)[0])
-        return value
+        return value[0]
 
     @staticmethod
     def backward(ctx, g: Tensor):
@@ -96,10 +97,10 @@ class _Norm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, value: Tensor, z: Tensor, rstd: Tensor, w: Tensor | None, axes: tuple, centred: bool) -> Tensor:
+    def forward(ctx, x: Tensor, value: Value, z: Tensor, rstd: Tensor, w: Tensor | None, axes: tuple, centred: bool) -> Tensor:
         ctx.axes, ctx.centred = axes, centred
         ctx.save_for_backward(x, z, rstd, w)
-        return value
+        return value[0]
 
     @staticmethod
     def backward(ctx, g: Tensor):
@@ -143,10 +144,10 @@ class _Softmax(torch.autograd.Function):
     """p = softmax(s) over an axis; J'g = p (g - <p, g>)."""
 
     @staticmethod
-    def forward(ctx, s: Tensor, p: Tensor, axis: int) -> Tensor:
+    def forward(ctx, s: Tensor, value: Value, axis: int) -> Tensor:
         ctx.axis = axis
-        ctx.save_for_backward(s, p)
-        return p
+        ctx.save_for_backward(s, value[0])
+        return value[0]
 
     @staticmethod
     def backward(ctx, g: Tensor):
@@ -222,10 +223,10 @@ class _Turn(torch.autograd.Function):
     """x c + (-x_2, x_1) s for the halves x_1, x_2 of the last axis; the adjoint turns by (c, -(s_2, s_1))."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, c: Tensor, s: Tensor, value: Tensor | None = None) -> Tensor:
+    def forward(ctx, x: Tensor, c: Tensor, s: Tensor, value: Value = ()) -> Tensor:
         ctx.save_for_backward(c, s)
-        if value is not None:
-            return value
+        if value:
+            return value[0]
         half = x.shape[-1] // 2
         y = x * c
         y[..., :half].addcmul_(x[..., half:], s[..., :half], value=-1)
@@ -283,7 +284,7 @@ def _silu_slopes(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _activated(x: Tensor, value: Tensor, slopes: Slopes) -> Tensor:
-    return _note(_Pointwise.apply(x, value, slopes), "active", x, value, slopes)
+    return _note(_Pointwise.apply(x, (value,), slopes), "active", x, value.detach(), slopes)
 
 
 def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
@@ -295,12 +296,14 @@ def _silu(x: Tensor, inplace: bool = False) -> Tensor:
     return _activated(x, F.silu(x.detach()), _silu_slopes)
 
 
-def _softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor | None:
-    if dim is None:
-        return None
+def _functional_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None):
+    return None if dim is None else _softmax(input, dim, dtype)
+
+
+def _softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
     s = input if dtype is None else input.to(dtype)
     wide = s.to(torch.promote_types(s.dtype, torch.float32))
-    return _Softmax.apply(wide, wide.detach().softmax(dim), dim).to(s.dtype)
+    return _Softmax.apply(wide, (wide.detach().softmax(dim),), dim).to(s.dtype)
 
 
 def _layer_norm(input: Tensor, normalized_shape, weight=None, bias=None, eps: float = 1e-5) -> Tensor | None:
@@ -308,17 +311,17 @@ def _layer_norm(input: Tensor, normalized_shape, weight=None, bias=None, eps: fl
         return None
     x, axes = input.detach(), tuple(range(-len(normalized_shape), 0))
     value, mean, rstd = torch.native_layer_norm(x, normalized_shape, weight, bias, eps)
-    return _Norm.apply(input, value, (x - mean).mul_(rstd), rstd, weight, axes, True)
+    return _Norm.apply(input, (value,), (x - mean).mul_(rstd), rstd, weight, axes, True)
 
 
 def _rms_norm(input: Tensor, normalized_shape, weight=None, eps: float | None = None) -> Tensor | None:
-    if weight is not None and weight.requires_grad:
+    if (weight is not None and weight.requires_grad) or (eps is None and torch.finfo(input.dtype).bits < 32):
         return None
     value, axes = F.rms_norm(input.detach(), normalized_shape, weight, eps), tuple(range(-len(normalized_shape), 0))
     wide = input.to(torch.promote_types(input.dtype, torch.float32))
     x, w = wide.detach(), None if weight is None else weight.to(wide.dtype)
     rstd = x.square().mean(axes, keepdim=True).add_(torch.finfo(x.dtype).eps if eps is None else eps).rsqrt_()
-    return _Norm.apply(wide, value.to(wide.dtype), x * rstd, rstd, w, axes, False).to(input.dtype)
+    return _Norm.apply(wide, (value.to(wide.dtype),), x * rstd, rstd, w, axes, False).to(input.dtype)
 
 
 def _attention(
@@ -330,11 +333,13 @@ def _attention(
     q, k, v = (t.to(wide) for t in (query, key, value))
     if enable_gqa:
         k, v = (t.repeat_interleave(q.shape[-3] // t.shape[-3], -3) for t in (k, v))
-    if q.ndim < 3 or not q.shape[:-2] == k.shape[:-2] == v.shape[:-2] or q.shape[-1] != k.shape[-1]:
+    if not q.shape[:-2] == k.shape[:-2] == v.shape[:-2] or q.shape[-1] != k.shape[-1]:
         return None
     if is_causal:
         attn_mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril_()
     scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.mT
+    if attn_mask is not None and torch.broadcast_shapes(attn_mask.shape, scores.shape) != scores.shape:
+        return None
     with torch.no_grad():
         known = scores.detach().clone()
         if attn_mask is not None and attn_mask.dtype == torch.bool:
@@ -346,6 +351,9 @@ def _attention(
     return _Attention.apply(scores, v, p).to(query.dtype)
 
 
+# Of the functions that norms, gates and rotations are written in: call makes the plain result.
+
+
 def _pow(call: Callable, x: Tensor, exponent=2) -> Tensor:
     found = call()
     if isinstance(exponent, int | float) and exponent == 2:
@@ -354,22 +362,22 @@ def _pow(call: Callable, x: Tensor, exponent=2) -> Tensor:
     return found if made is None else _note(found, "rstd", made.x, *made.more)
 
 
-def _mean(call: Callable, x: Tensor, dim=None, keepdim: bool = False, dtype=None) -> Tensor:
+def _mean(call: Callable, x: Tensor, dim=None, keepdim: bool = False) -> Tensor:
     found, made = call(), _made(x, "square")
-    if made is None or dim is None or not keepdim or dtype is not None:
+    if made is None or dim is None or not keepdim:
         return found
     return _note(found, "mean square", made.x, (dim,) if isinstance(dim, int) else tuple(dim))
 
 
-def _add(call: Callable, x, other, alpha=1) -> Tensor:
+def _add(call: Callable, x, other) -> Tensor:
     found = call()
-    for y, z in ((x, other), (other, x)) if alpha == 1 else ():
+    for y, z in ((x, other), (other, x)):
         if isinstance(z, int | float) and (made := _made(y, "mean square")) is not None:
             return _note(found, "mean square", made.x, *made.more)
         if (kept := _made(y, "scaled")) is not None and (turned := _made(z, "turned, scaled")) is not None:
             (c, c_version), (s, s_version) = kept.more, turned.more
             if kept.x is turned.x and c.shape == s.shape and (c_version, s_version) == (c._version, s._version):
-                return _Turn.apply(kept.x, c, s, found.detach())
+                return _Turn.apply(kept.x, c, s, (found.detach(),))
     return found
 
 
@@ -408,11 +416,13 @@ def _mul(call: Callable, x, other) -> Tensor:
             continue
         if (made := _made(y, "rstd")) is not None and made.x is w:
             z = w.detach() * y.detach()
-            return _note(_Norm.apply(w, z.clone(), z, y.detach(), None, *made.more, False), "normed", w, z, y.detach(), *made.more)
+            return _note(
+                _Norm.apply(w, (z.clone(),), z, y.detach(), None, *made.more, False), "normed", w, z, y.detach(), *made.more
+            )
         if (made := _made(y, "normed")) is not None and not w.requires_grad and w.ndim <= y.ndim:
             z, rstd, axes = made.more
             value = z * w
-            return _Norm.apply(made.x, value, z, rstd, w, axes, False) if value.shape == z.shape else call()
+            return _Norm.apply(made.x, (value,), z, rstd, w, axes, False) if value.shape == z.shape else call()
         if (made := _made(y, "active")) is not None and w.shape == y.shape:
             return _Gated.apply(made.x, w, *made.more)
         if not w.requires_grad and w.ndim == y.ndim and w.shape[-1] == y.shape[-1]:
@@ -427,14 +437,22 @@ def _mul(call: Callable, x, other) -> Tensor:
 _CACHED = {
     F.gelu: _gelu,
     F.silu: _silu,
-    F.softmax: _softmax,
+    F.softmax: _functional_softmax,
     torch.softmax: _softmax,
     Tensor.softmax: _softmax,
     F.layer_norm: _layer_norm,
     F.rms_norm: _rms_norm,
     F.scaled_dot_product_attention: _attention,
 }
-_WRITTEN = {torch.rsqrt: _rsqrt, Tensor.rsqrt: _rsqrt, torch.square: _pow, Tensor.square: _pow, torch.mean: _mean, Tensor.mean: _mean}
+_OPTIONS = {"dim", "keepdim", "exponent", "other"}  # with any others, what is written out goes the usual way
+_WRITTEN = {
+    torch.rsqrt: _rsqrt,
+    Tensor.rsqrt: _rsqrt,
+    torch.square: _pow,
+    Tensor.square: _pow,
+    torch.mean: _mean,
+    Tensor.mean: _mean,
+}
 _WRITTEN |= {Tensor.__getitem__: _part, torch.cat: _cat, torch.neg: _neg, Tensor.neg: _neg, Tensor.__neg__: _neg}
 _WRITTEN |= dict.fromkeys((torch.pow, Tensor.pow, Tensor.__pow__), _pow)
 _WRITTEN |= dict.fromkeys((torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__), _add)
@@ -442,7 +460,7 @@ _WRITTEN |= dict.fromkeys((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul_
 
 
 class cached_derivatives(TorchFunctionMode):
-    """A context in which activations, norms, softmax and attention keep their derivatives, right to rounding; values are unchanged.
+    """A context in which activations, norms, softmax and attention keep their derivatives: they and values are right to rounding.
 
     Calls inside a torch.func transform or without a gradient go the usual way.
     """
@@ -451,9 +469,9 @@ class cached_derivatives(TorchFunctionMode):
         kwargs = kwargs or {}
         ours, written = _CACHED.get(func), _WRITTEN.get(func)
         given = (args[0] if func is torch.cat else args[:2]) if args and (ours or written) else ()
-        if not any(isinstance(x, Tensor) and x.requires_grad for x in given) or not torch.is_grad_enabled() or "out" in kwargs:
-            return func(*args, **kwargs)
-        if torch._C._functorch.peek_interpreter_stack() is not None:
+        plain = not any(isinstance(x, Tensor) and x.requires_grad for x in given) or not torch.is_grad_enabled()
+        plain = plain or not (kwargs.keys() <= _OPTIONS if written else "axis" not in kwargs)
+        if plain or torch._C._functorch.peek_interpreter_stack() is not None:
             return func(*args, **kwargs)
         if written:
             return written(lambda: func(*args, **kwargs), *args, **kwargs)
