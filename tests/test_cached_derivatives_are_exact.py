@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from probes.curvature.cached_derivatives import cached_derivatives
 from probes.curvature.hessian import hessian
+from probes.inputs import nodes
 
 
 def draw(*shape, seed=0):
@@ -17,6 +18,11 @@ def draw(*shape, seed=0):
 
 
 W, B = draw(5, seed=8), draw(5, seed=9)
+HALF, WIDE = draw(5, 5, seed=20) / 2, draw(5, 6, seed=21) / 2
+COS, SIN = draw(7, 6, seed=22), draw(7, 6, seed=23)
+FIXED = {11: draw(7, 5, seed=11), 12: draw(7, 7, seed=12), 13: draw(4, 1, 1, seed=13), 14: draw(2, 1, 1, seed=14)}
+FIXED |= {15: draw(7, 6, seed=15), 16: draw(7, 6, seed=16)}
+SEEN = torch.ones(7, 7).tril().bool() & (torch.arange(7) != 3)[:, None]  # the fourth sees nothing
 SMOOTH = {
     "gelu": F.gelu,
     "gelu, tanh": lambda x: F.gelu(x, approximate="tanh"),
@@ -24,7 +30,42 @@ SMOOTH = {
     "layer_norm": lambda x: F.layer_norm(x, x.shape[-1:]),
     "layer_norm, weighted": lambda x: F.layer_norm(x, x.shape[-1:], W, B),
     "layer_norm over two axes": lambda x: F.layer_norm(x, x.shape[-2:], eps=0.1),
+    "rms_norm": lambda x: F.rms_norm(x, x.shape[-1:], eps=0.1),
+    "rms_norm, weighted": lambda x: F.rms_norm(x, x.shape[-1:], W),
+    "rms_norm over two axes": lambda x: F.rms_norm(x, x.shape[-2:], eps=0.1),
+    "norm as in Llama": lambda x: W * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 0.1)).to(x.dtype),
+    "norm as in Gemma": lambda x: (x * torch.pow(torch.mean(x**2, dim=-1, keepdim=True) + 0.1, -0.5)) * (1 + W),
+    "norm in other words": lambda x: (0.1 + (x * x).mean((0, 1), True)).rsqrt() * x,
+    "norm, squares of others": lambda x: x * torch.rsqrt((x + 1).square().mean(-1, keepdim=True) + 0.1),
+    "norm, summed": lambda x: x * torch.rsqrt(x.square().mean(-1, dtype=x.dtype, keepdim=True).add(0.1, alpha=2)),
+    "norm, overwritten": lambda x: x * (x.square().mean(-1, keepdim=True) + 0.1).mul_(2).rsqrt(),
+    "norm, written into": lambda x: (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 0.1)).mul_(W).add_(x),
+    "gate": lambda x: F.silu(x) * (x @ HALF) + W,
+    "gate, other side": lambda x: (x @ HALF) * F.gelu(x, approximate="tanh"),
+    "gate of itself": lambda x: F.gelu(x) * x,
+    "gate, used twice": lambda x: (lambda y: y * (x @ HALF) + y * y - 2 * y)(F.silu(x)),
+    "gate, overwritten": lambda x: F.silu(x).add_(0.5) * (x @ HALF),
+    "gate, scaled": lambda x: F.silu(x) * FIXED[11],
+    "softmax": lambda x: F.softmax(x, dim=-1) @ HALF,
+    "softmax, down": lambda x: torch.softmax(2 * x, 0) + x.softmax(1, torch.float64),
+    "attention": lambda x: F.scaled_dot_product_attention(x[None], x[None] @ HALF, x[None])[0],
+    "attention, causal": lambda x: F.scaled_dot_product_attention(
+        x[None, None], x[None, None], HALF[0] * x[None, None], is_causal=True
+    )[0, 0],
+    "attention, masked": lambda x: F.scaled_dot_product_attention(x, x @ HALF, x, attn_mask=SEEN, scale=0.7),
+    "attention, biased": lambda x: F.scaled_dot_product_attention(x, x, x @ HALF, attn_mask=FIXED[12]),
+    "attention, written out": lambda x: F.softmax((x @ (x @ HALF).T) * 0.4 + FIXED[12], -1, dtype=x.dtype) @ x,
+    "attention, grouped": lambda x: F.scaled_dot_product_attention(
+        x.expand(4, 7, 5) * FIXED[13], x.expand(2, 7, 5), x[None] * FIXED[14], enable_gqa=True
+    ).sum(0),
+    "rotation": lambda x: rotated(x @ WIDE)[..., :5],
+    "rotation, half of it": lambda x: (lambda z: z * FIXED[15] + z * FIXED[16])(x @ WIDE)[..., :5],
+    "rotation, the other way": lambda x: (lambda z: z * COS + torch.cat((z[..., 3:], -z[..., :3]), -1) * SIN)(x @ WIDE)[..., :5],
 }
+
+
+def rotated(z):
+    return (z * COS) + (torch.cat((-z[..., z.shape[-1] // 2 :], z[..., : z.shape[-1] // 2]), dim=-1) * SIN)
 
 
 @pytest.mark.parametrize("layer", SMOOTH)
@@ -34,9 +75,13 @@ def test_hessian_is_that_of_the_plain_layer(layer):
     loss = lambda p, b: (f(f(b[0] * p["scale"] + p["shift"]) @ weight) ** 3).mean()  # noqa: E731
     params = {"scale": 1 + 0.3 * draw(5, seed=3), "shift": draw(5, seed=4)}
     found = hessian(loss, params, [(x,)]).dense()
-    blocks = dense_hessian(lambda p: loss(p, (x,)))(params)
+    with sdpa_kernel(SDPBackend.MATH):
+        blocks = dense_hessian(lambda p: loss(p, (x,)))(params)
     plain = torch.cat([torch.cat([blocks[a][b] for b in params], 1) for a in params])
     torch.testing.assert_close(found, plain, rtol=1e-10, atol=1e-11)
+
+
+BITWISE = [name for name in SMOOTH if not name.startswith("attention")]
 
 
 @pytest.mark.parametrize("layer", SMOOTH)
@@ -44,9 +89,65 @@ def test_values_are_unchanged(layer):
     x = draw(7, 5).requires_grad_()
     plain = SMOOTH[layer](x)
     with cached_derivatives():
-        assert torch.equal(SMOOTH[layer](x), plain)
+        torch.testing.assert_close(
+            SMOOTH[layer](x), plain, rtol=0 if layer in BITWISE else 1e-14, atol=0 if layer in BITWISE else 1e-15
+        )
         with torch.no_grad():
             assert SMOOTH[layer](x).grad_fn is None
+
+
+KNOWN = {
+    "norm as in Llama": "_Norm",
+    "norm as in Gemma": "_Norm",
+    "norm in other words": "_Norm",
+    "rms_norm": "_Norm",
+    "rms_norm, weighted": "_Norm",
+    "gate": "_Gated",
+    "gate, other side": "_Gated",
+    "gate of itself": "_Gated",
+    "softmax, down": "_Softmax",
+    "attention, written out": "_Softmax",
+    "attention, causal": "_Attention",
+    "attention, grouped": "_Attention",
+    "rotation": "_Turn",
+}
+UNKNOWN = ("norm, squares of others", "norm, summed", "norm, overwritten", "gate, overwritten", "rotation, the other way")
+
+
+@pytest.mark.parametrize("layer", [*KNOWN, *UNKNOWN])
+def test_what_is_written_out_is_known_or_left_alone(layer):
+    x = draw(7, 5).requires_grad_()
+    with cached_derivatives():
+        names = {node.name() for node in nodes(SMOOTH[layer](x))}
+    ours = {f"{kind}Backward" for kind in ("_Norm", "_Gated", "_Softmax", "_Attention", "_Turn")} & names
+    assert ours == ({KNOWN[layer] + "Backward"} if layer in KNOWN else set())
+    assert not ours or not names & {"PowBackward0", "RsqrtBackward0", "MeanBackward1", "CatBackward0", "SoftmaxBackward0"}
+
+
+def block(p, batch):
+    """A layer as Llama has it, in float64 throughout, with low-rank changes of two of its matrices."""
+    norm = lambda x: W8 * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5))  # noqa: E731
+    x = batch[0]
+    h = norm(x)
+    q, k, v = ((h @ m).reshape(2, 6, 2, 4).transpose(1, 2) for m in (M[0] + p["A"] @ p["B"], M[1], M[2] + p["C"] @ p["B"]))
+    turn = lambda z: z * COS4 + torch.cat((-z[..., 2:], z[..., :2]), dim=-1) * SIN4  # noqa: E731
+    x = x + F.scaled_dot_product_attention(turn(q), turn(k), v, is_causal=True).transpose(1, 2).reshape(2, 6, 8) @ M[3]
+    h = norm(x)
+    return F.cross_entropy(norm(x + (F.silu(h @ M[4]) * (h @ M[5])) @ M[6]).flatten(0, 1) @ M[7], batch[1].flatten())
+
+
+W8, M = 1 + draw(8, seed=30) / 4, [draw(8, 8, seed=31 + i) / 3 for i in range(8)]
+COS4, SIN4 = torch.cos(draw(6, 4, seed=40)), torch.sin(draw(6, 4, seed=40))
+
+
+def test_a_llama_layer_has_the_hessian_of_plain_double_backward():
+    p = {"A": draw(8, 2, seed=41) / 4, "B": draw(2, 8, seed=42) / 4, "C": draw(8, 2, seed=43) / 4}
+    batch = (draw(2, 6, 8, seed=44), torch.randint(8, (2, 6), generator=torch.Generator().manual_seed(0)))
+    op, sizes = hessian(block, p, [batch], weights="rows"), {k: x.numel() for k, x in p.items()}
+    with sdpa_kernel(SDPBackend.MATH):
+        blocks = dense_hessian(lambda z: block(z, batch))(p)
+    plain = torch.cat([torch.cat([blocks[a][b].reshape(sizes[a], sizes[b]) for b in p], 1) for a in p])
+    torch.testing.assert_close(op.dense(), plain, rtol=1e-10, atol=1e-12 * float(plain.abs().max()))
 
 
 def test_a_transformer_layer_in_one_block():

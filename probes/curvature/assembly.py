@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -21,7 +22,8 @@ from probes.curvature.operators import Operator
 from probes.inputs import check_repeats, check_values, coarsest, named, precision, settle, steady
 from probes.layout import batch_size, check_batches, check_finite, check_params, flatten, unflatten
 
-MEMORY = 2 << 30  # bytes of activations that kept graphs may hold; further graphs are rebuilt
+MEMORY = 2 << 30  # bytes of activations that kept graphs may always hold on a CPU; further graphs are rebuilt
+MEMINFO = Path("/proc/meminfo")  # where a system states it, what is free
 
 Leaves = dict[str, Tensor]
 Product = Callable[[list[Tensor]], Sequence[Tensor | None]]  # one tensor per parameter in and out
@@ -30,12 +32,18 @@ Weights = Sequence[float] | Callable[[object], float] | str | None
 
 @dataclass(frozen=True)
 class Built:
-    """One batch's graph: what must be finite and repeat itself, its product if asked for, items told by its outputs."""
+    """One batch's graph: what must be finite and repeat itself, the product if asked for, and what the outputs tell.
+
+    values begin with the function's value; rows is the number of rows of the outputs, a hint of the items that they are a mean
+    over; items is that number where it is known; extra counts the bytes that the product holds outside the graph.
+    """
 
     y: Tensor
     values: list[Tensor]
     product: Product | None
+    rows: int | None = None
     items: int | None = None
+    extra: int = 0
 
 
 Build = Callable[[Leaves, Leaves, object, bool], Built]  # (active leaves, all parameters, batch, second)
@@ -51,11 +59,12 @@ class _Mean:
     batches: list
     items: list[float]
     total: float
-    memory: int
+    memory: int | None
     group: dist.ProcessGroup | None
     compiled: bool
     fixed: frozenset[int] = frozenset()  # addresses of weights and data, which graphs refer to but do not own
     precision: torch.dtype = torch.float64
+    noise: float = 0.0
 
     @property
     def what(self) -> str:
@@ -90,31 +99,57 @@ class _Mean:
         return torch.cat([x.detach().reshape(-1) for x in found.values])
 
 
+def default_memory(device: torch.device) -> int:
+    """Return the bytes that kept graphs may hold where no number is given, from what is free on the device now.
+
+    On a CUDA device 60 % of the free memory, what torch has cached and does not use included; on a CPU a quarter of the
+    available memory, 2 GiB at least; elsewhere 2 GiB.
+    """
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        return int(0.6 * (free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)))
+    if device.type != "cpu" or not MEMINFO.exists():
+        return MEMORY
+    lines = dict(line.split(":", 1) for line in MEMINFO.read_text(encoding="utf-8").splitlines() if ":" in line)
+    return max(MEMORY, int(lines.get("MemAvailable", "0 kB").split()[0]) * 1024 // 4)
+
+
 def mean_operator(
     kind: str,
     build: Build,
     params: Mapping[str, Tensor],
     batches: Sequence,
     weights: Weights,
-    memory: int,
+    memory: int | None,
     group: dist.ProcessGroup | None,
     compiled: bool = False,
+    masked: bool = False,
 ) -> Operator:
-    """Return the weighted sum over batches of the products that `build` makes, after a check of every batch."""
+    """Return the weighted sum over batches of the products that `build` makes, after a check of every batch.
+
+    memory None stands for `default_memory`, asked anew for every block. masked: a mask says which items count, so that no
+    weights need to be asked for.
+    """
     check_params(params)
     batches = check_batches(batches)
-    items = settle(batches, weights, group=group)
+    items = settle(batches, "rows" if masked and weights is None else weights, group=group)
     point = {k: v.detach().clone() for k, v in params.items()}
+    mean = _Mean(kind, build, point, batches, items, _summed(items, point, group), memory, group, compiled)
+    first, held = mean.checked(0)
+    again, seen = mean.graph(tuple(point), batches[0], second=False)
+    value = first.values[0].numel()
+    noise = check_repeats(mean.witness(first), mean.witness(again), mean.witness, precision(first.y), mean.what, value)
+    # while the first graph is alive, only what neither graph owns sits at the same address
+    mean = replace(mean, fixed=frozenset(seen) & frozenset(held), noise=noise)
+    return _assemble(mean, tuple(point), (first, {p: size for p, size in held.items() if p not in mean.fixed}), weights is None)
+
+
+def _summed(items: Sequence[float], point: Leaves, group: dist.ProcessGroup | None) -> float:
+    """The items of all processes."""
     total = torch.tensor(sum(items), dtype=torch.float64, device=next(iter(point.values())).device)
     if group is not None:
         dist.all_reduce(total, group=group)
-    mean = _Mean(kind, build, point, batches, items, float(total), memory, group, compiled)
-    first, held = mean.checked(0)
-    again, seen = mean.graph(tuple(point), batches[0], second=False)
-    check_repeats(mean.witness(first), mean.witness(again), mean.witness, precision(first.y), mean.what)
-    # while the first graph is alive, only what neither graph owns sits at the same address
-    mean = replace(mean, fixed=frozenset(seen) & frozenset(held))
-    return _assemble(mean, tuple(point), (first, {p: size for p, size in held.items() if p not in mean.fixed}), weights is None)
+    return float(total)
 
 
 def _assemble(mean: _Mean, names: tuple[str, ...], first: tuple[Built, dict[int, int]] | None, counted: bool = False) -> Operator:
@@ -122,9 +157,11 @@ def _assemble(mean: _Mean, names: tuple[str, ...], first: tuple[Built, dict[int,
     shapes = {k: tuple(mean.point[k].shape) for k in names}
     ready: list[Product | None] = []
     used, rate, new = 0, 0.0, first is not None
-    kinds, ratios = {v.dtype for v in mean.point.values()}, set()
+    kinds, ratios, items = {v.dtype for v in mean.point.values()}, set(), []
+    like = next(iter(mean.point.values()))
+    memory = default_memory(like.device) if mean.memory is None else mean.memory
     for i, batch in enumerate(mean.batches):
-        fits = used + rate * batch_size(batch) <= mean.memory
+        fits = used + rate * batch_size(batch) <= memory
         made, held = None, {}
         if i == 0 and first is not None:
             (made, held), first = first, None
@@ -134,16 +171,19 @@ def _assemble(mean: _Mean, names: tuple[str, ...], first: tuple[Built, dict[int,
             made, held = mean.graph(names, batch)
         if new:
             kinds.add(precision(made.y))
-            ratios.add(None if made.items is None else made.items / batch_size(batch))
-        size, product = (sum(held.values()), made.product) if fits else (0, None)
+            ratios.add(None if made.rows is None else made.rows / batch_size(batch))
+            items.append(made.items)
+        size, product = (sum(held.values()) + made.extra, made.product) if fits else (0, None)
         rate = max(rate, size / batch_size(batch))
-        fits = fits and used + size <= mean.memory
+        fits = fits and used + size <= memory
         used += size * fits
         if fits and mean.compiled:
             product = _compiled(product, [mean.point[k] for k in names])
         ready.append(product if fits else None)
         del made, product
-    if counted and len(ratios) > 1:
+    if counted and None not in items:
+        mean = replace(mean, items=items, total=_summed(items, mean.point, mean.group))
+    elif counted and len(ratios) > 1:
         raise ValueError(
             "the outputs have other numbers of rows per example from batch to batch, so that a mean over them is "
             "none over examples: pass weights, the number of items in each batch's mean"
@@ -174,7 +214,6 @@ def _assemble(mean: _Mean, names: tuple[str, ...], first: tuple[Built, dict[int,
             check_finite(total)
         return total
 
-    like = next(iter(mean.point.values()))
     kept_graphs = sum(p is not None for p in ready)
     wide = torch.promote_types(like.dtype, torch.float32)
     return Operator(
@@ -183,6 +222,7 @@ def _assemble(mean: _Mean, names: tuple[str, ...], first: tuple[Built, dict[int,
         wide,
         like.device,
         mean.precision,
+        mean.noise,
         mean.total,
         kept_graphs,
         len(ready) - kept_graphs,

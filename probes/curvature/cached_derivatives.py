@@ -1,16 +1,22 @@
 """Derivatives of smooth layers cached at a point, so that products with a retained Hessian do not take them again.
 
-Autograd's double backward of an activation evaluates exp and erf at every product, and that of layer_norm some
-twenty elementwise operations, although the point stands still. Inside `cached_derivatives()` gelu, silu and layer_norm have the
-same values and derivatives with what depends on the point alone taken once. For y = f(x), upstream g and u:
+Autograd's double backward of an activation evaluates exp and erf at every product, and that of a norm or of attention some
+twenty elementwise operations, although the point stands still. Inside `cached_derivatives()` gelu, silu, their products with
+a gate, softmax, layer_norm, rms_norm and attention have the same values and derivatives with what depends on the point alone
+taken once. For y = f(x), upstream g and u:
 
     pull     J(x)'g                       kept: f'(x)
     bend     (J(x)'u, d<u, J(x)'g>/dx)    cached: g f''(x)
+
+Norms and gates written out in Python are known by what their tensors were made of, never by a module's name: x times
+rsqrt(mean(x^2) + eps) is a norm whoever computes it, and so is its derivative.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,28 +24,31 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+Slopes = Callable[[Tensor], tuple[Tensor, Tensor]]  # x -> (f'(x), f''(x))
+Value = tuple[Tensor] | tuple[()]  # what a forward returns; as an argument of its own it could not be overwritten by the model
+
 
 class _Pointwise(torch.autograd.Function):
-    """y = f(x), elementwise, with f'(x) and f''(x) given."""
+    """y = f(x), elementwise."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, value: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        ctx.save_for_backward(x, first, second)
-        return value
+    def forward(ctx, x: Tensor, value: Value, slopes: Slopes) -> Tensor:
+        ctx.slopes = slopes
+        ctx.save_for_backward(x, slopes(x)[0])
+        return value[0]
 
     @staticmethod
     def backward(ctx, g: Tensor):
-        x, first, second = ctx.saved_tensors
-        pulled = _PointwisePull.apply(g, x, first, second) if torch.is_grad_enabled() else g * first
-        return pulled, None, None, None
+        x, first = ctx.saved_tensors
+        return _PointwisePull.apply(g, x, first, ctx.slopes) if torch.is_grad_enabled() else g * first, None, None
 
 
 class _PointwisePull(torch.autograd.Function):
     """g f'(x)."""
 
     @staticmethod
-    def forward(ctx, g: Tensor, x: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        ctx.save_for_backward(first, g * second)
+    def forward(ctx, g: Tensor, x: Tensor, first: Tensor, slopes: Slopes) -> Tensor:
+        ctx.save_for_backward(first, slopes(x)[1].mul_(g))
         return g * first
 
     @staticmethod
@@ -49,32 +58,67 @@ class _PointwisePull(torch.autograd.Function):
         return u * first, u * bent, None, None
 
 
-class _Norm(torch.autograd.Function):
-    """y = w z + b, z = (x - mean) rstd over the last `axes`; with P(a) = a - mean(a) - z mean(a z), J'g = rstd P(w g)."""
+class _Gated(torch.autograd.Function):
+    """y = f(x) w, elementwise, of two tensors of one shape."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, value: Tensor, z: Tensor, rstd: Tensor, w: Tensor | None, axes: tuple) -> Tensor:
-        ctx.axes = axes
+    def forward(ctx, x: Tensor, w: Tensor, active: Tensor, slopes: Slopes) -> Tensor:
+        ctx.slopes = slopes
+        ctx.save_for_backward(x, w, active, slopes(x)[0].mul_(w))
+        return active * w
+
+    @staticmethod
+    def backward(ctx, g: Tensor):
+        x, w, active, first = ctx.saved_tensors
+        pulled = _GatedPull.apply(g, x, w, active, first, ctx.slopes) if torch.is_grad_enabled() else (g * first, g * active)
+        return *pulled, None, None
+
+
+class _GatedPull(torch.autograd.Function):
+    """(g w f'(x), g f(x))."""
+
+    @staticmethod
+    def forward(ctx, g: Tensor, x: Tensor, w: Tensor, active: Tensor, first: Tensor, slopes: Slopes) -> tuple[Tensor, Tensor]:
+        slope, bend = slopes(x)
+        ctx.save_for_backward(active, first, bend.mul_(w).mul_(g), slope.mul_(g))
+        return g * first, g * active
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, u: Tensor, v: Tensor):
+        active, first, bent, mixed = ctx.saved_tensors
+        return (u * first).addcmul_(v, active), (u * bent).addcmul_(v, mixed), u * mixed, None, None, None
+
+
+class _Norm(torch.autograd.Function):
+    """y = w z + b, z = (x - mean) rstd over the last `axes`; with P(a) = a - mean(a) - z mean(a z), J'g = rstd P(w g).
+
+    Without `centred`, x - mean is x and mean(a) is left out.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, value: Value, z: Tensor, rstd: Tensor, w: Tensor | None, axes: tuple, centred: bool) -> Tensor:
+        ctx.axes, ctx.centred = axes, centred
         ctx.save_for_backward(x, z, rstd, w)
-        return value
+        return value[0]
 
     @staticmethod
     def backward(ctx, g: Tensor):
         x, z, rstd, w = ctx.saved_tensors
         if torch.is_grad_enabled():
-            pulled = _NormPull.apply(g, x, z, rstd, w, ctx.axes)
+            pulled = _NormPull.apply(g, x, z, rstd, w, ctx.axes, ctx.centred)
         else:
-            pulled = _project(g if w is None else g * w, z, ctx.axes)[0].mul_(rstd)
-        return pulled, None, None, None, None, None
+            pulled = _project(g if w is None else g * w, z, ctx.axes, ctx.centred)[0].mul_(rstd)
+        return pulled, None, None, None, None, None, None
 
 
 class _NormPull(torch.autograd.Function):
     """rstd P(w g); its slope in x is -rstd^2 (z mean(u P(h)) + mean(h z) P(u) + mean(u z) P(h)) with h = w g."""
 
     @staticmethod
-    def forward(ctx, g: Tensor, x: Tensor, z: Tensor, rstd: Tensor, w: Tensor | None, axes: tuple) -> Tensor:
-        flat, tilt = _project(g if w is None else g * w, z, axes)
-        ctx.axes = axes
+    def forward(ctx, g: Tensor, x: Tensor, z: Tensor, rstd: Tensor, w: Tensor | None, axes: tuple, centred: bool) -> Tensor:
+        flat, tilt = _project(g if w is None else g * w, z, axes, centred)
+        ctx.axes, ctx.centred = axes, centred
         ctx.save_for_backward(z, rstd, w, flat, tilt)
         return flat * rstd
 
@@ -82,62 +126,354 @@ class _NormPull(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, u: Tensor):
         z, rstd, w, flat, tilt = ctx.saved_tensors
-        bent = z * (u * flat).mean(ctx.axes, keepdim=True)
-        even, lean = _project(u, z, ctx.axes)
-        bent.addcmul_(flat, lean).addcmul_(even, tilt).mul_(-rstd * rstd)
+        even, lean = _project(u, z, ctx.axes, ctx.centred)
+        scale = rstd.square().neg_()
+        bent = z * ((u * flat).mean(ctx.axes, keepdim=True) * scale)
+        bent.addcmul_(flat, lean * scale).addcmul_(even, tilt * scale)
         even.mul_(rstd)
-        return even if w is None else even.mul_(w), bent, None, None, None, None
+        return even if w is None else even.mul_(w), bent, None, None, None, None, None
 
 
-def _project(a: Tensor, z: Tensor, axes: tuple) -> tuple[Tensor, Tensor]:
-    """(a - mean(a) - z mean(a z), mean(a z)) over the axes."""
+def _project(a: Tensor, z: Tensor, axes: tuple, centred: bool) -> tuple[Tensor, Tensor]:
+    """(a - mean(a) - z mean(a z), mean(a z)) over the axes, or without mean(a)."""
     tilt = (a * z).mean(axes, keepdim=True)
-    return torch.addcmul(a - a.mean(axes, keepdim=True), z, tilt, value=-1), tilt
+    return torch.addcmul(a - a.mean(axes, keepdim=True) if centred else a, z, tilt, value=-1), tilt
 
 
-def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
-    z = x.detach()
-    value = F.gelu(z, approximate=approximate)
-    if approximate == "none":
-        squared = z.square()
-        bell = (squared * -0.5).exp_().mul_(1 / math.sqrt(2 * math.pi))
-        first = (z * math.sqrt(0.5)).erf_().add_(1).mul_(0.5).addcmul_(z, bell)
-        return _Pointwise.apply(x, value, first, squared.neg_().add_(2).mul_(bell))
+class _Softmax(torch.autograd.Function):
+    """p = softmax(s) over an axis; J'g = p (g - <p, g>)."""
+
+    @staticmethod
+    def forward(ctx, s: Tensor, value: Value, axis: int) -> Tensor:
+        ctx.axis = axis
+        ctx.save_for_backward(s, value[0])
+        return value[0]
+
+    @staticmethod
+    def backward(ctx, g: Tensor):
+        s, p = ctx.saved_tensors
+        return _SoftmaxPull.apply(g, s, p, ctx.axis) if torch.is_grad_enabled() else _spread(g, p, ctx.axis).mul_(p), None, None
+
+
+class _SoftmaxPull(torch.autograd.Function):
+    """q = p (g - <p, g>); its slope in s is q a - p <q, a> with a = u - <p, u>."""
+
+    @staticmethod
+    def forward(ctx, g: Tensor, s: Tensor, p: Tensor, axis: int) -> Tensor:
+        ctx.axis = axis
+        pulled = _spread(g, p, axis).mul_(p)
+        ctx.save_for_backward(p, pulled)
+        return pulled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, u: Tensor):
+        p, pulled = ctx.saved_tensors
+        a = _spread(u, p, ctx.axis)
+        bent = pulled * a
+        return a.mul_(p), bent.addcmul_(p, bent.sum(ctx.axis, keepdim=True), value=-1), None, None
+
+
+def _spread(a: Tensor, p: Tensor, axis: int) -> Tensor:
+    """a - <p, a>."""
+    return a - (a * p).sum(axis, keepdim=True)
+
+
+class _Attention(torch.autograd.Function):
+    """y = p v, p = softmax(s), of scores s (..., T, S) and values v (..., S, d)."""
+
+    @staticmethod
+    def forward(ctx, s: Tensor, v: Tensor, p: Tensor) -> Tensor:
+        ctx.save_for_backward(s, v, p)
+        return p @ v
+
+    @staticmethod
+    def backward(ctx, g: Tensor):
+        s, v, p = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return *_AttentionPull.apply(g, s, v, p), None
+        return _spread(g @ v.mT, p, -1).mul_(p), p.mT @ g, None
+
+
+class _AttentionPull(torch.autograd.Function):
+    """(q, p'g) with q = p (g v' - <p, g v'>).
+
+    Moved by (a, b), p moves by e = p (a - <p, a>) and y by e v + p b. The slope in s is m - p <1, m> with
+    m = q (a - <p, a>) + p g b', that in v is e'g.
+    """
+
+    @staticmethod
+    def forward(ctx, g: Tensor, s: Tensor, v: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        pulled = _spread(g @ v.mT, p, -1).mul_(p)
+        ctx.save_for_backward(g, v, p, pulled)
+        return pulled, p.mT @ g
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, a: Tensor, b: Tensor):
+        g, v, p, pulled = ctx.saved_tensors
+        moved = _spread(a, p, -1)
+        bent = (g @ b.mT).mul_(p).addcmul_(pulled, moved)
+        bent.addcmul_(p, bent.sum(-1, keepdim=True), value=-1)
+        moved.mul_(p)
+        return (moved @ v).add_(p @ b), bent, moved.mT @ g, None
+
+
+class _Turn(torch.autograd.Function):
+    """x c + (-x_2, x_1) s for the halves x_1, x_2 of the last axis; the adjoint turns by (c, -(s_2, s_1))."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, c: Tensor, s: Tensor, value: Value = ()) -> Tensor:
+        ctx.save_for_backward(c, s)
+        if value:
+            return value[0]
+        half = x.shape[-1] // 2
+        y = x * c
+        y[..., :half].addcmul_(x[..., half:], s[..., :half], value=-1)
+        y[..., half:].addcmul_(x[..., :half], s[..., half:])
+        return y
+
+    @staticmethod
+    def backward(ctx, g: Tensor):
+        c, s = ctx.saved_tensors
+        return _Turn.apply(g, c, s.roll(s.shape[-1] // 2, -1).neg_()), None, None, None
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a tensor was made of: its form, the tensors x with the versions that were read, and more."""
+
+    form: str
+    x: Tensor
+    version: int
+    more: tuple = ()
+
+
+def _note(y: Tensor, form: str, x: Tensor, *more) -> Tensor:
+    """y, with a note of what it was made of and of its own version."""
+    y._made = (y._version, _Made(form, x, x._version, more))
+    return y
+
+
+def _made(y, form: str) -> _Made | None:
+    """The note on y, if it is of this form and nothing was overwritten since."""
+    version, made = getattr(y, "_made", (0, None)) if isinstance(y, Tensor) else (0, None)
+    fresh = made is not None and made.form == form and version == y._version and made.version == made.x._version
+    return made if fresh else None
+
+
+def _gelu_slopes(z: Tensor) -> tuple[Tensor, Tensor]:
+    squared = z.square()
+    bell = (squared * -0.5).exp_().mul_(1 / math.sqrt(2 * math.pi))
+    first = (z * math.sqrt(0.5)).erf_().add_(1).mul_(0.5).addcmul_(z, bell)
+    return first, squared.neg_().add_(2).mul_(bell)
+
+
+def _gelu_tanh_slopes(z: Tensor) -> tuple[Tensor, Tensor]:
     scale, cubic = math.sqrt(2 / math.pi), 0.044715
     t = torch.tanh(scale * (z + cubic * z**3))
     slope, bend = scale * (1 + 3 * cubic * z * z), 6 * scale * cubic * z
     rise = (1 - t * t) * slope
-    return _Pointwise.apply(x, value, (1 + t + z * rise) / 2, rise + z * ((1 - t * t) * bend - 2 * t * rise * slope) / 2)
+    return (1 + t + z * rise) / 2, rise + z * ((1 - t * t) * bend - 2 * t * rise * slope) / 2
+
+
+def _silu_slopes(z: Tensor) -> tuple[Tensor, Tensor]:
+    s = z.sigmoid()
+    d = s * (1 - s)
+    return s + z * d, d * (2 + z * (1 - 2 * s))
+
+
+def _activated(x: Tensor, value: Tensor, slopes: Slopes) -> Tensor:
+    return _note(_Pointwise.apply(x, (value,), slopes), "active", x, value.detach(), slopes)
+
+
+def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    slopes = _gelu_slopes if approximate == "none" else _gelu_tanh_slopes
+    return _activated(x, F.gelu(x.detach(), approximate=approximate), slopes)
 
 
 def _silu(x: Tensor, inplace: bool = False) -> Tensor:
-    z = x.detach()
-    s = z.sigmoid()
-    d = s * (1 - s)
-    return _Pointwise.apply(x, F.silu(z), s + z * d, d * (2 + z * (1 - 2 * s)))
+    return _activated(x, F.silu(x.detach()), _silu_slopes)
 
 
-def _layer_norm(input: Tensor, normalized_shape, weight=None, bias=None, eps: float = 1e-5) -> Tensor:
+def _functional_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None):
+    return None if dim is None else _softmax(input, dim, dtype)
+
+
+def _softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    s = input if dtype is None else input.to(dtype)
+    wide = s.to(torch.promote_types(s.dtype, torch.float32))
+    return _Softmax.apply(wide, (wide.detach().softmax(dim),), dim).to(s.dtype)
+
+
+def _layer_norm(input: Tensor, normalized_shape, weight=None, bias=None, eps: float = 1e-5) -> Tensor | None:
     if any(w is not None and w.requires_grad for w in (weight, bias)):
-        return F.layer_norm(input, normalized_shape, weight, bias, eps)
+        return None
     x, axes = input.detach(), tuple(range(-len(normalized_shape), 0))
     value, mean, rstd = torch.native_layer_norm(x, normalized_shape, weight, bias, eps)
-    return _Norm.apply(input, value, (x - mean).mul_(rstd), rstd, weight, axes)
+    return _Norm.apply(input, (value,), (x - mean).mul_(rstd), rstd, weight, axes, True)
 
 
-_CACHED = {F.gelu: _gelu, F.silu: _silu, F.layer_norm: _layer_norm}
+def _rms_norm(input: Tensor, normalized_shape, weight=None, eps: float | None = None) -> Tensor | None:
+    if (weight is not None and weight.requires_grad) or (eps is None and torch.finfo(input.dtype).bits < 32):
+        return None
+    value, axes = F.rms_norm(input.detach(), normalized_shape, weight, eps), tuple(range(-len(normalized_shape), 0))
+    wide = input.to(torch.promote_types(input.dtype, torch.float32))
+    x, w = wide.detach(), None if weight is None else weight.to(wide.dtype)
+    rstd = x.square().mean(axes, keepdim=True).add_(torch.finfo(x.dtype).eps if eps is None else eps).rsqrt_()
+    return _Norm.apply(wide, (value.to(wide.dtype),), x * rstd, rstd, w, axes, False).to(input.dtype)
+
+
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+) -> Tensor | None:
+    if not torch.backends.cuda.math_sdp_enabled() or dropout_p or (attn_mask is not None and attn_mask.requires_grad):
+        return None
+    wide = torch.promote_types(query.dtype, torch.float32)  # as the unfused kernel computes
+    q, k, v = (t.to(wide) for t in (query, key, value))
+    if enable_gqa:
+        k, v = (t.repeat_interleave(q.shape[-3] // t.shape[-3], -3) for t in (k, v))
+    if not q.shape[:-2] == k.shape[:-2] == v.shape[:-2] or q.shape[-1] != k.shape[-1]:
+        return None
+    if is_causal:
+        attn_mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril_()
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.mT
+    if attn_mask is not None and torch.broadcast_shapes(attn_mask.shape, scores.shape) != scores.shape:
+        return None
+    with torch.no_grad():
+        known = scores.detach().clone()
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            known.masked_fill_(~attn_mask, -torch.inf)
+        elif attn_mask is not None:
+            known += attn_mask
+        nothing = known.amax(-1, keepdim=True) == -torch.inf  # a position that attends to none
+        p = known.softmax(-1).masked_fill_(nothing, 0)
+    return _Attention.apply(scores, v, p).to(query.dtype)
+
+
+# Of the functions that norms, gates and rotations are written in: call makes the plain result.
+
+
+def _pow(call: Callable, x: Tensor, exponent=2) -> Tensor:
+    found = call()
+    if isinstance(exponent, int | float) and exponent == 2:
+        return _note(found, "square", x)
+    made = _made(x, "mean square") if isinstance(exponent, int | float) and exponent == -0.5 else None
+    return found if made is None else _note(found, "rstd", made.x, *made.more)
+
+
+def _mean(call: Callable, x: Tensor, dim=None, keepdim: bool = False) -> Tensor:
+    found, made = call(), _made(x, "square")
+    if made is None or dim is None or not keepdim:
+        return found
+    return _note(found, "mean square", made.x, (dim,) if isinstance(dim, int) else tuple(dim))
+
+
+def _add(call: Callable, x, other) -> Tensor:
+    found = call()
+    for y, z in ((x, other), (other, x)):
+        if isinstance(z, int | float) and (made := _made(y, "mean square")) is not None:
+            return _note(found, "mean square", made.x, *made.more)
+        if (kept := _made(y, "scaled")) is not None and (turned := _made(z, "turned, scaled")) is not None:
+            (c, c_version), (s, s_version) = kept.more, turned.more
+            if kept.x is turned.x and c.shape == s.shape and (c_version, s_version) == (c._version, s._version):
+                return _Turn.apply(kept.x, c, s, (found.detach(),))
+    return found
+
+
+def _part(call: Callable, x: Tensor, key) -> Tensor:
+    found, half = call(), x.shape[-1] // 2 if x.ndim else 0
+    if isinstance(key, tuple) and len(key) == 2 and key[0] is Ellipsis and isinstance(key[1], slice) and 2 * half == x.shape[-1]:
+        ends = key[1].indices(2 * half)
+        if ends in ((0, half, 1), (half, 2 * half, 1)):
+            return _note(found, "half", x, ends[0] > 0)
+    return found
+
+
+def _neg(call: Callable, x: Tensor) -> Tensor:
+    found, made = call(), _made(x, "half")
+    return _note(found, "second half, negated", made.x) if made is not None and made.more == (True,) else found
+
+
+def _cat(call: Callable, tensors, dim: int = 0) -> Tensor:
+    found = call()
+    if len(tensors) == 2 and dim in (-1, found.ndim - 1):
+        second, first = _made(tensors[0], "second half, negated"), _made(tensors[1], "half")
+        if second is not None and first is not None and second.x is first.x and first.more == (False,):
+            return _note(found, "turned", first.x)
+    return found
+
+
+def _rsqrt(call: Callable, x: Tensor) -> Tensor:
+    return _pow(call, x, -0.5)
+
+
+def _mul(call: Callable, x, other) -> Tensor:
+    if x is other:
+        return _note(call(), "square", x)
+    for y, w in ((x, other), (other, x)):
+        if not isinstance(w, Tensor) or not isinstance(y, Tensor) or w.dtype != y.dtype:
+            continue
+        if (made := _made(y, "rstd")) is not None and made.x is w:
+            z = w.detach() * y.detach()
+            return _note(
+                _Norm.apply(w, (z.clone(),), z, y.detach(), None, *made.more, False), "normed", w, z, y.detach(), *made.more
+            )
+        if (made := _made(y, "normed")) is not None and not w.requires_grad and w.ndim <= y.ndim:
+            z, rstd, axes = made.more
+            value = z * w
+            return _Norm.apply(made.x, (value,), z, rstd, w, axes, False) if value.shape == z.shape else call()
+        if (made := _made(y, "active")) is not None and w.shape == y.shape:
+            return _Gated.apply(made.x, w, *made.more)
+        if not w.requires_grad and w.ndim == y.ndim and w.shape[-1] == y.shape[-1]:
+            made, found = _made(y, "turned"), call()
+            if found.shape != y.shape:
+                return found
+            form, z = ("scaled", y) if made is None else ("turned, scaled", made.x)
+            return _note(found, form, z, w, w._version)
+    return call()
+
+
+_CACHED = {
+    F.gelu: _gelu,
+    F.silu: _silu,
+    F.softmax: _functional_softmax,
+    torch.softmax: _softmax,
+    Tensor.softmax: _softmax,
+    F.layer_norm: _layer_norm,
+    F.rms_norm: _rms_norm,
+    F.scaled_dot_product_attention: _attention,
+}
+_OPTIONS = {"dim", "keepdim", "exponent", "other"}  # with any others, what is written out goes the usual way
+_WRITTEN = {
+    torch.rsqrt: _rsqrt,
+    Tensor.rsqrt: _rsqrt,
+    torch.square: _pow,
+    Tensor.square: _pow,
+    torch.mean: _mean,
+    Tensor.mean: _mean,
+}
+_WRITTEN |= {Tensor.__getitem__: _part, torch.cat: _cat, torch.neg: _neg, Tensor.neg: _neg, Tensor.__neg__: _neg}
+_WRITTEN |= dict.fromkeys((torch.pow, Tensor.pow, Tensor.__pow__), _pow)
+_WRITTEN |= dict.fromkeys((torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__), _add)
+_WRITTEN |= dict.fromkeys((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__), _mul)
 
 
 class cached_derivatives(TorchFunctionMode):
-    """A context in which gelu, silu and layer_norm keep their derivatives; values are unchanged, derivatives to rounding.
+    """A context in which activations, norms, softmax and attention keep their derivatives: they and values are right to rounding.
 
     Calls inside a torch.func transform or without a gradient go the usual way.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        ours = _CACHED.get(func)
-        plain = ours is None or not args or not args[0].requires_grad or not torch.is_grad_enabled()
+        ours, written = _CACHED.get(func), _WRITTEN.get(func)
+        given = (args[0] if func is torch.cat else args[:2]) if args and (ours or written) else ()
+        plain = not any(isinstance(x, Tensor) and x.requires_grad for x in given) or not torch.is_grad_enabled()
+        plain = plain or not (kwargs.keys() <= _OPTIONS if written else "axis" not in kwargs)
         if plain or torch._C._functorch.peek_interpreter_stack() is not None:
             return func(*args, **kwargs)
-        return ours(*args, **kwargs)
+        if written:
+            return written(lambda: func(*args, **kwargs), *args, **kwargs)
+        found = ours(*args, **kwargs)
+        return func(*args, **kwargs) if found is None else found

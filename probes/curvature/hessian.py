@@ -4,6 +4,9 @@ With n_b items in batch b, W = sum_b n_b and L(z) = sum_b (n_b / W) L_b(z),
 
     H = d2 L / dz2        GGN = sum_b (n_b / W) J_b' (d2 L_b / dy2) J_b        J_b = dy_b / dz.
 
+Outputs may be sequences (B, T, V): a criterion's mean over tokens is then what is averaged, and `fisher` takes the positions
+that a mask lets count.
+
 Attention runs unfused, since the fused kernels have no second derivative. How graphs are kept and batches averaged:
 `probes.curvature.assembly`.
 
@@ -23,13 +26,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import grad
+from torch.autograd.graph import get_gradient_edge
 
-from probes.curvature.assembly import MEMORY, Build, Built, Leaves, Weights, mean_operator
+from probes.curvature.assembly import Build, Built, Leaves, Weights, mean_operator
 from probes.curvature.operators import Operator
 from probes.inputs import nodes, opened
 from probes.layout import batch_size
@@ -42,7 +47,7 @@ def hessian(
     *,
     weights: Weights = None,
     allow_unused: bool = False,
-    memory: int = MEMORY,
+    memory: int | None = None,
     group: dist.ProcessGroup | None = None,
     compiled: bool = False,
 ) -> Operator:
@@ -86,19 +91,19 @@ def gauss_newton(
     *,
     weights: Weights = None,
     allow_unused: bool = False,
-    memory: int = MEMORY,
+    memory: int | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Operator:
     """Return the generalised Gauss-Newton matrix, sum_b (n_b / W) J_b' (d2 criterion / dy2) J_b, as an operator.
 
-    criterion(outputs, batch) is the scalar mean over the batch. J v is taken as the derivative of J'u in u
-    (Schraudolph 2002 uses forward mode; fused attention has none). For softmax outputs `fisher` is the same matrix
-    in closed form and holds less memory. Options and errors are those of `hessian`.
+    outputs may have any shape; criterion(outputs, batch) is the scalar mean over the batch. J v is taken as the derivative
+    of J'u in u (Schraudolph 2002 uses forward mode; fused attention has none). For softmax outputs `fisher` is the same
+    matrix in closed form and holds less memory. Options and errors are those of `hessian`.
     """
 
     function = opened(criterion, "loss", "criterion")
 
-    def bend(y: Tensor, batch) -> tuple[list[Tensor], Callable[[Tensor], Tensor]]:
+    def bend(y: Tensor, batch) -> _Bent:
         leaf = y.detach().requires_grad_()
         value = function(leaf, batch)
         if value.numel() != 1:
@@ -113,7 +118,7 @@ def gauss_newton(
             (second,) = grad(slope, leaf, u, retain_graph=True, allow_unused=True)
             return torch.zeros_like(u) if second is None else second
 
-        return [value, slope], curve
+        return _Bent([value, slope], curve)
 
     return mean_operator("gauss-newton", _sandwich(outputs, bend, allow_unused), params, batches, weights, memory, group)
 
@@ -123,30 +128,48 @@ def fisher(
     params: Mapping[str, Tensor],
     batches: Sequence,
     *,
+    mask: Callable[[object], Tensor] | None = None,
     weights: Weights = None,
     allow_unused: bool = False,
-    memory: int = MEMORY,
+    memory: int | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Operator:
-    """Return the Fisher matrix of softmax outputs (B, C), mean_i J_i' (diag p_i - p_i p_i') J_i, as an operator.
+    """Return the Fisher matrix of softmax outputs (..., C), mean_i J_i' (diag p_i - p_i p_i') J_i, as an operator.
 
+    i runs over the examples of (B, C), the positions of (B, T, C); mask(batch), a bool tensor (B,) or (B, T), says which count.
+    The number of items of a batch is that of the positions that count, unless weights are given.
     The expectation over labels is exact, so no labels are read; it equals the Gauss-Newton matrix of cross entropy
-    (Martens 2020, sec. 9). Options and errors are those of `hessian`; ValueError when C < 2.
+    (Martens 2020, sec. 9). Beside p no more than one tensor of the outputs' size is alive in a product. Other options
+    and errors are those of `hessian`; ValueError when C < 2, for another mask and where it lets nothing count.
     """
 
-    def bend(y: Tensor, batch) -> tuple[list[Tensor], Callable[[Tensor], Tensor]]:
-        if y.ndim != 2 or y.shape[1] < 2:
-            raise ValueError(f"fisher needs softmax outputs (B, C) with C >= 2, got shape {tuple(y.shape)}")
+    def pick(y: Tensor, batch) -> tuple[Tensor, int | None]:
+        if y.ndim < 2 or y.shape[-1] < 2:
+            raise ValueError(f"fisher needs softmax outputs (B, C) or (B, T, C) with C >= 2, got shape {tuple(y.shape)}")
+        rows = y.flatten(0, -2)
+        if mask is None:
+            return rows, None if y.ndim == 2 else len(rows)
+        counts = mask(batch)
+        if not isinstance(counts, Tensor) or counts.dtype != torch.bool or counts.shape != y.shape[:-1]:
+            got = f"{counts.dtype} {tuple(counts.shape)}" if isinstance(counts, Tensor) else type(counts).__name__
+            raise ValueError(f"mask(batch) must be a bool tensor {tuple(y.shape[:-1])}, one entry per row of outputs, got {got}")
+        chosen = counts.to(y.device).reshape(-1).nonzero()[:, 0]
+        if len(chosen) == 0:
+            raise ValueError("mask lets no position of the batch count, so that its mean is over nothing: leave the batch out")
+        return rows.index_select(0, chosen), len(chosen)
+
+    def bend(y: Tensor, batch) -> _Bent:
         p = y.detach().softmax(-1)
         top = p.argmax(-1, keepdim=True)  # a common shift of u changes nothing; without u_top nothing cancels
 
         def curve(u: Tensor) -> Tensor:
-            u = u - u.gather(-1, top)
-            return (p * u - p * (p * u).sum(-1, keepdim=True)) / len(p)
+            u.sub_(u.gather(-1, top)).mul_(p)
+            return u.addcmul_(p, u.sum(-1, keepdim=True), value=-1).div_(len(p))
 
-        return [], curve
+        return _Bent([], curve, p.untyped_storage().nbytes())
 
-    return mean_operator("fisher", _sandwich(outputs, bend, allow_unused), params, batches, weights, memory, group)
+    build = _sandwich(outputs, bend, allow_unused, pick=pick)
+    return mean_operator("fisher", build, params, batches, weights, memory, group, masked=mask is not None)
 
 
 def empirical_fisher(
@@ -156,7 +179,7 @@ def empirical_fisher(
     *,
     weights: Weights = None,
     allow_unused: bool = False,
-    memory: int = MEMORY,
+    memory: int | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Operator:
     """Return the empirical Fisher matrix, mean_i g_i g_i' with g_i the gradient of example i's loss, as an operator.
@@ -165,37 +188,54 @@ def empirical_fisher(
     curvature away from the optimum (Kunstner, Balles & Hennig 2019). Options and errors are those of `hessian`.
     """
 
-    def bend(y: Tensor, batch) -> tuple[list[Tensor], Callable[[Tensor], Tensor]]:
+    def bend(y: Tensor, batch) -> _Bent:
         if y.ndim != 1 or len(y) != batch_size(batch):
             raise ValueError(f"losses must return one loss per example ({batch_size(batch)},), got {tuple(y.shape)}")
-        return [], lambda u: u / len(u)
+        return _Bent([], lambda u: u.div_(len(u)))
 
     build = _sandwich(losses, bend, allow_unused, "loss")
     return mean_operator("empirical-fisher", build, params, batches, weights, memory, group)
 
 
-def _sandwich(outputs, bend, allow_unused: bool, name: str = "logits") -> Build:
-    """The builder of v -> J' curve(J v), with the graphs of y and of J'u kept; bend gives more values to check."""
+@dataclass(frozen=True)
+class _Bent:
+    """How a criterion bends at outputs y: values to check, u -> (d2 criterion / dy2) u in u's own memory if it likes, bytes."""
+
+    values: list[Tensor]
+    curve: Callable[[Tensor], Tensor]
+    extra: int = 0
+
+
+def _all_rows(y: Tensor, batch) -> tuple[Tensor, None]:
+    """The outputs themselves, whose mean is over as many items as the criterion says."""
+    return y, None
+
+
+def _sandwich(outputs, bend, allow_unused: bool, name: str = "logits", pick=_all_rows) -> Build:
+    """The builder of v -> J' curve(J v), with the graphs of y and of J'u kept; pick gives the outputs and items that count."""
     function = opened(outputs, name, "losses" if name == "loss" else "outputs")
 
     def build(active: Leaves, whole: Leaves, batch, second: bool) -> Built:
-        y = function(whole, batch)
-        more, curve = bend(y, batch)
-        items = math.prod(y.shape[:-1]) if name == "logits" else None
+        y, items = pick(function(whole, batch), batch)
+        bent = bend(y, batch)
+        curve, rows = bent.curve, math.prod(y.shape[:-1]) if name == "logits" else None
         if not second:
-            return Built(y, [y, *more], None, items)
-        dual = torch.zeros_like(y, requires_grad=True)
+            return Built(y, [y, *bent.values], None, rows, items)
+        dual = y.new_zeros(()).expand(y.shape).requires_grad_()  # its values are never read
         pulled = _slopes(y, active, allow_unused, True, dual)
-        leaves = list(active.values())
+        leaves, end = list(active.values()), get_gradient_edge(y) if y.requires_grad else None  # y itself is let go
 
         def product(v: list[Tensor]) -> Sequence[Tensor | None]:
             live = [(g, x) for g, x in zip(pulled, v, strict=True) if g is not None]
             if not live:
                 return [None] * len(leaves)
             (pushed,) = grad([g for g, _ in live], dual, [x for _, x in live], retain_graph=True)
-            return grad(y, leaves, curve(pushed), retain_graph=True, allow_unused=True)
+            # what is linear in v is v itself or new memory
+            given = {x.untyped_storage().data_ptr() for _, x in live}
+            own = pushed.is_contiguous() and pushed.untyped_storage().data_ptr() not in given
+            return grad(end, leaves, curve(pushed if own else pushed.clone()), retain_graph=True, allow_unused=True)
 
-        return Built(y, [y, *more], product, items)
+        return Built(y, [y, *bent.values], product, rows, items, bent.extra)
 
     return build
 

@@ -30,6 +30,8 @@ class Operator:
     whose graphs are held in memory, in `held` bytes, and those whose graphs are rebuilt for each product.
     Derivatives are by double backward, with rounding as the only error: that of `precision`, the coarsest dtype in
     the graph (bfloat16 for a base in it, whatever the parameters' own). Products are of dtype, float32 at least.
+    noise is the relative gap of two equal evaluations of the first batch's gradient (of its outputs and the criterion's
+    slope there, for a matrix made of outputs): 0.0 where the bits agree, more where kernels add in any order.
     """
 
     kind: str
@@ -37,6 +39,7 @@ class Operator:
     dtype: torch.dtype
     device: torch.device
     precision: torch.dtype
+    noise: float
     examples: float
     kept: int
     rebuilt: int
@@ -58,8 +61,9 @@ class Operator:
 
     @property
     def status(self) -> str:
-        """Return "exact" (to the rounding of dtype), or the coarser dtype that rounds: "rounded in bfloat16"."""
-        return standing(self.precision, self.dtype)
+        """Return "exact" (to the rounding of dtype), or what rounds coarser: "rounded in bfloat16, repeats to 3e-02"."""
+        found = standing(self.precision, self.dtype)
+        return found if found == "exact" or self.noise == 0 else f"{found}, repeats to {self.noise:.0e}"
 
     @property
     def products(self) -> int:
@@ -74,6 +78,20 @@ class Operator:
         matrix = v.to(dtype=self.dtype, device=self.device).reshape(self.shape[0], -1)
         self._count.value += matrix.shape[1]
         return self._apply(matrix).reshape(v.shape)
+
+    def product_error(self, fine: Operator, *, probes: int = 1, seed: int = 0) -> float:
+        """Return |(A - F) V| / |F V| for Gaussian V (D, probes): the relative error of this operator's products against F.
+
+        fine is the same matrix in a finer precision, or built from the same items; its error is to be small beside this
+        one's. The norm is Frobenius'. Raises ValueError for other parameters and where F V is zero.
+        """
+        if fine.shapes != self.shapes:
+            raise ValueError(f"both operators must have the same parameters, got {self.shapes} and {fine.shapes}")
+        v = torch.randn(self.shape[0], probes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        true = (fine @ v.to(fine.device, fine.dtype)).cpu().double()
+        if not float(true.norm()) > 0:
+            raise ValueError("the finer operator's product is zero, so that no error is relative to it")
+        return float(((self @ v.to(self.device, self.dtype)).cpu().double() - true).norm() / true.norm())
 
     def dense(self) -> Tensor:
         """Return the matrix (D, D) itself, by D products; ValueError, with the size, when it would not fit."""

@@ -300,7 +300,8 @@ def response(
 
     y = outputs(params, batch) has shape (B, C), or is a model's output with that as .logits; batches are containers of
     tensors with a leading example axis, and the examples must not interact. G (N, C, M), N over all batches in order, is
-    formed when it fits `budget` bytes and stays an operator otherwise.
+    formed when it fits `budget` bytes and stays an operator otherwise. Sequences (B, T, V) are taken position by position
+    as C = T V outputs where G fits the budget, and refused, with the size, where it does not.
     `chunk` examples are differentiated at once. route: "vmap", "loop" (one example at a time, for control flow that depends
     on data) or None, the first that works. Raises ValueError, with the batch, when outputs or G are not finite, or when an
     example's outputs depend on its neighbours or on chance.
@@ -309,15 +310,17 @@ def response(
     batches = check_batches(batches)
     if chunk < 1 or route not in (None, "vmap", "loop"):
         raise ValueError(f"chunk must be >= 1 and route None, 'vmap' or 'loop', got {chunk} and {route!r}")
-    params, function, parts = dict(params), opened(outputs, "logits", "outputs"), []
+    params, called, parts = dict(params), opened(outputs, "logits", "outputs"), []
     for i, batch in enumerate(batches):
         with named(i), torch.no_grad():
-            y = steady(lambda batch=batch: function(dict(params), batch), "the outputs")
-            if y.ndim != 2 or len(y) != batch_size(batch):
+            y = steady(lambda batch=batch: called(dict(params), batch), "the outputs")
+            if y.ndim < 2 or len(y) != batch_size(batch):
                 raise ValueError(f"outputs must return (B, C) = ({batch_size(batch)}, C), got {tuple(y.shape)}")
             check_values([y], "an output")
-            parts.append(y)
+            _check_sequences(y, parts, sum(p.numel() for p in params.values()), budget)
+            parts.append(y.flatten(1))
     y = torch.cat(parts).detach()
+    function = lambda *given: called(*given).flatten(1)  # noqa: E731
     shapes = {k: tuple(v.shape) for k, v in params.items()}
     found = Response(y, None, shapes, route or "vmap", "", "exact", y.dtype, function, params, batches, chunk, budget)
     found, first = _with_route(_graded(found), insist=route is not None)
@@ -334,6 +337,21 @@ def response(
         with named(int((ends <= int((~finite).nonzero()[0])).sum())):
             check_values([matrix[~finite]], "the derivative of an output")
     return replace(found, matrix=matrix)
+
+
+def _check_sequences(y: Tensor, before: Sequence[Tensor], m: int, budget: int) -> None:
+    """Refuse sequences of outputs that are too many for G, and those of another length than the batches before."""
+    if before and y[0].numel() != before[0].shape[1]:
+        raise ValueError(
+            f"each example has {y[0].numel()} outputs and in the batches before {before[0].shape[1]}: choose the same for all, "
+            "such as outputs at the last position"
+        )
+    size = (sum(map(len, before)) + len(y)) * y[0].numel() * m * y.element_size()
+    if y.ndim > 2 and size > budget:
+        raise ValueError(
+            f"outputs {tuple(y.shape)} are {y[0].numel()} an example, whose derivatives by {m} numbers take {size:.1e} bytes "
+            f"(budget: {budget:.1e}): choose positions and columns, or a function of the logits, so that outputs are (B, C)"
+        )
 
 
 def _graded(found: Response) -> Response:
