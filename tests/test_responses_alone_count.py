@@ -7,39 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from chats import tokenizer_of
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tuning.conversations import classified, conversations
 
-PLAIN = (
-    "{% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] }} <|end|> {% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|> {% endif %}"
-)
 MARKED = (
     "{% for m in messages %}<|{{ m['role'] }}|> {% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }} <|end|>"
     "{% endgeneration %}{% else %}{{ m['content'] }} <|end|>{% endif %} {% if loop.last %}over {% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|> {% endif %}"
 )
-WORDS = ("red", "blue", "green", "which", "colour", "again", "over", "good", "bad")
-SIGNS = ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>")
 TURNS = [("user", "which colour"), ("assistant", "red"), ("user", "again"), ("assistant", "blue green")]
 NAMED = {  # the two conversations of the public report
     "What is the capital of Italy?": ("Rome.", 37, 4),
     "Name three primary colors.": ("The three primary colors are red, yellow and blue.", 35, 13),
 }
-
-
-def tokenizer_of(template=PLAIN, **tokens):
-    """A tokenizer of whole words with a chat template."""
-    vocabulary = {word: i for i, word in enumerate(("<|pad|>", "<|unknown|>", *SIGNS, *WORDS))}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unknown|>"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    found = PreTrainedTokenizerFast(
-        tokenizer_object=made, unk_token="<|unknown|>", **({"pad_token": "<|pad|>", "eos_token": "<|end|>"} | tokens)
-    )
-    found.chat_template = template
-    return found
 
 
 def said(turns):
