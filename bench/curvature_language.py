@@ -7,6 +7,7 @@ float32; what a row's "one gradient" is, is that of the loss that the model itse
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache, partial
 
 import torch
@@ -69,28 +70,27 @@ def _made_once(make: Callable[[], Callable[[Tensor], Tensor]], v: Tensor) -> Cal
 
 def _note(name: str, kind: str) -> str:
     if name == "curvlinops" and kind == "hessian":
-        return "forward over reverse, which torch must have for SiLU"
+        return "it takes forward over reverse mode, which torch lacks for SiLU"
     if name == "eigenthings" and kind == "gauss-newton" and peers.installed("hessian_eigenthings"):
         return "its fused cross entropy" if peers.eigenthings_is_fused() else "this release has no fused cross entropy"
     return ""
 
 
-def _able(s: Spoken, kind: str) -> dict[str, Callable]:
-    """The ways that there are and that can multiply."""
-    found = {}
+def _able(s: Spoken, kind: str) -> list[str]:
+    """The ways that are installed and can multiply; why another cannot, its contest says."""
+    found = []
     for name, make in ways(s, kind).items():
-        try:
-            make()(torch.ones(s.dimension))
-        except Exception:  # TypeError for a package that is absent; the contest has said why another fails
-            continue
-        found[name] = make
+        with suppress(*((Exception,) if name in ("curvlinops", "eigenthings") else ())):
+            if make is not None:
+                make()(torch.ones(s.dimension))
+                found.append(name)
     return found
 
 
 def _memory(name: str, model: Llama | str, rows: int, length: int) -> Iterator[Row]:
     """The peak extra resident memory of making an operator and one product."""
     for kind, symbol in KINDS.items():
-        names = list(_able(spoken(model, 1, 8), kind))
+        names = _able(spoken(model, 1, 8), kind)
         common = {"model": described(model), "kind": kind, "rows": rows, "length": length}
         taken = resident.resident([{"way": way} | common for way in ("gradient", *names)])
         unit, own, *others = (x / 2**20 for x in taken)

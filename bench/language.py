@@ -122,7 +122,7 @@ def _base(model: Llama | str, dtype: torch.dtype, device: str) -> nn.Module:
 def ways(s: Spoken, kind: str) -> dict[str, Callable[[], Callable[[Tensor], Tensor]] | None]:
     """Return who can multiply by the "hessian" or the "gauss-newton" matrix: name -> the call that makes v -> A v.
 
-    None where a package is not installed. A packages's refusal is raised when it is made or first used.
+    None where a package is not installed. What a package refuses, it raises when it is made or first used.
     """
     found = {
         "hessian": {
