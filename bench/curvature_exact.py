@@ -14,6 +14,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from bench.curvature_peers import host, kept_product
 from bench.subjects import Size, Subject, subject
 from bench.timing import Peer
 from probes.curvature.hessian import hessian
@@ -45,7 +46,8 @@ def operator(s: Subject):
 
 def gradient_peer(s: Subject, line: float | None = None) -> Peer:
     """Return one gradient as the peer to be compared with; line: how many of them ours may take."""
-    return Peer("one gradient", s.gradient, np.asarray, tolerance=None, line=None if line is None else 1 / line)
+    run = waited(next(iter(s.params.values())).device.type, s.gradient)
+    return Peer("one gradient", run, host, tolerance=None, line=None if line is None else 1 / line)
 
 
 def waited(device: str, run: Callable[[], object]) -> Callable[[], object]:
@@ -86,15 +88,8 @@ def exact_extremes(s: Subject, k: int) -> np.ndarray:
 
 def _kept(s: Subject) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
     """v -> H v through one kept graph, without any of the lab's instruments, and D."""
-    params, (batch,) = list(s.params.values()), s.batches
-    slopes = torch.autograd.grad(s.criterion(s.model(batch[0]), batch), params, create_graph=True)
-    slope = torch.cat([x.reshape(-1) for x in slopes])
-
-    def product(v: np.ndarray) -> np.ndarray:
-        rows = torch.autograd.grad(slope, params, torch.as_tensor(v), retain_graph=True)
-        return torch.cat([row.reshape(-1) for row in rows]).numpy()
-
-    return product, len(slope)
+    product = kept_product(s)
+    return lambda v: host(product(torch.as_tensor(v))), s.dimension
 
 
 def exact_gauss_newton(s: Subject) -> np.ndarray:
@@ -108,7 +103,7 @@ def exact_gauss_newton(s: Subject) -> np.ndarray:
         p = y.detach().softmax(0)
         rows.append(p.sqrt()[:, None] * (J - p @ J))  # sum_c p_c (J_c - p'J)(J_c - p'J)' is J'(diag p - pp')J
     values = torch.linalg.svdvals(torch.cat(rows)) ** 2 / len(tokens)
-    return values[: len(tokens) * (len(y) - 1)].numpy()
+    return host(values[: len(tokens) * (len(y) - 1)])
 
 
 def relative_errors(found: np.ndarray, exact: np.ndarray, tie: float) -> np.ndarray:
@@ -127,4 +122,4 @@ def relative_errors(found: np.ndarray, exact: np.ndarray, tie: float) -> np.ndar
 
 def graded(exact: np.ndarray, tol: float) -> Callable[[object], np.ndarray]:
     """Return eigenvalues as 1 + their relative errors, to be compared with ones."""
-    return lambda values: 1 + relative_errors(np.asarray(values, float), exact, tol)
+    return lambda values: 1 + relative_errors(host(values).astype(float), exact, tol)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -19,20 +19,64 @@ from bench.peers import installed
 from bench.subjects import Subject
 
 
+def host(x) -> np.ndarray:
+    """Return numbers as an array, off whatever device and graph they are on."""
+    return np.asarray(x.detach().cpu().numpy() if isinstance(x, Tensor) else x)
+
+
 def fresh_product(subject: Subject) -> Callable[[Tensor], Tensor]:
     """Return v -> H v by a new double backward for every product: what one writes down without a package."""
     params = list(subject.params.values())
 
     def product(v: Tensor) -> Tensor:
         total, items = torch.zeros_like(v), sum(len(batch[1]) for batch in subject.batches)
-        parts = [x.view_as(p) for x, p in zip(v.split([p.numel() for p in params]), params, strict=True)]
+        parts = _parts(v, params)
         for batch in subject.batches:
             slopes = torch.autograd.grad(subject.criterion(subject.model(batch[0]), batch), params, create_graph=True)
-            rows = torch.autograd.grad(slopes, params, parts)
-            total += torch.cat([row.reshape(-1) for row in rows]) * (len(batch[1]) / items)
+            total += _flat(torch.autograd.grad(slopes, params, parts)) * (len(batch[1]) / items)
         return total
 
     return product
+
+
+def kept_product(subject: Subject) -> Callable[[Tensor], Tensor]:
+    """Return v -> H v by double backward through the kept graph of one gradient, of a subject with one batch."""
+    params, (batch,) = list(subject.params.values()), subject.batches
+    slopes = torch.autograd.grad(subject.criterion(subject.model(batch[0]), batch), params, create_graph=True)
+
+    def product(v: Tensor) -> Tensor:
+        return _flat(torch.autograd.grad(slopes, params, _parts(v, params), retain_graph=True))
+
+    return product
+
+
+def fresh_gauss_newton(subject: Subject) -> Callable[[Tensor], Tensor]:
+    """Return v -> J'(d2L/dy2) J v by the graphs of `kept_gauss_newton`, new for every product."""
+    return lambda v: kept_gauss_newton(subject)(v)
+
+
+def kept_gauss_newton(subject: Subject) -> Callable[[Tensor], Tensor]:
+    """Return v -> J'(d2L/dy2) J v through kept graphs, J v as the derivative of J'u in u, of a subject with one batch."""
+    params, (batch,) = list(subject.params.values()), subject.batches
+    y = subject.model(batch[0])
+    leaf, u = y.detach().requires_grad_(), torch.zeros_like(y, requires_grad=True)
+    (slope,) = torch.autograd.grad(subject.criterion(leaf, batch), leaf, create_graph=True)
+    pulled = torch.autograd.grad(y, params, u, create_graph=True)
+
+    def product(v: Tensor) -> Tensor:
+        (pushed,) = torch.autograd.grad(pulled, u, _parts(v, params), retain_graph=True)
+        (bent,) = torch.autograd.grad(slope, leaf, pushed, retain_graph=True)
+        return _flat(torch.autograd.grad(y, params, bent, retain_graph=True))
+
+    return product
+
+
+def _parts(v: Tensor, params: list[Tensor]) -> list[Tensor]:
+    return [x.view_as(p) for x, p in zip(v.split([p.numel() for p in params]), params, strict=True)]
+
+
+def _flat(rows: Sequence[Tensor]) -> Tensor:
+    return torch.cat([row.reshape(-1) for row in rows])
 
 
 def curvlinops_operator(subject: Subject, kind: str = "Hessian", check: bool = True) -> Callable[[], object] | None:
@@ -71,7 +115,7 @@ def curvlinops_nodes(
         spectrum = LanczosApproximateSpectrumCached(make(), steps, boundaries=bounds)
         spectrum.approximate_spectrum(num_repeats=probes)
         rules = spectrum._get_lanczos_iters(probes)  # kept by now: what its smoothed curve is made of
-        return np.stack([values.numpy() for values, _ in rules]), np.stack([v[0].numpy() ** 2 for _, v in rules])
+        return np.stack([host(values) for values, _ in rules]), np.stack([host(v[0]) ** 2 for _, v in rules])
 
     return run
 
@@ -122,6 +166,24 @@ def eigenthings_operator(subject: Subject, kind: str = "hessian") -> Callable[[]
     return lambda: GGNOperator(subject.model, subject.batches, lambda model, batch: model(batch[0]), Subject.criterion)
 
 
+def eigenthings_language(net: nn.Module, batch: dict[str, Tensor], kind: str) -> Callable[[], object] | None:
+    """Return the call that makes its operator of a causal language model, by its own loss and fused product, if it has one."""
+    if not installed("hessian_eigenthings"):
+        return None
+    import hessian_eigenthings as package
+
+    if kind == "hessian":
+        return lambda: package.HessianOperator(net, [batch], package.hf_lm_loss())
+    return lambda: package.GGNOperator(net, [batch], package.hf_lm_forward(), package.hf_lm_loss_of_output())
+
+
+def eigenthings_is_fused() -> bool:
+    """Return whether the installed release multiplies by the cross entropy's second derivative in closed form."""
+    from hessian_eigenthings import hf_lm_loss_of_output
+
+    return hasattr(hf_lm_loss_of_output(), "hvp")
+
+
 def eigenthings_lanczos(
     subject: Subject, k: int, tol: float, steps: int | None = None, kind: str = "hessian"
 ) -> Callable[[], np.ndarray] | None:
@@ -131,7 +193,7 @@ def eigenthings_lanczos(
         return None
     from hessian_eigenthings import lanczos
 
-    return lambda: lanczos(make(), k=k, tol=tol, max_iter=steps, seed=0).eigenvalues.numpy()
+    return lambda: host(lanczos(make(), k=k, tol=tol, max_iter=steps, seed=0).eigenvalues)
 
 
 def eigenthings_nodes(subject: Subject, probes: int, steps: int) -> Callable[[], tuple[np.ndarray, np.ndarray]] | None:
@@ -143,7 +205,7 @@ def eigenthings_nodes(subject: Subject, probes: int, steps: int) -> Callable[[],
 
     def run() -> tuple[np.ndarray, np.ndarray]:
         made = spectral_density(make(), num_runs=probes, lanczos_steps=steps, seed=0)
-        return made.raw_eigenvalues.numpy(), made.raw_weights.numpy()
+        return host(made.raw_eigenvalues), host(made.raw_weights)
 
     return run
 
@@ -171,7 +233,7 @@ def pyhessian_object(subject: Subject) -> Callable[[], object] | None:
     def make():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the leak
-            made = hessian(subject.model, nn.CrossEntropyLoss(), data=subject.batches[0], cuda=False)
+            made = hessian(subject.model, nn.CrossEntropyLoss(), data=subject.batches[0], cuda=subject.batches[0][0].is_cuda)
         subject.model.zero_grad()
         return made
 
@@ -188,8 +250,7 @@ def pyhessian_product(subject: Subject) -> Callable[[Tensor], Tensor] | None:
     made = make()
 
     def product(v: Tensor) -> Tensor:
-        parts = [x.view_as(p) for x, p in zip(v.split([p.numel() for p in made.params]), made.params, strict=True)]
-        return torch.cat([row.reshape(-1) for row in hessian_vector_product(made.gradsH, made.params, parts)])
+        return _flat(hessian_vector_product(made.gradsH, made.params, _parts(v, made.params)))
 
     return product
 

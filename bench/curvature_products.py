@@ -45,9 +45,9 @@ def product(*, problems=PRODUCTS, columns: int = 10, size: Size = SIZE, steps: i
         f"H V, {columns} columns, {where}",
         "hessian @ V",
         lambda: op @ many,
-        np.asarray,
-        (Peer("curvlinops block", None if rival is None else partial(rival().__matmul__, many), np.asarray, 1e-3),),
-        torch.stack([fresh(v) for v in many.T.double()], 1).numpy(),
+        peers.host,
+        (Peer("curvlinops block", None if rival is None else partial(rival().__matmul__, many), peers.host, 1e-3),),
+        peers.host(torch.stack([fresh(v) for v in many.T.double()], 1)),
         1e-4,
     )
     yield Contest(
@@ -56,7 +56,7 @@ def product(*, problems=PRODUCTS, columns: int = 10, size: Size = SIZE, steps: i
         partial(operator, s),
         lambda op: np.zeros(1),
         tuple(
-            Peer(name, run, np.asarray, tolerance=None)
+            Peer(name, run, peers.host, tolerance=None)
             for name, run in (
                 ("one gradient", s.gradient),
                 ("curvlinops, checked", peers.curvlinops_operator(s)),
@@ -79,18 +79,20 @@ def one_product(s: Subject, where: str, line: float | None, clock: str = "proces
         "PyHessian": peers.pyhessian_product(s),
     }
     waits = partial(waited, device.type)
-    answer = lambda x: x.detach().cpu().numpy()  # noqa: E731
     exact = peers.fresh_product(s.to(torch.float64))(v.double())
     return Contest(
         f"H v, {where}",
         "hessian @ v",
         waits(partial(op.__matmul__, v)),
-        answer,
-        (gradient_peer(s, line) if device.type == "cpu" else Peer("one gradient", waits(s.gradient), answer, None),)
-        + tuple(
-            Peer(name, None if run is None else waits(partial(run, v)), answer, tolerance=1e-3) for name, run in rivals.items()
+        peers.host,
+        (
+            gradient_peer(s, line),
+            *(
+                Peer(name, None if run is None else waits(partial(run, v)), peers.host, tolerance=1e-3)
+                for name, run in rivals.items()
+            ),
         ),
-        answer(exact),
+        peers.host(exact),
         1e-4,
         clock,
     )
@@ -151,15 +153,15 @@ def compiled(*, problem=("LoRA", 2, 64), size: Size = SIZE, steps: int = 50) -> 
     gain = [_seconds(lambda: plain @ v) - _seconds(lambda: op @ v) for _ in range(5)]
     gain = float(np.median(gain))
     note = f"compiled in {cost:.0f} CPU s: pays after {cost / gain:.0f} products" if gain > 0 else f"{cost:.0f} CPU s never pay"
-    exact = peers.fresh_product(s.to(torch.float64))(v.double()).numpy()
+    exact = peers.host(peers.fresh_product(s.to(torch.float64))(v.double()))
     yield Contest(
         f"H v compiled, {part} {s.dimension}, C={classes} N={count}",
         "hessian, compiled",
         lambda: op @ v,
-        np.asarray,
+        peers.host,
         (
             gradient_peer(s),
-            Peer("hessian @ v", lambda: plain @ v, np.asarray, 1e-4, note=note),
+            Peer("hessian @ v", lambda: plain @ v, peers.host, 1e-4, note=note),
         ),
         exact,
         1e-4,

@@ -57,8 +57,7 @@ def top(
     s: Subject, problem: str, exact: np.ndarray, k: int, tol: float, lines: bool, slow: bool, clock: str = "process_time"
 ) -> Contest:
     """Return the contest of the k eigenvalues largest in magnitude, to a relative `tol`."""
-    device, answer = next(iter(s.params.values())).device.type, graded(exact, tol)
-    waits = partial(waited, device)
+    answer = graded(exact, tol)
     rivals = [
         Peer("curvlinops and eigsh", peers.curvlinops_eigsh(s, k, tol), answer, tol, line=3.0 if lines else None),
         Peer(f"eigenthings, {2 * k} steps", peers.eigenthings_lanczos(s, k, tol), answer, tol, note="its default"),
@@ -75,9 +74,9 @@ def top(
     return Contest(
         problem,
         "top_eigenpairs",
-        waits(lambda: top_eigenpairs(operator(s), k, tol=tol)),
-        lambda made: answer(made.values.cpu()),
-        (Peer("one gradient", waits(s.gradient), np.asarray, None, 1 / 40 if lines else None), *rivals),
+        waited(next(iter(s.params.values())).device.type, lambda: top_eigenpairs(operator(s), k, tol=tol)),
+        lambda made: answer(made.values),
+        (gradient_peer(s, 40 if lines else None), *rivals),
         np.ones(k),
         1e-4,
         clock,
@@ -101,7 +100,7 @@ def densities(
         low, high = exact.min(), exact.max()
 
         def answer(rule, whole=whole, exact=exact, width=high - low) -> np.ndarray:
-            nodes, weights = (np.ravel(x) for x in rule)
+            nodes, weights = (np.ravel(peers.host(x)) for x in rule)
             there = np.isfinite(nodes)
             distance = wasserstein_distance(nodes[there], exact, weights[there]) if whole else 0.0
             return np.array([1 + distance / width])

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import bench
-from bench import control, curvature, curvature_exact, peers, practice, timing
+from bench import control, curvature, curvature_exact, curvature_language, memory, peers, practice, timing
+from bench.language import REAL, Llama
 from bench.subjects import Size
 from bench.timing import Amount, Contest, Peer, Row, contend, gap, weigh
 from costate import main
@@ -43,6 +44,16 @@ def test_every_peer_agrees_with_ours(case):
 
 
 SMALL = {"size": Size(1, 8, 2, 5), "steps": 3}
+LLAMA = Llama(1, 16, 2, 1, 24, 512)
+
+
+def elsewhere():
+    """The cases of a GPU, on this device."""
+    large = (("precise", LLAMA, 0, True), ("coarse", LLAMA, 0, False))
+    small = {"products": (("LoRA", 2, 6),), "ranked": ("LoRA", 2, 6), "k": 4} | SMALL
+    return curvature.elsewhere("cpu", large=large, length=8, **small)
+
+
 ALSO_TINY = {
     "product": lambda: curvature.product(
         problems=(("LoRA", 2, 6), ("one module", 3, 6), ("adapters", 2, 6), ("prefix", 2, 6), ("all", 2, 6)), columns=3, **SMALL
@@ -54,7 +65,8 @@ ALSO_TINY = {
     "gauss-newton": lambda: curvature.gauss_newton(problems=(("LoRA", 2, 8), ("LoRA", 3, 8)), k=3, **SMALL),
     "trace": lambda: curvature.traces(module=("one module", 2, 6), lora=("LoRA", 2, 6), seeds=4, **SMALL),
     "memory": lambda: curvature.memory(count=8, batches=2, budget=1 << 20, size=SMALL["size"]),
-    "cuda": lambda: curvature.cuda(products=(("LoRA", 2, 6),), top=("LoRA", 2, 6), k=4, **SMALL),
+    "lm": lambda: curvature.lm(models=(("tiny", LLAMA),), length=8),
+    "cuda": lambda: elsewhere(),
 }
 PACKAGES = {"curvlinops": "curvlinops", "eigenthings": "hessian_eigenthings", "PyHessian": "pyhessian"}
 
@@ -71,9 +83,75 @@ def test_curvature_agrees_with_float64(case):
             assert row.status == "not installed", row
         elif not package and row.status != "not run":
             assert row.status == "measured" and row.ratio > 0 and row.agrees is not False, row
-    bound = {"product": 1e-4, "top10": 1e-4, "density": 1e-5, "gauss-newton": 1e-4, "trace": 4.0}.get(case)
+    bound = {"product": 1e-4, "top10": 1e-4, "density": 1e-5, "gauss-newton": 1e-4, "trace": 4.0, "lm": 1e-4}.get(case)
     assert bound is None or all(row.own_error is None or row.own_error <= bound for row in rows), rows
     assert rows
+
+
+def test_numbers_leave_their_device_before_they_are_read(monkeypatch):
+    """A tensor that no .cpu() returned is refused, as numpy refuses one on a GPU, by no answer, reference or peer of ours."""
+    torch.set_num_threads(1)
+    brought, here, numpy = torch.Tensor.cpu, {}, torch.Tensor.numpy
+
+    def cpu(x, *args, **options):
+        found = brought(x, *args, **options).clone()
+        here[found.untyped_storage().data_ptr()] = found  # kept, so that no other tensor gets its place
+        return found
+
+    def read(x, *args, **options):
+        if x.is_floating_point() and x.untyped_storage().data_ptr() not in here:
+            raise TypeError("can't convert cuda:0 device type tensor to numpy")
+        return numpy(x, *args, **options)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+    monkeypatch.setattr(torch.Tensor, "numpy", read)
+    with pytest.raises(TypeError, match="device"):
+        np.asarray(torch.ones(2))
+    peers_seen = set()
+    for found in elsewhere():
+        for row in [found] if isinstance(found, Row) else contend("cuda", found, rounds=2):
+            assert "device type" not in row.status, row
+            assert row.status in ("measured", "not installed", "not run"), row
+            peers_seen.add(row.peer)
+    assert {"one gradient", "fresh double backward", "eigenthings, 8 steps", "double backward"} <= peers_seen
+
+
+def test_what_a_language_model_lacks_is_said(monkeypatch):
+    """No GPU, too little memory on it, and no installed model are rows with a sentence, never a failure."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (row,) = curvature.cuda()
+    assert row.status == "not run" and row.note == "no CUDA device"
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (3 << 30, 8 << 30))
+    if peers.installed("peft"):
+        for name, model, needed, fits in curvature_language.LARGE:
+            row = curvature_language.coarse_product("cuda", name, model, needed, fits, 2, 256)
+            assert row.status == "not run" and row.note == f"it needs {needed >> 30} GiB free on the device, which has 3"
+
+    def absent(name):
+        raise ValueError("expected it, found none; run make smollm2")
+
+    monkeypatch.setattr("tuning.shipped.folder_of", absent)
+    (row,) = curvature.lm(models=((REAL, REAL),))
+    assert row.status == "not run" and ("make smollm2" in row.note or "peft" in row.note) and bench.line(row)
+
+
+def test_large_tensors_are_counted_while_they_live():
+    """One that is kept, two that a product needs at once and one that it only passes through, beside one that was there."""
+    there = torch.zeros(1000)
+
+    def make():
+        held = torch.ones(1000)
+
+        def product(v):
+            first = held + there
+            second = first * 2
+            del first
+            return (second * v.sum()).sum()
+
+        return product
+
+    assert memory.alive(make, torch.ones(3), 4000, [there]) == (1, 3, 1)
+    assert memory.alive(make, torch.ones(3), 4001, [there]) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("name", practice.DELTAS)
