@@ -1,6 +1,7 @@
 """What is said of an adapter in a live model is what its matrices are, whatever its kind, and the model stays as it is."""
 
 import types
+import warnings
 
 import peft
 import pytest

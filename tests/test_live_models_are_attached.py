@@ -52,7 +52,7 @@ def adapted(model, targets, **own):
 
 
 MODELS = {
-    "gpt2": lambda: adapted(gpt2(), ["c_attn", "c_proj"]),
+    "gpt2": lambda: adapted(gpt2(), ["c_attn"]),
     "llama": lambda: adapted(llama(tie_word_embeddings=True), ["q_proj", "v_proj"]),
     "adapted head": lambda: adapted(llama(), ["q_proj", "lm_head"]),
     "soft cap": lambda: adapted(gemma2(), ["q_proj", "down_proj"]),
@@ -92,11 +92,17 @@ def dense(model, batch, attached):
         return torch.autograd.functional.hessian(loss, flatten(attached.params).double())
 
 
+def products(attached):
+    """The Hessian's products with three fixed vectors."""
+    op = attached.hessian()
+    return op @ torch.randn(op.shape[0], 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64).to(op.dtype)
+
+
 def digest(model):
     found = hashlib.sha256()
     for name, x in sorted(model.state_dict().items()):
         found.update(name.encode() + x.detach().cpu().float().numpy().tobytes())
-    flags = [(n, p.requires_grad, p.grad is None) for n, p in model.named_parameters()]
+    flags = [(n, id(p), p.dtype, p.requires_grad, p.grad is None) for n, p in model.named_parameters()]
     return found.hexdigest(), flags, [part.training for part in model.modules()]
 
 
@@ -140,12 +146,12 @@ def test_cut_order_and_padding_change_nothing(name, reduction):
     model, sizes = MODELS[name](), (9, 6, 8, 5)
     whole = sequences(sizes)
     found = [
-        attach(model, batches, reduction=reduction, dtype=torch.float64).hessian().dense()
+        products(attach(model, batches, reduction=reduction, dtype=torch.float64))
         for batches in ([whole], rows(whole, (0,), (1, 2, 3)), rows(whole, (3, 1), (2, 0)), [sequences(sizes, left=True)])
     ]
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], rtol=0, atol=1e-6 * float(found[0].abs().max()))
-    tokens = attach(model, [whole], dtype=torch.float64).hessian().dense()
+    tokens = products(attach(model, [whole], dtype=torch.float64))
     assert (reduction == "token") == bool((tokens - found[0]).abs().max() < 1e-6 * found[0].abs().max())
 
 
@@ -183,12 +189,29 @@ def test_sequences_without_labels_are_named():
 def test_loaders_encodings_and_strings_are_taken():
     """A DataLoader of dicts, a BatchEncoding and keys that the model does not take give the numbers of plain dicts."""
     model, batch = MODELS["gpt2"](), sequences((9, 6, 8, 5))
-    plain = attach(model, rows(batch, (0, 1), (2, 3))).hessian().dense()
+    plain = products(attach(model, rows(batch, (0, 1), (2, 3))))
     examples = [{k: v[i] for k, v in batch.items()} for i in range(4)]
     loader = DataLoader(examples, batch_size=2)
     encoded = [transformers.BatchEncoding({**b, "text": ["a", "b"], "row": torch.arange(2)}) for b in rows(batch, (0, 1), (2, 3))]
     for given in (loader, encoded):
-        assert torch.equal(attach(model, given).hessian().dense(), plain)
+        assert torch.equal(products(attach(model, given)), plain)
+
+
+@pytest.mark.parametrize("implementation", ("eager", "sdpa"))
+def test_attention_of_any_kind_gives_the_cross_entropys_hessian(implementation, monkeypatch):
+    """A Llama whose norms compute in float64 gives the dense Hessian at the weights to 1e-8, under sdpa as under eager."""
+    norm = transformers.models.llama.modeling_llama.LlamaRMSNorm
+
+    def fine(self, x):
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
+
+    monkeypatch.setattr(norm, "forward", fine)
+    model, batch = llama(attn_implementation=implementation).requires_grad_(False), sequences((9, 6))
+    for name, x in model.named_parameters():
+        x.requires_grad_("q_proj" in name or "layers.1.mlp.up_proj" in name)
+    attached = attach(model, [batch], dtype=torch.float64)
+    exact = dense(model, batch, attached)
+    torch.testing.assert_close(attached.hessian().dense(), exact, rtol=0, atol=1e-8 * float(exact.abs().max()))
 
 
 def test_shared_modules_are_counted_once():
@@ -213,10 +236,10 @@ def test_checkpointing_is_switched_off_or_refused():
     """Gradient checkpointing changes no number; a prefix under it, which was never trained, is refused."""
     batch = sequences((9, 6))
     model = MODELS["llama"]()
-    plain = attach(model, [batch]).hessian().dense()
+    plain = products(attach(model, [batch]))
     model.get_base_model().gradient_checkpointing_enable()
     model.train()
-    assert torch.equal(attach(model, [batch]).hessian().dense(), plain)
+    assert torch.equal(products(attach(model, [batch])), plain)
     prefixed = get_peft_model(llama(), PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
     assert attach(prefixed, [batch]).hessian().shape[0] == prefixed.prompt_encoder["default"].embedding.weight.numel()
     prefixed.get_base_model().gradient_checkpointing_enable()

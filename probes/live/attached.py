@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, linear, mse_loss
 
 from probes.curvature import hessian as curvature
@@ -23,6 +22,7 @@ from probes.curvature.operators import Operator
 from probes.inputs import opened
 from probes.layout import check_batches, open_batch
 from probes.live.head import head_loss, logit_loss
+from probes.live.swap import swapped
 from probes.live.tokens import REDUCTIONS, check_rows, counted, items, tokens
 from probes.reach.response import Response, response
 
@@ -227,8 +227,8 @@ class _Model:
             arguments, named = (), given | self.defaults
         else:
             arguments, named = tuple(batch[:-1]) if isinstance(batch, tuple | list) and len(batch) > 1 else (batch,), {}
-        with _evaluated(self.module):
-            return functional_call(self.module, values, arguments, named)
+        with _evaluated(self.module), swapped(self.module, values):
+            return self.module(*arguments, **named)
 
     def states(self, params: Params, batch, chosen) -> Tensor:
         """What enters the vocabulary map at the chosen positions, (n, d)."""
@@ -330,6 +330,8 @@ def attach(
     start = {name: values[name].detach().to(fine, copy=True) for name in names}
     defaults = {"use_cache": False} if accepted is not None and "use_cache" in accepted and head is not None else {}
     made = _Model(model, constants, own, accepted, head, fine, False, defaults)
+    if any(len(getattr(part, "lora_magnitude_vector", None) or ()) for part in model.modules()):
+        notes = (*notes, "DoRA takes no derivative of its norms (Liu et al. 2024, sec. 4.3), and neither does this curvature")
     if loss is not None:
         return Attached(start, found, _weighed(weights, found), "given", None, notes, made, loss)
     for i, batch in enumerate(found):

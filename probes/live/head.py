@@ -6,7 +6,7 @@ For states h (n, d), a map W (V, d) and b (V,), targets t and weights w of the t
     dL/dh_i = w_i W'(p_i - e_{t_i})             d2L/dh_i2 u = w_i W'(p_i * Wu - p_i <p_i, Wu>).
 
 Slopes are (n, d). Of what has the size of the vocabulary only p is held, up to `HELD` bytes; beyond, it is computed
-again for every product. All else is a chunk of tokens at a time.
+again for every product. All else is a chunk of tokens at a time, a quarter of them at most.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def logit_loss(z: Tensor, targets: Tensor, w: Tensor) -> Tensor:
 
 
 def _chunks(n: int, vocabulary: int, wide: torch.dtype) -> Iterator[slice]:
-    step = max(1, CHUNK // (vocabulary * wide.itemsize))
+    step = max(1, min(CHUNK // (vocabulary * wide.itemsize), -(-n // 4)))
     return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
@@ -87,6 +87,6 @@ class _Slope(torch.autograd.Function):
             p = linear(h[part], weight, bias).to(wide).softmax(-1) if held is None else held[part]
             v = (u[part].to(weight.dtype) @ weight.T).to(wide)
             v -= v.gather(-1, p.argmax(-1, keepdim=True))  # without the likeliest token's part nothing cancels
-            v.sub_(torch.linalg.vecdot(p, v)[:, None]).mul_(p).mul_(w[part, None])
+            v.sub_((p[:, None] @ v[..., None])[:, 0]).mul_(p).mul_(w[part, None])
             bent[part] = v.to(weight.dtype) @ weight
         return bent, None, None, None, None, None
