@@ -97,9 +97,7 @@ def plan(
     if some:
         names = tuple(name for name in op.names if name in some)
         size = sum(math.prod(op.shapes[name]) for name in names)
-        found.append(
-            Part("traces", names, size, "traces", others=budget, share=share(op.names, names), graph=names != op.names)
-        )
+        found.append(Part("traces", names, size, "traces", others=budget, share=share(op.names, names), graph=names != op.names))
     return tuple(found)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -187,6 +187,8 @@ class _Flat:
     def values(self, rows: Tensor) -> Tensor:
         """Return the eigenvalues (k,) of the block of some rows that may differ from zero, from a matrix (k, k)."""
         root = self.on(rows)["root"]
+        if bool((self.sign > 0).all()):
+            return torch.linalg.eigvalsh(root.T @ root)
         squares, turn = torch.linalg.eigh(root.T @ root)
         half = turn * squares.clamp_min(0).sqrt()
         return torch.linalg.eigvalsh(half.T @ (self.sign[:, None] * half))
