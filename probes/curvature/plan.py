@@ -141,7 +141,7 @@ class Watched:
         return torch.cat([self @ some for some in unit.split(COLUMNS, dim=1)], dim=1)
 
     def finish(self) -> int:
-        """Tell that the part has ended, and return its products."""
+        """Return the products made, and tell that the part has ended."""
         if self.tell is not None:
             self.tell(self.part, 0)
         return self.products

@@ -24,7 +24,7 @@ from .progress import Forecast, Progress, duration, forecast
 from .setting import setting
 
 EIGENVALUE = "nats per squared unit"
-TIMED, LONGEST = 5, 2.0  # products that are timed, and the seconds after which no further one is
+TIMED, LONGEST = 5, 4.0  # products that are timed, and the seconds after which no further one is
 UNITS = {
     "eigenvalues and traces": "nats per squared unit of the delta",
     "negative mass": "share of the block's eigenvalues",
