@@ -11,23 +11,21 @@ A -> R A, B -> B R^-1 leaves a low-rank product as it is and changes its blocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from probes.curvature.block_traces import block_traces
 from probes.curvature.density import Density, density
 from probes.curvature.hessian import hessian
 from probes.curvature.operators import Operator
+from probes.curvature.plan import Part, Tell, Watched, plan
 from probes.curvature.spectrum import Spectrum, end_eigenpairs, gauss_newton_spectrum
-from probes.curvature.trace import trace
 from probes.layout import check_batches, columns, group_names
 from probes.records import Estimate, student
-
-ENDS = 25  # products that both extreme eigenvalues take together, about
-LARGEST = 4096  # the most numbers in a block that is diagonalised unasked
 
 Groups = Mapping[str, str | Sequence[str]] | Sequence[str] | Callable[[Sequence[str]], Mapping]
 
@@ -46,27 +44,28 @@ class BlockSummary:
     """The curvature of one group of parameters, in units of the loss per squared parameter.
 
     size is D, the numbers in the block. trace, effective_dimension and negative_mass have standard error 0 where they are
-    exact. spectrum says whose eigenvalues the effective dimension sums at ridge: "gauss-newton" (exact), or "positive part"
-    of the block's own; gauss_newton_trace is None without outputs. route is "dense" (diagonalised), "shared" (cut from a
-    larger group's matrix) or "iterative". products counts the operator's products, 0 where another group has paid. precision
-    names the coarsest dtype in the graph.
+    exact; largest, smallest, negative_mass and density are None where they were not asked for. spectrum says whose
+    eigenvalues the effective dimension sums at ridge: "gauss-newton" (exact), or "positive part" of the block's own;
+    gauss_newton_trace is None without outputs. route is "dense" (diagonalised), "shared" (cut from a larger group's matrix) or
+    "iterative". products counts the operator's products, 0 where another group has paid; those of the traces' common probes
+    count with the largest group that uses them. precision names the coarsest dtype in the graph.
     """
 
     name: str
     names: tuple[str, ...]
     size: int
-    largest: Extreme
-    smallest: Extreme
+    largest: Extreme | None
+    smallest: Extreme | None
     trace: Estimate
     effective_dimension: Estimate
-    negative_mass: Estimate
+    negative_mass: Estimate | None
     ridge: float
     spectrum: str
     gauss_newton_trace: float | None
     route: str
     products: int
     precision: str
-    density: Density = field(repr=False)
+    density: Density | None = field(repr=False)
 
     @property
     def exact(self) -> bool:
@@ -89,16 +88,21 @@ def summaries(
     budget: int = 32,
     dense: int | None = None,
     tol: float = 1e-3,
+    ends: Collection[str] | None = None,
+    densities: Collection[str] | None = None,
     seed: int = 0,
     allow_unused: bool = False,
+    tell: Tell | None = None,
 ) -> tuple[BlockSummary, ...]:
     """Measure the curvature of each group of parameters, in the order of the groups.
 
     source is an Operator, or a loss(params, batch) whose Hessian is taken at params over batches. groups maps labels to names
     or globs, lists globs, or is a function of the names such as `by_layer`; None makes one per tensor. outputs (B, C) and
     criterion give the effective dimension of the exact Gauss-Newton spectrum instead of the positive eigenvalues'.
-    Blocks of up to `dense` numbers are diagonalised; None does so where it takes no more products than iterating: `budget`
-    for the trace, probes * steps for the density and about 25 for the ends, to the relative residual tol.
+    Blocks of up to `dense` numbers are diagonalised; None does so where that takes no more products than `budget` for a
+    trace, probes * steps for a density and about 25 for the ends, to the relative residual tol. Otherwise the traces of all
+    groups come from the same `budget` products, and ends and densities name the groups that get these too (None: all; the
+    positive eigenvalues' dimension needs every density). tell(part, products) hears of each product, and of 0 at a part's end.
     Raises ValueError for a ridge that is not positive, a name that matches nothing, and as `hessian` does.
     """
     if not ridge > 0:
@@ -115,46 +119,79 @@ def summaries(
         raise ValueError("a loss needs params and batches; or pass an operator, hessian(loss, params, batches)")
     named = groups(op.names) if callable(groups) else groups
     wanted = group_names(op.names, {name: [name] for name in op.names} if named is None else named)
-    sizes = {label: sum(math.prod(op.shapes[name]) for name in names) for label, names in wanted.items()}
-    each = probes * steps + budget + ENDS
-    matrices: list[tuple[Operator, Tensor]] = []
-    found: dict[str, BlockSummary] = {}
-    for label in sorted(wanted, key=lambda g: -sizes[g]):
-        names, size = wanted[label], sizes[label]
-        twin = next((other for other in found.values() if other.names == names), None)
-        if twin is not None:
-            found[label] = replace(twin, name=label, products=0)
-            continue
-        inside = sum(set(other) <= set(names) for other in wanted.values())
-        gauss_newton = None
-        if outputs is not None:
-            rest, active = dict(params), {name: params[name] for name in names}
-            gauss_newton = gauss_newton_spectrum(
-                lambda z, batch, rest=rest: outputs(rest | z, batch), criterion, active, batches, weights=weights
-            )
-        holder = next((held for held in matrices if set(names) <= set(held[0].names)), None)
-        if holder is not None:
-            rows = columns(holder[0].shapes, names).to(holder[1].device)
-            measured = _diagonalised(holder[1][rows][:, rows], "shared", 0)
-        elif size <= (min(LARGEST, inside * each) if dense is None else dense):
-            block = _block(op, names)
-            matrices.append((block, block.dense()))
-            measured = _diagonalised(matrices[-1][1], "dense", size)
+    flat = None
+    if outputs is not None:
+        flat = _Flat.of(gauss_newton_spectrum(outputs, criterion, {k: params[k] for k in op.names}, batches, weights=weights))
+    cut = {"ends": ends, "densities": densities if flat is not None else None}
+    parts = plan(op, wanted, probes=probes, steps=steps, budget=budget, dense=dense, tol=tol, **cut)
+    matrices: dict[str, tuple[dict, Tensor]] = {}
+    measured: dict[str, dict] = {}
+    for part in parts:
+        if part.route == "same":
+            measured[part.label] = measured[part.of] | {"products": 0}
+        elif part.route == "shared":
+            shapes, matrix = matrices[part.of]
+            rows = columns(shapes, part.names).to(matrix.device)
+            measured[part.label] = _diagonalised(matrix[rows][:, rows], "shared", 0)
+        elif part.route == "dense":
+            watched = Watched(_block(op, part.names), part, tell)
+            matrices[part.label] = watched.op.shapes, watched.dense()
+            measured[part.label] = _diagonalised(matrices[part.label][1], "dense", watched.finish())
+        elif part.route == "iterative":
+            measured[part.label] = _iterated(op, part, probes, steps, tol, seed, tell)
         else:
-            measured = _iterated(_block(op, names), gauss_newton, probes, steps, budget, tol, seed)
-        found[label] = BlockSummary(
+            iterated = {p.label: p.names for p in parts if measured.get(p.label, {}).get("route") == "iterative"}
+            watched = Watched(_block(op, part.names), part, tell)
+            known = {} if flat is None else flat.on(columns(op.shapes, part.names))
+            traces = block_traces(watched, watched.op.shapes, iterated, budget=budget, seed=seed, **known)
+            for label, found in traces.items():
+                measured[label] = measured[label] | {"trace": found}
+            first = next(iter(iterated))
+            measured[first] = measured[first] | {"products": measured[first]["products"] + watched.finish()}
+    found = {part.label: part for part in parts}
+    return tuple(
+        BlockSummary(
             name=label,
             names=names,
-            size=size,
-            **measured,
-            negative_mass=measured["density"].negative_mass(),
-            effective_dimension=_effective(measured["density"], gauss_newton, ridge),
+            size=found[label].size,
+            **measured[label],
+            negative_mass=None if measured[label]["density"] is None else measured[label]["density"].negative_mass(),
+            **_effective(measured[label]["density"], flat, columns(op.shapes, names), ridge),
             precision=str(op.precision).removeprefix("torch."),
             ridge=ridge,
-            spectrum="positive part" if gauss_newton is None else "gauss-newton",
-            gauss_newton_trace=None if gauss_newton is None else gauss_newton.trace,
         )
-    return tuple(found[label] for label in wanted)
+        for label, names in wanted.items()
+    )
+
+
+@dataclass(frozen=True)
+class _Flat:
+    """The Gauss-Newton matrix root diag(sign) root' (D, k), down to its resolution, of so many examples; and of its blocks."""
+
+    root: Tensor
+    sign: Tensor
+    examples: int
+
+    @classmethod
+    def of(cls, found: Spectrum) -> _Flat:
+        """Return the matrix with a spectrum."""
+        values = found.values.double()
+        if not found.rank:
+            return cls(torch.zeros(found.size, 1, dtype=torch.float64, device=values.device), values.new_ones(1), found.examples)
+        return cls(found.vectors(found.rank).double() * values.abs().sqrt(), values.sign(), found.examples)
+
+    def on(self, rows: Tensor) -> dict[str, Tensor]:
+        """Return the factors of the block of some rows."""
+        return {"root": self.root[rows.to(self.root.device)], "sign": self.sign}
+
+    def values(self, rows: Tensor) -> Tensor:
+        """Return the eigenvalues (k,) of the block of some rows that may differ from zero, from a matrix (k, k)."""
+        root = self.on(rows)["root"]
+        if bool((self.sign > 0).all()):
+            return torch.linalg.eigvalsh(root.T @ root)
+        squares, turn = torch.linalg.eigh(root.T @ root)
+        half = turn * squares.clamp_min(0).sqrt()
+        return torch.linalg.eigvalsh(half.T @ (self.sign[:, None] * half))
 
 
 def _block(op: Operator, names: tuple[str, ...]) -> Operator:
@@ -177,43 +214,38 @@ def _diagonalised(matrix: Tensor, route: str, products: int) -> dict:
     }
 
 
-def _iterated(
-    block: Operator, gauss_newton: Spectrum | None, probes: int, steps: int, budget: int, tol: float, seed: int
-) -> dict:
-    """Both ends by Lanczos, the trace of what the Gauss-Newton part leaves, the density by quadrature."""
-    before = block.products
-    ends = end_eigenpairs(block, tol=tol, seed=seed)
-    parts = zip(ends.values.tolist(), ends.residuals.tolist(), ends.converged.tolist(), strict=True)
-    high, low = (Extreme(*part) for part in parts)
-    if high == low == Extreme(0.0, 0.0, True):  # a random vector was mapped to zero, so all are
-        probes, steps, budget = 2, 1, 2
-    known = None
-    if gauss_newton is not None and gauss_newton.rank:
-        values = gauss_newton.values
-        leading = int((values.abs() > 1e-3 * values.abs()[0]).sum())  # small ones' vectors are rounding
-        known = values[:leading], gauss_newton.vectors(leading)
-    total = trace(block, budget=budget, deflate=known, seed=seed)
-    spread = density(block, probes=probes, steps=steps, seed=seed)
-    return {
-        "largest": high,
-        "smallest": low,
-        "trace": total,
-        "density": spread,
-        "route": "iterative",
-        "products": block.products - before,
-    }
+def _iterated(op: Operator, part: Part, probes: int, steps: int, tol: float, seed: int, tell: Tell | None) -> dict:
+    """Both ends by Lanczos and the density by quadrature, where they are wanted; the trace comes later."""
+    high = low = spread = None
+    products = 0
+    if part.products:
+        watched = Watched(_block(op, part.names), part, tell)
+        if part.ends:
+            ends = end_eigenpairs(watched, tol=tol, seed=seed)
+            rows = zip(ends.values.tolist(), ends.residuals.tolist(), ends.converged.tolist(), strict=True)
+            high, low = (Extreme(*row) for row in rows)
+        if part.density:
+            null = high is not None and high == low == Extreme(0.0, 0.0, True)  # a random vector was mapped to zero, so all are
+            spread = density(watched, probes=2 if null else probes, steps=1 if null else steps, seed=seed)
+        products = watched.finish()
+    return {"largest": high, "smallest": low, "density": spread, "route": "iterative", "products": products}
 
 
-def _effective(found: Density, gauss_newton: Spectrum | None, ridge: float) -> Estimate:
-    """sum_i lambda_i / (lambda_i + r) of the Gauss-Newton spectrum, else of the density's positive part."""
-    if gauss_newton is not None:
-        values = gauss_newton.values.clamp_min(0)
-        exact = float((values / (values + ridge)).sum())
-        return Estimate("effective dimension", exact, 0.0, (exact, exact), gauss_newton.examples)
+def _effective(found: Density | None, flat: _Flat | None, rows: Tensor, ridge: float) -> dict:
+    """sum_i lambda_i / (lambda_i + r) of the Gauss-Newton spectrum, else of the density's positive part, and whose it is."""
+    name = "effective dimension"
+    if flat is not None:
+        values = flat.values(rows)
+        kept = values.clamp_min(0)
+        exact = float((kept / (kept + ridge)).sum())
+        estimate = Estimate(name, exact, 0.0, (exact, exact), flat.examples)
+        return {"effective_dimension": estimate, "spectrum": "gauss-newton", "gauss_newton_trace": float(values.sum())}
     shares = np.maximum(found.nodes, 0)
     each = found.size * (found.weights * shares / (shares + ridge)).sum(1)
     value, n = float(each.mean()), len(each)
     if found.status == "exact":
-        return Estimate("effective dimension", value, 0.0, (value, value), found.size)
-    error = float(each.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf
-    return student("effective dimension", value, error, n)
+        estimate = Estimate(name, value, 0.0, (value, value), found.size)
+    else:
+        error = float(each.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf
+        estimate = student(name, value, error, n)
+    return {"effective_dimension": estimate, "spectrum": "positive part", "gauss_newton_trace": None}

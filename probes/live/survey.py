@@ -1,7 +1,6 @@
 """What a live model's trainable numbers are like: loss, gradient, curvature and reach, whole, by layer and by module.
 
-With v of independent signs, E[v_g * (H v)_g] summed over a group g of parameters is tr H_gg, so that the same few products
-give the trace of every module at once. The Gauss-Newton trace of a module, tr G_gg = sum_i w_i |F_i^{1/2} J_ig|^2, is how far
+The same few products give the trace of every module (`probes.curvature.block_traces`). The Gauss-Newton trace of a module, tr G_gg = sum_i w_i |F_i^{1/2} J_ig|^2, is how far
 its numbers move the predicted distributions (F_i their Fisher matrices, w_i the items' weights); its share of the whole is the
 module's reach. With s_i = w_i^{1/2} e_i (onehot(y_i) - p_i), y_i drawn from p_i and e_i a sign, E s s' is the blocks w_i F_i, so
 that it is E |J_g' s|^2: one reverse sweep a sample, for all modules, and never negative.
@@ -20,8 +19,8 @@ from torch import Tensor
 from torch.autograd import grad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from probes.curvature.block_traces import block_traces
 from probes.curvature.density import Density, density
-from probes.curvature.operators import Operator
 from probes.curvature.spectrum import end_eigenpairs
 from probes.curvature.summary import Extreme
 from probes.inputs import unchecked
@@ -143,7 +142,7 @@ def survey(
     groups = {"whole": op.names, **_modules(op.names)}
     layers = by_layer(op.names)
     progress(op.products, "traces of the Hessian")
-    bent = _traces(op, groups | layers, probes, seed)
+    bent = block_traces(op, op.shapes, groups | layers, budget=probes, seed=seed)
     status, done = op.status, op.products
     del op
     progress(done, "traces of the Gauss-Newton matrix")
@@ -237,19 +236,6 @@ def _modules(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 _WRAP = "base_model.model."  # in front of every path inside PEFT's wrapper
 _OWN = ("lora_", "ia3_", "vera_", "hada_", "lokr_", "oft_", "ada_", "adaption_", "modules_to_save", "token_adapter")
-
-
-def _traces(op: Operator, groups: Mapping[str, Sequence[str]], probes: int, seed: int) -> dict[str, Estimate]:
-    """The trace of every group's diagonal block from the same products, with Student's intervals over the probes."""
-    generator = torch.Generator().manual_seed(seed)
-    places = {label: columns(op.shapes, names).to(op.device) for label, names in groups.items()}
-    found: dict[str, list[float]] = {label: [] for label in groups}
-    for _ in range(probes):
-        v = (torch.randint(2, (op.shape[0],), generator=generator) * 2.0 - 1).to(op.device, op.dtype)
-        each = (v * (op @ v)).double()
-        for label, at in places.items():
-            found[label].append(float(each[at].sum()))
-    return {label: _student("trace", np.array(values)) for label, values in found.items()}
 
 
 def _sampled(attached: Attached, groups: Mapping[str, Sequence[str]], samples: int, seed: int) -> dict[str, Estimate]:

@@ -9,12 +9,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 COLUMNS = {"text": "text_a", "text_b": "text_b", "label": "label"}
+DTYPES = ("float32", "float64", "bfloat16")
 PROCESSES = min(2, os.cpu_count() or 1)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add --json."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """Add --device and --dtype, with --double for the latter's float64."""
+    parser.add_argument("--device", default="cpu", help="where networks run: cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help=f"of weights and delta (default: {DTYPES[0]})")
+    parser.add_argument("--double", dest="dtype", action="store_const", const="float64", help="the same as --dtype float64")
 
 
 def add_backbone(parser: argparse.ArgumentParser) -> None:

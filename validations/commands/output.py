@@ -43,6 +43,8 @@ def _lines(record: Mapping, indent: str) -> Iterator[str]:
 
 
 def _word(x: object) -> str:
+    if x is None:  # not measured
+        return "-"
     if isinstance(x, Mapping):  # an estimate, an interval or an eigenvalue
         text = f"{'' if x.get('converged', True) else '~'}{x['value']:.4g}"
         low, high = x.get("interval", (x["value"],) * 2)

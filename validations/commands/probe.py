@@ -11,7 +11,7 @@ import importlib
 import os
 from collections.abc import Sequence
 
-from .options import add_backbone, add_json, add_task, bounded
+from .options import add_backbone, add_json, add_place, add_task, bounded, usable
 from .output import plain
 
 INSTRUMENTS = {
@@ -33,7 +33,7 @@ LEAST = {  # what the numbers of a request must be at least
     "top": 1,
     "probes": 1,
     "steps": 1,
-    "budget": 1,
+    "budget": 2,
     "dense": 0,
     "neighbours": 3,
     "runs": 2,
@@ -65,7 +65,8 @@ def written_out(arguments: Sequence[str]) -> list[str]:
 
 def run(options: argparse.Namespace) -> dict:
     """Return what the instrument measured; raises ValueError for a request that cannot be met."""
-    bounded(options, LEAST, above={"ridge": 0, "margin": 0, "minutes": 0, "share": 0})
+    bounded(options, LEAST, above={"ridge": 0, "margin": 0, "tolerance": 0, "minutes": 0, "share": 0})
+    usable(options.device)
     import torch
 
     torch.set_num_threads(options.threads)
@@ -102,7 +103,7 @@ def _subject(one: argparse.ArgumentParser, name: str) -> None:
     one.add_argument("--seed", type=int, default=0, help="seed of every draw (default: 0)")
     one.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
     one.add_argument("--top", type=int, default=8, help="leading values printed (default: 8)")
-    one.add_argument("--double", action="store_true", help="compute in float64")
+    add_place(one)
 
 
 def _at(one: argparse.ArgumentParser, default: str) -> None:
@@ -125,16 +126,38 @@ def _curvature(one: argparse.ArgumentParser) -> None:
         metavar="LEVEL",
         help=f"rows: any of {', '.join(LEVELS)} (default: every one)",
     )
+    one.add_argument(
+        "--ends",
+        nargs="+",
+        default=LEVELS[:3],
+        choices=LEVELS,
+        metavar="LEVEL",
+        help=f"rows with both ends of their spectrum, about 10 products each (default: {', '.join(LEVELS[:3])})",
+    )
+    one.add_argument(
+        "--density",
+        nargs="+",
+        default=(),
+        choices=LEVELS,
+        metavar="LEVEL",
+        help="rows with a density and the negative mass, --probes times --steps products each (default: none; "
+        "the largest for --figure)",
+    )
     one.add_argument("--ridge", type=float, default=1e-3, help="r of the effective dimension, an L2 weight (default: 1e-3)")
     one.add_argument(
         "--dense",
         type=int,
         metavar="D",
-        help="diagonalise blocks of up to D numbers (default: where that takes fewer products)",
+        help="diagonalise blocks of up to D numbers, which gives all of their columns exactly (default: where that takes no "
+        "more products than both ends, a trace and a density)",
     )
     one.add_argument("--probes", type=int, default=4, help="random vectors per density (default: 4)")
     one.add_argument("--steps", type=int, default=16, help="Lanczos steps per density (default: 16)")
-    one.add_argument("--budget", type=int, default=32, help="products per trace (default: 32)")
+    one.add_argument("--budget", type=int, default=32, help="products for the traces, which all rows share (default: 32)")
+    one.add_argument(
+        "--tolerance", type=float, default=1e-2, help="relative residual of an eigenvalue, which bounds its error (default: 0.01)"
+    )
+    one.add_argument("--dry-run", action="store_true", help="print what it would take: products, seconds, memory; and stop")
     _out(one)
 
 

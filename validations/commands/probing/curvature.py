@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import statistics
+import sys
+import time
 
 import torch
 from torch.nn.functional import cross_entropy
 
 import probes
 from probes import drawing
+from probes.curvature.plan import Watched, plan, top_part
 from tuning import backbones
 
 from ...store import write_atomic
@@ -16,9 +20,11 @@ from ..options import drawn
 from ..output import write_record
 from ..probe import LEVELS
 from . import tables
+from .progress import Forecast, Progress, duration, forecast
 from .setting import setting
 
 EIGENVALUE = "nats per squared unit"
+TIMED, LONGEST = 5, 4.0  # products that are timed, and the seconds after which no further one is
 UNITS = {
     "eigenvalues and traces": "nats per squared unit of the delta",
     "negative mass": "share of the block's eigenvalues",
@@ -26,58 +32,107 @@ UNITS = {
     "[a, b]": "a 95 % interval",
     "neither": "exact",
     "~": "not converged",
+    "-": "not measured: --ends LEVEL and --density LEVEL add it",
 }
 
 
 def curvature(options: argparse.Namespace) -> dict:
-    """Return the ends of the spectrum and a row per block; --out keeps all of it, --figure draws it."""
+    """Return the ends of the spectrum and a row per block, or with --dry-run the forecast of what they take.
+
+    --out keeps all of it, --figure draws it. The forecast and the progress are told on standard error.
+    """
+    started = time.monotonic()
     out = drawn(options.out, "--out", ("json",))
     picture = drawn(options.figure, "--figure", drawing.FORMATS)
     if options.at == "checkpoint" and not options.checkpoint:
         raise ValueError("--at checkpoint needs --checkpoint FILE, as costate train --out saves it")
-    s = setting(options)
+    if set(options.by) == {"delta"} and not options.checkpoint and "&" not in options.delta:
+        raise ValueError(tables.COMBINATION)
+    s = setting(options, ready=lambda: _say(f"curvature in {options.backbone}: fitting the frozen head, then a forecast"))
 
     def criterion(y: torch.Tensor, batch: backbones.Batch) -> torch.Tensor:
         return cross_entropy(y, batch.labels)
 
     groups = tables.levels(list(s.point), options.by)
     op = probes.hessian(s.subject.loss, s.point, s.batches, allow_unused=True)
-    top = probes.top_eigenpairs(op, min(options.top, op.shape[0]), seed=options.seed)
+    wanted = {label: names for label, (_, names) in groups.items()}
+    largest = max(wanted, key=lambda label: sum(s.point[name].numel() for name in wanted[label]))
+    drawn_too = {largest} if picture else set()
+    choices = {
+        "ends": {label for label, (level, _) in groups.items() if level in {*options.ends, *options.density}} | drawn_too,
+        "densities": {label for label, (level, _) in groups.items() if level in options.density} | drawn_too,
+        "probes": options.probes,
+        "steps": options.steps,
+        "budget": options.budget,
+        "dense": options.dense,
+        "tol": options.tolerance,
+    }
+    top = top_part(op, min(options.top, op.shape[0]))
+    ahead = _forecast(op, (top, *plan(op, wanted, **choices)), started)
+    _say(ahead.line())
+    if options.dry_run:
+        return s.header() | ahead.record()
+    tell = Progress(ahead, _say)
+    watched = Watched(op, top, tell)
+    leading = probes.top_eigenpairs(watched, min(options.top, op.shape[0]), tol=options.tolerance, seed=options.seed)
+    watched.finish()
     flat = probes.gauss_newton_spectrum(s.subject.outputs, criterion, s.point, s.batches)
     found = probes.summaries(
         op,
-        {label: names for label, (_, names) in groups.items()},
+        wanted,
         params=s.point,
         batches=s.batches,
         outputs=s.subject.outputs,
         criterion=criterion,
         ridge=options.ridge,
-        probes=options.probes,
-        steps=options.steps,
-        budget=options.budget,
-        dense=options.dense,
         seed=options.seed,
+        tell=tell,
+        **choices,
     )
-    of = {level: [row for row in found if groups[row.name][0] == level] for level in LEVELS}
-    whole = max(found, key=lambda row: row.size)
-    curve = drawing.density_curve(whole)
+    _say(f"measured in {duration(time.monotonic() - started)}")
     result = s.header() | {
         "at": (options.at or "checkpoint") if options.checkpoint else "initial",
         "ridge": options.ridge,
         "units": UNITS,
-        "hessian": top.values.tolist(),
-        "residuals": top.residuals.tolist(),
-        "status": top.status,
+        "hessian": leading.values.tolist(),
+        "residuals": leading.residuals.tolist(),
+        "status": leading.status,
         "gauss_newton": flat.values[: options.top].tolist(),
         "gauss_newton_rank": flat.rank,
-        "products": top.products + sum(row.products for row in found),
+        "products": leading.products + sum(row.products for row in found),
         "blocks": [tables.block_row(groups[row.name][0], row) for row in found],
     }
+    whole = next(row for row in found if row.name == largest)
     if picture:
-        figure = drawing.curvature_figure(whole, of["layer"] or found, of["block"] or found, unit=EIGENVALUE)
+        of = {level: [row for row in found if groups[row.name][0] == level and row.largest is not None] for level in LEVELS}
+        layers = [row for row in found if groups[row.name][0] == "layer"]
+        figure = drawing.curvature_figure(whole, layers or found, of["block"] or of["layer"] or [whole], unit=EIGENVALUE)
         write_atomic(picture, drawing.file_bytes(figure, picture.suffix[1:]))
     if out:
-        density = {key: getattr(curve, key).tolist() for key in ("grid", "value", "lower", "upper")}
-        whole_density = {"of": whole.name, "status": whole.density.status, "confidence": curve.confidence} | density
-        write_record(out, result | {"density": whole_density})
+        write_record(out, result | {"density": None if whole.density is None else _density(whole)})
     return result
+
+
+def _say(line: str) -> None:
+    """Print a line on standard error, whatever the result is printed as."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _forecast(op: probes.Operator, parts: tuple, started: float) -> Forecast:
+    """The forecast, from the time of a product after one that warms up: the median of a few."""
+    v = torch.ones(op.shape[0], dtype=op.dtype, device=op.device)
+    float((op @ v)[0])  # a number waits for the device
+    times = []
+    while len(times) < TIMED and sum(times) < LONGEST:
+        before = time.monotonic()
+        float((op @ v)[0])
+        times.append(time.monotonic() - before)
+    second = statistics.median(times)
+    return forecast(parts, second, op.held, time.monotonic() - started)
+
+
+def _density(whole: probes.BlockSummary) -> dict:
+    """The smoothed density of a block, with its band, as plain JSON."""
+    curve = drawing.density_curve(whole)
+    values = {key: getattr(curve, key).tolist() for key in ("grid", "value", "lower", "upper")}
+    return {"of": whole.name, "status": whole.density.status, "confidence": curve.confidence} | values

@@ -74,7 +74,8 @@ def dimension(options: argparse.Namespace) -> dict:
     for d in wanted[:1] + wanted[-1:]:  # refused before anything is trained
         if not 1 <= d <= s.subject.size:
             raise ValueError(f"dimension must lie between 1 and the delta's {s.subject.size} numbers, got {d}")
-    probes.random_subspace(shapes, wanted[0], kind=options.kind, seed=options.seed, dtype=s.subject.dtype)
+    at = {"dtype": s.subject.dtype, "device": s.subject.backbone.device}
+    probes.random_subspace(shapes, wanted[0], kind=options.kind, seed=options.seed, **at)
     objective = penalized(s.subject, s.batches, options.penalty)
     budget = {"tolerance": 1e-4, "max_evaluations": options.steps}
 
@@ -101,12 +102,12 @@ def dimension(options: argparse.Namespace) -> dict:
     for d in wanted:
         for run in range(options.runs):
             seed = 1000 * options.seed + run
-            p = probes.random_subspace(shapes, d, kind=options.kind, seed=seed, dtype=s.subject.dtype)
+            p = probes.random_subspace(shapes, d, kind=options.kind, seed=seed, **at)
 
             def moved(theta: dict, p=p) -> dict:
                 return {k: s.point[k] + step for k, step in p.apply(theta["theta"]).items()}
 
-            start = {"theta": torch.zeros(d, dtype=s.subject.dtype)}
+            start = {"theta": torch.zeros(d, **at)}
             found = fit(lambda theta, moved=moved: objective(moved(theta)), start, **budget)
             tried.append(d)
             scores.append(score(moved(found.params)))

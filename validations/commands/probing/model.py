@@ -22,7 +22,7 @@ from tuning.conversations import classified, conversations
 from tuning.shipped import SHIPPED, folder_of
 
 from ...store import write_atomic
-from ..options import drawn, usable
+from ..options import drawn
 from ..output import finite, write_record
 
 TABLES, PAGES = ("csv", "parquet"), ("html",)
@@ -50,7 +50,6 @@ def model(options: argparse.Namespace) -> dict:
     """Return the adapter's health, curvature, dimension and reach; --out, --table, --figure and --html keep all of it."""
     out, table = drawn(options.out, "--out", ("json",)), drawn(options.table, "--table", TABLES)
     figure, html = drawn(options.figure, "--figure", drawing.FORMATS), drawn(options.html, "--html", PAGES)
-    usable(options.device)
     begun = time.perf_counter()
     _say(f"reading {options.model}{' with ' + options.adapter if options.adapter else ''}")
     live, tokenizer, task = _loaded(options)

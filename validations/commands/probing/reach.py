@@ -42,7 +42,7 @@ def controllability(options: argparse.Namespace) -> dict:
     for name, part in {"all": whole, **whole.places}.items():
         cost = probes.least_energy(part, shift, ridge=options.ridge)
         z = part.control(g, cost.costate)
-        moved = {k: point[k] + step for k, step in probes.layout.unflatten(z.to(g.outputs), g.shapes).items()}
+        moved = {k: point[k] + step.to(point[k]) for k, step in probes.layout.unflatten(z, g.shapes).items()}
         with torch.no_grad():
             reached = torch.cat([outputs(moved, b) for b in s.batches])
         eta = float(probes.departure(g, z, reached)[(shift != 0).any(1)].median())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from tuning.preparation import prepare
 from tuning.subjects import Subject
 
 from ..given import same_classes, task_of
+from ..options import usable
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +39,13 @@ class Setting:
         }
 
 
-def setting(options: argparse.Namespace, least: int = 1) -> Setting:
-    """Return what the flags name; raises ValueError for fewer than `least` examples and for a checkpoint of other classes."""
+def setting(options: argparse.Namespace, least: int = 1, *, ready: Callable[[], None] = lambda: None) -> Setting:
+    """Return what the flags name; `ready` is called once all is read, before the first text goes through the network.
+
+    Raises ValueError for fewer than `least` examples and for a checkpoint of other classes.
+    """
     delta, task = parse(options.delta), task_of(options)
-    backbone = backbones.load(options.backbone, dtype=torch.float64 if options.double else torch.float32)
+    backbone = backbones.load(options.backbone, dtype=getattr(torch, options.dtype), device=usable(options.device))
     sizes = {"train": options.examples, "readout": options.readout, "most": options.most}
     given = prepare(backbone, task, seed=options.seed, length=options.length, **sizes)
     if len(given.parts.train) < least:
@@ -53,7 +57,9 @@ def setting(options: argparse.Namespace, least: int = 1) -> Setting:
         made = found.subject
         same_classes(task, made.readout, options.checkpoint)
         point = made.initial if getattr(options, "at", None) == "initial" else found.params
+        ready()
     else:
+        ready()
         made = given.subject(delta, options.seed)
         point = made.initial
     return Setting(made, point, given.train.chunks(), given.split("test"))

@@ -22,6 +22,7 @@ HEADS = {  # the printed columns of a curvature table
     "route": "route",
     "products": "products",
 }
+COMBINATION = "--by delta needs a combination of deltas, such as 'lora:rank=4 & port-bias'"
 SHOWN = ("two_nn", "mle", "gride 8", "local_pca", "participation_ratio", "effective_rank")  # of a layer, in the table
 
 
@@ -52,7 +53,7 @@ def levels(names: Sequence[str], wanted: Sequence[str]) -> dict[str, tuple[str, 
     for name in names if "block" in wanted else ():
         found.setdefault(name, ("block", (name,)))
     if not found:
-        raise ValueError("--by delta needs a combination of deltas, such as 'lora:rank=4 & port-bias'")
+        raise ValueError(COMBINATION)
     return found
 
 
@@ -63,16 +64,16 @@ def block_row(level: str, row: probes.BlockSummary) -> dict:
         return {"value": e.value, "stderr": e.stderr, "interval": list(e.interval)}
 
     mass = row.negative_mass
+    ends = {end: None if (at := getattr(row, end)) is None else dataclasses.asdict(at) for end in ("largest", "smallest")}
     return {
         "place": row.name,
         "level": level,
         "size": row.size,
-        "largest": dataclasses.asdict(row.largest),
-        "smallest": dataclasses.asdict(row.smallest),
+        **ends,
         "trace": estimate(row.trace),
         "gauss_newton_trace": row.gauss_newton_trace,
         "effective_dimension": estimate(row.effective_dimension),
-        "negative_mass": {"value": mass.value, "interval": list(mass.interval)},
+        "negative_mass": None if mass is None else {"value": mass.value, "interval": list(mass.interval)},
         "route": row.route,
         "products": row.products,
     }
