@@ -44,8 +44,11 @@ class Verbaliser:
         return made.hexdigest()[:16]
 
     def encoded(self, backbone: Backbone, split: Split, *, length: int) -> Batch:
-        """Return the batch of a split's texts in the template; of a text too long for `length` tokens the end is cut, not the
-        template's. Raises ValueError for a template that leaves no room for text."""
+        """Return the batch of a split's texts in the template.
+
+        Of a text too long for `length` tokens the end is cut, not the template's; of a pair, both are cut after so many letters.
+        Raises ValueError for a length that leaves no room for text.
+        """
         limit = min(length, positions_left(backbone))
         pairs = [None] * len(split) if split.text_b is None else split.text_b
         texts = [self._fitted(backbone, *texts, limit) for texts in zip(split.text_a, pairs, strict=True)]
@@ -95,7 +98,7 @@ def verbaliser(backbone: Backbone, task: Task, *, template: str | None = None, w
     for word in words:
         after = _ids(backbone, prompt + gap + word.lstrip(" " if gap else ""))
         own = after[len(before) :]
-        if after[: len(before)] != before or not own:
+        if after[: len(before)] != before or not own or not word.strip():
             raise ValueError(f"expected {word!r} as tokens of its own behind {template!r}; end the template without a space")
         tokens.append(own[0])
         if len(own) > 1:
