@@ -17,6 +17,7 @@ from tuning.verbalisers import output_embedding, verbaliser
 from validations import plan
 from validations import study as studies
 from validations.claims import named
+from validations.describe import describe
 
 ASKED = "Review: {text}\nSentiment:"
 TEXTS = tuple(f"film {i} was {'a good' if i % 2 else 'a bad'} one" for i in range(60))
@@ -222,3 +223,11 @@ def test_a_study_is_refused(folder, tmp_path, more, says):
     """When it is read."""
     with pytest.raises(ValueError, match=says):
         written(tmp_path, folder, more)
+
+
+def test_a_reader_is_told_how_the_model_was_asked(folder, tmp_path):
+    """The settings name the head, every template and the words; under a fitted head they name none."""
+    asked = 'head = "verbaliser"\n[prompts.films]\ntemplate = "Review: {text}\\nSentiment:"\nwords = ["bad", "good"]'
+    told = describe(written(tmp_path, folder, asked), tmp_path, {})["settings"]
+    assert told["head"] == "verbaliser" and told["prompt of films"] == f"{ASKED!r} 'bad' 'good'"
+    assert "head" not in describe(dataclasses.replace(written(tmp_path, folder, ""), tasks=("tense",)), tmp_path, {})["settings"]

@@ -154,8 +154,10 @@ def _plant_jobs(claims: Sequence[Claim]) -> list[tuple[str, Job]]:
 
 
 def check(study: Study, cache: pathlib.Path) -> None:
-    """Warn of held-out texts that stand in train and of words read at their first token; raise ValueError where two tasks hold
-    the same data."""
+    """Warn of held-out texts that stand in train, and of words that are read at their first token.
+
+    Raises ValueError where two tasks hold the same data.
+    """
     frozen = backbone_of(study.backbone)  # a wrong name is seen before texts are read
     if unknown := sorted(set(study.parts) - set(EXPERIMENTS)):
         raise ValueError(f"unknown key {unknown[0]!r} under parts: expected one of {', '.join(EXPERIMENTS)}")
