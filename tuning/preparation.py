@@ -9,8 +9,10 @@ from pathlib import Path
 from tuning import backbones, tasks
 from tuning.backbones import Backbone, Batch, encode
 from tuning.subjects import Readout, Subject, fit_readout, subject
+from tuning.verbalisers import Verbaliser, verbaliser
 
 HEAD_TEXTS = 600  # that fit the frozen head where no number is asked for
+HEADS = ("fitted", "verbaliser")
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,17 +20,21 @@ class Prepared:
     """What the subjects of one backbone on one task share; head and batches are made when first asked for, and kept.
 
     parts: the texts (`tuning.tasks.disjoint`). The head is fitted on `parts.readout`, on which no delta trains: a head
-    leaves no loss on the texts that it was fitted on. length: the longest text, in tokens.
+    leaves no loss on the texts that it was fitted on. length: the longest text, in tokens. verbaliser: the words of a
+    language model that stand in for a fitted head, with the template around every text; `parts.readout` is then empty.
     """
 
     backbone: Backbone
     task: tasks.Task = field(repr=False)
     parts: tasks.Parts = field(repr=False)
     length: int
+    verbaliser: Verbaliser | None = None
 
     @functools.cached_property
     def readout(self) -> Readout:
-        """Return the frozen head."""
+        """Return the frozen head: fitted, or the language model's own at the words of a verbaliser."""
+        if self.verbaliser is not None:
+            return self.verbaliser.readout
         return fit_readout(self.backbone, self._encoded(self.parts.readout), len(self.task.classes))
 
     @functools.cached_property
@@ -62,6 +68,8 @@ class Prepared:
         return subject(self.backbone, delta, self.readout, seed, train_readout)
 
     def _encoded(self, split: tasks.Split) -> Batch:
+        if self.verbaliser is not None:
+            return self.verbaliser.encoded(self.backbone, split, length=self.length)
         return encode(self.backbone, split, length=self.length)
 
 
@@ -78,19 +86,31 @@ def prepare(
     test: int | None = None,
     dev: int | None = None,
     most: int | None = None,
+    head: str = HEADS[0],
+    template: str | None = None,
+    words: tuple[str, ...] | None = None,
 ) -> Prepared:
     """Return a task's texts, parted for one seed among `seeds` (default: this one alone), with the head that goes with them.
 
     train, readout, test, dev: the sizes of the parts (`tuning.tasks.disjoint`). Without `train` it gets what the head leaves, at
-    most `most`; without `test`, every held-out text. Equal arguments give the same record, within a process. Raises ValueError
-    for a size below 1, a seed that is not among the seeds, and too few texts.
+    most `most`; without `test`, every held-out text. head: "fitted", or "verbaliser": a decoder's own output embedding at a
+    word of every class, behind a template around every text (`tuning.verbalisers.verbaliser`), which takes no texts. Equal
+    arguments give the same record, within a process. Raises ValueError for a size below 1, a seed that is not among the seeds,
+    too few texts, an unknown head, and words or a template that do not go with the head.
     """
-    sizes = {"train": train, "readout": readout, "test": test, "dev": dev}
+    if head not in HEADS:
+        raise ValueError(f"expected a head that is {' or '.join(HEADS)}, got {head!r}")
+    if head != "verbaliser" and (template or words):
+        raise ValueError(f"expected a template and words with the head 'verbaliser' only, got them with {head!r}: set head")
+    if head == HEADS[0] and readout == 0:
+        raise ValueError("expected at least one text to fit the head on, got a readout of 0: ask for more")
+    spoken = verbaliser(backbone, task, template=template, words=words) if head == "verbaliser" else None
+    sizes = {"train": train, "readout": 0 if spoken else readout, "test": test, "dev": dev}
     sizes = {part: size for part, size in sizes.items() if size is not None}
     parts = tasks.disjoint(task, sizes, seed, seeds=seeds)
     if train is None and most is not None and len(parts.train) > most:
         parts = tasks.disjoint(task, sizes | {"train": most}, seed, seeds=seeds)
-    return Prepared(backbone, task, parts, length)
+    return Prepared(backbone, task, parts, length, spoken)
 
 
 def backbone_of(name: str, device: str = "cpu") -> Backbone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import deque
@@ -320,28 +321,72 @@ def minibatch(
     if min(steps, batch_size) < 1:
         raise ValueError(f"expected at least one step and one example a step, got {steps} and {batch_size}")
     check_labels(batch.labels, subject.readout.classes)
-    cpu, wall = time.process_time(), time.perf_counter()
-    params = {name: value.clone().requires_grad_() for name, value in subject.initial.items()}
-    optimizer = torch.optim.AdamW(params.values(), lr=lr, weight_decay=weight_decay, fused=True)
-    paces, history, lengths = shares(steps, warmup, schedule), [], batch.mask.sum(-1)
+    lengths = batch.mask.sum(-1)
     packed = batch.mask.device.type == "cpu"  # elsewhere launches cost more than padding
-    for number, rows in enumerate(draws(len(batch.labels), batch_size, steps, seed)):
-        rows = rows.to(batch.tokens.device)
-        width = int(lengths[rows].max())
-        drawn = Batch(batch.tokens[rows, :width], batch.mask[rows, :width], batch.labels[rows])
-        loss = subject.loss(params, drawn, packed=packed)
+
+    def drawn() -> Iterator[Batch]:
+        for rows in draws(len(batch.labels), batch_size, steps, seed):
+            rows = rows.to(batch.tokens.device)
+            width = int(lengths[rows].max())
+            yield Batch(batch.tokens[rows, :width], batch.mask[rows, :width], batch.labels[rows])
+
+    return adamw(
+        lambda params, drawn: subject.loss(params, drawn, packed=packed),
+        subject.initial,
+        drawn(),
+        steps=steps,
+        lr=lr,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        clip=clip,
+        schedule=schedule,
+        visit=visit,
+        visited=visited,
+    )
+
+
+def adamw(
+    loss: Callable[[Params, object], Tensor],
+    initial: Params,
+    batches: Iterable,
+    *,
+    steps: int,
+    lr: float = 1e-3,
+    weight_decay: float = 0.0,
+    warmup: float = 0.06,
+    clip: float = 1.0,
+    schedule: Callable[[float], float] = linear,
+    visit: Callable[[int, Params], None] | None = None,
+    visited: Collection[int] = (),
+) -> Fit:
+    """Return a run of AdamW on any loss(params, batch), a batch a step in their order and anew when they end.
+
+    The token loss of a live model is `a = costate.attach(model, batches)`: adamw(a.loss, a.params, a.batches, ...), after which
+    `model.load_state_dict(fit.params, strict=False)` puts the numbers into it. Rates, clipping, `visit` and the result are as in
+    `minibatch`. Raises Diverged for a loss that is not finite, ValueError for no steps and no batches.
+    """
+    if steps < 1:
+        raise ValueError(f"expected at least one step, got {steps}")
+    cpu, wall = time.process_time(), time.perf_counter()
+    params = {name: value.detach().clone().requires_grad_() for name, value in initial.items()}
+    optimizer = torch.optim.AdamW(params.values(), lr=lr, weight_decay=weight_decay, fused=True)
+    history = []
+    for number, (pace, batch) in enumerate(zip(shares(steps, warmup, schedule), itertools.cycle(batches), strict=False)):
+        value = loss(params, batch)
         optimizer.zero_grad()
-        loss.backward()
+        value.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(params.values(), clip, foreach=True))
-        value = loss.item()
+        value = value.item()
         if not math.isfinite(value) or not math.isfinite(norm):
             raise Diverged(f"expected a finite loss, got {value} at step {number}; lower the learning rate ({lr})")
         for group in optimizer.param_groups:
-            group["lr"] = lr * paces[number]
+            group["lr"] = lr * pace
         optimizer.step()
         history.append((number + 1, value, norm))
         if visit is not None and number + 1 in visited:
             visit(number + 1, {name: value.detach().clone() for name, value in params.items()})
+    if not history:
+        raise ValueError("expected at least one batch to train on, got none")
     return Fit(
         params={name: value.detach().clone() for name, value in params.items()},
         value=history[-1][1],

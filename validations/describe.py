@@ -6,11 +6,12 @@ import os
 import pathlib
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 
 from tuning import tasks
 from tuning.preparation import backbone_of, task_of
+from tuning.verbalisers import TEMPLATE
 
 from .claims import EXPERIMENTS
 from .engine import Job
@@ -76,8 +77,18 @@ def describe(study: Study, folder: pathlib.Path, frozen_accuracy: Mapping[str, f
             for kind, part in study.parts.items()
             for k, v in part.options.items()
             if not isinstance(v, tuple | list)
-        },
+        }
+        | _asked(study, labels.values()),
     }
+
+
+def _asked(study: Study, names: Iterable[str]) -> dict[str, str]:
+    """Return how a language model is asked about each task and with which words it answers; nothing under a fitted head."""
+    if study.head != "verbaliser":
+        return {}
+    asked = {name: study.prompt_of(name) for name in names}
+    told = {name: [repr(one.template or TEMPLATE), *map(repr, one.words)] for name, one in asked.items()}
+    return {"head": study.head} | {f"prompt of {name}": " ".join(said) for name, said in told.items()}
 
 
 def _sizes_of_its_part(study: Study, task: str) -> dict[str, int]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from tuning import tasks
 from tuning.backbones import encode
 from tuning.deltas import Delta, build
 from tuning.preparation import Prepared, backbone_of, prepare, task_of
+from tuning.verbalisers import verbaliser
 
 from .claims import CLAIMS, EXPERIMENTS, Claim, Experiment, named
 from .claims.advice.forecast import PALETTE
@@ -38,7 +40,16 @@ def prepared(settings: Mapping[str, Any], cache: str, task: str | None = None, d
         seeds=tuple(settings["seeds"]),
         dev=settings["options"].get("dev"),
         **sizes,
+        **_head(settings, task),
     )
+
+
+def _head(settings: Mapping[str, Any], task: str | None) -> dict:
+    """Return the head of a cell's settings in the words of `prepare`, on its own task or on another one of the study."""
+    if "head" not in settings:
+        return {}
+    prompt = settings["head"]["prompt"] if task is None else settings["head"]["others"][settings["others"].index(task)]
+    return {"head": "verbaliser", "template": prompt["template"] or None, "words": tuple(prompt["words"]) or None}
 
 
 def jobs(study: Study, claims: Sequence[Claim], cache: pathlib.Path) -> list[tuple[str, Job]]:
@@ -102,8 +113,17 @@ def _task_cells(study: Study, experiment: Experiment, cache: pathlib.Path) -> It
                 if experiment.needs_other_tasks:
                     rest = [name for name in chosen if name != task_name]
                     settings |= {"others": rest, "other_digests": [task_of(name, str(cache), columns).digest for name in rest]}
-                prepared(settings, str(cache))
+                if study.head == "verbaliser":
+                    others = [_prompt(study, labels[name]) for name in settings.get("others", [])]
+                    settings["head"] = {"prompt": _prompt(study, labels[task_name]), "others": others}
+                made = prepared(settings, str(cache))
+                if made.verbaliser is not None:
+                    settings["head"]["digest"] = made.verbaliser.digest
                 yield settings, labels[task_name], "+".join(group)
+
+
+def _prompt(study: Study, name: str) -> dict:
+    return dataclasses.asdict(study.prompt_of(name))
 
 
 def _options(study: Study, part: Part, delta: str) -> dict:
@@ -134,7 +154,10 @@ def _plant_jobs(claims: Sequence[Claim]) -> list[tuple[str, Job]]:
 
 
 def check(study: Study, cache: pathlib.Path) -> None:
-    """Warn of held-out texts that stand in train; raise ValueError where two tasks hold the same data."""
+    """Warn of held-out texts that stand in train, and of words that are read at their first token.
+
+    Raises ValueError where two tasks hold the same data.
+    """
     frozen = backbone_of(study.backbone)  # a wrong name is seen before texts are read
     if unknown := sorted(set(study.parts) - set(EXPERIMENTS)):
         raise ValueError(f"unknown key {unknown[0]!r} under parts: expected one of {', '.join(EXPERIMENTS)}")
@@ -147,6 +170,10 @@ def check(study: Study, cache: pathlib.Path) -> None:
             raise ValueError(f"{seen[data.digest]} and {name} hold the same texts and labels, one task named twice: name one")
         seen[data.digest] = name
         tasks.warn(data)
+        if study.head == "verbaliser":
+            prompt = study.prompt_of(name)
+            for note in verbaliser(frozen, data, template=prompt.template or None, words=prompt.words or None).notes:
+                print(f"warning: {note}", file=sys.stderr, flush=True)
 
 
 def undecidable(study: Study, claims: Sequence[Claim]) -> dict[str, str]:

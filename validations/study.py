@@ -11,6 +11,7 @@ from typing import Any
 
 UNITS = ("task", "seed")
 SPLITS = 6  # of one data set
+HEADS = ("fitted", "verbaliser")
 SHAPES = {str: "a text in quotes", tuple: "a list", Mapping: "a table"}  # of what a study's key may hold, in TOML's words
 FOLDER = pathlib.Path(__file__).with_name("studies")
 
@@ -23,6 +24,15 @@ class Sizes:
     test: int = 128
     length: int = 24
     readout: int = 600
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """How a decoder is asked about a task under the head "verbaliser": the template around a text ("Review: {text}\\nSentiment:";
+    {text_a} and {text_b} for pairs), and the word of every class, in the task's order; without words, the classes' names."""
+
+    template: str = ""
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,9 @@ class Study:
     unit: what replicates, "task" with seeds nested in it, or "seed" where the verdict is about the given tasks alone: splits of
     one data set, or networks that each seed trains anew. looks: how often verdicts were drawn while tasks were added, this time
     included; p-values are multiplied by it (Bonferroni), since whoever looks twice has two chances to be wrong. columns: which
-    column of tasks from files and from the hub holds text_a, text_b and label, where their names do not.
+    column of tasks from files and from the hub holds text_a, text_b and label, where their names do not. head: "fitted" on texts
+    of its own, or "verbaliser", a decoder's own logits at a word of every class, asked as the prompt of the task's name says, or
+    the prompt called "default" (`tuning.verbalisers`). Whether the head is then trained with the delta is an option of a part.
     """
 
     name: str
@@ -72,6 +84,8 @@ class Study:
     unit: str = "task"
     looks: int = 1
     columns: Mapping[str, str] = field(default_factory=dict)
+    head: str = HEADS[0]
+    prompts: Mapping[str, Prompt] = field(default_factory=dict)
 
     @property
     def every_task(self) -> tuple[str, ...]:
@@ -82,6 +96,10 @@ class Study:
     def every_seed(self) -> tuple[int, ...]:
         """Return the study's seeds, then those that only a part of it has."""
         return tuple(dict.fromkeys([*self.seeds, *(seed for part in self.parts.values() for seed in part.seeds)]))
+
+    def prompt_of(self, task: str) -> Prompt:
+        """Return the prompt of a task's name: its own, else the one called "default", else that of `tuning.verbalisers`."""
+        return self.prompts.get(task) or self.prompts.get("default") or Prompt()
 
     def backbone_of(self, delta: str) -> str:
         """Return the backbone of a delta's cells: its own where a part's options give it one, the study's otherwise."""
@@ -133,12 +151,19 @@ def read(name_or_path: str) -> Study:
     table["sizes"] = _record(Sizes, table.get("sizes", {}), "sizes")
     table["solver"] = _record(Solver, table.get("solver", {}), "solver")
     parts = table.get("parts", {})
-    for name in ("parts", "deltas"):
+    for name in ("parts", "deltas", "prompts"):
         entries = table.get(name, {})
         if not isinstance(entries, Mapping) or not all(isinstance(entry, Mapping) for entry in entries.values()):
             raise ValueError(f"expected tables under {name} in {path.name}, such as [{name}.NAME], got {entries!r}: correct it")
     table["parts"] = {kind: _record(Part, part, f"parts.{kind}") for kind, part in parts.items()}
+    table["prompts"] = {task: _record(Prompt, asked, f"prompts.{task}") for task, asked in table.get("prompts", {}).items()}
     study = _record(Study, table, path.name)
+    if study.head not in HEADS:
+        raise ValueError(f"expected head to be one of {', '.join(HEADS)} in {path.name}, got {study.head!r}")
+    if study.head == "verbaliser":
+        study = dataclasses.replace(study, sizes=dataclasses.replace(study.sizes, readout=0))
+    elif study.prompts:
+        raise ValueError(f'expected prompts beside head = "verbaliser" only in {path.name}, got a fitted head: set head')
     if study.unit not in UNITS:
         raise ValueError(f"expected unit to be one of {', '.join(UNITS)} in {path.name}, got {study.unit!r}")
     _lists(study)

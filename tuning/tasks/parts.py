@@ -10,6 +10,7 @@ import numpy as np
 from tuning.tasks.task import Split, Task, keys, quotas
 
 PARTS = ("train", "readout", "test")
+NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +39,9 @@ def disjoint(task: Task, sizes: Mapping[str, int], seed: int, *, seeds: Sequence
     circle of L texts; the seed of rank i among k takes those from floor(i L / k) on, first train, then readout. Two seeds thus
     share no text of a part that has at most L / k of every class, and where the data are too few, every text serves as many
     seeds as any other, give or take one; ``overlaps`` says how much is shared. A split test_* that is aligned with test (the
-    same labels in the same order) gives the rows of test.
+    same labels in the same order) gives the rows of test. A readout of size 0 is empty, for a head that is not fitted.
 
-    Raises ValueError for sizes below 1, for a seed that is not among the seeds, and for too few texts.
+    Raises ValueError for sizes below 1 (of readout, below 0), for a seed that is not among the seeds, and for too few texts.
     """
     order = tuple(seeds) if seeds is not None else (seed,)
     if seed not in order or len(set(order)) < len(order):
@@ -66,7 +67,7 @@ def overlaps(task: Task, sizes: Mapping[str, int], seeds: Sequence[int]) -> dict
         for other in drawn[:rank]:
             for part in PARTS:
                 common = len(np.intersect1d(one[part], other[part]))
-                shared[part] = max(shared[part], common / len(one[part]))
+                shared[part] = max(shared[part], common / max(len(one[part]), 1))
     return shared
 
 
@@ -79,7 +80,7 @@ def _rows(task: Task, sizes: Mapping[str, int], rank: int, seeds: tuple[int, ...
     rest = max(total - sizes["readout"], total // 2) if isinstance(sizes.get("readout"), int) else 1
     sizes = {"train": rest, "test": len(task.splits["test"]), **sizes}
     for part in PARTS:
-        _check_size(part, sizes.get(part))
+        _check_size(part, sizes.get(part), least=int(part != "readout"))
     wanted = [*_shares(task, sizes, room - kept, seeds), *([kept] if kept.any() else [])]
     found = dict(zip(("train", "readout", "dev"), _arcs(circles, wanted, rank, seeds), strict=False))
     held = {key: sizes["test"] for key in task.splits if key.startswith("test")}
@@ -93,9 +94,9 @@ def _rows(task: Task, sizes: Mapping[str, int], rank: int, seeds: tuple[int, ...
     return found
 
 
-def _check_size(part: str, size: object) -> None:
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ValueError(f"expected a whole number of at least 1 as the size of {part}, got {size!r}: correct it")
+def _check_size(part: str, size: object, least: int = 1) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < least:
+        raise ValueError(f"expected a whole number of at least {least} as the size of {part}, got {size!r}: correct it")
 
 
 def _set_aside(task: Task, sizes: Mapping[str, int], room: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
@@ -155,6 +156,6 @@ def _arcs(circles: Sequence[np.ndarray], wanted: Sequence[np.ndarray], rank: int
     found = []
     for index, quota in enumerate(wanted):
         arcs = [np.take(c, np.arange(s, s + n), mode="wrap") for c, s, n in zip(circles, starts, quota, strict=True) if n]
-        found.append(np.random.default_rng([seeds[rank], 105, index]).permutation(np.concatenate(arcs)))
+        found.append(np.random.default_rng([seeds[rank], 105, index]).permutation(np.concatenate([NO_ROWS, *arcs])))
         starts = [s + n for s, n in zip(starts, quota, strict=True)]
     return found
