@@ -1,9 +1,10 @@
 """What a live model's trainable numbers are like: loss, gradient, curvature and reach, whole, by layer and by module.
 
-The same few products give the trace of every module (`probes.curvature.block_traces`). The Gauss-Newton trace of a module, tr G_gg = sum_i w_i |F_i^{1/2} J_ig|^2, is how far
-its numbers move the predicted distributions (F_i their Fisher matrices, w_i the items' weights); its share of the whole is the
-module's reach. With s_i = w_i^{1/2} e_i (onehot(y_i) - p_i), y_i drawn from p_i and e_i a sign, E s s' is the blocks w_i F_i, so
-that it is E |J_g' s|^2: one reverse sweep a sample, for all modules, and never negative.
+The same few products give the trace of every module (`probes.curvature.block_traces`). The Gauss-Newton trace of a module,
+tr G_gg = sum_i w_i |F_i^{1/2} J_ig|^2, is how far its numbers move the predicted distributions (F_i their Fisher matrices, w_i
+the items' weights); its share of the whole is the module's reach. With s_i = w_i^{1/2} e_i (onehot(y_i) - p_i), y_i drawn from
+p_i and e_i a sign, E s s' is the blocks w_i F_i, so that it is E |J_g' s|^2: one reverse sweep a sample, for all modules, and
+never negative.
 """
 
 from __future__ import annotations
