@@ -202,3 +202,14 @@ def test_what_has_no_second_derivative_is_refused():
 
     with pytest.raises(ValueError, match="random"):
         hessian(drifting, {"w": draw(4)}, [(draw(2, 4),)])
+
+
+def test_numbers_without_axes_go_the_usual_way():
+    """Products, slices and sums of scalars have no last axis to look at."""
+    x = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    with cached_derivatives():
+        y = torch.tensor(3.0, dtype=torch.float64) * x.square() * x[...] + torch.rsqrt(x.pow(2).mean() + 1)
+        (slope,) = torch.autograd.grad(y, x, create_graph=True)
+        (bend,) = torch.autograd.grad(slope, x)
+    exact = 18 * 0.7 + (3 * 0.7**2 * (0.7**2 + 1) ** -2.5 - (0.7**2 + 1) ** -1.5)
+    assert float(bend) == pytest.approx(exact, rel=1e-13)

@@ -37,7 +37,7 @@ def gemma2():
 
 
 def t5():
-    config = transformers.T5Config(vocab_size=VOCABULARY, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2)
+    config = transformers.T5Config(vocab_size=VOCABULARY, d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2)
     config.decoder_start_token_id = 0
     return transformers.T5ForConditionalGeneration(config)
 
@@ -56,7 +56,7 @@ MODELS = {
     "llama": lambda: adapted(llama(tie_word_embeddings=True), ["q_proj", "v_proj"]),
     "adapted head": lambda: adapted(llama(), ["q_proj", "lm_head"]),
     "soft cap": lambda: adapted(gemma2(), ["q_proj", "down_proj"]),
-    "t5": lambda: adapted(t5(), ["q", "v"]),
+    "t5": lambda: adapted(t5(), ["q"]),
     "masked": lambda: adapted(bert_tokens(), ["query", "value"]),
 }
 

@@ -95,6 +95,14 @@ def test_a_model_is_looked_at_before_training_and_without_adapter(place, capsys)
     assert {row["place"] for row in found["modules"]} == {"model.norm"}
 
 
+def test_a_coarse_base_says_what_it_rounds(place, capsys):
+    """In bfloat16 the error of a product against float32 is measured and told."""
+    assert main(asked(place, "--json", "--dtype", "bfloat16")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["status"] == "rounded in bfloat16"
+    assert 0 < found["whole"]["error of a product against float32"] < 0.3
+
+
 def test_a_dry_run_says_what_it_would_take(place, capsys):
     """The forecast has the products, seconds and bytes; nothing is measured."""
     assert main(asked(place, "--dry-run", "--json")) == 0

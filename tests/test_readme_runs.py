@@ -7,7 +7,9 @@ import shlex
 import subprocess
 import sys
 
+import peft
 import pytest
+from chats import speaker, tokenizer_of
 
 import costate
 from validations import calibrate
@@ -65,13 +67,21 @@ def test_what_the_readme_names_is_there(tmp_path):
 
 def test_the_cheap_commands_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    ran = []
+    speaker().save_pretrained("my-model")
+    tokenizer_of().save_pretrained("my-model")
+    peft.get_peft_model(speaker(), peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")).save_pretrained("my-lora")
+    row = {"prompt": "which colour", "completion": "red"}
+    pathlib.Path("rows.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    brought, ran = {path.name for path in tmp_path.iterdir()}, []
     for words in commands():
-        if words[0] == "costate" and words[1] in SMALL and len(words) > 2:
+        if words[:2] == ["costate", "probe"] and words[2:3] == ["my-model"]:
+            assert costate.main(words[1:]) == 0, capsys.readouterr().err
+        elif words[0] == "costate" and words[1] in SMALL and len(words) > 2:
             assert costate.main([*words[1:], *shlex.split(SMALL[words[1]])]) == 0, capsys.readouterr().err
             ran.append(words[1])
     assert set(ran) == set(SMALL)
-    assert {path.name for path in tmp_path.iterdir()} == {"curvature.svg", "delta.safetensors", "peft-folder"}
+    written = {"curvature.svg", "delta.safetensors", "peft-folder", "page.html"}
+    assert {path.name for path in tmp_path.iterdir()} == written | brought
 
 
 def test_a_folder_as_the_readme_describes_it_is_read(tmp_path):

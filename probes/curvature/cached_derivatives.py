@@ -383,7 +383,14 @@ def _add(call: Callable, x, other) -> Tensor:
 
 def _part(call: Callable, x: Tensor, key) -> Tensor:
     found, half = call(), x.shape[-1] // 2 if x.ndim else 0
-    if isinstance(key, tuple) and len(key) == 2 and key[0] is Ellipsis and isinstance(key[1], slice) and 2 * half == x.shape[-1]:
+    if (
+        x.ndim
+        and isinstance(key, tuple)
+        and len(key) == 2
+        and key[0] is Ellipsis
+        and isinstance(key[1], slice)
+        and 2 * half == x.shape[-1]
+    ):
         ends = key[1].indices(2 * half)
         if ends in ((0, half, 1), (half, 2 * half, 1)):
             return _note(found, "half", x, ends[0] > 0)
@@ -425,7 +432,7 @@ def _mul(call: Callable, x, other) -> Tensor:
             return _Norm.apply(made.x, (value,), z, rstd, w, axes, False) if value.shape == z.shape else call()
         if (made := _made(y, "active")) is not None and w.shape == y.shape:
             return _Gated.apply(made.x, w, *made.more)
-        if not w.requires_grad and w.ndim == y.ndim and w.shape[-1] == y.shape[-1]:
+        if not w.requires_grad and 0 < w.ndim == y.ndim and w.shape[-1] == y.shape[-1]:
             made, found = _made(y, "turned"), call()
             if found.shape != y.shape:
                 return found

@@ -50,7 +50,7 @@ class _Loss(torch.autograd.Function):
         slope = torch.empty_like(h) if sloped else None
         value = torch.zeros((), dtype=wide, device=h.device)
         for part in _chunks(n, vocabulary, wide):
-            p, at = linear(h[part], weight, bias).to(wide), targets[part, None]
+            p, at = linear(h[part].to(weight.dtype), weight, bias).to(wide), targets[part, None]
             total = p.logsumexp(-1, keepdim=True)
             value += (w[part, None] * (total - p.gather(-1, at))).sum()
             if sloped:
@@ -84,7 +84,7 @@ class _Slope(torch.autograd.Function):
         h, weight, bias, w, held = ctx.saved_tensors
         wide, bent = torch.promote_types(h.dtype, torch.float32), torch.empty_like(h)
         for part in _chunks(len(h), len(weight), wide):
-            p = linear(h[part], weight, bias).to(wide).softmax(-1) if held is None else held[part]
+            p = linear(h[part].to(weight.dtype), weight, bias).to(wide).softmax(-1) if held is None else held[part]
             v = (u[part].to(weight.dtype) @ weight.T).to(wide)
             v -= v.gather(-1, p.argmax(-1, keepdim=True))  # without the likeliest token's part nothing cancels
             v.sub_((p[:, None] @ v[..., None])[:, 0]).mul_(p).mul_(w[part, None])

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import probes
 from probes import drawing
 from probes.live.attached import Attached
@@ -72,7 +74,7 @@ def model(options: argparse.Namespace) -> dict:
     )
     checked, merged = _health(live, attached)
     made = head | {"measured on": f"{found.sequences} sequences, {found.items:g} items", "status": found.status}
-    made |= {"whole": _whole(found), "adapter health": _healthy(checked, merged)}
+    made |= {"whole": _whole(found) | _rounding(options, live, attached, found), "adapter health": _healthy(checked, merged)}
     regime, said = _regime(attached, checked)
     made |= {"linear regime": regime} if regime else {}
     if (
@@ -121,7 +123,6 @@ def _say(line: str) -> None:
 
 def _loaded(options: argparse.Namespace) -> tuple[Any, Any, str]:
     """The live model, its tokenizer and PEFT's name of its task; ValueError for what cannot be loaded, in one sentence."""
-    import torch
     from transformers import AutoConfig, AutoTokenizer
     from transformers.utils import logging
 
@@ -314,6 +315,16 @@ def _whole(found: Survey) -> dict:
         "Gauss-Newton trace": _estimate(found.gauss_newton_trace),
         f"effective dimension at ridge {found.ridge:g}": _estimate(found.effective_dimension),
     }
+
+
+def _rounding(options: argparse.Namespace, live, attached: Attached, found: Survey) -> dict:
+    """What rounding moves a product by, where the base is coarse: against the same base computed in float32, on one sequence."""
+    if found.status == "exact":
+        return {}
+    _say("a product in float32, to compare with")
+    part = attached.first(1, 1)
+    fine = probes.attach(live, part.batches, reduction=options.reduction, params=list(part.params), dtype=torch.float32)
+    return {"error of a product against float32": part.hessian(allow_unused=True).product_error(fine.hessian(allow_unused=True))}
 
 
 def _healthy(checked: Health | None, merged: MergedDifference | None) -> dict:
