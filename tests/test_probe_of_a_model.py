@@ -9,6 +9,7 @@ import pytest
 import torch
 from chats import speaker, tokenizer_of
 from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import LlamaForSequenceClassification, T5Config, T5ForConditionalGeneration
 
 from costate import main
 from probes.live.attached import attach
@@ -93,6 +94,34 @@ def test_a_model_is_looked_at_before_training_and_without_adapter(place, capsys)
     found = json.loads(capsys.readouterr().out)
     assert found["adapter"] == "none" and found["numbers"] == 16
     assert {row["place"] for row in found["modules"]} == {"model.norm"}
+
+
+def test_encoder_decoders_and_classifiers_are_measured(tmp_path):
+    """T5's two stacks have rows of their own in the figure; a classifier that is trained whole stands beside its adapter."""
+    config = T5Config(vocab_size=len(tokenizer_of()), d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2)
+    config.decoder_start_token_id = 0
+    made = {"SEQ_2_SEQ_LM": T5ForConditionalGeneration(config), "SEQ_CLS": LlamaForSequenceClassification(speaker().config)}
+    rows = {"SEQ_2_SEQ_LM": {"prompt": "which colour", "completion": "red"}, "SEQ_CLS": {"text": "good red", "label": 1}}
+    for task, base in made.items():
+        place = tmp_path / task
+        base.save_pretrained(place / "base")
+        tokenizer_of().save_pretrained(place / "base")
+        target = "q" if task == "SEQ_2_SEQ_LM" else "q_proj"
+        get_peft_model(base, LoraConfig(r=2, target_modules=[target], task_type=task, init_lora_weights=False)).save_pretrained(
+            place / "a"
+        )
+        (place / "rows.jsonl").write_text(json.dumps(rows[task]) + "\n", encoding="utf-8")
+        words = ["probe", str(place / "base"), "--adapter", str(place / "a"), "--data", str(place / "rows.jsonl")]
+        assert main([*words, "--html", str(place / "page.html"), "--out", str(place / "found.json")]) == 0
+        found = json.loads((place / "found.json").read_text(encoding="utf-8"))
+        places = {row["place"] for row in found["modules"]}
+        if task == "SEQ_CLS":
+            assert found["loss kind"] == "classes" and "score" in places
+            assert {row["kind"] for row in found["modules"]} == {"LoRA", "trained whole"}
+        else:
+            assert found["loss kind"] == "aligned token"
+            page = (place / "page.html").read_text(encoding="utf-8")
+            assert "encoder.block 0" in page and "layer.1.EncDecAttention.q" in page and len(places) == 3
 
 
 def test_a_coarse_base_says_what_it_rounds(place, capsys):

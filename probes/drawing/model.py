@@ -29,7 +29,7 @@ def modules_figure(modules: Sequence[Mapping]) -> Figure:
     import seaborn
     from matplotlib.figure import Figure
 
-    places = [_place(row["place"]) for row in modules]
+    places = _places([row["place"] for row in modules])
     layers, kinds = (list(dict.fromkeys(part)) for part in zip(*places, strict=True))
     wanted = [key for key in SHOWN if any(_known(row.get(key)) for row in modules)]
     with matplotlib.rc_context(STYLE):
@@ -85,11 +85,18 @@ _CSS = (
 )
 
 
-def _place(path: str) -> tuple[str, str]:
-    """("3", "q_proj") of "model.layers.3.self_attn.q_proj"; a module outside the layers stands in a row of its own."""
-    parts = path.split(".")
-    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
-    return (parts[numbers[0]], parts[-1]) if numbers else ("other", parts[-1])
+def _places(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """(row, column) of every module: ("3", "q_proj") of "model.layers.3.self_attn.q_proj", else what tells two apart."""
+    cut = []
+    for path in paths:
+        parts = path.split(".")
+        at = next((i for i, part in enumerate(parts) if part.isdigit()), None)
+        cut.append(("", "", path) if at is None else (".".join(parts[:at]), parts[at], ".".join(parts[at + 1 :])))
+    stacks = {stack for stack, number, _ in cut if number}
+    short = {rest: rest.rpartition(".")[2] for _, _, rest in cut}
+    plain = len({(stack, number, short[rest]) for stack, number, rest in cut}) == len(cut)
+    rows = [(f"{stack} {number}" if len(stacks) > 1 else number) or "other" for stack, number, _ in cut]
+    return [(row, short[rest] if plain else rest) for row, (_, _, rest) in zip(rows, cut, strict=True)]
 
 
 def _known(value: object) -> bool:

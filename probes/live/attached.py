@@ -19,7 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from probes.curvature import hessian as curvature
 from probes.curvature.operators import Operator
-from probes.inputs import opened
+from probes.inputs import opened, settle
 from probes.layout import check_batches, open_batch
 from probes.live.head import head_loss, logit_loss
 from probes.live.swap import swapped
@@ -41,7 +41,7 @@ class Attached:
 
     params: dict[str, Tensor] = field(repr=False)
     batches: list = field(repr=False)
-    weights: list[float] | None
+    weights: list[float]
     kind: str
     reduction: str | None
     notes: tuple[str, ...]
@@ -161,8 +161,8 @@ class Attached:
         kept = list(self.batches[:batches])
         if rows is not None:
             kept[-1] = {k: (v[:rows] if v.ndim else v) for k, v in kept[-1].items()}
-        weights = self.weights[:batches] if self.weights is not None else None
-        if rows is not None and weights is not None:
+        weights = self.weights[:batches]
+        if rows is not None:
             token = self.of_tokens and self.reduction == "token"
             count = items(kept[-1]["labels"], self.kind == "next token", "token") if token else float(len(kept[-1]["labels"]))
             weights = [*weights[:-1], count]
@@ -188,10 +188,9 @@ class Attached:
     def mean_loss(self, params: Params | None = None) -> float:
         """Return the mean loss over all batches, without gradients."""
         params = self.params if params is None else params
-        weights = self.weights or [float(len(next(iter(_tensors(b))))) for b in self.batches]
         with torch.no_grad():
             each = [float(opened(self.loss, "loss", "loss")(params, batch)) for batch in self.batches]
-        return sum(w * x for w, x in zip(weights, each, strict=True)) / sum(weights)
+        return sum(w * x for w, x in zip(self.weights, each, strict=True)) / sum(self.weights)
 
     def _tokens(self, batch):
         return tokens(batch["labels"], self.kind == "next token", self.reduction, self._model.wide)
@@ -333,7 +332,7 @@ def attach(
     if any(len(getattr(part, "lora_magnitude_vector", None) or ()) for part in model.modules()):
         notes = (*notes, "DoRA takes no derivative of its norms (Liu et al. 2024, sec. 4.3), and neither does this curvature")
     if loss is not None:
-        return Attached(start, found, _weighed(weights, found), "given", None, notes, made, loss)
+        return Attached(start, found, settle(found, weights), "given", None, notes, made, loss)
     for i, batch in enumerate(found):
         if not isinstance(batch, Mapping) or not isinstance(batch.get("labels"), Tensor):
             held = ", ".join(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
@@ -341,10 +340,8 @@ def attach(
                 f"batches[{i}]: expected a dict with labels, got {held}; add labels, or pass loss=function of (output, batch)"
             )
     kind, found = _kind(made, core, start, found)
-    attached = Attached(start, found, None, kind, None, notes, made)
-    if not attached.of_tokens:
-        counts = [float(len(b["labels"])) for b in found] if weights is None else _weighed(weights, found)
-        return replace(attached, weights=counts)
+    if not kind.endswith("token"):
+        return Attached(start, found, settle(found, "rows" if weights is None else weights), kind, None, notes, made)
     if weights is not None:
         raise ValueError(
             f"expected reduction= to say what the mean of a token loss is over ({', '.join(REDUCTIONS)}), got weights="
@@ -352,7 +349,7 @@ def attach(
     shift = kind == "next token"
     made = replace(made, straight=_is_straight(made, start, found, shift))
     counts = [items(b["labels"], shift, reduction) for b in found]
-    return replace(attached, weights=counts, reduction=reduction, _model=made)
+    return Attached(start, found, counts, kind, reduction, notes, made)
 
 
 def _core(model: nn.Module) -> nn.Module:
@@ -371,14 +368,6 @@ def _moved(batch, device: torch.device, dtype: torch.dtype | None):
     leaves, fill = open_batch(batch)
     moved = [x.to(device) if isinstance(x, Tensor) else x for x in leaves]
     return fill([x.to(dtype) if dtype is not None and isinstance(x, Tensor) and x.is_floating_point() else x for x in moved])
-
-
-def _tensors(batch) -> list[Tensor]:
-    return [x for x in open_batch(batch)[0] if isinstance(x, Tensor) and x.ndim]
-
-
-def _weighed(weights, batches: list) -> list[float] | Callable | str | None:
-    return [float(weights(b)) for b in batches] if callable(weights) else weights
 
 
 def _accepted(core: nn.Module) -> frozenset[str] | None:

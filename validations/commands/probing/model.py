@@ -368,7 +368,7 @@ def _modules(found: Survey, checked: Health | None) -> list[dict]:
             | {
                 "kind": one.kind if one else "",
                 "r": one.r if one else None,
-                "change": one.share if one else math.nan,
+                "change": one.share if one else None,
                 "effective_rank": one.effective_rank if one else None,
                 "untrained": one.untrained if one else False,
             }
@@ -384,8 +384,9 @@ def _short(row: Mapping, kind: str) -> dict:
         "GN trace": row["gauss_newton_trace"],
         "reach": row["reach"],
     }
-    if kind == "module" and row["r"] is not None:
-        made |= {"change": row["change"], "eff. rank": row["effective_rank"] or 0.0, "r": row["r"]}
+    if kind == "module":
+        known = {"change": row["change"], "eff. rank": row["effective_rank"], "r": row["r"]}
+        made |= {head: "-" if value is None else value for head, value in known.items()}
     return made
 
 
