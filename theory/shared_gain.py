@@ -22,6 +22,7 @@ from theory.loss import CrossEntropy, Quadratic
 
 BLOCK = 1 << 24  # numbers of a contracted response that are held at a time
 CENTRED = 1e-8  # size of the features' mean over their own size, below which it counts as none
+TOLD = 1e-10  # size of what a feature adds over its own size, below which others have told it
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +103,19 @@ class InformationValues:
     full: float
 
 
+@dataclass(frozen=True)
+class PatternValues:
+    """The least objectives by what signals may be affine in: nothing (shared), gates, gates and states, or free at every token.
+
+    full <= state <= gate <= shared: every pattern may do what the next one may, at the same price.
+    """
+
+    shared: float
+    gate: float
+    state: float
+    full: float
+
+
 def energy_price(ensemble: Ensemble, noise: float = 0.0) -> tuple[np.ndarray, ...]:
     """Return the price S_t = E phi phi' + noise^2 I of each port's gain that makes tr K S K' the signal's mean energy.
 
@@ -169,14 +183,75 @@ def information_values(ensemble: Ensemble, loss: CrossEntropy | Quadratic, r: fl
     Shared: k_t. Feedback: k_t + K_t phi. Full: any u_it,tau, at (r/2) sum_t sum_tau w_i,tau |u|^2 of each example's own. What one
     has over the next is the value of the information. Raises ValueError as `shared_gain` and `energy_price` do.
     """
-    blind, costly = ensemble.blind(), ensemble.weights > 0.0
-    scale = np.where(costly, 1.0 / np.sqrt(np.where(costly, ensemble.weights, 1.0)), 0.0)[:, None, :, None]
-    G = np.concatenate([(g * scale).reshape(*g.shape[:2], -1) for g in ensemble.G], axis=-1)
+    blind = ensemble.blind()
     return InformationValues(
         shared_gain(blind, loss, r, energy_price(blind)).value,
         shared_gain(ensemble, loss, r, energy_price(ensemble)).value,
-        float(per_example_lq(G, ensemble.y0, loss, r).value.mean()),
+        _full(ensemble, loss, r),
     )
+
+
+def pattern_values(
+    ensemble: Ensemble, gates: Sequence[np.ndarray], loss: CrossEntropy | Quadratic, r: float, *, noise: float = 0.0
+) -> PatternValues:
+    """Return the least mean loss + r/2 energy of signals u = V f by what f holds; V is shared, one per port.
+
+    f = 1: a shared vector. (1, g): a bias and a prefix, whose values move their head by g'dv exactly while its keys stay. (1, g,
+    phi): an adapter beside them. Full: u is free. The price is that of the signal, tr V (E f f' + noise^2 I) V' with no noise on
+    the constant, so that values nest and, without noise, depend on the span of f alone. A prefix without a bias has span {g},
+    which need not hold the shared vector: it may do worse than shared, and never better than gate. An affine adapter has span {1,
+    phi} and never does better than state; it is sure to match gate only where g is affine in phi, and `information_values`
+    gives its value. Solved by `shared_gain` in features that are orthonormal in the price. Source: derived.
+    ensemble: all patterns move the same reference, for a prefix the network with one in place; gates and states are those there.
+    gates: per port the attention on each slot, (N, T, p), as `prefixed_attention` gives it in `weights`; each head is a port.
+    noise: the standard deviation of white noise on every gate and state that is read. phi may have any mean. Raises ValueError as
+    `shared_gain` does, and for gates that do not fit and noise below 0.
+    """
+    (N, T), ports = ensemble.weights.shape, len(ensemble.phi)
+    gates = [np.asarray(g, float) for g in gates]
+    if len(gates) != ports or any(g.ndim != 3 or g.shape[:2] != (N, T) or not np.all(np.isfinite(g)) for g in gates):
+        raise ValueError(f"expected finite gates ({N}, {T}, p) at each of {ports} ports, got {[g.shape for g in gates]}")
+    if not (np.isfinite(noise) and noise >= 0):
+        raise ValueError(f"noise is a standard deviation, finite and at least 0, got {noise}")
+    nested = [_nested((g, f), ensemble.weights, noise) for g, f in zip(gates, ensemble.phi, strict=True)]
+
+    def least(groups: int) -> float:
+        read = replace(ensemble, phi=tuple(np.concatenate(spans[:groups], -1) for spans in nested))
+        return shared_gain(read, loss, r, [np.eye(f.shape[-1]) for f in read.phi], constant=False).value
+
+    return PatternValues(least(1), least(2), least(3), _full(ensemble, loss, r))
+
+
+def _nested(groups: Sequence[np.ndarray], weights: np.ndarray, noise: float) -> list[np.ndarray]:
+    """Return features (N, T, n) of the constant and of what each group adds to those before, orthonormal in the price."""
+    F = np.concatenate([np.ones((*weights.shape, 1)), *groups], -1).reshape(weights.size, -1)
+    mass = np.sqrt(weights / len(weights)).reshape(-1, 1)
+    heard = np.diag(np.full(F.shape[1], float(noise)))
+    heard[0, 0] = 0.0
+    rows = np.concatenate([mass * F, heard])  # whose inner products are the price
+    size = np.linalg.norm(rows, axis=0)
+    rows = rows / np.where(size > 0.0, size, 1.0)
+    basis, spans = np.zeros((len(rows), 0)), []
+    for own in np.split(rows, np.cumsum([1, *(g.shape[-1] for g in groups[:-1])]), axis=1):
+        U, s, _ = np.linalg.svd(_beyond(basis, own), full_matrices=False)
+        new = np.linalg.qr(_beyond(basis, U[:, s > TOLD]))[0]
+        basis = np.concatenate([basis, new], axis=1)
+        read = np.divide(new[: weights.size], mass, out=np.zeros_like(new[: weights.size]), where=mass > 0.0)
+        spans.append(read.reshape(*weights.shape, -1))
+    return spans
+
+
+def _beyond(basis: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """What orthonormal columns leave of others."""
+    return rows - basis @ (basis.T @ rows)
+
+
+def _full(ensemble: Ensemble, loss: CrossEntropy | Quadratic, r: float) -> float:
+    """The least objective of signals of each example's and token's own."""
+    costly = ensemble.weights > 0.0
+    scale = np.where(costly, 1.0 / np.sqrt(np.where(costly, ensemble.weights, 1.0)), 0.0)[:, None, :, None]
+    G = np.concatenate([(g * scale).reshape(*g.shape[:2], -1) for g in ensemble.G], axis=-1)
+    return float(per_example_lq(G, ensemble.y0, loss, r).value.mean())
 
 
 def _positive(r: float) -> float:
