@@ -1,5 +1,8 @@
 """A base that is cut over two processes gives the losses, products, eigenvalues and traces of one process that holds it whole."""
 
+import gc
+import warnings
+
 import pytest
 import seeds  # noqa: F401  # a spawned process imports this file alone, and must draw the same problem
 import torch
@@ -7,6 +10,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import transformers
 from peft import LoraConfig, get_peft_model
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from probes import attach, shard, top_eigenpairs, trace
 
@@ -61,16 +66,56 @@ CASES = {
 }
 
 
-def _bytes(made):
-    return sum({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in made.parameters()}.values())
+SAME = "gpt2 in float64"  # also with all batches in both processes
 
 
-def _refusal(call):
+def held(made):
+    """Bytes of the parameters that require no gradient, each storage once."""
+    storages = [x.untyped_storage() for x in made.parameters() if not x.requires_grad]
+    return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
+
+
+def alive():
+    """Bytes of all tensors of matrices that are reachable, each storage once: what a kept graph's nodes hold as well."""
+    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some objects dislike being looked at
+        storages = [x.untyped_storage() for x in gc.get_objects() if isinstance(x, torch.Tensor)]
+    return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
+
+
+def refusal(call):
     try:
         call()
     except (ValueError, RuntimeError) as error:
         return f"{type(error).__name__}: {error}"
     return "none"
+
+
+def refusals(rank):
+    """What is said, in this process, of each thing that does not go."""
+    cut, own = shard(model("gpt2", torch.float32)), batches()
+    empty = dict(own[1], labels=torch.full_like(own[1]["labels"], -100))
+    strange = model("gpt2", torch.float32)
+    with torch.no_grad():
+        next(x for x in strange.parameters() if x.requires_grad).add_(rank)
+    other = model("gpt2", torch.float32)
+    with torch.no_grad():
+        next(x for x in other.parameters() if not x.requires_grad).add_(rank)
+    fsdp = model("llama", torch.float32)
+    for layer in fsdp.get_base_model().model.layers:
+        fully_shard(layer, mesh=init_device_mesh("cpu", (2,)))
+    return {
+        "twice": refusal(lambda: shard(cut)),
+        "one fails": refusal(lambda: attach(cut, [own[0], empty] if rank else own[:1])),
+        "other adapters": refusal(lambda: attach(shard(strange), own)),
+        "other bases": refusal(lambda: shard(other)),
+        "no adapter": refusal(lambda: shard(model("gpt2", torch.float32).requires_grad_(False))),
+        "cut numbers": refusal(lambda: attach(cut, own, params="*c_fc.weight")),
+        "compiled": refusal(lambda: attach(cut, own).hessian(compiled=True)),
+        "FSDP": refusal(lambda: attach(fsdp, own)),
+        "after all": refusal(lambda: attach(cut, own[:1]).mean_loss()),
+    }
 
 
 def _rank(rank, place):
@@ -80,22 +125,92 @@ def _rank(rank, place):
     own = batches()[:2] if rank == 0 else batches()[2:]
     for case, (name, kind, dtype, options) in CASES.items():
         found[case] = measured(shard(model(name, kind)), own, dtype, **options)
-        found[case, "same"] = measured(shard(model(name, kind)), batches(), dtype, **options)
+    name, kind, dtype, options = CASES[SAME]
+    found["same"] = measured(shard(model(name, kind)), batches(), dtype, **options)
+    made = model("llama", torch.float32)
+    found["held"] = held(made), held(shard(made))
+    found["refusals"] = refusals(rank)
+    attached = attach(made, own)
+    responses = attached.response()
+    found["response"] = responses.matrix
+    found["losses"] = torch.cat(attached.losses())
     torch.save(found, f"{place}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_two_processes_equal_one(tmp_path):
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    place = tmp_path_factory.mktemp("ranks")
+    mp.spawn(_rank, (str(place),), nprocs=2)
+    return [torch.load(place / f"{rank}.pt") for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("case", [*CASES, "same"])
+def test_two_processes_equal_one(ranks, case):
     """Loss, products, block, eigenvalues and trace are one process's, whether the processes have parts of the batches or all."""
-    mp.spawn(_rank, (str(tmp_path),), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
-    for case, (name, kind, dtype, options) in CASES.items():
-        whole = measured(model(name, kind), batches(), dtype, **options)
-        eps = 1e-10 if dtype is torch.float64 else 1e-6
-        for key in (case, (case, "same")):
-            for label, value in whole.items():
-                expected = 2 * value if label == "items" and key != case else value
-                for found in ranks:
-                    gap = float((found[key][label] - expected).abs().max()) / float(expected.abs().max())
-                    assert gap <= eps, (key, label, gap)
-                assert torch.equal(ranks[0][key][label], ranks[1][key][label])
+    name, kind, dtype, options = CASES[SAME if case == "same" else case]
+    for label, value in measured(model(name, kind), batches(), dtype, **options).items():
+        expected = 2 * value if (label, case) == ("items", "same") else value
+        size = float(expected.abs().max())
+        for found in ranks:
+            assert float((found[case][label] - expected).abs().max()) <= (1e-10 if dtype else 1e-6) * size, label
+        assert torch.equal(ranks[0][case][label], ranks[1][case][label])  # bit for bit, so that iterations end together
+
+
+def test_each_process_holds_its_share(ranks):
+    """The frozen numbers of a process are half of the base's, but for norms and the padding of a last row."""
+    for found in ranks:
+        whole, cut = found["held"]
+        assert 0.5 * whole <= cut <= 0.56 * whole
+
+
+def test_responses_and_losses_are_of_the_processs_own_batches(ranks):
+    """Response and losses of each process's batches are those of the whole model on them."""
+    for found, own in zip(ranks, (batches()[:2], batches()[2:]), strict=True):
+        attached = attach(model("llama", torch.float32), own)
+        torch.testing.assert_close(found["losses"], torch.cat(attached.losses()), rtol=1e-6, atol=1e-6)
+        exact = attached.response().matrix
+        torch.testing.assert_close(found["response"], exact, rtol=0, atol=2e-6 * float(exact.abs().max()))
+
+
+SAID = {
+    "twice": ("cut already",) * 2,
+    "one fails": ("RuntimeError: another of the processes", "ValueError: batches[1]: expected a label"),
+    "other adapters": ("same trainable numbers",) * 2,
+    "other bases": ("one base model",) * 2,
+    "no adapter": ("trainable numbers marked",) * 2,
+    "cut numbers": ("numbers that every process holds",) * 2,
+    "compiled": ("without group= and compiled=",) * 2,
+    "FSDP": ("probes.shard(model)",) * 2,
+    "after all": ("none",) * 2,
+}
+
+
+@pytest.mark.parametrize("what", SAID)
+def test_what_does_not_go_is_said_in_every_process(ranks, what):
+    """Each refusal is one sentence in both processes; a batch that one of them refuses leaves the other not waiting."""
+    for found, words in zip(ranks, SAID[what], strict=True):
+        assert words in found["refusals"][what]
+
+
+def test_no_group_and_no_place_are_refused():
+    """Without a process group nothing is cut; parameters that are not in memory are named."""
+    with pytest.raises(ValueError, match="init_process_group"):
+        shard(model("gpt2", torch.float32))
+    made = model("gpt2", torch.float32)
+    made.get_base_model().transformer.h[1].mlp.to("meta")
+    with pytest.raises(ValueError, match=r"h\.1\.mlp.*meta device"):
+        attach(made, batches())
+
+
+def test_models_dispatched_on_one_device_are_attached():
+    """Accelerate's hooks around a model on one device change no number; where they offload, the parameter is named."""
+    accelerate = pytest.importorskip("accelerate")
+    plain, made = model("llama", torch.float32), model("llama", torch.float32)
+    accelerate.dispatch_model(made, device_map={"": "cpu"}, main_device="cpu", force_hooks=True)
+    assert hasattr(made, "_hf_hook")
+    v = torch.randn(attach(plain, batches()).size)
+    assert torch.equal(attach(made, batches()).hessian() @ v, attach(plain, batches()).hessian() @ v)
+    accelerate.cpu_offload(model_offloaded := model("llama", torch.float32), execution_device="cpu")
+    with pytest.raises(ValueError, match="offloaded"):
+        attach(model_offloaded, batches())

@@ -182,9 +182,7 @@ def _cut_of(module: nn.Module) -> type | None:
     return _CutTable if isinstance(module, nn.Embedding) and module.max_norm is None else None
 
 
-def shard(
-    model: nn.Module, group: dist.ProcessGroup | None = None, *, device: torch.device | str | None = None
-) -> nn.Module:
+def shard(model: nn.Module, group: dist.ProcessGroup | None = None, *, device: torch.device | str | None = None) -> nn.Module:
     """Cut the model's frozen matrices over the processes of a group, in place, and return the model.
 
     Of every linear map and embedding that requires no gradient this process keeps its share of the rows, on `device` (its own
