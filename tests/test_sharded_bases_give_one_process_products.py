@@ -1,7 +1,6 @@
 """A base that is cut over two processes gives the losses, products, eigenvalues and traces of one process that holds it whole."""
 
-import gc
-import warnings
+from contextlib import contextmanager
 
 import pytest
 import seeds  # noqa: F401  # a spawned process imports this file alone, and must draw the same problem
@@ -12,8 +11,10 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from probes import attach, shard, top_eigenpairs, trace
+from probes.live.sharded import shards_of
 
 VOCABULARY = 41  # odd, so that the last process's rows are padded
 SMALL = dict(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
@@ -75,13 +76,31 @@ def held(made):
     return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
 
 
-def alive():
-    """Bytes of all tensors of matrices that are reachable, each storage once: what a kept graph's nodes hold as well."""
-    gc.collect()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some objects dislike being looked at
-        storages = [x.untyped_storage() for x in gc.get_objects() if isinstance(x, torch.Tensor)]
-    return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
+def gathered(made, own):
+    """(matrices gathered by two products, those that outlive them, graphs kept) of an operator whose graphs are kept."""
+    shards, seen = shards_of(made), []
+    plain = shards.whole
+
+    def whole(number):
+        found = plain(number)
+        seen.append(StorageWeakRef(found.untyped_storage()))
+        return found
+
+    shards.whole = whole
+    op = attach(made, own).hessian()
+    built = len(seen)
+    op @ torch.ones(op.shape[0], 2)
+    return len(seen) - built, sum(not x.expired() for x in seen), op.kept
+
+
+@contextmanager
+def alone():
+    """A group of this process alone."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def refusal(call):
@@ -129,6 +148,7 @@ def _rank(rank, place):
     found["same"] = measured(shard(model(name, kind)), batches(), dtype, **options)
     made = model("llama", torch.float32)
     found["held"] = held(made), held(shard(made))
+    found["gathered"] = gathered(made, own)
     found["refusals"] = refusals(rank)
     attached = attach(made, own)
     responses = attached.response()
@@ -162,6 +182,13 @@ def test_each_process_holds_its_share(ranks):
     for found in ranks:
         whole, cut = found["held"]
         assert 0.5 * whole <= cut <= 0.56 * whole
+
+
+def test_kept_graphs_hold_no_gathered_matrix(ranks):
+    """Products with kept graphs gather matrices, every one of which is gone when they are made."""
+    for found, batches_here in zip(ranks, (2, 1), strict=True):
+        times, alive, kept = found["gathered"]
+        assert kept == batches_here and times > 0 and alive == 0
 
 
 def test_responses_and_losses_are_of_the_processs_own_batches(ranks):
@@ -211,6 +238,15 @@ def test_models_dispatched_on_one_device_are_attached():
     assert hasattr(made, "_hf_hook")
     v = torch.randn(attach(plain, batches()).size)
     assert torch.equal(attach(made, batches()).hessian() @ v, attach(plain, batches()).hessian() @ v)
-    accelerate.cpu_offload(model_offloaded := model("llama", torch.float32), execution_device="cpu")
+    away = accelerate.cpu_offload(model("llama", torch.float32), execution_device="cpu")
     with pytest.raises(ValueError, match="offloaded"):
-        attach(model_offloaded, batches())
+        attach(away, batches())
+
+
+def test_frozen_numbers_that_cannot_be_cut_are_named():
+    """A mixture of experts, whose matrices are stacked in modules of another kind, is refused by that kind's name."""
+    config = transformers.MixtralConfig(**SMALL, intermediate_size=48, num_key_value_heads=1, num_local_experts=4)
+    made = transformers.MixtralForCausalLM(config).requires_grad_(False)
+    made.lm_head.requires_grad_(True)
+    with pytest.raises(ValueError, match="most of them in MixtralExperts"), alone():
+        shard(made)

@@ -25,6 +25,7 @@ from torch.nn.functional import linear
 
 from probes.curvature.operators import Operator
 
+_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name since torch 2.13, and before
 _DONE, _FAILED = -1, -2  # what a process says in place of a matrix's number
 
 
@@ -98,7 +99,7 @@ class Shards:
     def _asked(self, number: int) -> list[int]:
         """What every process asks for in this round."""
         said = torch.empty(self.ranks, dtype=torch.int64)
-        dist.all_gather(list(said.split(1)), torch.tensor([number]), group=self._control)
+        _gather(said, torch.tensor([number]), group=self._control)
         return said.tolist()
 
     @torch.no_grad()
@@ -113,8 +114,8 @@ class Shards:
         for i in sorted(asked - {_DONE}):
             own = self.slices[i].detach()
             full = own.new_empty(self.ranks * len(own), *own.shape[1:])
-            parts = full.view(torch.uint8).chunk(self.ranks)  # as bytes, which every backend carries in any format
-            dist.all_gather(list(parts), own.view(torch.uint8), group=self.group)
+            # as bytes, which every backend carries whatever the numbers' format
+            _gather(full.view(torch.uint8), own.view(torch.uint8), group=self.group)
             if i == number:
                 found[i] = full[: self.rows[i]]
         return found
