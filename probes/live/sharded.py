@@ -25,7 +25,6 @@ from torch.nn.functional import linear
 
 from probes.curvature.operators import Operator
 
-_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name since torch 2.13, and before
 _DONE, _FAILED = -1, -2  # what a process says in place of a matrix's number
 
 
@@ -41,13 +40,14 @@ class Shards:
         self.slices: list[nn.Parameter] = []
         self.rows: list[int] = []
         self._inside = False
+        self._gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name before torch 2.13
         self._control = group  # for what is said, which needs no device
         if dist.get_backend(group) != "gloo":
             ranks = dist.get_process_group_ranks(group)
             self._control = dist.new_group(ranks, backend="gloo", use_local_synchronization=True)
 
     def cut(self, weight: Tensor, device: torch.device) -> int:
-        """Hold this process's rows of a matrix, zeros behind the last, and return the matrix's number."""
+        """Take this process's rows of a matrix, zeros behind the last, and return the matrix's number."""
         each = -(-len(weight) // self.ranks)
         mine = weight.detach()[dist.get_rank(self.group) * each :][:each]
         held = torch.zeros(each, *weight.shape[1:], dtype=weight.dtype, device=device)
@@ -99,7 +99,7 @@ class Shards:
     def _asked(self, number: int) -> list[int]:
         """What every process asks for in this round."""
         said = torch.empty(self.ranks, dtype=torch.int64)
-        _gather(said, torch.tensor([number]), group=self._control)
+        self._gather(said, torch.tensor([number]), group=self._control)
         return said.tolist()
 
     @torch.no_grad()
@@ -115,7 +115,7 @@ class Shards:
             own = self.slices[i].detach()
             full = own.new_empty(self.ranks * len(own), *own.shape[1:])
             # as bytes, which every backend carries whatever the numbers' format
-            _gather(full.view(torch.uint8), own.view(torch.uint8), group=self.group)
+            self._gather(full.view(torch.uint8), own.view(torch.uint8), group=self.group)
             if i == number:
                 found[i] = full[: self.rows[i]]
         return found
@@ -184,7 +184,7 @@ def _cut_of(module: nn.Module) -> type | None:
 
 
 def shard(model: nn.Module, group: dist.ProcessGroup | None = None, *, device: torch.device | str | None = None) -> nn.Module:
-    """Cut the model's frozen matrices over the processes of a group, in place, and return the model.
+    """Put the model's frozen matrices in parts on the processes of a group, in place, and return the model.
 
     Of every linear map and embedding that requires no gradient this process keeps its share of the rows, on `device` (its own
     by default), where all the rest of the model goes too; the matrix is gathered for each product. To be called in every
