@@ -33,7 +33,7 @@ _NAMES = (
     # tuning: PEFT adapter folders
     ("tuning.peft_format", "import_peft import_peft_classifier export_peft"),
     # probes: a live model or PeftModel with its batches as what every probe takes
-    ("probes", "attach Attached"),
+    ("probes", "attach Attached shard"),
     # probes: curvature as operators, op @ v
     ("probes", "hessian gauss_newton fisher empirical_fisher Operator"),
     # probes: eigenvalues, densities and traces of an operator, whole and by layer

@@ -14,6 +14,7 @@ from probes.dimension.representation import ScaleCurve, gride, local_pca, mle, p
 from probes.dimension.threshold import Curve, DimensionEstimate, threshold_dimension
 from probes.layout import by_layer
 from probes.live.attached import Attached, attach
+from probes.live.sharded import shard
 from probes.reach.cone import PrefixCone, prefix_cone
 from probes.reach.controllability import (
     LinearSystem,
@@ -101,6 +102,7 @@ __all__ = [
     "reachable",
     "reachable_directions",
     "response",
+    "shard",
     "summaries",
     "threshold_dimension",
     "token_slots",

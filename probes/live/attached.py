@@ -22,6 +22,7 @@ from probes.curvature.operators import Operator
 from probes.inputs import opened, settle
 from probes.layout import check_batches, open_batch
 from probes.live.head import head_loss, logit_loss
+from probes.live.sharded import averaged, refuse_elsewhere, shards_of, turn_of
 from probes.live.swap import swapped
 from probes.live.tokens import REDUCTIONS, check_rows, counted, items, tokens
 from probes.reach.response import Response, response
@@ -57,6 +58,11 @@ class Attached:
     def of_tokens(self) -> bool:
         """Return whether the loss is one of tokens."""
         return self.kind.endswith("token")
+
+    @property
+    def sharded(self) -> bool:
+        """Return whether the model's frozen weights are cut over processes."""
+        return shards_of(self._model.module) is not None
 
     def loss(self, params: Params, batch) -> Tensor:
         """Return the batch's mean loss, a scalar: of the items that `weights` counts."""
@@ -103,7 +109,11 @@ class Attached:
 
     def hessian(self, **options) -> Operator:
         """Return the Hessian of the mean loss over all batches; options are those of `probes.hessian`."""
-        return curvature.hessian(self.loss, self.params, self.batches, **({"weights": self.weights} | options))
+
+        def make(**given) -> Operator:
+            return curvature.hessian(self.loss, self.params, self.batches, **given)
+
+        return averaged(self._model.module, make, {"weights": self.weights} | options)
 
     def gauss_newton(self, **options) -> Operator:
         """Return the Gauss-Newton matrix, which is the Fisher matrix of a softmax; options are those of `probes.gauss_newton`.
@@ -125,7 +135,11 @@ class Attached:
                 self.batches,
                 **options,
             )
-        return curvature.gauss_newton(self.outputs, self.criterion, self.params, self.batches, **options)
+
+        def make(**given) -> Operator:
+            return curvature.gauss_newton(self.outputs, self.criterion, self.params, self.batches, **given)
+
+        return averaged(self._model.module, make, options)
 
     def response(self, words: Sequence[int] | None = None, **options) -> Response:
         """Return G = dy/dz of a few outputs of every example; options are those of `probes.response`.
@@ -139,7 +153,10 @@ class Attached:
                 "expected a model whose outputs are known, got a loss given as a whole: call probes.response yourself"
             )
         if not self.of_tokens:
-            return response(lambda params, batch: self._model.call(params, batch).logits, self.params, self.batches, **options)
+            with turn_of(self._model.module):
+                return response(
+                    lambda params, batch: self._model.call(params, batch).logits, self.params, self.batches, **options
+                )
         shift = self.kind == "next token"
         most = 1 if words is not None else max(int(counted(b["labels"], shift).sum(1).max()) for b in self.batches)
 
@@ -154,7 +171,8 @@ class Attached:
             scored = z.gather(-1, targets[..., None])[..., 0] - z.logsumexp(-1)
             return torch.where(mask.gather(1, columns), scored, torch.zeros_like(scored))
 
-        return response(read, self.params, self.batches, **options)
+        with turn_of(self._model.module):
+            return response(read, self.params, self.batches, **options)
 
     def first(self, batches: int, rows: int | None = None) -> Attached:
         """Return the same of the first batches alone, the last of these cut to its first `rows`."""
@@ -174,7 +192,7 @@ class Attached:
             raise ValueError("expected a loss that attach chose, got one given as a whole, which has no parts")
         params = self.params if params is None else params
         found = []
-        with torch.no_grad():
+        with torch.no_grad(), turn_of(self._model.module):
             for batch in self.batches:
                 y = self.outputs(params, batch)
                 wide = y.to(torch.promote_types(y.dtype, torch.float32))
@@ -186,11 +204,14 @@ class Attached:
         return found
 
     def mean_loss(self, params: Params | None = None) -> float:
-        """Return the mean loss over all batches, without gradients."""
+        """Return the mean loss over all batches, those of all processes for a sharded model, without gradients."""
         params = self.params if params is None else params
-        with torch.no_grad():
+        with torch.no_grad(), turn_of(self._model.module):
             each = [float(opened(self.loss, "loss", "loss")(params, batch)) for batch in self.batches]
-        return sum(w * x for w, x in zip(self.weights, each, strict=True)) / sum(self.weights)
+        sums = sum(w * x for w, x in zip(self.weights, each, strict=True)), sum(self.weights)
+        shards = shards_of(self._model.module)
+        value, total = sums if shards is None else map(sum, zip(*shards.told(sums), strict=True))
+        return value / total
 
     def _tokens(self, batch):
         return tokens(batch["labels"], self.kind == "next token", self.reduction, self._model.wide)
@@ -310,14 +331,29 @@ def attach(
     kind: next token or aligned token (by comparison with the model's own loss), classes, numbers; or loss(output, batch),
     a mean over items that weights= counts. reduction: see `probes.live.tokens`. params: names or globs, by default what
     requires gradients, else the active PEFT adapter. dtype: computes all in it, float32 for a bfloat16 base say.
-    Raises ValueError for sequences without labels, quantised bases, nothing to train, and a loss of no known kind.
+    Raises ValueError for sequences without labels, quantised bases, nothing to train, and a loss of no known kind. A model
+    that `probes.shard` cut is attached in all its processes together, each with batches of its own.
     """
+    with turn_of(model):
+        made = _attached(model, batches, loss, reduction, params, weights, dtype)
+    shards = shards_of(model)
+    if shards is None:
+        return made
+    shards.check_same("trainable numbers", made.params)
+    note = f"the frozen matrices lie in {shards.ranks} processes: mean loss, Hessian and Gauss-Newton matrix are means over all"
+    return replace(made, notes=(*made.notes, f"{note} their batches, losses and responses are of this process's own"))
+
+
+def _attached(model: nn.Module, batches: Sequence, loss, reduction: str, params, weights, dtype) -> Attached:
+    """What `attach` returns, of this process's batches."""
     core = _core(model)
     if reduction not in REDUCTIONS:
         raise ValueError(f"expected reduction {', '.join(REDUCTIONS)}, got {reduction!r}")
     _refuse_quantised(model)
+    refuse_elsewhere(model)
     names, notes = _trainable(model, params)
     values = dict(model.named_parameters())
+    _refuse_cut(model, {name: values[name] for name in names})
     kinds = {values[name].dtype for name in names}
     fine = dtype or max((torch.promote_types(kind, torch.float32) for kind in kinds), key=lambda kind: kind.itemsize)
     device = values[names[0]].device
@@ -395,6 +431,17 @@ def _refuse_quantised(model: nn.Module) -> None:
             )
 
 
+def _refuse_cut(model: nn.Module, wanted: Params) -> None:
+    shards = shards_of(model)
+    cut = set() if shards is None else {id(x) for x in shards.slices}
+    for name, x in wanted.items():
+        if id(x) in cut:
+            raise ValueError(
+                f"expected numbers that every process holds, got {name}, which is cut over them: let it require gradients "
+                "before probes.shard(model) is called"
+            )
+
+
 def _trainable(model: nn.Module, wanted: str | Sequence[str] | None) -> tuple[list[str], tuple[str, ...]]:
     """The names to differentiate, and a note where the choice was not the caller's."""
     values = dict(model.named_parameters())
@@ -433,9 +480,13 @@ def _of_adapter(model: nn.Module, name: str) -> bool:
 
 def _constants(model: nn.Module, names: set[str], dtype: torch.dtype | None) -> dict[str, Tensor]:
     """What stands in for the numbers that are not differentiated: out of every graph, and in dtype where it is finer."""
-    found = {}
+    found, shards = {}, shards_of(model)
+    cut = set() if shards is None else {id(x) for x in shards.slices}
     for name, x in [*model.named_parameters(), *model.named_buffers()]:
         if name in names or not x.is_floating_point():
+            continue
+        if id(x) in cut:  # gathered as it is and cast then; here it only says in which dtype
+            found[name] = torch.empty((), dtype=dtype or x.dtype, device=x.device).expand(x.shape)
             continue
         coarse = dtype is not None and x.dtype != dtype and (isinstance(x, nn.Parameter) or x.dtype.itemsize < dtype.itemsize)
         if coarse:

@@ -130,8 +130,12 @@ def survey(
     """Return loss, gradient, spectrum's ends, traces, effective dimension and reach at the attached point.
 
     `probes` products give every module's trace, as many sweeps its reach, and `densities` Lanczos runs of `steps` the
-    effective dimension at `ridge`. Raises ValueError as `probes.hessian` does.
+    effective dimension at `ridge`. Raises ValueError as `probes.hessian` does, and for a sharded model.
     """
+    if attached.sharded:
+        raise ValueError(
+            "expected a model that is whole in this process, got a sharded one: use attach(...).hessian() and its like"
+        )
     progress(0, "the gradient")
     value, slope = _gradient(attached)
     progress(0, "the graph of the Hessian")
