@@ -1,5 +1,6 @@
 # Every target sets up what it needs, then calls `costate`. Settings, after the target's name: STUDY, DATA, BACKBONE, CLAIM, SEEDS, OUT,
-# PDF, PROCESSES, PROBE, TASK, DELTA, CHECKPOINT, FIGURE, JSON, BENCH, CASE, SHIFT, and TEXT, TEXT_B, LABEL (columns of your data).
+# PDF, PROCESSES, PROBE, TASK, DELTA, CHECKPOINT, MODEL, ADAPTER, HTML, FIGURE, JSON, BENCH, CASE, SHIFT, and TEXT, TEXT_B, LABEL,
+# the columns of your data.
 PYTHON ?= $(firstword $(foreach p,python3.14 python3.13 python3.12 python3.11 python3 python,$(shell $(p) -c 'import sys; sys.exit($(OLD))' 2>/dev/null && echo $(p))))
 OLD := sys.version_info < (3, 11)
 VENV ?= .venv
@@ -16,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup minilm smollm2 report validate verdicts advise probe list calibrate known-good bench test test-all test-shifts check clean
+.PHONY: help setup minilm smollm2 report validate verdicts advise probe adapter list calibrate known-good bench test test-all test-shifts check clean
 
 help: ## list every target with one line
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +56,10 @@ advise: setup ## rank deltas, layers and ranks by forecast loss, without trainin
 probe: setup ## measure one thing: PROBE=curvature|response|... TASK=task|folder [DELTA CHECKPOINT BACKBONE FIGURE JSON]
 	$(COSTATE) probe $(PROBE) --task $(TASK) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(DELTA),--delta '$(DELTA)') \
 	  $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(FIGURE),--figure $(FIGURE)) $(if $(JSON),--out $(JSON)) $(COLUMNS)
+
+adapter: setup ## look at a model with its PEFT adapter: MODEL=folder|hub name DATA=rows.jsonl [ADAPTER=folder HTML JSON FIGURE]
+	$(COSTATE) probe model $(MODEL) --data $(DATA) $(if $(ADAPTER),--adapter $(ADAPTER)) $(if $(HTML),--html $(HTML)) \
+	  $(if $(JSON),--out $(JSON)) $(if $(FIGURE),--figure $(FIGURE))
 
 list: setup ## list claims, studies, tasks, deltas, backbones and instruments
 	$(COSTATE) list

@@ -105,6 +105,7 @@ def test_every_target_of_make_parses(tmp_path):
         "DATA=a b",
         "TASK=agreement",
         "PROBE=curvature",
+        "MODEL=my-model",
         "DELTA=lora:rank=4 & port-bias",
         "FIGURE=f.svg",
         "TEXT=body",
