@@ -29,7 +29,7 @@ from probes.layout import by_layer, columns, flatten
 from probes.live.attached import Attached, Params
 from probes.records import Estimate, student
 
-ENDS = 40  # products that both ends of the spectrum take together, at most
+ENDS, USUAL = 40, 14  # products that both ends of the spectrum take together, at most and usually
 Progress = Callable[[int, str], None]  # products made so far, and what is measured next
 
 
@@ -96,8 +96,8 @@ class Linearity:
 
 
 def planned(probes: int, steps: int, densities: int) -> int:
-    """Return how many products a survey makes, at most."""
-    return ENDS + 2 * probes + densities * steps
+    """Return how many products a survey usually makes."""
+    return USUAL + 2 * probes + densities * steps
 
 
 def forecast(attached: Attached, *, probes: int = 8, steps: int = 12, densities: int = 2) -> Forecast:
