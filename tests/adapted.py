@@ -61,6 +61,11 @@ def moved(model, names=""):
     return model
 
 
+def unrounded(norm, x):
+    """The normalisation of a Llama in the precision of x; the library's rounds to float32."""
+    return norm.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon))
+
+
 def batches():
     """Two sequences, the second of which is padded."""
     tokens = torch.randint(64, (2, 7), generator=torch.Generator().manual_seed(0))

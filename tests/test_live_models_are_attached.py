@@ -6,6 +6,7 @@ import hashlib
 import pytest
 import torch
 import transformers
+from adapted import unrounded
 from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from torch import nn
 from torch.func import functional_call
@@ -200,12 +201,7 @@ def test_loaders_encodings_and_strings_are_taken():
 @pytest.mark.parametrize("implementation", ("eager", "sdpa"))
 def test_attention_of_any_kind_gives_the_cross_entropys_hessian(implementation, monkeypatch):
     """A Llama whose norms compute in float64 gives the dense Hessian at the weights to 1e-8, under sdpa as under eager."""
-    norm = transformers.models.llama.modeling_llama.LlamaRMSNorm
-
-    def fine(self, x):
-        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
-
-    monkeypatch.setattr(norm, "forward", fine)
+    monkeypatch.setattr(transformers.models.llama.modeling_llama.LlamaRMSNorm, "forward", unrounded)
     model, batch = llama(attn_implementation=implementation).requires_grad_(False), sequences((9, 6))
     for name, x in model.named_parameters():
         x.requires_grad_("q_proj" in name or "layers.1.mlp.up_proj" in name)
@@ -256,7 +252,7 @@ def test_virtual_tokens_stand_in_front():
 
 
 def test_coarse_bases_say_so_and_compute_finely_on_demand():
-    """A bfloat16 base with a float32 adapter gives a product that is rounded, by less than its own eps in norm times ten."""
+    """A bfloat16 base with a float32 adapter gives a product that is rounded, by a few times its own eps."""
     fine = MODELS["llama"]()
     coarse = copy.deepcopy(fine)
     for name, x in coarse.named_parameters():
@@ -272,7 +268,7 @@ def test_coarse_bases_say_so_and_compute_finely_on_demand():
     v = torch.randn(exact.shape[0])
     assert torch.equal(demanded @ v, exact @ v)
     gap = float((rounded @ v - exact @ v).norm() / (exact @ v).norm())
-    assert 0 < gap < 10 * torch.finfo(torch.bfloat16).eps
+    assert 0 < gap < 4 * torch.finfo(torch.bfloat16).eps  # a few roundings on the way through two blocks
 
 
 def test_loaded_adapters_are_measured_without_asking(tmp_path):

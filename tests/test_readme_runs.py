@@ -141,3 +141,16 @@ def test_the_readmes_table_of_gains_is_that_of_the_practice_page():
     assert len(short) == 2 and len(deltas) == 5
     for row, (name, *told) in enumerate(short):
         assert told == [known[delta][row] for delta in deltas], name
+
+
+def test_what_the_readme_says_of_amounts_and_feedback_is_on_their_pages():
+    told = README.replace("\n", " ")
+    page = (ROOT / "AMOUNTS.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| LoRA,")]
+    texts = [re.search(r"\d+", name)[0] for name, *_ in rows]
+    gained, forecast = ([row[column].split(" ")[0] for row in rows] for column in (1, 2))
+    said = "{0[0]}, {0[1]} and {0[2]} points on {1[0]}, {1[1]} and {1[2]} texts, of which {2[0]}, {2[1]} and {2[2]} were forecast"
+    assert len(rows) == 3 and said.format(gained, texts, forecast) in told
+    page = (ROOT / "FEEDBACK.md").read_text(encoding="utf-8")
+    (cosine,) = re.findall(r"attention ports\) \| cosine [^:]*: ([^|]*) \|", page)
+    assert f"at a cosine of {cosine}" in told

@@ -59,6 +59,20 @@ def _product(h, weight, targets, w, u):
     return grad(slope, h, u)[0]
 
 
+def test_float32_rounds_no_more_than_plain_autograd():
+    """Over a large vocabulary a float32 product is as near to float64 as that of autograd is."""
+    generator = torch.Generator().manual_seed(0)
+    h, weight, u = (torch.randn(*shape, generator=generator) for shape in ((16, 64), (50_000, 64), (16, 64)))
+    targets, w = torch.randint(50_000, (16,), generator=generator), torch.full((16,), 1 / 16)
+    fine = _product(h.double() / 8, weight.double(), targets, w.double(), u.double())
+    errors = []
+    for loss in (head_loss, lambda x, weight, _, targets, w: logit_loss(x @ weight.T, targets, w)):
+        x = (h / 8).requires_grad_()
+        (slope,) = grad(loss(x, weight, None, targets, w), x, create_graph=True)
+        errors.append(float((grad(slope, x, u)[0] - fine).norm()))
+    assert errors[0] <= 2 * errors[1]
+
+
 def test_at_most_one_tensor_of_vocabulary_size_is_alive():
     """Value, slope and product hold the probabilities and chunks, nothing else of n times V numbers."""
     n, d, vocabulary = 64, 8, 20_000

@@ -106,6 +106,16 @@ class Density:
         reach = max(radius, self.resolution)
         return self._estimate(f"mass within {radius:g} of zero", np.nextafter(-reach, -np.inf), reach, confidence)
 
+    def effective_dimension(self, ridge: float) -> Estimate:
+        """Return sum_i lambda_i / (lambda_i + ridge) over the spectrum's nonnegative part, with its error over probes."""
+        shares = np.maximum(self.nodes, 0)
+        each = self.size * (self.weights * shares / (shares + ridge)).sum(1)
+        value, n = float(each.mean()), len(each)
+        if self.status == "exact":
+            return Estimate("effective dimension", value, 0.0, (value, value), self.size)
+        error = float(each.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf
+        return student("effective dimension", value, error, n)
+
     def moment(self, power: int) -> Estimate:
         """Return the mean of lambda^power over the spectrum, that is tr(A^power) / D, with its standard error."""
         each = (self.weights * self.nodes**power).sum(1)

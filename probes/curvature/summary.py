@@ -10,11 +10,9 @@ A -> R A, B -> B R^-1 leaves a low-rank product as it is and changes its blocks.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +23,7 @@ from probes.curvature.operators import Operator
 from probes.curvature.plan import Part, Tell, Watched, plan
 from probes.curvature.spectrum import Spectrum, end_eigenpairs, gauss_newton_spectrum
 from probes.layout import check_batches, columns, group_names
-from probes.records import Estimate, student
+from probes.records import Estimate
 
 Groups = Mapping[str, str | Sequence[str]] | Sequence[str] | Callable[[Sequence[str]], Mapping]
 
@@ -240,12 +238,4 @@ def _effective(found: Density | None, flat: _Flat | None, rows: Tensor, ridge: f
         exact = float((kept / (kept + ridge)).sum())
         estimate = Estimate(name, exact, 0.0, (exact, exact), flat.examples)
         return {"effective_dimension": estimate, "spectrum": "gauss-newton", "gauss_newton_trace": float(values.sum())}
-    shares = np.maximum(found.nodes, 0)
-    each = found.size * (found.weights * shares / (shares + ridge)).sum(1)
-    value, n = float(each.mean()), len(each)
-    if found.status == "exact":
-        estimate = Estimate(name, value, 0.0, (value, value), found.size)
-    else:
-        error = float(each.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf
-        estimate = student(name, value, error, n)
-    return {"effective_dimension": estimate, "spectrum": "positive part", "gauss_newton_trace": None}
+    return {"effective_dimension": found.effective_dimension(ridge), "spectrum": "positive part", "gauss_newton_trace": None}

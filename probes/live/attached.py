@@ -9,25 +9,24 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, linear, mse_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
 from probes.curvature import hessian as curvature
 from probes.curvature.operators import Operator
 from probes.inputs import opened, settle
 from probes.layout import check_batches, open_batch
+from probes.live.calls import LiveModel, Params
 from probes.live.head import head_loss, logit_loss
+from probes.live.kinds import is_straight, kind_of
 from probes.live.sharded import averaged, refuse_elsewhere, shards_of, turn_of
-from probes.live.swap import swapped
-from probes.live.tokens import REDUCTIONS, check_rows, counted, items, tokens
+from probes.live.tokens import REDUCTIONS, counted, items, tokens
 from probes.reach.response import Response, response
 
-Params = Mapping[str, Tensor]
 Loss = Callable[[object, object], Tensor]  # of the model's output and the batch: the mean over the batch's items
 
 
@@ -46,7 +45,7 @@ class Attached:
     kind: str
     reduction: str | None
     notes: tuple[str, ...]
-    _model: _Model = field(repr=False)
+    _model: LiveModel = field(repr=False)
     _given: Loss | None = field(repr=False, default=None)
 
     @property
@@ -224,97 +223,6 @@ _CRITERIA: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class _Model:
-    """How the live module is called: which tensors stand in for its own, which it accepts, where its vocabulary map is."""
-
-    module: nn.Module
-    constants: dict[str, Tensor]  # in place of the module's own: cast, or detached from graphs
-    own: dict[str, torch.dtype]  # of the trainable numbers, in the module
-    accepted: frozenset[str] | None
-    head: nn.Module | None
-    wide: torch.dtype
-    straight: bool = False  # whether the logits are the head's map of its input and nothing else
-    defaults: dict = field(default_factory=dict)
-
-    def call(self, params: Params, batch, *, labelled: bool = False):
-        """The module's output for a batch, without its labels unless these are wanted."""
-        values = self.constants | {name: x.to(self.own[name]) for name, x in params.items()}
-        if isinstance(batch, Mapping):
-            given = {k: v for k, v in batch.items() if self.accepted is None or k in self.accepted}
-            if not labelled:
-                given.pop("labels", None)
-            arguments, named = (), given | self.defaults
-        else:
-            arguments, named = tuple(batch[:-1]) if isinstance(batch, tuple | list) and len(batch) > 1 else (batch,), {}
-        with _evaluated(self.module), swapped(self.module, values):
-            return self.module(*arguments, **named)
-
-    def states(self, params: Params, batch, chosen) -> Tensor:
-        """What enters the vocabulary map at the chosen positions, (n, d)."""
-        return self._through(params, batch, lambda h: _at(h, batch, chosen), empty=True)[0]
-
-    def logits(self, params: Params, batch, chosen) -> Tensor:
-        """The logits (n, V) at the chosen positions; no others are computed where the vocabulary map is known."""
-        if self.head is None:
-            return _at(self.call(params, batch).logits, batch, chosen)
-        return self._through(params, batch, lambda h: _at(h, batch, chosen))[1].logits[0]
-
-    def gathered(self, params: Params, batch, columns: Tensor) -> Tensor:
-        """The logits (B, K, V) at K columns of every row."""
-
-        def at(h: Tensor) -> Tensor:
-            places = columns + (h.shape[1] - batch["labels"].shape[1])
-            return h.gather(1, places[..., None].expand(-1, -1, h.shape[-1]))
-
-        if self.head is None:
-            return at(self.call(params, batch).logits)
-        return self._through(params, batch, at, whole=True)[1].logits
-
-    def _through(self, params: Params, batch, pick: Callable, *, empty: bool = False, whole: bool = False) -> tuple:
-        """(what was picked of the vocabulary map's input, the model's output with that, or nothing, in its place)."""
-        found: list[Tensor] = []
-
-        def narrow(_: nn.Module, given: tuple):
-            picked = pick(given[0])
-            found.append(picked)
-            shown = picked if whole else picked[None]
-            return (shown[:, :0] if empty else shown, *given[1:])
-
-        hook = self.head.register_forward_pre_hook(narrow)
-        try:
-            output = self.call(params, batch)
-        finally:
-            hook.remove()
-        if len(found) != 1:
-            raise ValueError(f"expected a model that uses its vocabulary map once, it was used {len(found)} times; pass loss=")
-        return found[0], output
-
-    def vocabulary(self) -> tuple[Tensor, Tensor | None]:
-        """The vocabulary map's weight (V, d) and bias (V,), constants."""
-        names = {id(x): name for name, x in self.module.named_parameters()}
-        pair = (self.head.weight, self.head.bias)
-        return tuple(None if x is None else self.constants.get(names[id(x)], x.detach()) for x in pair)
-
-
-def _at(x: Tensor, batch, chosen) -> Tensor:
-    """The rows (n, ...) at the chosen positions, behind whatever virtual tokens the model puts in front."""
-    return x[chosen.rows, chosen.columns + (x.shape[1] - batch["labels"].shape[1])]
-
-
-@contextmanager
-def _evaluated(module: nn.Module) -> Iterator[None]:
-    """A context in which every part of the module is in evaluation mode; the modes are put back one by one."""
-    training = [part for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
-
-
 def attach(
     model: nn.Module,
     batches: Sequence,
@@ -364,7 +272,7 @@ def _attached(model: nn.Module, batches: Sequence, loss, reduction: str, params,
     own = {name: dtype or values[name].dtype for name in names}
     start = {name: values[name].detach().to(fine, copy=True) for name in names}
     defaults = {"use_cache": False} if accepted is not None and "use_cache" in accepted and head is not None else {}
-    made = _Model(model, constants, own, accepted, head, fine, False, defaults)
+    made = LiveModel(model, constants, own, accepted, head, fine, False, defaults)
     if any(len(getattr(part, "lora_magnitude_vector", None) or ()) for part in model.modules()):
         notes = (*notes, "DoRA takes no derivative of its norms (Liu et al. 2024, sec. 4.3), and neither does this curvature")
     if loss is not None:
@@ -375,7 +283,7 @@ def _attached(model: nn.Module, batches: Sequence, loss, reduction: str, params,
             raise ValueError(
                 f"batches[{i}]: expected a dict with labels, got {held}; add labels, or pass loss=function of (output, batch)"
             )
-    kind, found = _kind(made, core, start, found)
+    kind, found = kind_of(made, core, start, found)
     if not kind.endswith("token"):
         return Attached(start, found, settle(found, "rows" if weights is None else weights), kind, None, notes, made)
     if weights is not None:
@@ -383,7 +291,7 @@ def _attached(model: nn.Module, batches: Sequence, loss, reduction: str, params,
             f"expected reduction= to say what the mean of a token loss is over ({', '.join(REDUCTIONS)}), got weights="
         )
     shift = kind == "next token"
-    made = replace(made, straight=_is_straight(made, start, found, shift))
+    made = replace(made, straight=is_straight(made, start, found, shift))
     counts = [items(b["labels"], shift, reduction) for b in found]
     return Attached(start, found, counts, kind, reduction, notes, made)
 
@@ -494,117 +402,3 @@ def _constants(model: nn.Module, names: set[str], dtype: torch.dtype | None) -> 
         elif x.requires_grad:
             found[name] = x.detach()
     return found
-
-
-def _kind(made: _Model, core: nn.Module, start: Params, batches: list[dict]) -> tuple[str, list[dict]]:
-    """The kind of the model's loss, and the batches with the inputs that it needs besides."""
-    labels, config = batches[0]["labels"], getattr(core, "config", None)
-    if labels.ndim == 2 and not labels.is_floating_point():
-        if getattr(config, "is_encoder_decoder", False):
-            batches = [_decoded(core, batch) for batch in batches]
-            check_rows(batches, False)
-            return "aligned token", batches
-        check_rows(batches, False)
-        batches = [_placed(made, batch) for batch in batches]
-        shift = _agreed(made, start, batches)
-        check_rows(batches, shift)
-        _refuse_prefix_under_checkpoints(made.module, core)
-        return ("next token" if shift else "aligned token"), batches
-    with torch.no_grad():
-        y = getattr(made.call(start, batches[0]), "logits", None)
-    if not isinstance(y, Tensor) or y.ndim != 2 or len(y) != len(labels):
-        got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-        raise ValueError(
-            f"expected a model whose output has .logits (B, C) for labels {tuple(labels.shape)}, got {got}; pass loss="
-        )
-    if labels.is_floating_point() or y.shape[1] == 1:
-        return ("several classes" if labels.ndim == 2 and y.shape[1] > 1 else "numbers"), batches
-    for i, batch in enumerate(batches):
-        outside = batch["labels"][(batch["labels"] < 0) | (batch["labels"] >= y.shape[1])]
-        if len(outside):
-            raise ValueError(
-                f"batches[{i}]: expected labels between 0 and {y.shape[1] - 1}, got {int(outside[0])}: leave such rows out"
-            )
-    return "classes", batches
-
-
-def _decoded(core: nn.Module, batch: dict) -> dict:
-    """The batch of an encoder-decoder with what its decoder reads: the labels, one place later."""
-    if "decoder_input_ids" in batch or "decoder_inputs_embeds" in batch:
-        return batch
-    try:
-        return batch | {"decoder_input_ids": core.prepare_decoder_input_ids_from_labels(labels=batch["labels"])}
-    except AttributeError as error:
-        raise ValueError(f"expected decoder_input_ids in a batch of an encoder-decoder, got none, and {error}") from error
-
-
-def _placed(made: _Model, batch: dict) -> dict:
-    """The batch with the positions of its tokens, where padding in front would move them."""
-    mask = batch.get("attention_mask")
-    missing = "position_ids" not in batch and made.accepted is not None and "position_ids" in made.accepted
-    if missing and mask is not None and mask.ndim == 2 and bool((mask[:, 0] == 0).any()):
-        return batch | {"position_ids": (mask.long().cumsum(1) - 1).clamp(min=0)}
-    return batch
-
-
-def _row(batch: dict, i: int) -> dict:
-    return {k: (v[i : i + 1] if v.ndim else v) for k, v in batch.items()}
-
-
-def _agreed(made: _Model, start: Params, batches: list[dict]) -> bool:
-    """Whether the loss reads labels at the next position: what agrees with the model's own loss on one sequence."""
-    longer = [(b, int(i)) for b in batches for i in counted(b["labels"], True).any(1).nonzero()[:1]]
-    if not longer:
-        check_rows(batches, True)
-    row = _row(*longer[0])
-    with torch.no_grad():
-        own = getattr(made.call(start, row, labelled=True), "loss", None)
-    if not isinstance(own, Tensor):
-        raise ValueError("expected a model that gives a loss for labels (B, T), got none to compare with; pass loss=")
-    found = {}
-    for shift in (True, False):
-        chosen = tokens(row["labels"], shift, "token", made.wide)
-        if len(chosen.rows):
-            with torch.no_grad():
-                found[shift] = float(logit_loss(made.logits(start, row, chosen), chosen.targets, chosen.weights))
-    coarse = max(torch.finfo(x.dtype).eps for x in made.module.parameters() if x.is_floating_point())
-    best = min(found, key=lambda shift: abs(found[shift] - float(own)))
-    if not abs(found[best] - float(own)) <= max(1e-4, 4 * coarse) * max(1.0, abs(float(own))):
-        said = ", ".join(f"{x:.6g} with labels {'one place on' if shift else 'in place'}" for shift, x in found.items())
-        raise ValueError(
-            f"expected a model whose loss is the cross entropy of its labels, its own is {float(own):.6g} on a sequence "
-            f"and this would be {said}; pass loss=function of (output, batch) with weights="
-        )
-    return best
-
-
-def _refuse_prefix_under_checkpoints(model: nn.Module, core: nn.Module) -> None:
-    """Refuse PEFT's prefix with gradient checkpointing, under which a model in training mode leaves its prefix out."""
-    config = getattr(model, "peft_config", {})
-    kinds = {
-        str(getattr(c, "peft_type", "")).rpartition(".")[2] for c in (config.values() if isinstance(config, Mapping) else ())
-    }
-    if "PREFIX_TUNING" in kinds and _checkpointed(core):
-        raise ValueError(
-            "expected a prefix without gradient checkpointing, got both: in training mode checkpointing drops the key-value "
-            "cache that the prefix stands in, so that it is not trained; call gradient_checkpointing_disable() and train it anew"
-        )
-
-
-def _checkpointed(core: nn.Module) -> bool:
-    return any(getattr(part, "gradient_checkpointing", False) is True for part in core.modules())
-
-
-def _is_straight(made: _Model, start: Params, batches: list[dict], shift: bool) -> bool:
-    """Whether the logits are a frozen linear map of the states and nothing else (soft cap, scale), seen on one sequence."""
-    if type(made.head) is not nn.Linear:
-        return False
-    trained = {id(x) for name, x in made.module.named_parameters() if name in made.own}
-    if any(id(x) in trained for x in made.head.parameters()):
-        return False
-    row = _row(batches[0], 0)
-    chosen = tokens(row["labels"], shift, "token", made.wide)
-    with torch.no_grad():
-        h, y = made.states(start, row, chosen), made.logits(start, row, chosen)
-        z = linear(h, *made.vocabulary())
-    return bool(torch.allclose(z.to(y.dtype), y, rtol=0, atol=8 * torch.finfo(z.dtype).eps * float(z.abs().max())))

@@ -87,6 +87,6 @@ class _Slope(torch.autograd.Function):
             p = linear(h[part].to(weight.dtype), weight, bias).to(wide).softmax(-1) if held is None else held[part]
             v = (u[part].to(weight.dtype) @ weight.T).to(wide)
             v -= v.gather(-1, p.argmax(-1, keepdim=True))  # without the likeliest token's part nothing cancels
-            v.sub_((p[:, None] @ v[..., None])[:, 0]).mul_(p).mul_(w[part, None])
+            v.sub_(torch.linalg.vecdot(p, v)[:, None]).mul_(p).mul_(w[part, None])
             bent[part] = v.to(weight.dtype) @ weight
         return bent, None, None, None, None, None

@@ -174,7 +174,7 @@ def survey(
         smallest=low,
         trace=bent["whole"],
         gauss_newton_trace=flat["whole"],
-        effective_dimension=_dimension(found, ridge),
+        effective_dimension=found.effective_dimension(ridge),
         ridge=ridge,
         modules=tuple(part(name, names) for name, names in groups.items() if name != "whole"),
         layers=tuple(part(name, names) for name, names in layers.items()),
@@ -267,15 +267,6 @@ def _student(quantity: str, values: np.ndarray) -> Estimate:
     n = len(values)
     error = float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
     return student(quantity, float(values.mean()), error, n, products=n)
-
-
-def _dimension(found: Density, ridge: float) -> Estimate:
-    """sum lambda / (lambda + ridge) of the density's nonnegative nodes."""
-    shares = np.maximum(found.nodes, 0)
-    each = found.size * (found.weights * shares / (shares + ridge)).sum(1)
-    n = len(each)
-    error = 0.0 if found.status == "exact" else (float(each.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf)
-    return student("effective dimension", float(each.mean()), error, n)
 
 
 def _tokens(batches: Sequence) -> int:

@@ -28,6 +28,7 @@ from probes.reach.response import Outputs, Response, response
 
 SPARE = 8  # columns of a block beyond the wanted triples
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
+LIMIT = 0.3  # of eta: what still counts as linear
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ def linear_regime(
     batches: Sequence,
     scales: Sequence[float],
     *,
-    limit: float = 0.3,
+    limit: float = LIMIT,
     levels: Sequence[float] = LEVELS,
 ) -> LinearRegime:
     """Measure eta_i(s) = |y_i(z + s u) - y_i(z) - s G_i u| / |s G_i u| for every example i and scale s, and summarise it.

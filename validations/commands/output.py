@@ -15,6 +15,11 @@ def say(line: str, options: argparse.Namespace) -> None:
     print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
 
 
+def aside(line: str) -> None:
+    """Print a line of progress on standard error, whatever the result is printed as."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def plain(record: Mapping) -> str:
     """Return a record as text: nested mappings indented, lists of rows as tables, the rest a line each."""
     return "\n".join(_lines(record, ""))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 
 import torch
@@ -17,7 +16,7 @@ from tuning import backbones
 
 from ...store import write_atomic
 from ..options import drawn
-from ..output import write_record
+from ..output import aside, write_record
 from ..probe import LEVELS
 from . import tables
 from .progress import Forecast, Progress, duration, forecast
@@ -48,7 +47,7 @@ def curvature(options: argparse.Namespace) -> dict:
         raise ValueError("--at checkpoint needs --checkpoint FILE, as costate train --out saves it")
     if set(options.by) == {"delta"} and not options.checkpoint and "&" not in options.delta:
         raise ValueError(tables.COMBINATION)
-    s = setting(options, ready=lambda: _say(f"curvature in {options.backbone}: fitting the frozen head, then a forecast"))
+    s = setting(options, ready=lambda: aside(f"curvature in {options.backbone}: fitting the frozen head, then a forecast"))
 
     def criterion(y: torch.Tensor, batch: backbones.Batch) -> torch.Tensor:
         return cross_entropy(y, batch.labels)
@@ -69,10 +68,10 @@ def curvature(options: argparse.Namespace) -> dict:
     }
     top = top_part(op, min(options.top, op.shape[0]))
     ahead = _forecast(op, (top, *plan(op, wanted, **choices)), started)
-    _say(ahead.line())
+    aside(ahead.line())
     if options.dry_run:
         return s.header() | ahead.record()
-    tell = Progress(ahead, _say)
+    tell = Progress(ahead, aside)
     watched = Watched(op, top, tell)
     leading = probes.top_eigenpairs(watched, min(options.top, op.shape[0]), tol=options.tolerance, seed=options.seed)
     watched.finish()
@@ -89,7 +88,7 @@ def curvature(options: argparse.Namespace) -> dict:
         tell=tell,
         **choices,
     )
-    _say(f"measured in {duration(time.monotonic() - started)}")
+    aside(f"measured in {duration(time.monotonic() - started)}")
     result = s.header() | {
         "at": (options.at or "checkpoint") if options.checkpoint else "initial",
         "ridge": options.ridge,
@@ -111,11 +110,6 @@ def curvature(options: argparse.Namespace) -> dict:
     if out:
         write_record(out, result | {"density": None if whole.density is None else _density(whole)})
     return result
-
-
-def _say(line: str) -> None:
-    """Print a line on standard error, whatever the result is printed as."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def _forecast(op: probes.Operator, parts: tuple, started: float) -> Forecast:

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import json
 import math
-import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -20,12 +19,14 @@ from probes import drawing
 from probes.live.attached import Attached
 from probes.live.health import Health, MergedDifference, health, merged_difference, rank_pattern
 from probes.live.survey import Forecast, Survey, forecast, linearity, survey
+from probes.reach.linear_maps import LIMIT
 from tuning.conversations import classified, conversations
 from tuning.shipped import SHIPPED, folder_of
 
 from ...store import write_atomic
 from ..options import drawn
-from ..output import finite, write_record
+from ..output import aside, finite, write_record
+from .progress import duration
 
 TABLES, PAGES = ("csv", "parquet"), ("html",)
 TASKS = {
@@ -53,7 +54,7 @@ def model(options: argparse.Namespace) -> dict:
     out, table = drawn(options.out, "--out", ("json",)), drawn(options.table, "--table", TABLES)
     figure, html = drawn(options.figure, "--figure", drawing.FORMATS), drawn(options.html, "--html", PAGES)
     begun = time.perf_counter()
-    _say(f"reading {options.model}{' with ' + options.adapter if options.adapter else ''}")
+    aside(f"reading {options.model}{' with ' + options.adapter if options.adapter else ''}")
     live, tokenizer, task = _loaded(options)
     attached, notes = _attached(options, live, tokenizer, task)
     head = {
@@ -66,7 +67,7 @@ def model(options: argparse.Namespace) -> dict:
         "device": options.device,
     }
     plan, attached, cut = _planned(options, attached)
-    _say(_foretold(plan, attached, head["sequences"]))
+    aside(_foretold(plan, attached, head["sequences"]))
     if options.dry_run:
         return head | {"forecast": dataclasses.asdict(plan)}
     found = survey(
@@ -115,10 +116,6 @@ def _said(value: object) -> object:
         return value
     error = value.get("stderr", value.get("residual"))
     return f"{'' if value.get('converged', True) else '~'}{value['value']:.4g} ± {error:.2g}"
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _loaded(options: argparse.Namespace) -> tuple[Any, Any, str]:
@@ -231,7 +228,7 @@ def _file(data: str) -> Path:
 
 def _planned(options: argparse.Namespace, attached: Attached) -> tuple[Forecast, Attached, tuple[str, ...]]:
     """The forecast, and as much of the data as the minutes allow."""
-    _say("timing one product")
+    aside("timing one product")
     shape = {"probes": options.probes, "steps": options.steps}
     plan, whole = forecast(attached, **shape), len(attached.batches)
     if options.minutes is None or plan.seconds <= 60 * options.minutes:
@@ -255,7 +252,7 @@ def _foretold(plan: Forecast, attached: Attached, every: int) -> str:
     n = sum(len(b["labels"]) for b in attached.batches)
     return (
         f"forecast: {plan.products} products of {plan.each:.2g} s on {n} of {every} sequences, "
-        f"about {plan.seconds / 60:.1f} min, {plan.held / 2**30:.2g} GiB for kept graphs"
+        f"about {duration(plan.seconds)}, {plan.held / 2**30:.2g} GiB for kept graphs"
     )
 
 
@@ -265,7 +262,7 @@ def _progress(plan: Forecast):
     def say(done: int, what: str) -> None:
         gone = time.perf_counter() - begun
         rate = gone / done if done else plan.each
-        _say(f"[{done}/{plan.products}] {what}, about {max(plan.products - done, 0) * rate / 60:.1f} min left")
+        aside(f"[{done}/{plan.products}] {what}, about {duration(max(plan.products - done, 0) * rate)} left")
 
     return say
 
@@ -274,7 +271,7 @@ def _health(live, attached: Attached) -> tuple[Health | None, MergedDifference |
     """The adapter's health, and merged against unmerged on the first batch; None where there is no adapter or no merging."""
     if not hasattr(live, "peft_config"):
         return None, None
-    _say("the adapter's health")
+    aside("the adapter's health")
     checked = health(live)
     try:
         merged = merged_difference(live, [{k: v for k, v in attached.batches[0].items() if k != "labels"}])
@@ -293,7 +290,7 @@ def _regime(attached: Attached, checked: Health | None) -> tuple[dict | None, tu
         return None, ("the linear regime is that of a trained LoRA, whose start is known (B = 0)",) if checked is not None else ()
     start = {k: x * 0 if "lora_B" in k or "lora_embedding_B" in k else x for k, x in attached.params.items()}
     found = linearity(attached.first(1), start)
-    inside = found.eta <= 0.3
+    inside = found.eta <= LIMIT
     verdict = (
         "inside the linear regime" if inside else "outside the linear regime: forecasts made at the start do not hold for it"
     )
@@ -321,7 +318,7 @@ def _rounding(options: argparse.Namespace, live, attached: Attached, found: Surv
     """What rounding moves a product by, where the base is coarse: against the same base computed in float32, on one sequence."""
     if found.status == "exact":
         return {}
-    _say("a product in float32, to compare with")
+    aside("a product in float32, to compare with")
     part = attached.first(1, 1)
     fine = probes.attach(live, part.batches, reduction=options.reduction, params=list(part.params), dtype=torch.float32)
     return {"error of a product against float32": part.hessian(allow_unused=True).product_error(fine.hessian(allow_unused=True))}
