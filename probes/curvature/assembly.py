@@ -99,19 +99,26 @@ class _Mean:
         return torch.cat([x.detach().reshape(-1) for x in found.values])
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that are free on a device now, what torch has cached and does not use included; None where unknown."""
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type != "cpu" or not MEMINFO.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in MEMINFO.read_text(encoding="utf-8").splitlines() if ":" in line)
+    return int(lines.get("MemAvailable", "0 kB").split()[0]) * 1024
+
+
 def default_memory(device: torch.device) -> int:
     """Return the bytes that kept graphs may hold where no number is given, from what is free on the device now.
 
-    On a CUDA device 60 % of the free memory, what torch has cached and does not use included; on a CPU a quarter of the
-    available memory, 2 GiB at least; elsewhere 2 GiB.
+    On a CUDA device 60 % of the free memory, on a CPU a quarter of it, 2 GiB at least; elsewhere 2 GiB.
     """
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-        return int(0.6 * (free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)))
-    if device.type != "cpu" or not MEMINFO.exists():
+    free = free_memory(device)
+    if free is None:
         return MEMORY
-    lines = dict(line.split(":", 1) for line in MEMINFO.read_text(encoding="utf-8").splitlines() if ":" in line)
-    return max(MEMORY, int(lines.get("MemAvailable", "0 kB").split()[0]) * 1024 // 4)
+    return int(0.6 * free) if device.type == "cuda" else max(MEMORY, free // 4)
 
 
 def mean_operator(
