@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from .options import PROCESSES, add_columns, add_json, bounded, columns, folder, usable
+from .options import DTYPES, PROCESSES, add_columns, add_json, bounded, columns, folder, usable
 from .output import say
 from .show import table
 
@@ -27,6 +27,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--processes", type=int, default=PROCESSES, help=f"worker processes, one thread each (default: {PROCESSES})"
     )
     parser.add_argument("--device", default="cpu", help="where networks run: cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="of the model's weights; replaces the study's (float32 where it names none)"
+    )
     add_json(parser)
 
 
@@ -48,6 +51,8 @@ def run(options: argparse.Namespace) -> dict:
         study = studies.resampled(study, studies.SPLITS if options.seeds is None else options.seeds)
     if options.backbone:
         study = dataclasses.replace(study, backbone=options.backbone)
+    if options.dtype:
+        study = dataclasses.replace(study, dtype=options.dtype)
     chosen = [named(claim) for claim in (options.claim or study.claims)]
     results = folder(options.out or f"build/{study.name}")
     for line in announced(study, chosen):
