@@ -7,6 +7,8 @@ some of the batches, and one sum over the processes per product completes the me
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -151,11 +153,20 @@ def mean_operator(
     witness = _vector(once)
     del once  # gone before the first graph is made, which costs as much again
     first, held = mean.checked(0)
-    noise = check_repeats(_vector(first), witness, mean.witness, precision(first.y), mean.what, first.values[0].numel())
+    noise = check_repeats(witness, _vector(first), mean.witness, precision(first.y), mean.what, first.values[0].numel())
     # what has outlived the graph that saved it is not the graph's own
     mean = replace(mean, fixed=frozenset(at for at, (_, storage) in seen.items() if not storage.expired()), noise=noise)
     own = {at: saved for at, saved in held.items() if at not in mean.fixed}
-    return _assemble(mean, tuple(point), (first, own), weights is None)
+    made = _assemble(mean, tuple(point), (first, own), weights is None)
+    _give_back(made.device)
+    return made
+
+
+def _give_back(device: torch.device) -> None:
+    """Give the system what building took and freed, where the C library keeps it in pieces that products cannot use."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if device.type == "cpu" and os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _summed(items: Sequence[float], point: Leaves, group: dist.ProcessGroup | None) -> float:
