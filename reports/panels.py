@@ -136,6 +136,15 @@ def rivals(axes: Axes, rows: pd.DataFrame, series: Mapping[str, str], labels: La
     by_name(axes, [words for _, words in shown], width)
 
 
+def from_zero(axes: Axes) -> None:
+    """Let the y axis, which its neighbours may share, begin a little below zero and end where the highest of their points lies.
+
+    To be called when all is drawn: an axis whose end is set no longer follows what is drawn afterwards.
+    """
+    top = axes.get_ylim()[1]
+    axes.set_ylim(-0.03 * top, top)
+
+
 def regime(axes: Axes, rows: pd.DataFrame, y: str, labels: Labels) -> None:
     """Plot a quantity against the relative curvature eta of each cell's training, hollow where outside the linear regime."""
     points(axes, rows, "eta", y, labels)

@@ -1,12 +1,13 @@
 """How every figure looks: one colour, marker and dash per delta, text sizes, axes, and the SVG and PNG bytes."""
 
 import contextlib
+import functools
 import io
 import itertools
 import math
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import matplotlib as mpl
@@ -19,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextToPath
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import Formatter, Locator, MaxNLocator, NullFormatter
 
 TEXT_WIDTH = 6.3  # inches: the text width of the page, so that figure text is never scaled
 PAGE_FONT, DRAWN_FONT = (
@@ -28,6 +29,7 @@ PAGE_FONT, DRAWN_FONT = (
 )  # set in the page's font, measured with one that ships with matplotlib
 SPARE_FONTS = ("DejaVu Sans",)  # for letters that neither has: in figures, and on the page after PAGE_SPARES
 PAGE_SPARES = ("New Computer Modern Math", "DejaVu Sans Mono", *SPARE_FONTS)
+TICK_SIZE = 7.5
 INK, FAINT, GREY = "#222222", "#bdbdbd", "#7f7f7f"
 
 
@@ -140,13 +142,13 @@ def theme() -> Iterator[None]:
     """Set the report's look for the figures drawn inside, and leave matplotlib's settings as they were."""
     look = {**sns.axes_style("ticks"), **sns.plotting_context("paper")} | {
         "font.family": [DRAWN_FONT, *SPARE_FONTS], "mathtext.fontset": "stix", "axes.unicode_minus": True,
-        "font.size": 8.5, "axes.labelsize": 8.5, "axes.titlesize": 8.5, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5,
+        "font.size": 8.5, "axes.labelsize": 8.5, "axes.titlesize": 8.5, "xtick.labelsize": TICK_SIZE, "ytick.labelsize": TICK_SIZE,
         "legend.fontsize": 8, "legend.title_fontsize": 8, "legend.frameon": False, "legend.handlelength": 1.8,
         "axes.linewidth": 0.6, "axes.edgecolor": INK, "text.color": INK, "axes.labelcolor": INK,
         "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 3, "ytick.major.size": 3,
         "xtick.minor.size": 0, "ytick.minor.size": 0, "xtick.major.pad": 2.5, "ytick.major.pad": 2.5,
         "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left", "axes.titlepad": 5,
-        "lines.linewidth": 1.2, "svg.fonttype": "none", "svg.hashsalt": "costate",
+        "lines.linewidth": 1.2, "axes.formatter.useoffset": False, "svg.fonttype": "none", "svg.hashsalt": "costate",
     }  # fmt: skip
     with mpl.rc_context(look), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # the page's own fonts have more
@@ -184,38 +186,94 @@ def png(figure: Figure, dpi: int = 200) -> bytes:
     return buffer.getvalue()
 
 
-def plain(value: float) -> str:
-    """Return a tick's number in the fewest digits, powers of ten as powers beyond 0.001 and 10 000."""
+def plain(value: float, decimals: int | None = None) -> str:
+    """Return a tick's number in the fewest digits or with `decimals`, powers of ten as powers beyond 0.001 and 10 000."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else ""
     exponent = math.floor(math.log10(abs(value)) + 1e-9)
     if -3 <= exponent <= 4:
-        return f"{value:.10g}".replace("-", "−")
-    lead = f"{value / 10.0**exponent:.3g}"
+        return (f"{value:.10g}" if decimals is None else f"{value:.{decimals}f}").replace("-", "−")
+    lead = f"{value / 10.0**exponent:.{max((decimals or 0) + exponent, 0)}f}" if decimals else f"{value / 10.0**exponent:.3g}"
     return f"$10^{{{exponent}}}$" if lead == "1" else rf"${lead}\cdot 10^{{{exponent}}}$"
 
 
+def numbers(values: Sequence[float]) -> list[str]:
+    """Return the numbers of an axis: with the same decimals where they lie within a decade, each in its fewest digits beyond."""
+    values = [float(v) for v in values]
+    if not values or min(values) <= 0 or max(values) / min(values) > 10:
+        return [plain(v) for v in values]
+    decimals = next(d for d in range(32) if d == 31 or all(math.isclose(round(v, d), v, rel_tol=1e-9) for v in values))
+    return [plain(v, decimals) for v in values]
+
+
+class _Ticks(Locator):
+    """The ticks of a logarithmic axis: three to six of them, decades where there are enough, and never more than have room."""
+
+    def __call__(self) -> list[float]:
+        return self.tick_values(*self.axis.get_view_interval())
+
+    def tick_values(self, vmin: float, vmax: float) -> list[float]:
+        """Return the ticks between two ends, decades first, then parts of decades, then even steps."""
+        low, high = sorted((vmin, vmax))
+        if low <= 0 or not math.isfinite(high):
+            return []
+        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        decades = {stride: [10.0**k for k in range(first, last + 1) if k % stride == 0] for stride in (1, 2, 3, 4, 6)}
+        parts = [[s * 10.0**k for k in range(first, last + 1) for s in of] for of in ((1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))]
+        even = [MaxNLocator(n, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) for n in (5, 4, 3, 2)]
+        tried = [[v for v in ticks if low * (1 - 1e-9) <= v <= high * (1 + 1e-9)] for ticks in (*decades.values(), *parts, *even)]
+        fitting = [ticks for ticks in tried if len(ticks) <= 6 and self._fit(ticks)]
+        return next((ticks for ticks in fitting if len(ticks) >= 3), max(fitting, key=len, default=[]))
+
+    def _fit(self, ticks: Sequence[float]) -> bool:
+        """Return whether the numbers of these ticks stand apart, at the axis's length."""
+        box, which = self.axis.axes.get_window_extent(), self.axis.axis_name
+        length = 72 / self.axis.axes.get_figure(root=True).dpi * (box.width if which == "x" else box.height)
+        low, high = np.log(sorted(self.axis.get_view_interval()))
+        at = length * (np.log(ticks) - low) / (high - low) if len(ticks) else np.array([])
+        wide = (
+            np.array([width_of(text, TICK_SIZE) for text in numbers(ticks)])
+            if which == "x"
+            else np.full(len(ticks), 1.2 * TICK_SIZE)
+        )
+        return bool((np.diff(at) > (wide[1:] + wide[:-1]) / 2 + 0.4 * TICK_SIZE).all())
+
+
+class _Numbers(Formatter):
+    """The numbers at the ticks of a logarithmic axis."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return plain(x)
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """Return the texts of all ticks together."""
+        return numbers(values)
+
+
 def log_axis(axes: Axes, which: str) -> None:
-    """Make an axis logarithmic, with plain numbers at 1, 2 and 5 of each decade while the range is short."""
+    """Make an axis logarithmic, with as many plain numbers as its range asks for and its length has room for."""
     getattr(axes, f"set_{which}scale")("log")
     axis = getattr(axes, f"{which}axis")
-    low, high = sorted(getattr(axes, f"get_{which}lim")())
-    decades = math.log10(high / low) if low > 0 else 1.0
-    subs = (1.0, 2.0, 5.0) if decades < 1.6 else (1.0, 3.0) if decades < 2.6 else (1.0,)
-    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=7))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+    axis.set_major_locator(_Ticks())
+    axis.set_major_formatter(_Numbers())
     axis.set_minor_formatter(NullFormatter())
+
+
+@functools.lru_cache(maxsize=4096)
+def width_of(text: str, size: float) -> float:
+    """Return the width of a text in points; 1.05: the page's font is a little wider than the one measured."""
+    font = FontProperties(family=DRAWN_FONT, size=size)
+    return 1.05 * TextToPath().get_text_width_height_descent(text, font, "$" in text)[0]
 
 
 def legend(figure: Figure, handles: list, *, where: str = "outside lower center", size: float = 8.0) -> None:
     """Put one legend outside the axes, in as many columns as the text width holds."""
     if not handles:
         return
-    font = FontProperties(family=DRAWN_FONT, size=size)
-    # 1.05: the page's font is a little wider than the one measured; handle, its gap and the gap between columns in em
-    wide = [1.05 * TextToPath().get_text_width_height_descent(h.get_label(), font, False)[0] + 3.7 * size for h in handles]
+    wide = [width_of(h.get_label(), size) + 3.7 * size for h in handles]  # handle, its gap and the gap between columns in em
     fits = [n for n in range(1, len(wide) + 1) if sum(part.max() for part in np.array_split(wide, n)) <= 72 * TEXT_WIDTH]
-    columns = max(fits, default=1)
+    lines = math.ceil(len(wide) / max(fits, default=1))
+    columns = math.ceil(len(wide) / lines)  # lines of about equal length: none has a single entry left over
     figure.legend(
         handles=handles, loc=where, ncols=columns, columnspacing=1.4, handletextpad=0.5, borderaxespad=0.1, fontsize=size
     )

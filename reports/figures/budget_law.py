@@ -26,7 +26,7 @@ def budget_law(rows: pd.DataFrame, labels: Labels) -> Figure:
             panel.plot(mean.index, mean["measured"], ls="", marker=TRAINED.marker, ms=3.4, mew=0, color=TRAINED.color)
             panel.axvline(1, color=GREY, lw=0.6, zorder=0)
             style.log_axis(panel, "x")
-            panel.set_ylim(bottom=0)
+        panels.from_zero(panel)
         series = {"error": "convex program", "error_power": "power law fitted to half", "error_gradient": "gradient's direction",
                   "error_test": "convex program, held-out text"}  # fmt: skip
         strip, shown = bottom.subplots(), [name for name in series if name in rows]

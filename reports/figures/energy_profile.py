@@ -28,15 +28,16 @@ def energy_profile(rows: pd.DataFrame, profile: pd.DataFrame, labels: Labels) ->
             axes.plot(at, group["trained"], ls="", marker=look.marker, ms=1.8, mew=0, color=look.color, alpha=0.3)
             columns_of = [c for c in ("trained", "predicted", "gradient") if c in group]
             mean = panels.tested(group).groupby("port", sort=False)[columns_of].mean().reindex(ports)
-            axes.plot(places, mean["predicted"], color=INK, lw=1.1)
-            if "gradient" in mean:
-                axes.plot(places, mean["gradient"], color=GREY, lw=0.9, ls=panels.DOTTED)
+            shares = [(column, mean[column].to_numpy(dtype=float)) for column in ("predicted", "gradient") if column in mean]
+            for column, share in shares:  # a delta has no signal at some ports, over which its line goes on
+                drawn = {"color": INK, "lw": 1.1} if column == "predicted" else {"color": GREY, "lw": 0.9, "ls": panels.DOTTED}
+                axes.plot(places[np.isfinite(share)], share[np.isfinite(share)], **drawn)
             axes.plot(places, mean["trained"], ls="", marker=look.marker, ms=4.2, mew=0, color=look.color)
             axes.set_title(style.wrap(labels.delta(name), int(84 / columns)), fontsize=8)
             every = -(-len(ports) // (10 if columns > 2 else 24))
             names_at = [" ".join(port_words(p)).replace("attention", "attn") for p in ports[::every]]
             axes.set_xticks(places[::every], names_at, rotation=90 if len(ports) > 4 else 0, fontsize=6.5)
-            axes.set_ylim(bottom=0)
+        panels.from_zero(panel[0])
         for place in range(len(names), len(panel)):
             panel[place].set_visible(False)
             panel[place - columns].tick_params(axis="x", labelbottom=True)

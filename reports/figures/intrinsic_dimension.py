@@ -74,8 +74,8 @@ FIGURES = (
         needs={"rows": ("task", "measured", "spectrum")},
         caption=(
             "Intrinsic dimension. (a) Measured against predicted dimension; the line is equality, the band a factor of two. "
-            "Every point is one cell (a task, a delta and a seed), whiskers are the measurement's own interval, and a caret "
-            "marks an open end. (b) Measured over predicted dimension for the prediction and its rivals; bars are medians. "
+            "Every point is one cell (a task, a delta and a seed), whiskers are the measurement's own interval; an "
+            "interval without an end, if there is one, ends in a caret. (b) Measured over predicted dimension for the prediction and its rivals; bars are medians. "
             "{n}. Nothing was fitted."
         ),
         alt=(

@@ -22,7 +22,7 @@ def minimum_energy(rows: pd.DataFrame, decays: pd.DataFrame, labels: Labels) -> 
             panel.plot(mean.index, mean["gradient"], color=GREY, lw=0.9, ls=DOTTED)
             panel.plot(mean.index, mean["measured"], ls="", marker=TRAINED.marker, ms=3.4, mew=0, color=TRAINED.color)
             style.log_axis(panel, "x")
-            panel.set_ylim(bottom=0)
+        panels.from_zero(panel)
         series = {"efficiency": "trained, smallest decay", "efficiency_predicted": "linearised optimum",
                   "efficiency_gradient": "gradient", "efficiency_early": "stopped early", "efficiency_free": "without decay",
                   "efficiency_random": "random in the row space"}  # fmt: skip

@@ -99,7 +99,8 @@ def _compared(figure: SubFigure, forecasts: pd.DataFrame, names: Sequence[str], 
         shade = found.where(found <= 1, 1 / found) if "slope" in title else found  # a slope of 1 is right
         written = found.map(partial(words.number, decimals=2))
         look = {"cmap": "Greys", "vmin": 0, "vmax": 2.2, "cbar": False, "linewidths": 0.5}
-        sns.heatmap(shade.clip(0, 1), annot=written, fmt="", annot_kws={"size": 6.5, "color": INK}, ax=axes, **look)
+        size = min(6.5, 42 / max(len(found.columns), 1))  # so that three grids of eight deltas fit
+        sns.heatmap(shade.clip(0, 1), annot=written, fmt="", annot_kws={"size": size, "color": INK}, ax=axes, **look)
         axes.set_title(title)
         axes.tick_params(length=0, labelsize=7)
         axes.set_yticklabels([f"{FORECASTS[name]} ({100 * costs[name]:.1f} %)" for name in names], rotation=0)
