@@ -1,4 +1,4 @@
-"""Publish a study's results: the PDF report, and on demand its verdict table, a page of verdicts and the figures."""
+"""Publish a study's results: the report as PDF and HTML, and on demand its verdict table, a page of verdicts and the figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=pathlib.Path,
         metavar="FILE.pdf",
-        help="the PDF (default without other flags: report.pdf in the results folder)",
+        help="the PDF, with FILE.html beside it (default without other flags: report.pdf in the results folder)",
     )
     parser.add_argument(
         "--fonts", type=pathlib.Path, action="append", default=[], help="a folder of fonts for letters that the report's own lack"
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> dict:
         made["figures"] = [str(path) for path in render.figure_files(read(options.results), options.figures)]
     if options.out or not wanted:
         path = render.build(options.results, options.out or options.results / "report.pdf", fonts=options.fonts)
-        made |= {"pdf": str(path), "bytes": path.stat().st_size}
+        made |= {"pdf": str(path), "bytes": path.stat().st_size, "html": str(render.web_path(path))}
     return made
 
 
@@ -57,4 +57,4 @@ def text(made: dict, options: argparse.Namespace) -> str:
     if "verdicts" in made:
         claims = read(options.results).claims
         lines.append(words.as_markdown(claims) if options.markdown else words.as_text(claims))
-    return "\n".join([*lines, *(made[key] for key in ("page", "pdf") if key in made), *made.get("figures", ())])
+    return "\n".join([*lines, *(made[key] for key in ("page", "html", "pdf") if key in made), *made.get("figures", ())])

@@ -4,7 +4,7 @@ import pathlib
 import re
 from collections.abc import Mapping, Sequence
 
-from . import style, words
+from . import glossary, meaning, style, words
 from .figures import SHARED
 from .gallery import Drawn
 from .load import Results
@@ -15,7 +15,7 @@ CONSISTENCY = (
     "In these claims training solves, in a regime that was chosen to be linear, the problem that the prediction solved. "
     "Agreement is what the theory demands of itself: it shows that the instruments and the linear regime hold, and little about "
     "tuning at the strength at which people use it. What informs is the lead over rivals, and every failure. Where tuning "
-    "goes and what it gains in practice is asked by the claims practice-direction and practice-gain."
+    "goes and what it gains in practice is what the predictions ask."
 )
 PARTS = {"train": "texts to train on", "readout": "texts of the readout", "test": "held-out texts"}
 
@@ -36,6 +36,7 @@ def document(results: Results, gallery: Mapping[str, Drawn], letters: str = "") 
         own, other = shown.get(claim["id"]), shown.get(SHARED.get(claim["id"], ""))
         return own | {"here": True} if own else other | {"here": False} if other else None
 
+    headlines = words.headlines(results.claims)
     limits = [c["gate"]["limit"] for c in results.claims if c.get("gate")]
     return {
         "name": results.study["name"],
@@ -43,10 +44,13 @@ def document(results: Results, gallery: Mapping[str, Drawn], letters: str = "") 
         "question": results.study["question"],
         "confidence": words.CONFIDENCE,
         "setting": setting(results.study),
-        "opening": words.opening(results.claims),
-        "headlines": words.headlines(results.claims),
+        "summary": " ".join([*(h["sentence"] for h in headlines), words.opening(results.claims), setting(results.study)]),
+        "headlines": headlines,
         "looks": looked(results.study),
-        "groups": words.verdict_groups(results.claims),
+        "groups": [g for g in words.verdict_groups(results.claims) if g["verdict"] in ("supported", "refuted")],
+        "meaning": meaning.meaning(results.record),
+        "bargains": meaning.bargains(results.record),
+        "limitations": meaning.limitations(results.record),
         "verdicts": words.verdict_rows(results.claims),
         "overviews": [s for name, s in shown.items() if name.startswith("forest") or name == "parity"],
         "natures": dict(words.NATURES),
@@ -68,7 +72,9 @@ def document(results: Results, gallery: Mapping[str, Drawn], letters: str = "") 
             }
             for d in results.study["deltas"]
         ],
-        "settings": [[style.spelled(k), plain(v)] for k, v in results.study.get("settings", {}).items()],
+        "settings": glossary.settings({style.spelled(k): plain(v) for k, v in results.study.get("settings", {}).items()}),
+        "words": [list(line) for line in glossary.WORDS],
+        "letters-of": [{"symbol": letter, "meaning": said, "unit": unit} for letter, said, unit in glossary.LETTERS],
         "costs": costs(results.record["costs"]),
         "provenance": provenance(results),
         "footer": footer(results),
@@ -146,12 +152,16 @@ def claim_section(claim: Mapping, figure: Mapping | None, cited: set[str]) -> di
                 "verdict": v["verdict"],
                 "why": sentence(v.get("why") or ""),
                 "tested": tested(v),
+                "tasks": words.number(v["tasks"]),
+                "cells": words.number(v["cells"]),
+                **{key.replace("_", "-"): words.p_value(v.get(key)) or words.NOTHING for key in ("p_support", "p_refute")},
             }
             for v in claim["verdicts"]
         ],
         "statement": sentence(claim["statement"]),
         "equation": claim["equation"],
         "alt": claim["equation_alt"],
+        "symbols": glossary.symbols(claim),
         "derived": claim["derived"].strip().rstrip("."),
         "sources": list(claim["sources"]),
         "assumptions": [
@@ -170,15 +180,18 @@ def claim_section(claim: Mapping, figure: Mapping | None, cited: set[str]) -> di
 
 
 def claim_rows(claim: Mapping) -> list[dict]:
-    """Return the claim's table: its statistic, criteria, rivals, nulls, what is shown beside, and plants, in groups."""
+    """Return the claim's table: its criteria, statistic, rivals, nulls, what is shown beside, and plants, in groups.
+
+    `part` says which lines are not to be parted; the criteria of several deltas have their words in `head`, once.
+    """
     rows = []
     several = len(claim["verdicts"]) > 1
     found = [(place, v["label"], k) for v in claim["verdicts"] for place, k in enumerate(v["criteria"])]
-    for _, delta, criterion in sorted(found, key=lambda one: one[0]):
+    for place, delta, criterion in sorted(found, key=lambda one: one[0]):
         unit = criterion.get("unit") or ""
-        label = criterion["label"] if not unit or unit in criterion["label"] else f"{criterion['label']} ({unit})"
-        label = f"{label}: {delta}" if several else label
-        rows.append({"group": "Criteria", "label": sentence(label, ""), "value": words.interval(criterion),
+        label = sentence(criterion["label"] if not unit or unit in criterion["label"] else f"{criterion['label']} ({unit})", "")
+        rows.append({"group": "Criteria", "part": f"criterion {place}", "head": label if several else "",
+                     "label": delta if several else label, "value": words.interval(criterion),
                      "support": words.region(criterion["supported"]),
                      "refute": words.region(criterion["tolerated"], outside=True), "outcome": criterion["outcome"]})  # fmt: skip
     own = claim.get("statistic")
@@ -192,14 +205,14 @@ def claim_rows(claim: Mapping) -> list[dict]:
 def beside(group: str, record: Mapping) -> dict:
     """Return a line of a claim's table that has no bar of its own."""
     label, value = sentence(record["label"], ""), words.interval(record)
-    return {"group": group, "label": label, "value": value, "support": "", "refute": "", "outcome": ""}
+    return {"group": group, "part": group, "head": "", "label": label, "value": value, "support": "", "refute": "", "outcome": ""}
 
 
 def plant_row(which: str, plant: Mapping) -> dict:
     """Return a plant as a line of the claim's table: its first criterion, what was expected, what came out."""
     known = "Known good" if which == "good" else "Known bad"
     met = "" if plant["expected"] == plant["verdict"] else " (unexpected)"
-    return {"group": "Plants", "label": f"{known}: {plant['description']}", "value": words.interval(plant),
+    return {"group": "Plants", "part": "Plants", "head": "", "label": f"{known}: {plant['description']}", "value": words.interval(plant),
             "support": f"expected {plant['expected']}{met}", "refute": None, "outcome": plant["verdict"]}  # fmt: skip
 
 

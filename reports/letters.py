@@ -49,9 +49,15 @@ def readable(results: Results, room: pathlib.Path, fonts: Sequence[str]) -> tupl
     unassigned code points always do, for no font says what they mean. An empty title or name becomes a word that says so.
     """
 
-    def fine(words: Sequence[str]) -> bool:
-        return _set(words, room, fonts)
+    return _readable(results, lambda words: _set(words, room, fonts))
 
+
+def plain(results: Results) -> tuple[Results, str]:
+    """Return results for a reader whose fonts are not known: only code points that no font can show stand in brackets, and a note."""
+    return _readable(results, lambda words: True)
+
+
+def _readable(results: Results, fine: Callable[[Sequence[str]], bool]) -> tuple[Results, str]:
     said = _replaced(sorted({word for text in _strings(results) for word in WORD.findall(text) if not word.isascii()
                              or not word.isprintable()}), fine)  # fmt: skip
     lost = sorted({c for word, made in said.items() for c in word if c not in made and c not in SPACES})

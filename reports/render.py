@@ -1,65 +1,120 @@
-"""From a results folder to the PDF: words as JSON and figures as SVG, set by typst; warnings are errors."""
+"""From a results folder to the PDF and the page for the web: words as JSON, figures as SVG, set by typst; warnings are errors."""
 
 import json
 import pathlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import typst
 
 from validations.store import write_atomic
 
-from . import letters, load, style
+from . import letters, load, style, web
 from .document import document
-from .gallery import gallery
+from .gallery import Drawn, gallery
 from .load import Results
 
 HERE = pathlib.Path(__file__).parent
 
 
 def build(folder: str | pathlib.Path, out: str | pathlib.Path, *, fonts: Sequence[str | pathlib.Path] = ()) -> pathlib.Path:
-    """Write the report of the results in `folder` to `out`, all or nothing, and return its path.
+    """Write the report of the results in `folder` to `out`, and beside it the same as a page for the web, and return the PDF's path.
 
     fonts: folders of further fonts, for letters that those of the report lack. The same results and fonts give the same bytes:
-    the date is the record's own timestamp and no font of the system is used.
+    the date is the record's own timestamp and no font of the system is used. Both files are whole before either is written.
     Raises ValueError when the results are incomplete or typst refuses or warns.
     """
-    out = pathlib.Path(out)
-    pdf = render(load.read(folder), fonts=fonts)
+    out, results = pathlib.Path(out), load.read(folder)
+    with tempfile.TemporaryDirectory(prefix="report-") as root:
+        room = pathlib.Path(root)
+        laid = _laid(results, room, fonts)
+        pdf = _pdf(laid)
+        page = _page(results, laid, out.name)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, pdf)
+    write_atomic(web_path(out), page.encode())
     return out
+
+
+def web_path(pdf: pathlib.Path) -> pathlib.Path:
+    """Return where the page for the web lies that belongs to a PDF."""
+    return pdf.with_name(f"{pdf.stem}.html")
 
 
 def render(results: Results, *, fonts: Sequence[str | pathlib.Path] = ()) -> bytes:
     """Return the report as PDF/A-2a and PDF/UA-1; raises ValueError with typst's first complaint."""
     with tempfile.TemporaryDirectory(prefix="report-") as root:
-        room = pathlib.Path(root)
-        folders = letters.folder_of_fonts(room, fonts)
-        results, note = letters.readable(results, room, folders)
-        shown = gallery(results)
-        text = json.dumps(document(results, shown, note), ensure_ascii=False, sort_keys=True)
-        for name in ("lab.typ", "report.typ", "refs.bib"):
-            (room / name).write_bytes((HERE / name).read_bytes())
-        (room / "document.json").write_text(text, encoding="utf-8")
-        for name, item in shown.items():
-            (room / f"{name}.svg").write_bytes(style.svg(item.figure))
-        try:
-            pdf, warnings = typst.compile_with_warnings(
-                str(room / "report.typ"),
-                root=root,
-                format="pdf",
-                pdf_standards=["a-2a", "ua-1"],
-                timestamp=int(results.record["provenance"].get("timestamp") or 0),
-                font_paths=folders,
-                ignore_system_fonts=True,
-            )
-        except typst.TypstError as error:
-            hint = f" ({error.hints[0]})" if error.hints else ""
-            raise ValueError(f"typst refused {_culprit(results) or 'the report'}: {error.message}{hint}") from None
-    if warnings:
-        raise ValueError(f"expected a report without warnings, typst says: {warnings[0].message}")
-    return pdf
+        return _pdf(_laid(results, pathlib.Path(root), fonts))
+
+
+def render_web(results: Results, pdf: str = "report.pdf") -> str:
+    """Return the report as one page for the web that links to the PDF beside it; raises ValueError with typst's first complaint."""
+    with tempfile.TemporaryDirectory(prefix="report-") as root:
+        return _page(results, None, pdf, pathlib.Path(root))
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """A room in which the sources of an edition lie: the results as they are printed, the folders of fonts, the drawn figures."""
+
+    room: pathlib.Path
+    results: Results
+    fonts: Sequence[str]
+    shown: Mapping[str, Drawn]
+    drawings: Mapping[str, bytes]
+
+
+def _laid(results: Results, room: pathlib.Path, fonts: Sequence[str | pathlib.Path]) -> _Laid:
+    """Return a room with everything that the PDF is set from."""
+    folders = letters.folder_of_fonts(room, fonts)
+    results, note = letters.readable(results, room, folders)
+    return _furnished(results, note, room, folders)
+
+
+def _furnished(results: Results, note: str, room: pathlib.Path, fonts: Sequence[str]) -> _Laid:
+    """Return a room with the words as JSON, the figures as SVG and the sources beside them."""
+    shown = gallery(results)
+    drawings = {name: style.svg(item.figure) for name, item in shown.items()}
+    text = json.dumps(document(results, shown, note), ensure_ascii=False, sort_keys=True)
+    for name in ("lab.typ", "report.typ", "refs.bib"):
+        (room / name).write_bytes((HERE / name).read_bytes())
+    (room / "document.json").write_text(text, encoding="utf-8")
+    for name, drawing in drawings.items():
+        (room / f"{name}.svg").write_bytes(drawing)
+    return _Laid(room, results, fonts, shown, drawings)
+
+
+def _pdf(laid: _Laid) -> bytes:
+    timestamp = int(laid.results.record["provenance"].get("timestamp") or 0)
+    return _set(laid, format="pdf", pdf_standards=["a-2a", "ua-1"], timestamp=timestamp, font_paths=list(laid.fonts))
+
+
+def _page(results: Results, laid: _Laid | None, pdf: str, room: pathlib.Path | None = None) -> str:
+    """Return the page for the web; what lies ready for the PDF is used where the words are the same, for a browser has more fonts."""
+    said, note = letters.plain(results)
+    if laid is None or said.said != laid.results.said:
+        room = room or laid.room / "web"
+        room.mkdir(exist_ok=True)
+        laid = _furnished(said, note, room, ())
+    html = _set(laid, format="html", sys_inputs={"edition": "web", "pdf": web.address(pdf)})
+    return web.assembled(html.decode(), laid.drawings, {name: item.alt for name, item in laid.shown.items()})
+
+
+def _set(laid: _Laid, **options: Any) -> bytes:
+    """Return what typst makes of a room; raises ValueError with its first complaint, and for any warning but that HTML is young."""
+    try:
+        made, warnings = typst.compile_with_warnings(
+            str(laid.room / "report.typ"), root=str(laid.room), ignore_system_fonts=True, **options
+        )
+    except typst.TypstError as error:
+        hint = f" ({error.hints[0]})" if error.hints else ""
+        raise ValueError(f"typst refused {_culprit(laid.results) or 'the report'}: {error.message}{hint}") from None
+    told = [warning.message for warning in warnings if not warning.message.startswith("html export is under active development")]
+    if told:
+        raise ValueError(f"expected a report without warnings, typst says: {told[0]}")
+    return made
 
 
 def _culprit(results: Results) -> str:

@@ -44,7 +44,10 @@ def bar(value: float | None) -> str:
 
 
 def interval(record: Mapping | None) -> str:
-    """Return "estimate [low, high]" with decimals that suit the interval's width; the estimate alone without an interval."""
+    """Return "estimate [low, high]" with decimals that suit the interval's width; the estimate alone without an interval.
+
+    An end that lies beside zero, or beside a bar of the record's own, is not written as if it lay there.
+    """
     record = record or {}
     middle, low, high = (record.get(k) for k in ("estimate", "low", "high"))
     if not known(middle):
@@ -54,8 +57,18 @@ def interval(record: Mapping | None) -> str:
         return number(middle)
     half = max(abs(v - middle) for v in ends)
     decimals = min(max(math.ceil(-math.log10(half / 2.0)), 0), 4) if half > 0 else 3
+    marks = [0.0, *(bar for key in ("supported", "tolerated") for bar in record.get(key) or () if bar is not None)]
+    close = [d for d in range(decimals, decimals + 3) if not any(v != m and round(v - m, d) == 0 for v in ends for m in marks)]
+    decimals = close[0] if close else decimals
     write = [number(float(v), decimals=decimals) if known(v) else sign for v, sign in ((low, "−∞"), (high, "∞"))]
     return f"{number(float(middle), decimals=decimals)} [{write[0]}, {write[1]}]"
+
+
+def stated(verdict: Mapping) -> Mapping | None:
+    """Return a verdict's statistic, with the interval of the criterion that judges the same number where there is one."""
+    own = verdict.get("statistic")
+    same = [k for k in verdict.get("criteria", ()) if own and known(own["estimate"]) and k["estimate"] == own["estimate"]]
+    return {**own, **{key: same[0][key] for key in ("low", "high", "supported", "tolerated")}} if same else own
 
 
 def region(ends: Sequence[float | None], *, outside: bool = False) -> str:
@@ -192,7 +205,7 @@ def verdict_rows(claims: Sequence[Mapping]) -> list[dict]:
             "delta": v["of"],
             "tasks": v["tasks"],
             "statistic": (v.get("statistic") or {}).get("label", ""),
-            "value": interval(v.get("statistic")),
+            "value": interval(stated(v)),
             "criteria": [
                 {"text": criterion_text(k), "outcome": k["outcome"], "glyph": GLYPHS.get(k["outcome"], "")}
                 for k in v.get("criteria", ())
