@@ -17,6 +17,7 @@ CONSISTENCY = (
     "tuning at the strength at which people use it. What informs is the lead over rivals, and every failure. Where tuning "
     "goes and what it gains in practice is what the predictions ask."
 )
+TOGETHER = 3  # lines of a table that stand on one page at least
 PARTS = {"train": "texts to train on", "readout": "texts of the readout", "test": "held-out texts"}
 
 
@@ -199,7 +200,19 @@ def claim_rows(claim: Mapping) -> list[dict]:
         rows.append(beside("Statistic", own))
     rows += [beside("Rivals", r) for r in claim.get("rivals", ())] + [beside("Nulls", n) for n in claim.get("nulls", ())]
     rows += [beside("Beside", a) for a in claim.get("also", ())]
-    return rows + [plant_row(which, c) for which, c in (claim.get("plants") or {}).items() if c]
+    return bound(rows + [plant_row(which, c) for which, c in (claim.get("plants") or {}).items() if c])
+
+
+def bound(rows: Sequence[Mapping]) -> list[dict]:
+    """Return rows with the number of the bundle that no page break divides: whole parts, until at least three lines are together."""
+    bundles: list[list[Mapping]] = [[]]
+    for part in dict.fromkeys(row["part"] for row in rows):
+        if len(bundles[-1]) >= TOGETHER:
+            bundles.append([])
+        bundles[-1] += [row for row in rows if row["part"] == part]
+    if len(bundles) > 1 and len(bundles[-1]) < TOGETHER:
+        bundles[-2:] = [bundles[-2] + bundles[-1]]
+    return [{**row, "bundle": place} for place, bundle in enumerate(bundles) for row in bundle]
 
 
 def beside(group: str, record: Mapping) -> dict:

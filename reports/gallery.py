@@ -46,7 +46,7 @@ def gallery(results: Results) -> dict[str, Drawn]:
     return shown
 
 
-FOREST = 30  # criteria on one page
+FOREST = 20  # criteria in one plot, which takes about half a page
 
 
 def forests(results: Results) -> dict[str, Drawn]:

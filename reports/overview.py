@@ -18,6 +18,7 @@ class ForestRow:
 
     claim: str
     label: str
+    delta: str
     value: str
     outcome: str
     span: tuple[float, float, float] | None
@@ -81,21 +82,26 @@ def forest_rows(claims: Sequence[Mapping], value: Callable[[Mapping], str]) -> l
         several = len(claim["verdicts"]) > 1
         found = [(place, v["label"], k) for v in claim["verdicts"] for place, k in enumerate(v["criteria"])]
         for _, label, k in sorted(found, key=lambda one: one[0]):
-            words = f"{k['label']}: {label}" if several else k["label"]
-            rows.append(ForestRow(claim["title"], words, value(k), k["outcome"], span(k), refutation_bar(k)))
+            delta = label if several else ""
+            rows.append(ForestRow(claim["title"], k["label"], delta, value(k), k["outcome"], span(k), refutation_bar(k)))
     return rows
 
 
 def forest(rows: Sequence[ForestRow]) -> Figure:
     """Return every criterion as an interval on one scale whose zero is its support bar and -1 its refutation bar."""
-    lines = []  # (y, text, row or None)
+    lines: list[tuple[float, str, ForestRow | None]] = []  # height, text, and the row that it stands beside
     y = 0.0
     for place, row in enumerate(rows):
-        if place == 0 or rows[place - 1].claim != row.claim:
+        before = rows[place - 1] if place else None
+        if before is None or before.claim != row.claim:
             title = style.wrap(row.claim, 62, 2)
             y += (0.35 if place else 0.0) + 1.0 * (1 + title.count("\n"))
             lines.append((y - 0.5 * title.count("\n"), title, None))
-        label = style.wrap(row.label, 44, 2)
+            before = None
+        if row.delta and (before is None or before.label != row.label):
+            y += 1.0
+            lines.append((y, f"  {style.wrap(row.label, 96, 1)}", None))
+        label = style.wrap(row.delta, 40, 1) if row.delta else style.wrap(row.label, 44, 2)
         y += 1.0 if "\n" not in label else 1.75
         lines.append((y, label, row))
     pitch = min(0.165, 7.6 / (y + 1))
@@ -110,14 +116,15 @@ def forest(rows: Sequence[ForestRow]) -> Figure:
         high = min(max([1.2, *(s[2] for s in spans)]) + 0.2, 5.0)
         for y, text, row in lines:
             if row is None:
-                axes.annotate(
-                    text, (0, y), xycoords=("figure fraction", "data"), va="center", fontsize=8.3, weight="bold", linespacing=0.95
-                )
+                own = text.startswith("  ")
+                at, look = (0.09, {"fontsize": 8, "style": "italic"}) if own else (0.0, {"fontsize": 8.3, "weight": "bold"})
+                place = (at / style.TEXT_WIDTH, y)
+                axes.annotate(text.strip(), place, xycoords=("figure fraction", "data"), va="center", linespacing=0.95, **look)
                 continue
             shift = 0.36 if "\n" in text else 0.0
             axes.annotate(
                 text,
-                (0.09 / style.TEXT_WIDTH, y - shift),
+                ((0.2 if row.delta else 0.09) / style.TEXT_WIDTH, y - shift),
                 xycoords=("figure fraction", "data"),
                 va="center",
                 fontsize=8,
