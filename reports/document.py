@@ -204,7 +204,7 @@ def claim_rows(claim: Mapping) -> list[dict]:
 
 
 def bound(rows: Sequence[Mapping]) -> list[dict]:
-    """Return rows with the number of the bundle that no page break divides: whole parts, until at least three lines are together."""
+    """Return rows with the number of their bundle, which no page break divides: whole parts, at least three lines together."""
     bundles: list[list[Mapping]] = [[]]
     for part in dict.fromkeys(row["part"] for row in rows):
         if len(bundles[-1]) >= TOGETHER:
@@ -225,8 +225,9 @@ def plant_row(which: str, plant: Mapping) -> dict:
     """Return a plant as a line of the claim's table: its first criterion, what was expected, what came out."""
     known = "Known good" if which == "good" else "Known bad"
     met = "" if plant["expected"] == plant["verdict"] else " (unexpected)"
-    return {"group": "Plants", "part": "Plants", "head": "", "label": f"{known}: {plant['description']}", "value": words.interval(plant),
-            "support": f"expected {plant['expected']}{met}", "refute": None, "outcome": plant["verdict"]}  # fmt: skip
+    said = {"group": "Plants", "part": "Plants", "head": "", "label": f"{known}: {plant['description']}"}
+    found = {"support": f"expected {plant['expected']}{met}", "refute": None, "outcome": plant["verdict"]}
+    return {**said, "value": words.interval(plant), **found}
 
 
 def tested(verdict: Mapping) -> str:

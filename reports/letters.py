@@ -53,7 +53,7 @@ def readable(results: Results, room: pathlib.Path, fonts: Sequence[str]) -> tupl
 
 
 def plain(results: Results) -> tuple[Results, str]:
-    """Return results for a reader whose fonts are not known: only code points that no font can show stand in brackets, and a note."""
+    """Return results for unknown fonts, with only those code points in brackets that no font can show, and a note."""
     return _readable(results, lambda words: True)
 
 

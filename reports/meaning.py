@@ -6,10 +6,15 @@ from . import words
 
 ENOUGH = 0.8  # the share of true claims found below which a study is said to miss them
 LINEAR = "consistency"
+NOT = (
+    "A supported claim has met bars that were chosen beforehand on these tasks; it is no proof of the theory. A refuted one has "
+    "missed them here, which a better estimate, more text or a larger model may change. Undecided means that the interval holds "
+    "both, not that there is no effect."
+)
 
 
 def meaning(record: Mapping) -> list[dict]:
-    """Return the parts, each with a title, of the page for someone who tunes: gains, what held, what did not, what stayed open."""
+    """Return the parts, each with a title, of the page for someone who tunes: gains, what held, what failed, what is open."""
     claims = record["claims"]
     parts = [
         ("What tuning gained", _gained(claims)),
@@ -23,7 +28,7 @@ def meaning(record: Mapping) -> list[dict]:
 
 
 def bargains(record: Mapping) -> list[list[str]]:
-    """Return, for every delta whose gain was measured, its tuned numbers, their share of the backbone's, and points per thousand."""
+    """Return, for every delta whose gain was measured, its numbers, their share of the backbone's, and points per thousand."""
     sizes = {d["name"]: d.get("size") for d in record["study"]["deltas"]}
     whole, made = record["study"]["backbone"].get("parameters"), []
     for verdict, gained, _ in _gains(record["claims"]):
@@ -35,17 +40,15 @@ def bargains(record: Mapping) -> list[list[str]]:
 
 
 def limitations(record: Mapping) -> list[dict]:
-    """Return what the study cannot say, each part with a title: reach, replication, power, regime, multiplicity, what was shared."""
+    """Return what the study cannot say, each part with a title: reach, replication, power, regime, multiplicity."""
     parts = [
         ("One backbone", _backbone(record["study"])),
         ("Few replicates", _replicates(record["study"])),
         ("What so many tasks can find", _power(record)),
         ("Where the linearisation holds", _regime(record["claims"])),
         ("Many questions at once", _multiplicity(record)),
-        ("What a verdict is not", "A supported claim has met bars that were chosen beforehand on these tasks; it is no proof of the theory. A refuted "
-         "one has missed them here, which a better estimate, more text or a larger model may change. Undecided means that the "
-         "interval holds both, not that there is no effect."),
-    ]  # fmt: skip
+        ("What a verdict is not", NOT),
+    ]
     return [{"title": title, "text": text} for title, text in parts if text]
 
 
@@ -115,10 +118,10 @@ def _open(record: Mapping) -> str:
     inside = sum(_inside(k["estimate"], k["supported"]) for k in criteria)
     outside = sum(words.known(k["estimate"]) and not _inside(k["estimate"], k["tolerated"]) for k in criteria)
     return (
-        f"{_opened(words.count(len(undecided), 'verdict'))} on predictions {'is' if len(undecided) == 1 else 'are'} undecided. Of "
-        f"{words.count(len(criteria), 'criterion').replace('criterions', 'criteria')} that they rest on, the estimate lies on the "
-        f"supporting side in {words.worded(inside)} and on the refuting side in {words.worded(outside)}, with intervals too wide to say so. "
-        "Until more tasks are run, act as if these predictions had not been made."
+        f"{_opened(words.count(len(undecided), 'verdict'))} on predictions {'is' if len(undecided) == 1 else 'are'} undecided. "
+        f"Of the criteria that they rest on, {words.worded(len(criteria))} together, the estimate lies on the supporting side in "
+        f"{words.worded(inside)} and on the refuting side in {words.worded(outside)}. Until more tasks are run, act as if these "
+        "predictions had not been made."
     )
 
 
@@ -128,18 +131,19 @@ def _checks(claims: Sequence[Mapping]) -> str:
     if not verdicts:
         return ""
     counts = [(sum(v["verdict"] == word for v in verdicts), word) for word in words.ORDER]
-    said = words.listed([f"{words.worded(n)} {word}" for n, word in counts if n])
+    said = words.listed([f"{words.worded(n)} {'is' if n == 1 else 'are'} {word}" for n, word in counts if n])
     return (
-        f"Of {words.count(len(verdicts), 'verdict')} on the linear theory's own consistency, {said}. Where these are supported, a probe's "
-        "number about a small change of the network can be taken at its word; about tuning at full strength it says nothing by itself."
+        f"Of {words.count(len(verdicts), 'verdict')} on the linear theory's own consistency, {said}. Where these are supported, "
+        "a probe's number about a small change of the network can be taken at its word; about tuning at full strength it says "
+        "nothing by itself."
     )
 
 
 def _backbone(study: Mapping) -> str:
     backbone = study["backbone"]
     return (
-        f"Everything was measured on {backbone['name']}, with {words.number(backbone['parameters'])} parameters. Larger models have other "
-        "spectra and other rates; that a verdict carries over is not tested here."
+        f"Everything was measured on {backbone['name']}, with {words.number(backbone['parameters'])} parameters. Larger models "
+        "have other spectra and other rates; that a verdict carries over is not tested here."
     )
 
 
@@ -173,8 +177,8 @@ def _power(record: Mapping) -> str:
     power = [words.number(100.0 * p, decimals=0) for p in line["suite_power"]]
     lost = "" if min(line["suite_power"]) >= ENOUGH else " Where tasks differ much, smaller effects go undecided."
     return (
-        f"In planted worlds with {words.count(line['tasks'], 'task')} a suite finds {power[0]} % of effects of three standard deviations when tasks do "
-        f"not differ, and {power[-1]} % when they differ twice as much as seeds.{lost}"
+        f"In planted worlds with {words.count(line['tasks'], 'task')} a suite finds {power[0]} % of effects of three standard "
+        f"deviations when tasks do not differ, and {power[-1]} % when they differ twice as much as seeds.{lost}"
     )
 
 
@@ -185,8 +189,8 @@ def _regime(claims: Sequence[Mapping]) -> str:
         return ""
     inside, total = (sum(g[k] for g in gates) for k in ("passed", "total"))
     return (
-        f"{words.number(inside)} of {words.number(total)} rows of the claims on the linear regime lie inside it. There the penalty is the smallest "
-        "that keeps the predicted control linear, so controls are small and accuracy moves little."
+        f"{words.number(inside)} of {words.number(total)} rows of the claims on the linear regime lie inside it. There the "
+        "penalty is the smallest that keeps the predicted control linear, so controls are small and accuracy moves little."
     )
 
 
@@ -195,8 +199,8 @@ def _multiplicity(record: Mapping) -> str:
     if count < 2:
         return ""
     return (
-        f"{_opened(words.count(count, 'verdict'))} share one level of error by Holm's method. That keeps wrong verdicts rare and costs power: an effect "
-        "that would decide alone may stay undecided here."
+        f"{_opened(words.count(count, 'verdict'))} share one level of error by Holm's method. That keeps wrong verdicts rare and "
+        "costs power: an effect that would decide alone may stay undecided here."
     )
 
 

@@ -132,6 +132,8 @@ def forest(rows: Sequence[ForestRow]) -> Figure:
             )
             axes.annotate(row.value, (1, y - shift), xycoords=("figure fraction", "data"), va="center", ha="right", fontsize=8)
             _interval(axes, row, y - shift, low, high)
+            beside = axes.get_yaxis_transform()
+            axes.plot([1.06], [y - shift], transform=beside, clip_on=False, **_glyph(row.outcome) | {"ls": "", "ms": 4})
         axes.set(xlim=(low, high), ylim=(lines[-1][0] + 0.8 if lines else 1, 0.2), xlabel="distance from the support bar")
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)

@@ -129,7 +129,8 @@ def rivals(axes: Axes, rows: pd.DataFrame, series: Mapping[str, str], labels: La
             off = x < floor if floor is not None else np.zeros(len(x), dtype=bool)
             dots(axes, x[~off], y, look, inside(group)[~off], size=10, alpha=faded(len(kept)) * (1.0 if place == 0 else 0.75))
             if off.any():
-                axes.scatter([floor], [y], s=16, marker="$←$", color=look.color, linewidths=0)
+                axes.scatter([floor], [y], s=60, marker="$←$", color=GREY, linewidths=0)
+                axes.scatter([floor], [y], s=10, marker=look.marker, color=look.color, linewidths=0)
         centre = float(kept.loc[inside(kept), column].median())
         if np.isfinite(centre) and (floor is None or centre >= floor):
             median(axes, centre, place)
@@ -159,6 +160,13 @@ def handles(rows: pd.DataFrame, labels: Labels) -> list[Line2D]:
     if inside(rows).all():
         return own
     return [*own, Line2D([], [], ls="", marker="o", mfc="none", mec=GREY, mew=0.7, ms=4.5, label="outside the linear regime")]
+
+
+def along(look: Mark, *, dotted: bool = False) -> dict:
+    """Return the settings of a line whose points are marked: full on a solid line, hollow on a dotted one."""
+    if dotted:
+        return {"ls": DOTTED, "marker": look.marker, "ms": 3.2, "mfc": "white", "mec": look.color, "mew": 0.6}
+    return {"marker": look.marker, "ms": 3.2, "mew": 0}
 
 
 def mark_handle(look: Mark, words: str) -> Line2D:

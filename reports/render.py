@@ -20,7 +20,7 @@ HERE = pathlib.Path(__file__).parent
 
 
 def build(folder: str | pathlib.Path, out: str | pathlib.Path, *, fonts: Sequence[str | pathlib.Path] = ()) -> pathlib.Path:
-    """Write the report of the results in `folder` to `out`, and beside it the same as a page for the web, and return the PDF's path.
+    """Write the report of the results in `folder` to `out`, beside it the same as a page for the web, and return the PDF's path.
 
     fonts: folders of further fonts, for letters that those of the report lack. The same results and fonts give the same bytes:
     the date is the record's own timestamp and no font of the system is used. Both files are whole before either is written.
@@ -50,7 +50,7 @@ def render(results: Results, *, fonts: Sequence[str | pathlib.Path] = ()) -> byt
 
 
 def render_web(results: Results, pdf: str = "report.pdf") -> str:
-    """Return the report as one page for the web that links to the PDF beside it; raises ValueError with typst's first complaint."""
+    """Return the report as a page for the web that links to the PDF beside it; raises ValueError with typst's complaint."""
     with tempfile.TemporaryDirectory(prefix="report-") as root:
         return _page(results, None, pdf, pathlib.Path(root))
 
@@ -92,7 +92,7 @@ def _pdf(laid: _Laid) -> bytes:
 
 
 def _page(results: Results, laid: _Laid | None, pdf: str, room: pathlib.Path | None = None) -> str:
-    """Return the page for the web; what lies ready for the PDF is used where the words are the same, for a browser has more fonts."""
+    """Return the page for the web, from what lies ready for the PDF where the words are the same: a browser has more fonts."""
     said, note = letters.plain(results)
     if laid is None or said.said != laid.results.said:
         room = room or laid.room / "web"
@@ -103,7 +103,7 @@ def _page(results: Results, laid: _Laid | None, pdf: str, room: pathlib.Path | N
 
 
 def _set(laid: _Laid, **options: Any) -> bytes:
-    """Return what typst makes of a room; raises ValueError with its first complaint, and for any warning but that HTML is young."""
+    """Return what typst makes of a room; raises ValueError with its complaint, and for a warning but that HTML is young."""
     try:
         made, warnings = typst.compile_with_warnings(
             str(laid.room / "report.typ"), root=str(laid.room), ignore_system_fonts=True, **options

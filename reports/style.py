@@ -30,12 +30,16 @@ PAGE_FONT, DRAWN_FONT = (
 SPARE_FONTS = ("DejaVu Sans",)  # for letters that neither has: in figures, and on the page after PAGE_SPARES
 PAGE_SPARES = ("New Computer Modern Math", "DejaVu Sans Mono", *SPARE_FONTS)
 TICK_SIZE = 7.5
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 INK, FAINT, GREY = "#222222", "#bdbdbd", "#7f7f7f"
 
 
 @dataclass(frozen=True)
 class Mark:
-    """The look of one series: Okabe-Ito colour, marker and dash, so that each survives a print in grey."""
+    """The look of one series: colour, marker and dash, so that each survives a print in grey.
+
+    Colours are Okabe and Ito's, the light ones darkened until they stand out from white by 3 to 1.
+    """
 
     color: str
     marker: str
@@ -47,19 +51,19 @@ DELTAS = {
     "prefix": Mark("#D55E00", "s", (0, (5, 1.5))),
     "lora": Mark("#009E73", "D", (0, (1, 1))),
     "adapter": Mark("#CC79A7", "^", (0, (4, 1, 1, 1))),
-    "prompt": Mark("#E69F00", "v", (0, (3, 1, 1, 1, 1, 1))),
-    "bitfit": Mark("#56B4E9", "P", (0, (7, 2))),
-    "ia3": Mark("#999999", "X", (0, (2, 2))),
+    "prompt": Mark("#C47F00", "v", (0, (3, 1, 1, 1, 1, 1))),
+    "bitfit": Mark("#3D97CC", "P", (0, (7, 2))),
+    "ia3": Mark("#8A8A8A", "X", (0, (2, 2))),
     "full": Mark("#000000", "*", (0, (9, 1.5, 1, 1.5))),
     "attention-bias": Mark("#332288", "h", (0, (6, 1, 1, 1))),
     "attention-adapter": Mark("#882255", "<", (0, (1, 3))),
-    "attention-weights": Mark("#F0E442", "p", (0, (3, 3))),
+    "attention-weights": Mark("#9A8700", "p", (0, (3, 3))),
     "last-block": Mark("#004D40", ">", (0, (2, 1, 2, 3))),
     "short-prefix": Mark("#661100", "d", (0, (5, 1, 2, 1))),
     "palette": Mark("#666666", "8", (0, (8, 3))),
 }
 # for deltas that the lab's own studies do not name: no colour of these is one of the above
-SPARE_COLORS = ("#44AA99", "#AA4499", "#999933", "#6699CC", "#DDAA33", "#994F00", "#5D3A9B", "#B2182B")
+SPARE_COLORS = ("#117A8B", "#AA4499", "#6B8E23", "#5B8DC4", "#8C6D1F", "#994F00", "#5D3A9B", "#B2182B")
 MARKERS = ("H", "p", "<", ">", "d", "8", "h", "o", "s", "D", "^", "v", "P", "X", "*")
 VERDICTS = {
     "supported": Mark("#0a6b4b", "o"),
@@ -142,13 +146,14 @@ def theme() -> Iterator[None]:
     """Set the report's look for the figures drawn inside, and leave matplotlib's settings as they were."""
     look = {**sns.axes_style("ticks"), **sns.plotting_context("paper")} | {
         "font.family": [DRAWN_FONT, *SPARE_FONTS], "mathtext.fontset": "stix", "axes.unicode_minus": True,
-        "font.size": 8.5, "axes.labelsize": 8.5, "axes.titlesize": 8.5, "xtick.labelsize": TICK_SIZE, "ytick.labelsize": TICK_SIZE,
+        "font.size": 8.5, "axes.labelsize": 8.5, "axes.titlesize": 8.5,
+        "xtick.labelsize": TICK_SIZE, "ytick.labelsize": TICK_SIZE,
         "legend.fontsize": 8, "legend.title_fontsize": 8, "legend.frameon": False, "legend.handlelength": 1.8,
         "axes.linewidth": 0.6, "axes.edgecolor": INK, "text.color": INK, "axes.labelcolor": INK,
         "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 3, "ytick.major.size": 3,
         "xtick.minor.size": 0, "ytick.minor.size": 0, "xtick.major.pad": 2.5, "ytick.major.pad": 2.5,
         "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left", "axes.titlepad": 5,
-        "lines.linewidth": 1.2, "axes.formatter.useoffset": False, "svg.fonttype": "none", "svg.hashsalt": "costate",
+        "lines.linewidth": 1.2, "axes.formatter.useoffset": False, "text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "costate",
     }  # fmt: skip
     with mpl.rc_context(look), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # the page's own fonts have more
@@ -194,7 +199,8 @@ def plain(value: float, decimals: int | None = None) -> str:
     if -3 <= exponent <= 4:
         return (f"{value:.10g}" if decimals is None else f"{value:.{decimals}f}").replace("-", "−")
     lead = f"{value / 10.0**exponent:.{max((decimals or 0) + exponent, 0)}f}" if decimals else f"{value / 10.0**exponent:.3g}"
-    return f"$10^{{{exponent}}}$" if lead == "1" else rf"${lead}\cdot 10^{{{exponent}}}$"
+    power = f"10{str(exponent).translate(RAISED)}"
+    return power if lead == "1" else f"{lead}·{power}".replace("-", "−")
 
 
 def numbers(values: Sequence[float]) -> list[str]:
@@ -263,7 +269,7 @@ def log_axis(axes: Axes, which: str) -> None:
 def width_of(text: str, size: float) -> float:
     """Return the width of a text in points; 1.05: the page's font is a little wider than the one measured."""
     font = FontProperties(family=DRAWN_FONT, size=size)
-    return 1.05 * TextToPath().get_text_width_height_descent(text, font, "$" in text)[0]
+    return 1.05 * TextToPath().get_text_width_height_descent(text, font, False)[0]
 
 
 def legend(figure: Figure, handles: list, *, where: str = "outside lower center", size: float = 8.0) -> None:

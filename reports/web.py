@@ -1,4 +1,4 @@
-"""The report as one page for the web: typst's own HTML of the same source, with drawings and looks inside, and no request made."""
+"""The report as a page for the web: typst's own HTML of the same source, drawings and look inside, no request made."""
 
 import pathlib
 import re

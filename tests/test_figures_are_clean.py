@@ -1,4 +1,4 @@
-"""Figures: no two texts touch, every point lies on its axes, every axis has ticks enough, and series are told apart without colour."""
+"""Figures: no two texts touch, every point lies on its axes, every axis has numbers, and series are told apart in grey."""
 
 import itertools
 
@@ -8,8 +8,10 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.markers import CARETDOWNBASE, CARETUPBASE
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FuncFormatter
 
@@ -17,8 +19,7 @@ from reports import load, style
 from reports.figures import FIGURES
 from reports.gallery import gallery
 
-# the page's font is a little narrower or wider than the one measured, letter by letter: a fortieth of an inch is a gap
-TOUCH = 1.0  # points by which boxes may overlap: boxes of text have leading of that size
+TOUCH = 1.0  # points by which boxes may overlap: a box of text is that much larger than its ink
 
 
 def settled(figure: Figure) -> Figure:
@@ -109,6 +110,39 @@ def ticks(figure: Figure) -> list[tuple[str, list[str]]]:
     return made
 
 
+def grey(color) -> float:
+    """Return how light a colour is in grey, from 0 to 1, by the weights of television."""
+    return float(np.dot(to_rgb(color), [0.299, 0.587, 0.114]))
+
+
+def looks(axes: Axes) -> list[tuple]:
+    """Return every series of an axes as colour and shape; whiskers, their ends and arrows belong to a point that has a shape."""
+    made = []
+    for group in axes.findobj(PathCollection):
+        faces, edges = group.get_facecolor(), group.get_edgecolor()
+        if len(group.get_offsets()) and len(faces) + len(edges):
+            path = group.get_paths()[0].vertices
+            shape = ("points", np.round(path / np.abs(path).max(), 3).tobytes(), len(faces) > 0)
+            made.append((to_rgb((faces if len(faces) else edges)[0]), shape))
+    for line in axes.lines:
+        marker = line.get_marker()
+        bare = marker in ("None", None, "")
+        if not (bare and len(line.get_xdata()) == 2) and marker not in ("<", ">", CARETUPBASE, CARETDOWNBASE):
+            shape = ("line", str(marker), str(line._unscaled_dash_pattern) if bare else "", round(line.get_markersize(), 1))
+            made.append((to_rgb(line.get_color()), shape))
+    return made
+
+
+def alike(figure: Figure) -> list[tuple]:
+    """Return the pairs of series that only their colour tells apart, and that are as light as each other in grey."""
+    made = []
+    for axes in shown(figure):
+        for (one, shape), (other, same) in itertools.combinations(set(looks(axes)), 2):
+            if shape == same and not np.allclose(one, other, atol=0.02) and abs(grey(one) - grey(other)) < 0.1:
+                made.append((axes.get_title(loc="left"), to_hex(one), to_hex(other), shape[0]))
+    return made
+
+
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """Every figure of a study with recorded numbers, drawn once."""
@@ -127,6 +161,7 @@ def test_no_two_texts_touch_every_point_is_on_its_axes_and_axes_have_numbers(dra
     assert not touching(figure)
     assert not off(figure)
     assert not ticks(figure)
+    assert not alike(figure)
 
 
 def test_the_checks_find_what_they_look_for():
@@ -144,6 +179,10 @@ def test_the_checks_find_what_they_look_for():
     assert touching(figure) == [("one", "other")]
     assert [place.tolist() for _, place in off(figure)] == [[2, 0.9]]
     assert len(ticks(figure)) == 1
+    right.plot([1, 2, 3], [0.1, 0.5, 0.9], color="#00a000", marker="s")
+    right.plot([1, 2, 3], [0.2, 0.5, 0.9], color="#d04000", marker="s")
+    right.plot([1, 2, 3], [0.3, 0.5, 0.9], color="#0000a0", marker="D")
+    assert [pair[1:3] for pair in alike(figure)] in ([("#00a000", "#d04000")], [("#d04000", "#00a000")])
 
 
 @pytest.mark.parametrize("ends", [(500, 1900), (0.03, 2e7), (1.561, 1.576), (4e-16, 9e-16), (0.9, 1.1), (0.2, 30), (1e-9, 1e9)])
@@ -163,4 +202,20 @@ def test_a_logarithmic_axis_has_two_to_six_numbers_that_stand_apart(ends, width)
 def test_numbers_of_one_axis_have_the_same_decimals():
     assert style.numbers([0.885, 0.89, 0.895, 0.9]) == ["0.885", "0.890", "0.895", "0.900"]
     assert style.numbers([0.01, 1, 100]) == ["0.01", "1", "100"]
-    assert style.numbers([1e-16, 2e-16]) == ["$10^{-16}$", "$2\\cdot 10^{-16}$"]
+    assert style.numbers([1e-16, 2e-16]) == ["10⁻¹⁶", "2·10⁻¹⁶"]
+
+
+@pytest.mark.parametrize("color", [*(look.color for look in style.DELTAS.values()), *style.SPARE_COLORS])
+def test_every_colour_of_a_delta_stands_out_from_the_page(color):
+    """The contrast that the web's guidelines ask of graphics: 3 to 1 (WCAG 2.2, 1.4.11)."""
+    light = np.array([c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)])
+    assert 1.05 / (light @ [0.2126, 0.7152, 0.0722] + 0.05) >= 3
+
+
+@pytest.mark.parametrize("name", ["$x$", "a $\\frac{$ b", "$$", "\\$5 and $6"])
+def test_a_name_in_a_figure_is_never_read_as_mathematics(name):
+    with style.theme():
+        figure = style.canvas(2.0)
+        figure.subplots().set_title(name)
+        style.legend(figure, [Line2D([], [], label=name)])
+    assert style.svg(figure).decode().count(f">{name}</text>") == 2

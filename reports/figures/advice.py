@@ -5,15 +5,15 @@ from matplotlib.figure import Figure
 
 from .. import panels, style
 from ..claim_figure import ClaimFigure
-from ..style import GREY, Labels, Mark
+from ..style import GREY, Labels
 
 FAMILIES = {
-    "bias": (Mark("#0072B2", "o"), "bias at ports"),
-    "BitFit": (Mark("#56B4E9", "v"), "BitFit"),
-    "IA3": (Mark("#CC79A7", "P"), "(IA)³"),
-    "LoRA": (Mark("#D55E00", "s"), "LoRA"),
-    "adapter": (Mark("#009E73", "D"), "adapter"),
-    "prefix": (Mark("#E69F00", "^"), "prefix"),
+    "bias": (style.DELTAS["port-bias"], "bias at ports"),
+    "BitFit": (style.DELTAS["bitfit"], "BitFit"),
+    "IA3": (style.DELTAS["ia3"], "(IA)³"),
+    "LoRA": (style.DELTAS["lora"], "LoRA"),
+    "adapter": (style.DELTAS["adapter"], "adapter"),
+    "prefix": (style.DELTAS["prefix"], "prefix"),
 }
 
 

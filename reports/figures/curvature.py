@@ -22,7 +22,7 @@ def outlier_count(rows: pd.DataFrame, spectra: pd.DataFrame, labels: Labels, bar
         shown = shown.assign(place=shown["rank"] - (shown["classes"] - 1))
         for look, group in panels.groups(shown, labels):
             for _, cell in group.groupby(["task", "seed"]):
-                left.plot(cell["place"], cell["hessian"], color=look.color, lw=0.4, alpha=0.25, zorder=1)
+                left.plot(cell["place"], cell["hessian"], color=look.color, ls=look.dash, lw=0.4, alpha=0.25, zorder=1)
             middle = group.groupby("place")["hessian"].median()
             left.plot(middle.index, middle, color=look.color, ls=look.dash, marker=look.marker, ms=3, mew=0, lw=1.0, zorder=2)
         left.axvline(0.5, color=GREY, lw=0.8, zorder=0)

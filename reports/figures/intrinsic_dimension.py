@@ -75,7 +75,8 @@ FIGURES = (
         caption=(
             "Intrinsic dimension. (a) Measured against predicted dimension; the line is equality, the band a factor of two. "
             "Every point is one cell (a task, a delta and a seed), whiskers are the measurement's own interval; an "
-            "interval without an end, if there is one, ends in a caret. (b) Measured over predicted dimension for the prediction and its rivals; bars are medians. "
+            "interval without an end, if there is one, ends in a caret. (b) Measured over predicted dimension for the "
+            "prediction and its rivals; bars are medians. "
             "{n}. Nothing was fitted."
         ),
         alt=(

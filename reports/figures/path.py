@@ -21,8 +21,7 @@ def _curves(axes: Axes, rows: pd.DataFrame, y: str, labels: Labels, *, dashed: b
         which = np.digitize(group["dose"], edges)
         middle = group.groupby(which).agg(dose=("dose", "median"), y=(y, "median"), count=(y, "size"))
         middle = middle[middle["count"] >= 3]
-        shape = {"ls": panels.DOTTED} if dashed else {"marker": look.marker, "ms": 2.8, "mew": 0}
-        axes.plot(middle["dose"], middle["y"], color=look.color, lw=1.2, **shape)
+        axes.plot(middle["dose"], middle["y"], color=look.color, lw=1.2, **panels.along(look, dotted=dashed))
 
 
 def practice_path(map: pd.DataFrame, rows: pd.DataFrame, labels: Labels) -> Figure:

@@ -32,8 +32,8 @@ def _curves(axes: Axes, rows: pd.DataFrame, x: str, y: str, ranks: Mapping[int, 
     """Draw the median over cells of y at every x, one line a rank."""
     for rank, look in ranks.items():
         middle = rows[rows["rank"] == rank].groupby(x)[y].median()
-        dash = {"ls": DASHED, "alpha": 0.75} if dashed else {"marker": look.marker, "ms": 3, "mew": 0}
-        axes.plot(middle.index, middle, color=look.color, lw=1.2, **dash)
+        line = panels.along(look, dotted=dashed) | ({"ls": DASHED, "alpha": 0.75} if dashed else {})
+        axes.plot(middle.index, middle, color=look.color, lw=1.2, **line)
 
 
 def _ratio_panel(axes: Axes, ranks: pd.DataFrame, bar: tuple[float | None, float | None]) -> None:

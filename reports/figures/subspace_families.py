@@ -10,12 +10,12 @@ from ..style import GREY, Labels, Mark
 
 FAMILIES = {
     "random": (Mark("#000000", "o"), "random"),
-    "said": (Mark("#E69F00", "s"), "random, scaled by layer"),
+    "said": (Mark("#C47F00", "s"), "random, scaled by layer"),
     "gauss-newton": (Mark("#0072B2", "D"), "Gauss–Newton"),
-    "reachable": (Mark("#56B4E9", "^"), "response"),
+    "reachable": (Mark("#3D97CC", "^"), "response"),
     "principal": (Mark("#CC79A7", "v"), "other tasks' deltas"),
     "trajectory": (Mark("#009E73", "P"), "its own training"),
-    "turned": (Mark("#999999", "x"), "random, in the Gauss–Newton span"),
+    "turned": (Mark("#8A8A8A", "x"), "random, in the Gauss–Newton span"),
     "foreign": (Mark("#D55E00", "+"), "another task's Gauss–Newton"),
 }
 

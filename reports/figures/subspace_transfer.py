@@ -11,7 +11,7 @@ from ..style import GREY, Labels, Mark
 
 SUBSPACES = {
     "spanned": (Mark("#0072B2", "o", "-"), "other tasks' responses"),
-    "unlabelled": (Mark("#56B4E9", "s", (0, (5, 1.5))), "their readouts on this task's text"),
+    "unlabelled": (Mark("#3D97CC", "s", (0, (5, 1.5))), "their readouts on this task's text"),
     "gradients": (Mark("#D55E00", "D", (0, (4, 1, 1, 1))), "own per-example gradients"),
     "trained": (Mark("#009E73", "^", (0, (7, 2))), "other tasks' controls"),
     "shuffled": (Mark(GREY, "v", DOTTED), "weight-shuffled network"),
