@@ -146,13 +146,14 @@ def alike(figure: Figure) -> list[tuple]:
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """Every figure of a study with recorded numbers, drawn once."""
-    results = load.read(known_results.write(tmp_path_factory.mktemp("few")))
+    results = load.read(known_results.write(tmp_path_factory.mktemp("few"), tasks=5))
     return {name: settled(item.figure) for name, item in gallery(results).items()}
 
 
 names = pytest.mark.parametrize("name", [*FIGURES, "forest", "parity", "errors"])
 
 
+@pytest.mark.slow
 @names
 def test_no_two_texts_touch_every_point_is_on_its_axes_and_axes_have_numbers(drawn, name):
     if name not in drawn:

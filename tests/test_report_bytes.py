@@ -116,7 +116,7 @@ def test_a_whole_study_renders_and_the_page_speaks_in_words(folder):
         for key in ("id", "equation", "figure"):
             section.pop(key)
     raw = [t["name"] for t in results.study["tasks"]] + ["port-bias", "linear_regime", "early_stop", "gate.limit", "boot_draws"]
-    text = [s for key in ("setting", "opening", "groups", "views", "tasks", "deltas", "settings") for s in strings(said[key])]
+    text = [s for key in ("setting", "summary", "groups", "views", "tasks", "deltas", "settings") for s in strings(said[key])]
     assert len(text) > 100 and not [(name, s) for name in raw for s in text if name in s]
 
 

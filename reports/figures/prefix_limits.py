@@ -19,7 +19,7 @@ def prefix_limits(digits: pd.DataFrame, labels: Labels) -> Figure:
                 own, look = digits[(digits["task"] == task) & (digits["arm"] == arm)], labels.look(arm)
                 panels.dots(axes, own["digits"], own["accuracy"], look, panels.inside(own), size=9)
                 mean = own.groupby("digits")["accuracy"].mean()
-                axes.plot(mean.index, mean, color=look.color, lw=1)
+                axes.plot(mean.index, mean, color=look.color, ls=look.dash, lw=1)
             axes.set(ylim=(-0.03, 1.03))
         figure.supxlabel("different digits in the sequence", fontsize=8)
         figure.supylabel("share of sequences solved", fontsize=8)

@@ -9,14 +9,14 @@ from ..claim_figure import ClaimFigure
 from ..style import GREY, Labels, Mark
 
 FAMILIES = {
-    "random": (Mark("#000000", "o"), "random"),
-    "said": (Mark("#C47F00", "s"), "random, scaled by layer"),
-    "gauss-newton": (Mark("#0072B2", "D"), "Gauss–Newton"),
-    "reachable": (Mark("#3D97CC", "^"), "response"),
-    "principal": (Mark("#CC79A7", "v"), "other tasks' deltas"),
-    "trajectory": (Mark("#009E73", "P"), "its own training"),
-    "turned": (Mark("#8A8A8A", "x"), "random, in the Gauss–Newton span"),
-    "foreign": (Mark("#D55E00", "+"), "another task's Gauss–Newton"),
+    "random": (Mark("#000000", "o", "-"), "random"),
+    "said": (Mark("#C47F00", "s", (0, (5, 1.5))), "random, scaled by layer"),
+    "gauss-newton": (Mark("#0072B2", "D", (0, (1, 1))), "Gauss–Newton"),
+    "reachable": (Mark("#3D97CC", "^", (0, (4, 1, 1, 1))), "response"),
+    "principal": (Mark("#CC79A7", "v", (0, (3, 1, 1, 1, 1, 1))), "other tasks' deltas"),
+    "trajectory": (Mark("#009E73", "P", (0, (7, 2))), "its own training"),
+    "turned": (Mark("#8A8A8A", "x", (0, (2, 2))), "random, in the Gauss–Newton span"),
+    "foreign": (Mark("#D55E00", "+", (0, (9, 1.5, 1, 1.5))), "another task's Gauss–Newton"),
 }
 
 
@@ -41,7 +41,7 @@ def found_subspaces(rows: pd.DataFrame, curves: pd.DataFrame, labels: Labels) ->
             for family, (look, _) in FAMILIES.items():
                 own = cells[cells["family"] == family]
                 known = panels.present(own, ["predicted"]).groupby("dimension")["predicted"].mean()
-                axes.plot(known.index, known.astype(float), color=look.color, lw=0.9)
+                axes.plot(known.index, known.astype(float), color=look.color, ls=look.dash, lw=0.9)
                 mean = own.groupby("dimension")["measured"].mean()
                 axes.plot(mean.index, mean, ls="", marker=look.marker, color=look.color, ms=3.2, mew=_edge(look))
             axes.axhline(0.9, color=GREY, lw=0.5, ls=(0, (1, 2)), zorder=0)
@@ -54,7 +54,7 @@ def found_subspaces(rows: pd.DataFrame, curves: pd.DataFrame, labels: Labels) ->
         strip.axvline(0, color=GREY, lw=0.8, zorder=0)
         strip.set(xlabel="(b) octaves below the threshold dimension of random subspaces")
         shown = [
-            Line2D([], [], lw=0.9, marker=look.marker, color=look.color, ms=4, mew=_edge(look), label=words)
+            Line2D([], [], lw=0.9, ls=look.dash, marker=look.marker, color=look.color, ms=4, mew=_edge(look), label=words)
             for family, (look, words) in FAMILIES.items()
             if family in set(curves["family"])
         ]
