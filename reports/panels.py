@@ -138,7 +138,7 @@ def rivals(axes: Axes, rows: pd.DataFrame, series: Mapping[str, str], labels: La
 
 
 def from_zero(axes: Axes) -> None:
-    """Let the y axis, which its neighbours may share, begin a little below zero and end where the highest of their points lies.
+    """Give the y axis, which its neighbours may share, a start a little below zero and room for the highest of their points.
 
     To be called when all is drawn: an axis whose end is set no longer follows what is drawn afterwards.
     """

@@ -153,7 +153,8 @@ def theme() -> Iterator[None]:
         "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 3, "ytick.major.size": 3,
         "xtick.minor.size": 0, "ytick.minor.size": 0, "xtick.major.pad": 2.5, "ytick.major.pad": 2.5,
         "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left", "axes.titlepad": 5,
-        "lines.linewidth": 1.2, "axes.formatter.useoffset": False, "text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "costate",
+        "lines.linewidth": 1.2, "axes.formatter.useoffset": False, "text.parse_math": False,
+        "svg.fonttype": "none", "svg.hashsalt": "costate",
     }  # fmt: skip
     with mpl.rc_context(look), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # the page's own fonts have more
