@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib
 import json
 import os
@@ -42,9 +43,9 @@ def main(commands: Commands, arguments: Sequence[str] | None, *, about: str, ver
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks stops nothing
-    options = parse(commands, sys.argv[1:] if arguments is None else arguments, about=about, version=version)
-    command = importlib.import_module(commands[options.command][0])
     try:
+        options = parse(commands, sys.argv[1:] if arguments is None else arguments, about=about, version=version)
+        command = importlib.import_module(commands[options.command][0])
         found = command.run(options)
         said = json.dumps(finite(found), indent=1) if options.json else command.text(found, options)
         if said is not None:
@@ -58,7 +59,10 @@ def main(commands: Commands, arguments: Sequence[str] | None, *, about: str, ver
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt as stop:
-        print("; ".join(["stopped", *map(str, stop.args)]), file=sys.stderr)
+        print("; ".join(["stopped", *map(str, stop.args)]), file=sys.stderr, flush=True)
+        if arguments is None:  # a process of its own: taking all libraries down would take seconds
+            atexit._run_exitfuncs()
+            os._exit(STOPPED)
         return STOPPED
 
 
