@@ -8,6 +8,7 @@ import pytest
 from costate import main
 from tuning import catalogue
 from tuning.deltas import KINDS, parse
+from tuning.preparation import backbone_of
 from validations import study as studies
 from validations.asked import OPEN, asked, listed
 from validations.claims import named
@@ -111,3 +112,21 @@ def test_flags_change_only_what_they_name():
     assert study == QUICK and [claim.id for claim in claims] == list(QUICK.claims) and lost == {}
     assert claims == [named(claim) for claim in QUICK.claims]
     assert asked("quick", backbone="minilm")[0] == dataclasses.replace(QUICK, backbone="minilm")
+
+
+def test_the_list_of_deltas_shows_names_that_every_flag_takes(capsys):
+    """Each text parses to a delta of its kind with these very settings, and its size is that on the backbone."""
+    assert main(["list", "deltas", "--backbone", "nano", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["deltas"]
+    assert list(found) == list(KINDS)
+    for name, said in found.items():
+        made = parse(said["text"])
+        assert isinstance(made, KINDS[name]) and made.size(backbone_of("nano")) == said["size"]
+        settings = {entry.name for entry in dataclasses.fields(made)} - {"parts"}
+        assert set(said["settings"]) == settings
+        defaults = {key: value for key, value in said["settings"].items() if value not in (None, "needed")}
+        needed = [f"{key}=4" for key, value in said["settings"].items() if value == "needed"]
+        if name != "combined":
+            assert parse(name + ":" + ",".join([*needed, *(f"{k}={v}" for k, v in defaults.items())])) == made
+    assert main(["list", "tasks", "--backbone", "nano"]) == 2
+    assert "costate list deltas --backbone" in capsys.readouterr().err
