@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from tuning import tasks
-from tuning.backbones import Batch
+from tuning.backbones import Backbone, Batch
+from tuning.preparation import cut_shares
 from tuning.subjects import Readout, Subject
 
 from .options import columns
+from .output import aside
 
 
 def task_of(options: argparse.Namespace) -> tasks.Task:
@@ -20,6 +22,13 @@ def task_of(options: argparse.Namespace) -> tasks.Task:
     task = tasks.load(options.task, columns=columns(options))
     tasks.warn(task)
     return task
+
+
+def check_data(task: tasks.Task, asked: str, backbone: Backbone, length: int) -> None:
+    """Print the check of a task's data on standard error, once a task; an embedded task, which is known, has none."""
+    if asked not in tasks.names():
+        for line in tasks.check_lines(task, cut_shares(backbone, task, length), length):
+            aside(line)
 
 
 def same_classes(task: tasks.Task, readout: Readout, file: str) -> None:

@@ -46,11 +46,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> dict:
     """Return the verdicts of the study, or with --dry-run what it takes; raises ValueError for what cannot be met."""
     bounded(options, {"processes": 1, "seeds": 1, "examples": 8})
+    from tuning.preparation import backbone_of, task_of
+
+    from .. import plan
+    from ..ahead import ahead
     from ..asked import asked
     from ..engine import one_thread
-    from ..plan import announced
     from ..publish import publish
     from ..run import measure
+    from .given import check_data
 
     device = usable(options.device)
     wanted = {name: getattr(options, name) for name in ("tasks", "deltas", "seeds", "examples", "backbone")}
@@ -58,13 +62,13 @@ def run(options: argparse.Namespace) -> dict:
     results = folder(options.out or f"build/{study.name}")
     for claim, reason in lost.items():
         say(f"{study.name}: {claim} is left out; {reason}", options)
+    cache, frozen = results.parent / "tasks", backbone_of(study.backbone)
+    for task in study.every_task:
+        check_data(task_of(task, str(cache), tuple(study.columns.items())), task, frozen, study.sizes.length)
     if options.dry_run:
-        from ..ahead import ahead
-        from ..plan import check, jobs
-
-        check(study, results.parent / "tasks")
-        return ahead(study, chosen, jobs(study, chosen, results.parent / "tasks"), results, processes=options.processes)
-    for line in announced(study, chosen):
+        plan.check(study, cache)
+        return ahead(study, chosen, plan.jobs(study, chosen, cache), results, processes=options.processes)
+    for line in plan.announced(study, chosen):
         say(line, options)
     try:
         with one_thread():  # the same last digits whatever the environment says

@@ -15,7 +15,7 @@ from tuning.deltas import parse, place_of
 from tuning.preparation import prepare
 from tuning.subjects import Subject
 
-from ..given import same_classes, task_of
+from ..given import check_data, same_classes, task_of
 from ..options import usable
 
 
@@ -46,6 +46,7 @@ def setting(options: argparse.Namespace, least: int = 1, *, ready: Callable[[], 
     """
     delta, task = parse(options.delta), task_of(options)
     backbone = backbones.load(options.backbone, dtype=getattr(torch, options.dtype), device=usable(options.device))
+    check_data(task, options.task, backbone, options.length)
     sizes = {"train": options.examples, "readout": options.readout, "most": options.most}
     given = prepare(backbone, task, seed=options.seed, length=options.length, **sizes)
     if len(given.parts.train) < least:
