@@ -45,11 +45,8 @@ def check_lines(task: Task, cut: Mapping[str, float] | None = None, length: int 
     named = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares[:SHOWN])
     more = f" and {len(shares) - SHOWN} more" if len(shares) > SHOWN else ""
     lines = [f"data: {task.name} has {sizes} texts; in train {named}{more}"]
-    told = [
-        f"{100 * share:.2g} % of {name} texts are longer than {length} tokens and cut"
-        for name, share in found["truncated"].items()
-        if share
-    ]
+    cuts = ", ".join(f"{100 * share:.2g} % of {name}" for name, share in found["truncated"].items() if share)
+    told = [f"{cuts} texts are longer than {length} tokens and cut"] if cuts else []
     told += [f"{found['copies']} texts of train are copies of others there"] if found["copies"] else []
     told += [f"{found['contradictions']} texts of train stand there under two labels"] if found["contradictions"] else []
     return [*lines, *([f"data: {'; '.join(told)}"] if told else [])]

@@ -9,8 +9,9 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 
-from .output import finite
+from .output import Unfinished, finite
 
 SETTINGS = {  # set before numpy loads
     "OMP_NUM_THREADS": "1",  # a serial run then gives the pool's bytes
@@ -46,12 +47,14 @@ def main(commands: Commands, arguments: Sequence[str] | None, *, about: str, ver
     try:
         options = parse(commands, sys.argv[1:] if arguments is None else arguments, about=about, version=version)
         command = importlib.import_module(commands[options.command][0])
-        found = command.run(options)
-        said = json.dumps(finite(found), indent=1) if options.json else command.text(found, options)
-        if said is not None:
-            print(said)
-        sys.stdout.flush()
+        _show(command.run(options), command, options)
         return DONE
+    except Unfinished as stop:
+        _show(stop.found, command, options)
+        stopped = isinstance(stop.__cause__, KeyboardInterrupt)
+        why = "stopped" if stopped else f"error: {stop.found['unfinished']}"
+        print(f"{why}; what was measured until then is kept above", file=sys.stderr)
+        return STOPPED if stopped else REFUSED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes the stream
         return UNREAD
@@ -64,6 +67,14 @@ def main(commands: Commands, arguments: Sequence[str] | None, *, about: str, ver
             atexit._run_exitfuncs()
             os._exit(STOPPED)
         return STOPPED
+
+
+def _show(found: object, command: ModuleType, options: argparse.Namespace) -> None:
+    """Print what a command found, as JSON or in its words; None where it said all on the way."""
+    said = json.dumps(finite(found), indent=1) if options.json else command.text(found, options)
+    if said is not None:
+        print(said)
+    sys.stdout.flush()
 
 
 def parse(commands: Commands, arguments: Sequence[str], *, about: str = "", version: str = "") -> argparse.Namespace:

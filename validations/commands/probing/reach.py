@@ -18,12 +18,26 @@ from ..options import drawn
 from . import tables
 from .setting import Setting, places_of, setting
 
+RESPONSE = {  # of the numbers, a line each
+    "shape": "texts, classes, numbers of the delta: no more than texts x (classes - 1) directions can be seen",
+    "singular_values": "how far all logits together move for a unit of the delta, along its strongest directions",
+    "participation_ratio": "how many directions carry the response; near 1, one does: what moves all texts alike",
+    "share": "the part of the squared response that comes from each place; equal shares speak for no place",
+}
+REACH = {
+    "share": "the part of the squared response that comes from each place",
+    "energy": "the least squared length of one control that moves all texts to the margin, as far as the ridge allows",
+    "miss": "the part of the wanted shift that it leaves; near 1, the place cannot do it at this price",
+    "example_energy": "the same for a control of its own for each text, in the median",
+    "eta": "how far the network is from its linearisation under that control: above 0.3, energy and miss say little",
+}
+
 
 def response(options: argparse.Namespace) -> dict:
     """Return the leading singular values of G and the share of every place."""
     s = setting(options)
     g = probes.response(s.subject.outputs, s.point, s.batches)
-    return s.header() | tables.spectral(g, places_of(g.names), options.top)
+    return s.header() | {"meaning": RESPONSE} | tables.spectral(g, places_of(g.names), options.top)
 
 
 def controllability(options: argparse.Namespace) -> dict:
@@ -47,7 +61,7 @@ def controllability(options: argparse.Namespace) -> dict:
             reached = torch.cat([outputs(moved, b) for b in s.batches])
         eta = float(probes.departure(g, z, reached)[(shift != 0).any(1)].median())
         rows.append(dataclasses.asdict(probes.reachability(name, part, shift, ridge=options.ridge)) | {"eta": eta})
-    found = s.header() | ({"delta": "token signals", "size": g.shape[2]} if options.by == "token" else {})
+    found = s.header() | {"meaning": REACH} | ({"delta": "token signals", "size": g.shape[2]} if options.by == "token" else {})
     found |= {
         "shape": list(g.shape),
         "route": g.route,
