@@ -47,7 +47,7 @@ REFUSED = [
     (["probe", "curvature", *TASK, "--out", "{}/none/a.json"], "existing folder"),
     (["probe", "controllability", *TASK, "--margin", "nan"], "--margin must be"),
     (["probe", "controllability", *TASK, "--figure", "{}/none/a.svg"], "existing folder"),
-    (["probe", "controllability", *TASK, "--figure", "{}/a.gif"], "--figure must end in .svg or .png"),
+    (["probe", "controllability", *TASK, "--figure", "{}/a.gif"], "--figure must end in .svg or .pdf or .png"),
     (["probe", "controllability", *TASK, "--against", "magic"], "expected a delta among"),
     (["probe", "representation", *TASK, "--examples", "5"], "takes at least 20 examples, got 5"),
     (["probe", "representation", *TASK, "--neighbours", "0"], "--neighbours must be"),

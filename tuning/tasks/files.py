@@ -193,9 +193,10 @@ def task_from_rows(
     require_splits(name, rows_by_split)
     listed = classes is not None
     if classes is None:
-        seen = {row.get("label"): number for number, row in reversed([*enumerate(rows_by_split["train"], start=1)])}
-        seen = {label: number for label, number in seen.items() if label not in (None, "")}
-        kinds = {type(label).__name__: f"{label!r} in row {number}" for label, number in seen.items()}
+        rows = [*enumerate(rows_by_split["train"], start=1)]
+        seen = {row.get("label"): _place(row, number, f"{name}/train") for number, row in reversed(rows)}
+        seen = {label: place for label, place in seen.items() if label not in (None, "")}
+        kinds = {type(label).__name__: f"{label!r} in {place}" for label, place in seen.items()}
         if len(kinds) > 1:
             said = ", ".join(f"{kind} such as {kinds[kind]}" for kind in sorted(kinds))
             raise ValueError(f"the labels of {name}/train are of several kinds ({said}): use one")
@@ -205,13 +206,18 @@ def task_from_rows(
         pair = any(row.get("text_b") is not None for row in rows)
         first, second, labels = [], [], []
         for number, row in enumerate(rows, start=1):
-            where = f"row {number} of {name}/{key}"
+            where = _place(row, number, f"{name}/{key}")
             first.append(text(row, "text_a", where))
             if pair:
                 second.append(text(row, "text_b", where))
             labels.append(class_index(row.get("label"), classes, listed, where))
         splits[key] = Split(tuple(first), tuple(second) if pair else None, labels)
     return make_task(name, family, classes if listed else _named(classes, rows_by_split), splits, source)
+
+
+def _place(row: Row, number: int, where: str) -> str:
+    """Return where a row stands: in its file where that was split here, else in its split."""
+    return str(row.get("place", f"row {number} of {where}"))
 
 
 def _named(classes: Sequence[str], rows_by_split: Mapping[str, Sequence[Row]]) -> Sequence[str]:
@@ -262,7 +268,8 @@ def load(path: pathlib.Path, columns: Mapping[str, str] | None, seed: int) -> Ta
         raise ValueError(f"there is no file or folder {path}: check the path")
     if path.is_file():
         parts: dict[str, list[Row]] = {"train": [], "dev": [], "test": []}
-        for row in read_rows(path, columns):
+        for number, row in enumerate(read_rows(path, columns), start=1):
+            row["place"] = f"row {number} of {path.name}"
             key = [fold(str(row.get(part))) for part in ("text_a", "text_b")]
             parts[drawn_split("\n".join([f"{seed}:{key[0]}", key[1]]))].append(row)
         rows = {key: part for key, part in parts.items() if part or key != "dev"}

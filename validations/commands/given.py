@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tuning import tasks
 from tuning.backbones import Backbone, Batch
+from tuning.deltas import Combined, Delta
 from tuning.preparation import cut_shares
 from tuning.subjects import Readout, Subject
 
@@ -29,6 +30,21 @@ def check_data(task: tasks.Task, asked: str, backbone: Backbone, length: int) ->
     if asked not in tasks.names():
         for line in tasks.check_lines(task, cut_shares(backbone, task, length), length):
             aside(line)
+
+
+def fitting(delta: Delta, backbone: Backbone) -> Delta:
+    """Return the delta if it fits the backbone; raises ValueError for blocks, ports or weights that are not there.
+
+    A rank or bottleneck above the width is refused too: such a delta has more numbers than the maps that it stands in for.
+    """
+    for part in [part for _, part in delta.parts] if isinstance(delta, Combined) else [delta]:
+        for name in ("rank", "bottleneck"):
+            if (given := getattr(part, name, 0)) > backbone.width:
+                raise ValueError(
+                    f"expected a {name} of at most {backbone.width}, the width of {backbone.name}, got {given}: lower it"
+                )
+    delta.initial(backbone, 0)
+    return delta
 
 
 def same_classes(task: tasks.Task, readout: Readout, file: str) -> None:

@@ -7,12 +7,14 @@ folder or a hub name, FILE a jsonl of messages, prompt and completion, or text a
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
+import sys
 from collections.abc import Sequence
 
 from .options import add_backbone, add_json, add_place, add_task, bounded, usable
-from .output import plain
+from .output import aside, plain
 
 INSTRUMENTS = {
     "response": "G = dy/dz of the logits to a delta: its kernel's spectrum and every place's share",
@@ -81,7 +83,8 @@ def written_out(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with the instrument `model` in front of a word that names none."""
     at = list(arguments).index("probe") + 1
     word = arguments[at] if at < len(arguments) else "-"
-    own = word.startswith("-") or word in INSTRUMENTS
+    slip = difflib.get_close_matches(word, INSTRUMENTS, n=1) and not os.path.exists(word)
+    own = word.startswith("-") or word in INSTRUMENTS or slip
     return list(arguments) if own else [*arguments[:at], "model", *arguments[at:]]
 
 
@@ -91,6 +94,8 @@ def run(options: argparse.Namespace) -> dict:
         if getattr(options, flag, None) is None:
             setattr(options, flag, spent[options.thorough])
     bounded(options, LEAST, above={"ridge": 0, "margin": 0, "tolerance": 0, "minutes": 0, "share": 0})
+    if sys.stderr.isatty():  # loading takes seconds
+        aside(f"{options.instrument}: loading")
     usable(options.device)
     import torch
 
@@ -191,6 +196,10 @@ def _curvature(one: argparse.ArgumentParser) -> None:
     _out(one)
 
 
+def _response(one: argparse.ArgumentParser) -> None:
+    _out(one)
+
+
 def _representation(one: argparse.ArgumentParser) -> None:
     _at(one, "both")
     one.add_argument("--neighbours", type=int, default=20, help="neighbours of the likelihood (default: 20)")
@@ -219,7 +228,7 @@ def _controllability(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--ridge", type=float, default=0.01, help="price 1/ridge of a squared miss against control energy (default: 0.01)"
     )
-    one.add_argument("--figure", metavar="FILE", help="draw the singular values by delta, .svg or .png")
+    _out(one)
 
 
 def _model(one: argparse.ArgumentParser) -> None:
@@ -271,6 +280,7 @@ def _model(one: argparse.ArgumentParser) -> None:
 
 
 _OWN = {
+    "response": _response,
     "model": _model,
     "curvature": _curvature,
     "controllability": _controllability,

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> dict:
     from ..engine import one_thread
     from ..publish import publish
     from ..run import measure
-    from .given import check_data
+    from .given import check_data, fitting
 
     device = usable(options.device)
     wanted = {name: getattr(options, name) for name in ("tasks", "deltas", "seeds", "examples", "backbone")}
@@ -63,6 +63,8 @@ def run(options: argparse.Namespace) -> dict:
     for claim, reason in lost.items():
         say(f"{study.name}: {claim} is left out; {reason}", options)
     cache, frozen = results.parent / "tasks", backbone_of(study.backbone)
+    for name, spec in study.deltas.items():
+        fitting(plan.delta(spec), backbone_of(study.backbone_of(name)))
     for task in study.every_task:
         check_data(task_of(task, str(cache), tuple(study.columns.items())), task, frozen, study.sizes.length)
     if options.dry_run:

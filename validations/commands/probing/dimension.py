@@ -47,7 +47,7 @@ def representation(options: argparse.Namespace) -> dict:
     picture = drawn(options.figure, "--figure", drawing.FORMATS)
     if options.at == "checkpoint" and not options.checkpoint:
         raise ValueError("--at checkpoint needs --checkpoint FILE, as costate train --out saves it")
-    s = setting(options, least=POINTS)
+    s = setting(options, least=max(POINTS, options.neighbours))
     points = {"initial": s.subject.initial, "checkpoint": s.point} if options.checkpoint else {"initial": s.point}
     wanted = {at: point for at, point in points.items() if options.at in (None, at)}
     result = s.header() | {"units": {"a ± b": "b is a standard error"}, "meaning": LAYERS, "layers": []}

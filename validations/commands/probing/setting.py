@@ -17,7 +17,7 @@ from tuning.preparation import prepare
 from tuning.subjects import Subject
 from tuning.tasks import Split
 
-from ..given import check_data, same_classes, task_of
+from ..given import check_data, fitting, same_classes, task_of
 from ..options import usable
 from ..output import aside
 
@@ -73,7 +73,7 @@ def setting(
     saved = checkpoints.load(options.checkpoint, backbone) if options.checkpoint else None
     if saved:
         same_classes(task, saved.subject.readout, options.checkpoint)
-    checked(saved.params if saved else delta.initial(backbone, options.seed))
+    checked(saved.params if saved else fitting(delta, backbone).initial(backbone, options.seed))
     head = "" if saved else f"; the frozen head is fitted on {len(given.parts.readout)} others"
     of = saved.subject.delta.name if saved else delta.name
     aside(f"{options.instrument} of {of} in {backbone.name}, {len(given.parts.train)} texts of {task.name}{head}")
