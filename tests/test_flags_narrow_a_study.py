@@ -68,6 +68,13 @@ def _options(name, study):
     return QUICK.parts[name].options, study.parts[name].options
 
 
+@pytest.mark.parametrize("name", ["quick", "practice", "files"])
+def test_texts_are_as_long_as_asked_in_every_part(name):
+    study, *_ = asked(name, length=77)
+    assert study.sizes.length == 77 and {part.options.get("length", 77) for part in study.parts.values()} == {77}
+    assert dataclasses.replace(study.sizes, length=studies.read(name).sizes.length) == studies.read(name).sizes
+
+
 def test_tasks_are_names_folders_and_hub_data(tmp_path):
     study, *_ = asked("quick", tasks=f"agreement,{tmp_path},hub:imdb")
     assert study.tasks == ("agreement", str(tmp_path), "hub:imdb") and study.unit == "task"

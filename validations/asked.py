@@ -23,6 +23,7 @@ def asked(
     deltas: str | None = None,
     seeds: int | None = None,
     examples: int | None = None,
+    length: int | None = None,
     backbone: str | None = None,
     claims: Sequence[str] = (),
 ) -> tuple[Study, list[Claim], dict[str, str]]:
@@ -38,6 +39,7 @@ def asked(
         study = resampled(study, SPLITS if seeds is None else seeds)
     study = study if backbone is None else dataclasses.replace(study, backbone=backbone)
     study = study if examples is None else with_examples(study, examples)
+    study = study if length is None else with_length(study, length)
     found = [named(claim) for claim in (claims or study.claims)]
     if deltas is None:
         return study, found, {}
@@ -92,6 +94,15 @@ def with_examples(study: Study, examples: int) -> Study:
         train = part.options.get("train", study.sizes.train)
         parts[kind] = dataclasses.replace(part, options=_scaled(part.options, train, examples))
     return dataclasses.replace(study, sizes=dataclasses.replace(study.sizes, **sizes), parts=parts)
+
+
+def with_length(study: Study, length: int) -> Study:
+    """Return the study whose texts are cut at so many tokens, in every part."""
+    parts = {
+        kind: dataclasses.replace(part, options={**part.options, "length": length}) if "length" in part.options else part
+        for kind, part in study.parts.items()
+    }
+    return dataclasses.replace(study, sizes=dataclasses.replace(study.sizes, length=length), parts=parts)
 
 
 def _scaled(sizes: Mapping, train: int, examples: int) -> dict:

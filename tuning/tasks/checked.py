@@ -46,7 +46,7 @@ def check_lines(task: Task, cut: Mapping[str, float] | None = None, length: int 
     more = f" and {len(shares) - SHOWN} more" if len(shares) > SHOWN else ""
     lines = [f"data: {task.name} has {sizes} texts; in train {named}{more}"]
     cuts = ", ".join(f"{100 * share:.2g} % of {name}" for name, share in found["truncated"].items() if share)
-    told = [f"{cuts} texts are longer than {length} tokens and cut"] if cuts else []
+    told = [f"{cuts} texts are longer than {length} tokens and cut (--length)"] if cuts else []
     told += [f"{found['copies']} texts of train are copies of others there"] if found["copies"] else []
     told += [f"{found['contradictions']} texts of train stand there under two labels"] if found["contradictions"] else []
     return [*lines, *([f"data: {'; '.join(told)}"] if told else [])]

@@ -83,7 +83,7 @@ def written_out(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with the instrument `model` in front of a word that names none."""
     at = list(arguments).index("probe") + 1
     word = arguments[at] if at < len(arguments) else "-"
-    slip = difflib.get_close_matches(word, INSTRUMENTS, n=1) and not os.path.exists(word)
+    slip = difflib.get_close_matches(word, INSTRUMENTS, n=1, cutoff=0.85) and not os.path.exists(word)
     own = word.startswith("-") or word in INSTRUMENTS or slip
     return list(arguments) if own else [*arguments[:at], "model", *arguments[at:]]
 

@@ -1,7 +1,7 @@
 """Run the missing cells of a study, decide on its claims, and print the verdicts.
 
 Every cell predicts before training and measures after. Finished cells are kept: a run that was stopped goes on from them.
---tasks, --deltas, --seeds and --examples run a part of a study or the same on other data; --dry-run says what it will take.
+--tasks, --deltas, --seeds, --examples and --length run a part of a study, or it on other data; --dry-run says what it takes.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--examples", type=int, help="texts that each delta trains on; fewer than the study's shrink its other parts alike"
     )
+    parser.add_argument("--length", type=int, help="longest text, in tokens; replaces the study's")
     parser.add_argument("--backbone", help="nano, minilm, a folder or a hub name; replaces the study's backbone")
     parser.add_argument("--seeds", type=int, help="how many seeds; replaces the study's (with one --data: 6, each its own split)")
     parser.add_argument("--out", metavar="FOLDER", help="the results folder (default: build/STUDY)")
@@ -45,7 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict:
     """Return the verdicts of the study, or with --dry-run what it takes; raises ValueError for what cannot be met."""
-    bounded(options, {"processes": 1, "seeds": 1, "examples": 8})
+    bounded(options, {"processes": 1, "seeds": 1, "examples": 8, "length": 1})
     from tuning.preparation import backbone_of, task_of
 
     from .. import plan
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> dict:
     from .given import check_data, fitting
 
     device = usable(options.device)
-    wanted = {name: getattr(options, name) for name in ("tasks", "deltas", "seeds", "examples", "backbone")}
+    wanted = {name: getattr(options, name) for name in ("tasks", "deltas", "seeds", "examples", "length", "backbone")}
     study, chosen, lost = asked(options.study, data=options.data, columns=columns(options), claims=options.claim, **wanted)
     results = folder(options.out or f"build/{study.name}")
     for claim, reason in lost.items():
