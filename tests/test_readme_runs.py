@@ -142,6 +142,8 @@ def test_every_target_of_make_parses(tmp_path):
         "FIGURE=f.svg",
         "TEXT=body",
         "SEEDS=3",
+        "DELTAS=lora,prefix",
+        "EXAMPLES=60",
     ]
     for target, told in targets:
         assert len(told) < 115, target
