@@ -8,25 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from bench import curvature_peers as peers
 from bench import memory as resident
-from bench.curvature_exact import gradient_peer, waited
+from bench.curvature_exact import gradient_peer
 from bench.language import REAL, Llama, Spoken, described, lacking, spoken, ways
 from bench.timing import Amount, Contest, Peer, Row, weigh
 
 KINDS = {"hessian": "H v", "gauss-newton": "GGN v"}
 MOST = 1.25  # gradients that one product of the real model may cost
-COARSE = 0.1  # of the largest entry: what a product in bfloat16 may be off
 MODELS = (("Llama", Llama()), (REAL, REAL))
-LARGE = (
-    ("1.1B", Llama(22, 2048, 32, 4, 5632, 32000), 24 << 30, True),
-    ("7B", Llama(32, 4096, 32, 32, 11008, 32000), 40 << 30, False),
-)
 
 
 def lm(*, models=MODELS, rows: int = 2, length: int = 64) -> Iterator[Contest | Row]:
@@ -49,12 +44,12 @@ def _product(s: Spoken, where: str, kind: str, line: float | None) -> Contest:
     return Contest(
         f"{KINDS[kind]}, {where}",
         f"attach, {kind}",
-        _made_once(ours[1], v),
+        made_once(ours[1], v),
         peers.host,
         (
             gradient_peer(s, line),
             *(
-                Peer(name, None if make is None else _made_once(make, v), peers.host, 1e-3, note=_note(name, kind))
+                Peer(name, None if make is None else made_once(make, v), peers.host, 1e-3, note=_note(name, kind))
                 for name, make in rivals
             ),
         ),
@@ -63,7 +58,8 @@ def _product(s: Spoken, where: str, kind: str, line: float | None) -> Contest:
     )
 
 
-def _made_once(make: Callable[[], Callable[[Tensor], Tensor]], v: Tensor) -> Callable[[], Tensor]:
+def made_once(make: Callable[[], Callable[[Tensor], Tensor]], v: Tensor) -> Callable[[], Tensor]:
+    """Return the call of one product whose operator is made in the first call."""
     made = cache(make)
     return lambda: made()(v)
 
@@ -122,34 +118,3 @@ def _vocabulary(name: str, model: Llama | str, rows: int, length: int) -> Iterat
             + [Amount(way, found, note=f"{before} while made, {held} kept") for way, (before, found, held) in counts.items()],
             "of (n, V)",
         )
-
-
-def coarse_product(device: str, name: str, model: Llama, needed: int, fits: bool, rows: int, length: int) -> Contest | Row:
-    """Return the contest of one Hessian product of a bfloat16 base with float32 LoRA, or the row that says why there is none.
-
-    needed: bytes that must be free on the device; fits: whether the reference is in float32, else it is our product.
-    """
-    problem = f"H v, {name} bf16, {rows} x {length}, {device}"
-    free = torch.cuda.mem_get_info()[0] if device == "cuda" else needed
-    lack = lacking(model) or (
-        f"it needs {needed >> 30} GiB free on the device, which has {free / 2**30:.0f}" if free < needed else ""
-    )
-    if lack:
-        return Row("cuda", problem, "attach, hessian", "the others", status="not run", note=lack)
-    s = spoken(model, rows, length, dtype=torch.bfloat16, device=device)
-    v = torch.randn(s.dimension, generator=torch.Generator().manual_seed(0)).to(device)
-    exact = peers.host(peers.fresh_product(s.to(torch.float32))(v)) if fits else None
-    waits, made = partial(waited, device), ways(s, "hessian")
-    return Contest(
-        problem,
-        "attach, hessian",
-        waits(_made_once(made["ours"], v)),
-        peers.host,
-        (
-            gradient_peer(s),
-            Peer("double backward", waits(_made_once(made["double backward"], v)), peers.host, COARSE),
-        ),
-        exact,
-        COARSE,
-        "perf_counter",
-    )

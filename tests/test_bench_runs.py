@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import bench
-from bench import control, curvature, curvature_exact, curvature_language, memory, peers, practice, timing
+from bench import control, curvature, curvature_exact, curvature_large, memory, peers, practice, timing
+from bench.curvature_large import Large
 from bench.language import REAL, Llama
 from bench.subjects import Size
 from bench.timing import Amount, Contest, Peer, Row, contend, gap, weigh
@@ -45,13 +46,17 @@ def test_every_peer_agrees_with_ours(case):
 
 SMALL = {"size": Size(1, 8, 2, 5), "steps": 3}
 LLAMA = Llama(1, 16, 2, 1, 24, 512)
+BIG = (
+    Large("fine", LLAMA, torch.float32, 0),
+    Large("coarse", LLAMA, torch.bfloat16, 0),
+    Large("coarse alone", LLAMA, torch.bfloat16, 0, False),
+)
 
 
 def elsewhere():
     """The cases of a GPU, on this device."""
-    large = (("precise", LLAMA, 0, True), ("coarse", LLAMA, 0, False))
     small = {"products": (("LoRA", 2, 6),), "ranked": ("LoRA", 2, 6), "k": 4} | SMALL
-    return curvature.elsewhere("cpu", large=large, length=8, **small)
+    return curvature.elsewhere("cpu", models=BIG, length=8, **small)
 
 
 ALSO_TINY = {
@@ -66,6 +71,7 @@ ALSO_TINY = {
     "trace": lambda: curvature.traces(module=("one module", 2, 6), lora=("LoRA", 2, 6), seeds=4, **SMALL),
     "memory": lambda: curvature.memory(count=8, batches=2, budget=1 << 20, size=SMALL["size"]),
     "lm": lambda: curvature.lm(models=(("tiny", LLAMA),), length=8),
+    "large": lambda: curvature.large(models=BIG, length=8, k=2, probes=2, steps=6),
     "cuda": lambda: elsewhere(),
 }
 PACKAGES = {"curvlinops": "curvlinops", "eigenthings": "hessian_eigenthings", "PyHessian": "pyhessian"}
@@ -121,11 +127,10 @@ def test_what_a_language_model_lacks_is_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (row,) = curvature.cuda()
     assert row.status == "not run" and row.note == "no CUDA device"
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (3 << 30, 8 << 30))
     if peers.installed("peft"):
-        for name, model, needed, fits in curvature_language.LARGE:
-            row = curvature_language.coarse_product("cuda", name, model, needed, fits, 2, 256)
-            assert row.status == "not run" and row.note == f"it needs {needed >> 30} GiB free on the device, which has 3"
+        monkeypatch.setattr(curvature_large, "free_memory", lambda device: 3 << 30)
+        for one, row in zip(curvature_large.LARGE, curvature.large("cuda"), strict=True):
+            assert row.status == "not run" and row.note == f"it needs {one.needed >> 30} GiB free on the device, which has 3"
 
     def absent(name):
         raise ValueError("expected it, found none; run make smollm2")

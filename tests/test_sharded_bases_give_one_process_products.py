@@ -14,7 +14,10 @@ from torch.distributed.fsdp import fully_shard
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from probes import attach, shard, top_eigenpairs, trace
+from probes.live.adapters import base_parameters
+from probes.live.health import health
 from probes.live.sharded import shards_of
+from probes.live.survey import linearity, survey
 
 VOCABULARY = 41  # odd, so that the last process's rows are padded
 SMALL = dict(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
@@ -57,6 +60,21 @@ def measured(made, given, dtype=None, **options):
         "trace": torch.tensor(trace(op, budget=16).value),
         "items": torch.tensor(op.examples),
     }
+
+
+def seen(made, given, seed=0):
+    """A survey's numbers, how far the adapter is from linear, and its health, in one vector; the sampled traces apart."""
+    attached = attach(made, given, dtype=torch.float64)
+    found = survey(attached, seed=seed, steps=6, tol=1e-9)
+    start = {name: x * (0.0 if "lora_B" in name else 1.0) for name, x in attached.params.items()}
+    lines, state = linearity(attached, start), health(made)
+    numbers = [found.loss, found.items, found.sequences, found.gradient, found.largest.value, found.smallest.value]
+    numbers += [part.trace.value for part in found.modules] + [found.effective_dimension.value]
+    numbers += [lines.cosine, lines.eta, lines.change, state.norm, state.base_norm, base_parameters(made)]
+    sampled = [part.gauss_newton_trace.value for part in (*found.modules, *found.layers)]
+    return torch.tensor(numbers + [row.ratio for row in state.rows], dtype=torch.float64), torch.tensor(
+        sampled, dtype=torch.float64
+    )
 
 
 CASES = {
@@ -146,6 +164,8 @@ def _rank(rank, place):
         found[case] = measured(shard(model(name, kind)), own, dtype, **options)
     name, kind, dtype, options = CASES[SAME]
     found["same"] = measured(shard(model(name, kind)), batches(), dtype, **options)
+    found["seen"] = seen(shard(model("gpt2", torch.float32)), own)
+    found["all seen"] = seen(shard(model("gpt2", torch.float32)), batches())
     made = model("llama", torch.float32)
     found["held"] = held(made), held(shard(made))
     found["gathered"] = gathered(made, own)
@@ -176,6 +196,18 @@ def test_two_processes_equal_one(ranks, case):
         for found in ranks:
             assert float((found[case][label] - expected).abs().max()) <= (1e-10 if dtype else 1e-6) * size, label
         assert torch.equal(ranks[0][case][label], ranks[1][case][label])  # bit for bit, so that iterations end together
+
+
+@pytest.mark.slow
+def test_a_survey_and_the_health_of_an_adapter_are_one_processs(ranks):
+    """Loss, ends, traces, effective dimension, linearity, norms and sizes are one process's; samples are those of both seeds."""
+    whole = model("gpt2", torch.float32)
+    exact, first = seen(whole, batches())
+    second = seen(whole, batches(), seed=1)[1]
+    for found in ranks:
+        torch.testing.assert_close(found["seen"][0], exact, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found["all seen"][1], (first + second) / 2, rtol=1e-9, atol=0)
+        assert torch.equal(ranks[0]["seen"][1], found["seen"][1])
 
 
 @pytest.mark.slow

@@ -97,6 +97,11 @@ class Backbone:
         return next(self.model.parameters()).dtype
 
     @property
+    def fine(self) -> torch.dtype:
+        """Return the precision of deltas, heads and logits: that of the weights, float32 at least."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    @property
     def device(self) -> torch.device:
         """Return where the weights are."""
         return next(self.model.parameters()).device

@@ -90,7 +90,7 @@ def load(path: str | Path, backbone: Backbone) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             record = json.loads((file.metadata() or {}).get("record", "null"))
             names = list(file.keys())
-            tensors = {name: file.get_tensor(name).to(backbone.device, backbone.dtype) for name in names}
+            tensors = {name: file.get_tensor(name).to(backbone.device, backbone.fine) for name in names}
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"expected a whole checkpoint at {path}, got a damaged file ({error})") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:

@@ -61,7 +61,7 @@ def read(folder: str | Path, backbone: Backbone) -> PeftFolder:
     except (OSError, SafetensorError, ValueError) as error:
         raise ValueError(f"expected a PEFT folder with configuration and safetensors at {folder}: {error}") from error
     settings = checked(config)
-    tensors = {name: value.to(backbone.dtype) for name, value in tensors.items()}
+    tensors = {name: value.to(backbone.fine) for name, value in tensors.items()}
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise ValueError(f"expected finite numbers in {folder}, got NaN or infinity in {name}; train it anew")

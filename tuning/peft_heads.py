@@ -66,7 +66,7 @@ def _layer(folder: PeftFolder, backbone: Backbone, path: str, taken: set[str]) -
         weight, bias = (_tensor(folder, f"{path}.{what}", taken, needed=True) for what in ("weight", "bias"))
     else:
         dense = pooler.get_submodule(path.removeprefix("pooler."))
-        weight, bias = (value.detach().to(backbone.device, backbone.dtype) for value in (dense.weight, dense.bias))
+        weight, bias = (value.detach().to(backbone.device, backbone.fine) for value in (dense.weight, dense.bias))
     a, b, factor = (folder.top.get(f"{path}.{leaf}") for leaf in ("lora_A.weight", "lora_B.weight", "ia3_l"))
     taken.update(f"{path}.{leaf}" for leaf in ("lora_A.weight", "lora_B.weight", "ia3_l"))
     if a is not None and b is not None:

@@ -6,6 +6,8 @@ import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from tuning import backbones, tasks
 from tuning.backbones import Backbone, Batch, encode
 from tuning.subjects import Readout, Subject, fit_readout, subject
@@ -125,14 +127,14 @@ def cut_shares(backbone: Backbone, task: tasks.Task, length: int, *, most: int =
     return found
 
 
-def backbone_of(name: str, device: str = "cpu") -> Backbone:
-    """Return the backbone of a name (`tuning.backbones.load`) on a device, loaded once per process."""
-    return _loaded(name, device)
+def backbone_of(name: str, device: str = "cpu", dtype: str = "float32") -> Backbone:
+    """Return the backbone of a name (`tuning.backbones.load`) on a device, its weights in a dtype, loaded once per process."""
+    return _loaded(name, device, dtype)
 
 
 @functools.lru_cache(maxsize=4)
-def _loaded(name: str, device: str) -> Backbone:
-    return backbones.load(name, device=device)
+def _loaded(name: str, device: str, dtype: str) -> Backbone:
+    return backbones.load(name, device=device, dtype=getattr(torch, dtype))
 
 
 @functools.lru_cache(maxsize=32)

@@ -101,8 +101,8 @@ class Subject:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Return the precision of the backbone."""
-        return self.backbone.dtype
+        """Return the precision of delta, head and logits: that of the backbone's weights, float32 at least."""
+        return self.backbone.fine
 
     def with_readout(self) -> Subject:
         """Return the subject whose readout is trained with the delta, from where it stands."""
@@ -111,11 +111,21 @@ class Subject:
 
     def edits(self, delta: Params) -> Edits:
         """Return what the delta does to a forward pass."""
-        return self.delta.edits(self.backbone, {k: v for k, v in delta.items() if k not in READOUT_PARAMETERS})
+        own = {k: v for k, v in delta.items() if k not in READOUT_PARAMETERS}
+        return self.delta.edits(self.backbone, self._coarse(own))
+
+    def _coarse(self, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Numbers as a backbone in half precision takes them; any other takes them as they are."""
+        coarse = self.backbone.dtype
+        return dict(numbers) if coarse == self.dtype else {name: value.to(coarse) for name, value in numbers.items()}
+
+    def _fine(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {k: v.to(torch.promote_types(v.dtype, self.dtype)) for k, v in values.items()}
 
     def _read(self, states: Tensor, batch: Batch, delta: Params) -> Tensor:
         weight = delta.get("readout.weight", self.readout.weight)
         bias = delta.get("readout.bias", self.readout.bias)
+        states = states.to(torch.promote_types(states.dtype, self.dtype))
         return F.linear(self.readout.features(self.backbone, states, batch.mask), weight, bias)
 
     def outputs(self, delta: Params, batch: Batch, *, packed: bool = False) -> Tensor:
@@ -141,16 +151,16 @@ class Subject:
         everything the delta does. f(h) comes from a second, frozen pass in which every sublayer is fed the
         recorded input; a disturbance is part of it. Differentiable in `delta` and `disturbance`.
         """
-        edits, pushes = self.edits(delta), _pushes(disturbance or {})
+        edits, pushes = self.edits(delta), _pushes(self._coarse(disturbance or {}))
         tuned = frame(self.backbone, merge([pushes, edits]), record=True)
         states = hidden(self.backbone, batch, tuned)
         replay = frame(self.backbone, pushes, overrides=tuned.inputs, record=True)
         hidden(self.backbone, batch, replay)
         places = [port.key for port in self.backbone.ports] + self._changed(edits, tuned)
         return Rollout(
-            inputs={key: tuned.inputs[key] for key in places if key in tuned.inputs},
-            base={key: replay.outputs[key] for key in places},
-            signals={key: tuned.outputs[key] - replay.outputs[key] for key in places},
+            inputs=self._fine({key: tuned.inputs[key] for key in places if key in tuned.inputs}),
+            base=self._fine({key: replay.outputs[key] for key in places}),
+            signals=self._fine({key: tuned.outputs[key] - replay.outputs[key] for key in places}),
             outputs=self._read(states, batch, delta),
         )
 
@@ -187,7 +197,7 @@ class Subject:
         unknown = sorted(set(signals) - places)
         if unknown:
             raise ValueError(f"expected signals at ports such as {self.backbone.ports[0].key!r}, got {unknown[0]!r}")
-        run = frame(self.backbone, signals=signals)
+        run = frame(self.backbone, signals=self._coarse(signals))
         return self._read(hidden(self.backbone, batch, run), batch, {})
 
     def disturbed(self, disturbance: Mapping[str, Tensor], delta: Params, batch: Batch) -> Tensor:
@@ -195,7 +205,7 @@ class Subject:
 
         They are (d,), (B, d) or, without a prompt, (B, T, d).
         """
-        edits = merge([_pushes(disturbance), self.edits(delta)])
+        edits = merge([_pushes(self._coarse(disturbance)), self.edits(delta)])
         return self._read(hidden(self.backbone, batch, frame(self.backbone, edits)), batch, delta)
 
     def gain(self, delta: Params, port: str, base: Tensor, mask: Tensor) -> Tensor:
@@ -207,10 +217,10 @@ class Subject:
         weight = mask.to(base.dtype)[..., None] / mask.sum()
 
         def added(shift: Tensor) -> Tensor:
-            y = moved = base + shift
+            y = moved = (base + shift).to(self.backbone.dtype)
             for edit in self.edits(delta).ports.get(port, ()):
                 moved = edit(base, moved)
-            return ((moved - y) * weight).sum((0, 1))
+            return ((moved - y).to(base.dtype) * weight).sum((0, 1))
 
         return torch.func.jacrev(added)(torch.zeros_like(base[0, 0]))
 
@@ -250,12 +260,12 @@ class Subject:
         def signal(h: Tensor) -> Tensor:
             made = []
             for chosen in (edits, Edits()):
-                run = frame(self.backbone, chosen, overrides={port: h}, record=True)
+                run = frame(self.backbone, chosen, overrides=self._coarse({port: h}), record=True)
                 hidden(self.backbone, batch, run)
                 made.append(run.outputs[port])
-            return made[0] - made[1]
+            return (made[0] - made[1]).to(h.dtype)
 
-        at = tuned.inputs[port].detach()
+        at = self._fine({port: tuned.inputs[port].detach()})[port]
         _, pull = torch.func.vjp(signal, at)
         return Feedback(
             matvec=lambda v: torch.func.jvp(signal, (at,), (v,))[1],
@@ -309,12 +319,13 @@ def fit_readout(backbone: Backbone, batch: Batch, classes: int, *, C: float = HE
         weight[present], bias[present] = model.coef_, model.intercept_
     weight = weight / deviation
     bias = bias - weight @ mean
-    return Readout(*(torch.tensor(v, dtype=backbone.dtype, device=backbone.device) for v in (weight, bias)))
+    return Readout(*(torch.tensor(v, dtype=backbone.fine, device=backbone.device) for v in (weight, bias)))
 
 
 def subject(backbone: Backbone, delta: object, readout: Readout, seed: int, train_readout: bool = False) -> Subject:
     """Return the subject with the delta's initial values for this seed, and the readout's if it is to be trained."""
     if readout.weight.shape[1] != backbone.width:
         raise ValueError(f"expected a readout over {backbone.width} features, got {readout.weight.shape[1]}")
-    made = Subject(backbone, delta, readout, delta.initial(backbone, seed), seed)
+    initial = {name: value.to(backbone.fine) for name, value in delta.initial(backbone, seed).items()}
+    made = Subject(backbone, delta, readout, initial, seed)
     return made.with_readout() if train_readout else made

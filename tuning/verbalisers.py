@@ -113,7 +113,7 @@ def verbaliser(backbone: Backbone, task: Task, *, template: str | None = None, w
             raise ValueError(
                 f"expected words that differ in their first token, {same[0]!r} and {same[1]!r} share {first!r}; name others"
             )
-    weight, bias = (x[tokens].to(backbone.device, backbone.dtype) for x in output_embedding(backbone))
+    weight, bias = (x[tokens].to(backbone.device, backbone.fine) for x in output_embedding(backbone))
     return Verbaliser(template, words, tuple(tokens), Readout(weight, bias), tuple(notes))
 
 

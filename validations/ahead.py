@@ -24,7 +24,7 @@ def ahead(
     A kind's cost is the median of finished cells of that kind on this backbone under the results' parent folder, and a guess
     from its weight and the backbone's size where there are none. Cells that are measured already cost nothing.
     """
-    store, known, frozen = Store(folder), _known(folder.parent), backbone_of(study.backbone)
+    store, known, frozen = Store(folder), _known(folder.parent), backbone_of(study.backbone, dtype=study.dtype)
     larger, rows, left = max(1.0, frozen.blocks * frozen.width**2 / NANO), [], 0.0
     for kind in dict.fromkeys(kind for kind, _ in found):
         jobs = [job for of, job in found if of == kind]

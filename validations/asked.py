@@ -25,6 +25,7 @@ def asked(
     examples: int | None = None,
     length: int | None = None,
     backbone: str | None = None,
+    dtype: str | None = None,
     claims: Sequence[str] = (),
 ) -> tuple[Study, list[Claim], dict[str, str]]:
     """Return the study of a name as the flags of `costate validate` change it, its claims, and those left out with the reason.
@@ -38,6 +39,7 @@ def asked(
     if seeds is not None or ((data or tasks) and len(study.tasks) == 1):
         study = resampled(study, SPLITS if seeds is None else seeds)
     study = study if backbone is None else dataclasses.replace(study, backbone=backbone)
+    study = study if dtype is None else dataclasses.replace(study, dtype=dtype)
     study = study if examples is None else with_examples(study, examples)
     study = study if length is None else with_length(study, length)
     found = [named(claim) for claim in (claims or study.claims)]

@@ -22,7 +22,7 @@ from .study import Study
 
 def describe(study: Study, folder: pathlib.Path, frozen_accuracy: Mapping[str, float]) -> dict:
     """Return what a reader must know of a study: backbone, tasks with their frozen head's accuracy, deltas, seeds, settings."""
-    frozen = backbone_of(study.backbone)
+    frozen = backbone_of(study.backbone, dtype=study.dtype)
     weights = sum(p.numel() for p in frozen.model.parameters())
     shown, columns, labels = [], tuple(study.columns.items()), tasks.distinct_names(study.every_task)
     for spec, name in labels.items():

@@ -18,7 +18,7 @@ from .claims.advice.forecast import PALETTE
 from .engine import Job
 from .sources import digest
 from .store import canonical, content_key
-from .study import Part, Study
+from .study import DTYPES, Part, Study
 from .verdict import NEEDED
 
 PLANTS = "plants"  # the kind of the cells on which claims are tried out; the others are called as their experiment
@@ -34,7 +34,7 @@ def prepared(settings: Mapping[str, Any], cache: str, task: str | None = None, d
     sizes = {name: settings["options"].get(name, size) for name, size in settings["sizes"].items()}
     columns = tuple(map(tuple, settings["columns"]))
     return prepare(
-        backbone_of(settings["backbone_name"], device),
+        backbone_of(settings["backbone_name"], device, settings.get("dtype", DTYPES[0])),
         task_of(task or settings["task"], cache, columns),
         seed=settings["seed"],
         seeds=tuple(settings["seeds"]),
@@ -92,7 +92,7 @@ def _task_cells(study: Study, experiment: Experiment, cache: pathlib.Path) -> It
                 experiment.named(group)
                 options = _options(study, part, group[0] if experiment.per_delta else "")
                 backbone = options.get("backbone", study.backbone)
-                frozen = backbone_of(backbone)
+                frozen = backbone_of(backbone, dtype=study.dtype)
                 encode(frozen, data.splits["test"].rows([0]), length=study.sizes.length)
                 settings = {
                     "kind": experiment.name,
@@ -110,6 +110,8 @@ def _task_cells(study: Study, experiment: Experiment, cache: pathlib.Path) -> It
                     "options": options,
                     "source": digest([experiment.module]),
                 }
+                if study.dtype != DTYPES[0]:
+                    settings["dtype"] = study.dtype
                 if experiment.needs_other_tasks:
                     rest = [name for name in chosen if name != task_name]
                     settings |= {"others": rest, "other_digests": [task_of(name, str(cache), columns).digest for name in rest]}
@@ -158,7 +160,7 @@ def check(study: Study, cache: pathlib.Path) -> None:
 
     Raises ValueError where two tasks hold the same data.
     """
-    frozen = backbone_of(study.backbone)  # a wrong name is seen before texts are read
+    frozen = backbone_of(study.backbone, dtype=study.dtype)  # a wrong name is seen before texts are read
     if unknown := sorted(set(study.parts) - set(EXPERIMENTS)):
         raise ValueError(f"unknown key {unknown[0]!r} under parts: expected one of {', '.join(EXPERIMENTS)}")
     for spec in study.deltas.values():

@@ -12,6 +12,7 @@ from typing import Any
 UNITS = ("task", "seed")
 SPLITS = 6  # of one data set
 HEADS = ("fitted", "verbaliser")
+DTYPES = ("float32", "float64", "bfloat16")
 SHAPES = {str: "a text in quotes", tuple: "a list", Mapping: "a table"}  # of what a study's key may hold, in TOML's words
 FOLDER = pathlib.Path(__file__).with_name("studies")
 
@@ -85,6 +86,7 @@ class Study:
     looks: int = 1
     columns: Mapping[str, str] = field(default_factory=dict)
     head: str = HEADS[0]
+    dtype: str = DTYPES[0]
     prompts: Mapping[str, Prompt] = field(default_factory=dict)
 
     @property
@@ -158,6 +160,8 @@ def read(name_or_path: str) -> Study:
     table["parts"] = {kind: _record(Part, part, f"parts.{kind}") for kind, part in parts.items()}
     table["prompts"] = {task: _record(Prompt, asked, f"prompts.{task}") for task, asked in table.get("prompts", {}).items()}
     study = _record(Study, table, path.name)
+    if study.dtype not in DTYPES:
+        raise ValueError(f"expected dtype to be one of {', '.join(DTYPES)} in {path.name}, got {study.dtype!r}")
     if study.head not in HEADS:
         raise ValueError(f"expected head to be one of {', '.join(HEADS)} in {path.name}, got {study.head!r}")
     if study.head == "verbaliser":

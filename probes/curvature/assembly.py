@@ -7,6 +7,8 @@ some of the batches, and one sum over the processes per product completes the me
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from probes.curvature.cached_derivatives import cached_derivatives
@@ -26,6 +29,7 @@ MEMORY = 2 << 30  # bytes of activations that kept graphs may always hold on a C
 MEMINFO = Path("/proc/meminfo")  # where a system states it, what is free
 
 Leaves = dict[str, Tensor]
+Held = dict[int, tuple[int, StorageWeakRef]]  # what a graph saves: address -> bytes, and whether the storage is still there
 Product = Callable[[list[Tensor]], Sequence[Tensor | None]]  # one tensor per parameter in and out
 Weights = Sequence[float] | Callable[[object], float] | str | None
 
@@ -71,47 +75,57 @@ class _Mean:
         """Return what the checks call the function's value."""
         return "the loss or its gradient" if self.kind == "hessian" else "the function or its criterion"
 
-    def graph(self, names: Sequence[str], batch, second: bool = True) -> tuple[Built, dict[int, int]]:
-        """Return the graph for the named parameters, and {address: bytes} of what it saves."""
+    def graph(self, names: Sequence[str], batch, second: bool = True) -> tuple[Built, Held]:
+        """Return the graph for the named parameters, and what it saves."""
         active = {k: self.point[k].clone().requires_grad_() for k in names}
-        held: dict[int, int] = {}
+        held: Held = {}
 
         def note(x: Tensor) -> Tensor:
             storage = x.untyped_storage()
             if storage.data_ptr() not in self.fixed:
-                held[storage.data_ptr()] = storage.nbytes()
+                held[storage.data_ptr()] = storage.nbytes(), StorageWeakRef(storage)
             return x.detach()  # a node that saved its own output would keep itself alive
 
         whole = {k: active.get(k, self.point[k]) for k in self.point}
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), saved_tensors_hooks(note, lambda x: x), cached_derivatives():
             return self.build(active, whole, batch, second), held
 
-    def checked(self, i: int, second: bool = True) -> tuple[Built, dict[int, int]]:
+    def checked(self, i: int, second: bool = True) -> tuple[Built, Held]:
         """Return the graph of batch i for all parameters; ValueError, with the batch, for chance and for what is not finite."""
         with named(i):
             made, held = steady(lambda: self.graph(tuple(self.point), self.batches[i], second), self.what)
             check_values(made.values, self.what, self.batches[i])
         return made, held
 
-    def witness(self, made: Built | None = None) -> Tensor:
-        """Return the first batch's values in one vector, from its graph or evaluated anew without second derivatives."""
-        found = self.graph(tuple(self.point), self.batches[0], second=False)[0] if made is None else made
-        return torch.cat([x.detach().reshape(-1) for x in found.values])
+    def witness(self) -> Tensor:
+        """Return the first batch's values in one vector, evaluated anew without second derivatives."""
+        return _vector(self.graph(tuple(self.point), self.batches[0], second=False)[0])
+
+
+def _vector(made: Built) -> Tensor:
+    return torch.cat([x.detach().reshape(-1) for x in made.values])
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that are free on a device now, what torch has cached and does not use included; None where unknown."""
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type != "cpu" or not MEMINFO.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in MEMINFO.read_text(encoding="utf-8").splitlines() if ":" in line)
+    return int(lines.get("MemAvailable", "0 kB").split()[0]) * 1024
 
 
 def default_memory(device: torch.device) -> int:
     """Return the bytes that kept graphs may hold where no number is given, from what is free on the device now.
 
-    On a CUDA device 60 % of the free memory, what torch has cached and does not use included; on a CPU a quarter of the
-    available memory, 2 GiB at least; elsewhere 2 GiB.
+    On a CUDA device 60 % of the free memory, on a CPU a quarter of it, 2 GiB at least; elsewhere 2 GiB.
     """
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-        return int(0.6 * (free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)))
-    if device.type != "cpu" or not MEMINFO.exists():
+    free = free_memory(device)
+    if free is None:
         return MEMORY
-    lines = dict(line.split(":", 1) for line in MEMINFO.read_text(encoding="utf-8").splitlines() if ":" in line)
-    return max(MEMORY, int(lines.get("MemAvailable", "0 kB").split()[0]) * 1024 // 4)
+    return int(0.6 * free) if device.type == "cuda" else max(MEMORY, free // 4)
 
 
 def mean_operator(
@@ -135,13 +149,24 @@ def mean_operator(
     items = settle(batches, "rows" if masked and weights is None else weights, group=group)
     point = {k: v.detach().clone() for k, v in params.items()}
     mean = _Mean(kind, build, point, batches, items, _summed(items, point, group), memory, group, compiled)
+    once, seen = mean.checked(0, second=False)
+    witness = _vector(once)
+    del once  # gone before the first graph is made, which costs as much again
     first, held = mean.checked(0)
-    again, seen = mean.graph(tuple(point), batches[0], second=False)
-    value = first.values[0].numel()
-    noise = check_repeats(mean.witness(first), mean.witness(again), mean.witness, precision(first.y), mean.what, value)
-    # while the first graph is alive, only what neither graph owns sits at the same address
-    mean = replace(mean, fixed=frozenset(seen) & frozenset(held), noise=noise)
-    return _assemble(mean, tuple(point), (first, {p: size for p, size in held.items() if p not in mean.fixed}), weights is None)
+    noise = check_repeats(witness, _vector(first), mean.witness, precision(first.y), mean.what, first.values[0].numel())
+    # what has outlived the graph that saved it is not the graph's own
+    mean = replace(mean, fixed=frozenset(at for at, (_, storage) in seen.items() if not storage.expired()), noise=noise)
+    own = {at: saved for at, saved in held.items() if at not in mean.fixed}
+    made = _assemble(mean, tuple(point), (first, own), weights is None)
+    _give_back(made.device)
+    return made
+
+
+def _give_back(device: torch.device) -> None:
+    """Give the system what building took and freed, where the C library keeps it in pieces that products cannot use."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if device.type == "cpu" and os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _summed(items: Sequence[float], point: Leaves, group: dist.ProcessGroup | None) -> float:
@@ -152,7 +177,7 @@ def _summed(items: Sequence[float], point: Leaves, group: dist.ProcessGroup | No
     return float(total)
 
 
-def _assemble(mean: _Mean, names: tuple[str, ...], first: tuple[Built, dict[int, int]] | None, counted: bool = False) -> Operator:
+def _assemble(mean: _Mean, names: tuple[str, ...], first: tuple[Built, Held] | None, counted: bool = False) -> Operator:
     """The operator of some parameters; first: the first batch's graph, where all batches are still to be checked."""
     shapes = {k: tuple(mean.point[k].shape) for k in names}
     ready: list[Product | None] = []
@@ -173,7 +198,7 @@ def _assemble(mean: _Mean, names: tuple[str, ...], first: tuple[Built, dict[int,
             kinds.add(precision(made.y))
             ratios.add(None if made.rows is None else made.rows / batch_size(batch))
             items.append(made.items)
-        size, product = (sum(held.values()) + made.extra, made.product) if fits else (0, None)
+        size, product = (sum(size for size, _ in held.values()) + made.extra, made.product) if fits else (0, None)
         rate = max(rate, size / batch_size(batch))
         fits = fits and used + size <= memory
         used += size * fits

@@ -28,27 +28,47 @@ Slopes = Callable[[Tensor], tuple[Tensor, Tensor]]  # x -> (f'(x), f''(x))
 Value = tuple[Tensor] | tuple[()]  # what a forward returns; as an argument of its own it could not be overwritten by the model
 
 
+class _Edge(torch.autograd.Function):
+    """A tensor of zeros that takes no memory and hands what comes back to x: x in a graph that has no use for its numbers."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return x.new_zeros(()).expand(x.shape)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> Tensor:
+        return g
+
+
+def _edge(x: Tensor) -> Value:
+    return (_Edge.apply(x),)
+
+
 class _Pointwise(torch.autograd.Function):
     """y = f(x), elementwise."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, value: Value, slopes: Slopes) -> Tensor:
-        ctx.slopes = slopes
-        ctx.save_for_backward(x, slopes(x)[0])
+    def forward(ctx, x: Tensor, edge: Value, value: Value, slopes: Slopes) -> Tensor:
+        first, second = slopes(x)
+        ctx.edge, ctx.bend = edge, second
+        ctx.save_for_backward(first)
         return value[0]
 
     @staticmethod
     def backward(ctx, g: Tensor):
-        x, first = ctx.saved_tensors
-        return _PointwisePull.apply(g, x, first, ctx.slopes) if torch.is_grad_enabled() else g * first, None, None
+        (first,) = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return g * first, None, None, None
+        bend, ctx.bend = ctx.bend, None  # nothing but the pull needs it
+        return _PointwisePull.apply(g, *ctx.edge, first, (bend,)), None, None, None
 
 
 class _PointwisePull(torch.autograd.Function):
     """g f'(x)."""
 
     @staticmethod
-    def forward(ctx, g: Tensor, x: Tensor, first: Tensor, slopes: Slopes) -> Tensor:
-        ctx.save_for_backward(first, slopes(x)[1].mul_(g))
+    def forward(ctx, g: Tensor, x: Tensor, first: Tensor, bend: Value) -> Tensor:
+        ctx.save_for_backward(first, bend[0].mul_(g))
         return g * first
 
     @staticmethod
@@ -62,25 +82,27 @@ class _Gated(torch.autograd.Function):
     """y = f(x) w, elementwise, of two tensors of one shape."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, w: Tensor, active: Tensor, slopes: Slopes) -> Tensor:
-        ctx.slopes = slopes
-        ctx.save_for_backward(x, w, active, slopes(x)[0].mul_(w))
+    def forward(ctx, x: Tensor, w: Tensor, edges: tuple[Tensor, Tensor], active: Tensor, slopes: Slopes) -> Tensor:
+        slope, second = slopes(x)
+        ctx.edges, ctx.bends = edges, (second.mul_(w), slope)
+        ctx.save_for_backward(active, slope * w)
         return active * w
 
     @staticmethod
     def backward(ctx, g: Tensor):
-        x, w, active, first = ctx.saved_tensors
-        pulled = _GatedPull.apply(g, x, w, active, first, ctx.slopes) if torch.is_grad_enabled() else (g * first, g * active)
-        return *pulled, None, None
+        active, first = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return g * first, g * active, None, None, None
+        bends, ctx.bends = ctx.bends, None  # nothing but the pull needs them
+        return *_GatedPull.apply(g, *ctx.edges, active, first, bends), None, None, None
 
 
 class _GatedPull(torch.autograd.Function):
     """(g w f'(x), g f(x))."""
 
     @staticmethod
-    def forward(ctx, g: Tensor, x: Tensor, w: Tensor, active: Tensor, first: Tensor, slopes: Slopes) -> tuple[Tensor, Tensor]:
-        slope, bend = slopes(x)
-        ctx.save_for_backward(active, first, bend.mul_(w).mul_(g), slope.mul_(g))
+    def forward(ctx, g: Tensor, x: Tensor, w: Tensor, active: Tensor, first: Tensor, bends: tuple) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(active, first, *(bend.mul_(g) for bend in bends))
         return g * first, g * active
 
     @staticmethod
@@ -97,19 +119,21 @@ class _Norm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, value: Value, z: Tensor, rstd: Tensor, w: Tensor | None, axes: tuple, centred: bool) -> Tensor:
-        ctx.axes, ctx.centred = axes, centred
-        ctx.save_for_backward(x, z, rstd, w)
+    def forward(
+        ctx, x: Tensor, edge: Value, value: Value, z: Tensor, rstd: Tensor, w: Tensor | None, axes: tuple, centred: bool
+    ) -> Tensor:
+        ctx.edge, ctx.axes, ctx.centred = edge, axes, centred
+        ctx.save_for_backward(z, rstd, w)
         return value[0]
 
     @staticmethod
     def backward(ctx, g: Tensor):
-        x, z, rstd, w = ctx.saved_tensors
+        z, rstd, w = ctx.saved_tensors
         if torch.is_grad_enabled():
-            pulled = _NormPull.apply(g, x, z, rstd, w, ctx.axes, ctx.centred)
+            pulled = _NormPull.apply(g, *ctx.edge, z, rstd, w, ctx.axes, ctx.centred)
         else:
             pulled = _project(g if w is None else g * w, z, ctx.axes, ctx.centred)[0].mul_(rstd)
-        return pulled, None, None, None, None, None, None
+        return pulled, None, None, None, None, None, None, None
 
 
 class _NormPull(torch.autograd.Function):
@@ -144,15 +168,17 @@ class _Softmax(torch.autograd.Function):
     """p = softmax(s) over an axis; J'g = p (g - <p, g>)."""
 
     @staticmethod
-    def forward(ctx, s: Tensor, value: Value, axis: int) -> Tensor:
-        ctx.axis = axis
-        ctx.save_for_backward(s, value[0])
+    def forward(ctx, s: Tensor, edge: Value, value: Value, axis: int) -> Tensor:
+        ctx.edge, ctx.axis = edge, axis
+        ctx.save_for_backward(value[0])
         return value[0]
 
     @staticmethod
     def backward(ctx, g: Tensor):
-        s, p = ctx.saved_tensors
-        return _SoftmaxPull.apply(g, s, p, ctx.axis) if torch.is_grad_enabled() else _spread(g, p, ctx.axis).mul_(p), None, None
+        (p,) = ctx.saved_tensors
+        graph = torch.is_grad_enabled()
+        pulled = _SoftmaxPull.apply(g, *ctx.edge, p, ctx.axis) if graph else _spread(g, p, ctx.axis).mul_(p)
+        return pulled, None, None, None
 
 
 class _SoftmaxPull(torch.autograd.Function):
@@ -183,16 +209,17 @@ class _Attention(torch.autograd.Function):
     """y = p v, p = softmax(s), of scores s (..., T, S) and values v (..., S, d)."""
 
     @staticmethod
-    def forward(ctx, s: Tensor, v: Tensor, p: Tensor) -> Tensor:
-        ctx.save_for_backward(s, v, p)
+    def forward(ctx, s: Tensor, v: Tensor, edge: Value, p: Tensor) -> Tensor:
+        ctx.edge = edge
+        ctx.save_for_backward(v, p)
         return p @ v
 
     @staticmethod
     def backward(ctx, g: Tensor):
-        s, v, p = ctx.saved_tensors
+        v, p = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return *_AttentionPull.apply(g, s, v, p), None
-        return _spread(g @ v.mT, p, -1).mul_(p), p.mT @ g, None
+            return *_AttentionPull.apply(g, *ctx.edge, v, p), None, None
+        return _spread(g @ v.mT, p, -1).mul_(p), p.mT @ g, None, None
 
 
 class _AttentionPull(torch.autograd.Function):
@@ -284,7 +311,7 @@ def _silu_slopes(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _activated(x: Tensor, value: Tensor, slopes: Slopes) -> Tensor:
-    return _note(_Pointwise.apply(x, (value,), slopes), "active", x, value.detach(), slopes)
+    return _note(_Pointwise.apply(x, _edge(x), (value,), slopes), "active", x, value.detach(), slopes)
 
 
 def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
@@ -303,7 +330,7 @@ def _functional_softmax(input: Tensor, dim: int | None = None, _stacklevel: int 
 def _softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
     s = input if dtype is None else input.to(dtype)
     wide = s.to(torch.promote_types(s.dtype, torch.float32))
-    return _Softmax.apply(wide, (wide.detach().softmax(dim),), dim).to(s.dtype)
+    return _Softmax.apply(wide, _edge(wide), (wide.detach().softmax(dim),), dim).to(s.dtype)
 
 
 def _layer_norm(input: Tensor, normalized_shape, weight=None, bias=None, eps: float = 1e-5) -> Tensor | None:
@@ -311,7 +338,7 @@ def _layer_norm(input: Tensor, normalized_shape, weight=None, bias=None, eps: fl
         return None
     x, axes = input.detach(), tuple(range(-len(normalized_shape), 0))
     value, mean, rstd = torch.native_layer_norm(x, normalized_shape, weight, bias, eps)
-    return _Norm.apply(input, (value,), (x - mean).mul_(rstd), rstd, weight, axes, True)
+    return _Norm.apply(input, _edge(input), (value,), (x - mean).mul_(rstd), rstd, weight, axes, True)
 
 
 def _rms_norm(input: Tensor, normalized_shape, weight=None, eps: float | None = None) -> Tensor | None:
@@ -321,7 +348,7 @@ def _rms_norm(input: Tensor, normalized_shape, weight=None, eps: float | None = 
     wide = input.to(torch.promote_types(input.dtype, torch.float32))
     x, w = wide.detach(), None if weight is None else weight.to(wide.dtype)
     rstd = x.square().mean(axes, keepdim=True).add_(torch.finfo(x.dtype).eps if eps is None else eps).rsqrt_()
-    return _Norm.apply(wide, (value.to(wide.dtype),), x * rstd, rstd, w, axes, False).to(input.dtype)
+    return _Norm.apply(wide, _edge(wide), (value.to(wide.dtype),), x * rstd, rstd, w, axes, False).to(input.dtype)
 
 
 def _attention(
@@ -348,7 +375,7 @@ def _attention(
             known += attn_mask
         nothing = known.amax(-1, keepdim=True) == -torch.inf  # a position that attends to none
         p = known.softmax(-1).masked_fill_(nothing, 0)
-    return _Attention.apply(scores, v, p).to(query.dtype)
+    return _Attention.apply(scores, v, _edge(scores), p).to(query.dtype)
 
 
 # Of the functions that norms, gates and rotations are written in: call makes the plain result.
@@ -424,14 +451,19 @@ def _mul(call: Callable, x, other) -> Tensor:
         if (made := _made(y, "rstd")) is not None and made.x is w:
             z = w.detach() * y.detach()
             return _note(
-                _Norm.apply(w, (z.clone(),), z, y.detach(), None, *made.more, False), "normed", w, z, y.detach(), *made.more
+                _Norm.apply(w, _edge(w), (z.clone(),), z, y.detach(), None, *made.more, False),
+                "normed",
+                w,
+                z,
+                y.detach(),
+                *made.more,
             )
         if (made := _made(y, "normed")) is not None and not w.requires_grad and w.ndim <= y.ndim:
             z, rstd, axes = made.more
             value = z * w
-            return _Norm.apply(made.x, (value,), z, rstd, w, axes, False) if value.shape == z.shape else call()
+            return _Norm.apply(made.x, _edge(made.x), (value,), z, rstd, w, axes, False) if value.shape == z.shape else call()
         if (made := _made(y, "active")) is not None and w.shape == y.shape:
-            return _Gated.apply(made.x, w, *made.more)
+            return _Gated.apply(made.x, w, _edge(made.x) + _edge(w), *made.more)
         if not w.requires_grad and 0 < w.ndim == y.ndim and w.shape[-1] == y.shape[-1]:
             made, found = _made(y, "turned"), call()
             if found.shape != y.shape:

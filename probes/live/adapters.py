@@ -24,10 +24,10 @@ class Adapted:
     """One adapter on one module.
 
     path: in the live model, name: in the base model; below, weight: the path and matrix of the module under it, None where
-    it has none; unread: why that matrix cannot be read ("quantised", "sharded", "offloaded"), or "". squared: the squared
-    Frobenius norm of the change; singular: its singular values where it is a thin product (of DoRA, those of the product).
-    off: the adapter's tensors with which a module with this matrix ignores it; merged: the matrix with the change in it,
-    None where that is not one matrix.
+    it has none; unread: why that matrix is not read as it stands ("quantised", "sharded", "offloaded", or "cut": each process
+    has some of its rows), or "". squared: the squared Frobenius norm of the change; singular: its singular values where it is
+    a thin product (of DoRA, those of the product). off: the adapter's tensors with which a module with this matrix ignores
+    it; merged: the matrix with the change in it, None where that is not one matrix.
     """
 
     path: str
@@ -105,12 +105,12 @@ def base_parameters(model: nn.Module) -> int:
 
 
 def logical(x: Tensor) -> int:
-    """Return how many numbers a tensor stands for: as many as were packed (4-bit) or sharded (DeepSpeed) into it."""
+    """Return how many numbers a tensor stands for: as many as were packed (4-bit) into it or as it has in all processes."""
     state = getattr(x, "quant_state", None)
     shape = getattr(state, "shape", None)
     if shape is not None:
         return int(torch.Size(shape).numel())
-    return int(getattr(x, "ds_numel", x.numel()))
+    return int(getattr(x, "whole_size", getattr(x, "ds_numel", x.numel())))
 
 
 def squares(weight: Tensor) -> Tensor:
@@ -139,6 +139,8 @@ def _unread(base: nn.Module | None, weight: Any) -> str:
         return "quantised"
     if hasattr(weight, "full_tensor") or hasattr(weight, "ds_numel"):
         return "sharded"
+    if hasattr(weight, "whole_size"):
+        return "cut"
     return "offloaded" if weight.device.type == "meta" else ""
 
 

@@ -10,9 +10,11 @@ import fnmatch
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
@@ -58,10 +60,20 @@ class Attached:
         """Return whether the loss is one of tokens."""
         return self.kind.endswith("token")
 
+    def turn(self) -> AbstractContextManager:
+        """Return the context in which all processes that share the model call it; one that does nothing for a whole model."""
+        return turn_of(self._model.module)
+
+    def summed(self, values: Tensor) -> Tensor:
+        """Return the sum over the processes that share the model; for a whole model the tensor itself."""
+        shards = shards_of(self._model.module)
+        return values if shards is None else shards.summed(values)
+
     @property
-    def sharded(self) -> bool:
-        """Return whether the model's frozen weights are cut over processes."""
-        return shards_of(self._model.module) is not None
+    def rank(self) -> int:
+        """Return the number of this process among those that share the model, 0 for a whole one."""
+        shards = shards_of(self._model.module)
+        return 0 if shards is None else dist.get_rank(shards.group)
 
     def loss(self, params: Params, batch) -> Tensor:
         """Return the batch's mean loss, a scalar: of the items that `weights` counts."""
@@ -205,11 +217,10 @@ class Attached:
     def mean_loss(self, params: Params | None = None) -> float:
         """Return the mean loss over all batches, those of all processes for a sharded model, without gradients."""
         params = self.params if params is None else params
-        with torch.no_grad(), turn_of(self._model.module):
+        with torch.no_grad(), self.turn():
             each = [float(opened(self.loss, "loss", "loss")(params, batch)) for batch in self.batches]
-        sums = sum(w * x for w, x in zip(self.weights, each, strict=True)), sum(self.weights)
-        shards = shards_of(self._model.module)
-        value, total = sums if shards is None else map(sum, zip(*shards.told(sums), strict=True))
+        value = sum(w * x for w, x in zip(self.weights, each, strict=True))
+        value, total = self.summed(torch.tensor([value, sum(self.weights)], dtype=torch.float64)).tolist()
         return value / total
 
     def _tokens(self, batch):

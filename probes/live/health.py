@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from probes.inputs import check_values, coarsest, named, opened, steady
 from probes.live.adapters import Adapted, base_parameters, holders, read, squares
+from probes.live.sharded import shards_of
 
 _SHOWN = 4  # modules that a sentence names
 _ASIDE = ("trained whole", "token rows")  # kinds that are used in place of weights, merged or not
@@ -77,8 +78,9 @@ def health(model: nn.Module, adapter: str | None = None) -> Health:
     Read are LoRA (also rsLoRA, DoRA, AdaLoRA, on embeddings and convolutions), VeRA, LoHa, IA3, modules trained whole,
     token rows, prompts and prefixes, as PEFT holds them; other kinds are named in the notes. Norms come from the factors,
     |B A|^2 = tr(B'B A A'), so that no change is formed; the model is only read. A matrix that several modules share
-    is counted once in base_norm. Raises ValueError for a model without adapters, without one of that name, or with
-    kinds that are not read alone, and for numbers that are not finite.
+    is counted once in base_norm; a model that `probes.shard` cut is read in all its processes together. Raises
+    ValueError for a model without adapters, without one of that name, or with kinds that are not read alone, and for
+    numbers that are not finite.
     """
     known, active = _adapters(model)
     chosen = (adapter,) if adapter is not None else tuple(name for name in known if name in active)
@@ -92,8 +94,8 @@ def health(model: nn.Module, adapter: str | None = None) -> Health:
     if not found:
         raise ValueError(f"{'; '.join(unread)}: merge the adapter, or probe the model as it is")
     total = sum(one.squared for one in found)
-    lengths = {_key(one.weight): float(squares(one.weight).sum()) for one in found if one.weight is not None and not one.unread}
-    rows = tuple(_row(one, total, None if one.unread else lengths.get(_key(one.weight))) for one in found)
+    lengths = _lengths(model, found)
+    rows = tuple(_row(one, total, None if one.weight is None else lengths.get(_key(one.weight))) for one in found)
     return Health(
         rows,
         chosen,
@@ -243,6 +245,17 @@ def _adapters(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(known), tuple(active)
 
 
+def _lengths(model: nn.Module, found: Sequence[Adapted]) -> dict:
+    """The squared norms of the matrices that are read, by key: of those that are cut, summed over the processes."""
+    weights = {_key(one.weight): one for one in found if one.weight is not None and one.unread in ("", "cut")}
+    squared = {key: float(squares(one.weight).sum()) for key, one in weights.items()}
+    cut = [key for key, one in weights.items() if one.unread]
+    if cut:
+        parts = torch.tensor([squared[key] for key in cut], dtype=torch.float64)
+        squared |= zip(cut, shards_of(model).summed(parts).tolist(), strict=True)
+    return squared
+
+
 def _row(one: Adapted, total: float, base: float | None) -> AdaptedModule:
     """The record of one module; base: the squared norm of its weight."""
     s = one.singular
@@ -313,7 +326,7 @@ def _shared(model: nn.Module, found: Sequence[Adapted]) -> list[str]:
 
 def _packed(found: Sequence[Adapted]) -> list[str]:
     said = []
-    for state in dict.fromkeys(one.unread for one in found if one.unread):
+    for state in dict.fromkeys(one.unread for one in found if one.unread not in ("", "cut")):
         names = [one.name for one in found if one.unread == state]
         said.append(f"the base weights of {_modules(names)} are {state}: their norms are not read and have no ratio")
     return said

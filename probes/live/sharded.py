@@ -53,6 +53,7 @@ class Shards:
         held = torch.zeros(each, *weight.shape[1:], dtype=weight.dtype, device=device)
         held[: len(mine)] = mine
         self.slices.append(nn.Parameter(held, requires_grad=False))
+        self.slices[-1].whole_size = weight.numel()
         self.rows.append(len(weight))
         return len(self.rows) - 1
 
@@ -84,6 +85,11 @@ class Shards:
         found = [None] * self.ranks
         dist.all_gather_object(found, what, group=self._control)
         return found
+
+    def summed(self, values: Tensor) -> Tensor:
+        """Return the sum over all processes of a tensor of one shape and dtype in each; the tensor itself holds it then."""
+        dist.all_reduce(values, group=self._control if values.device.type == "cpu" else self.group)
+        return values
 
     def check_same(self, what: str, tensors: Mapping[str, Tensor]) -> None:
         """Refuse tensors that are not the same, bit for bit, in every process."""
@@ -310,9 +316,7 @@ def _mean(own: Operator, shards: Shards, share: float, examples: float) -> Opera
     def apply(vectors: Tensor) -> Tensor:
         with shards.turn():
             found = own._apply(vectors)
-        found *= share
-        dist.all_reduce(found, group=shards.group)
-        return found
+        return shards.summed(found.mul_(share))
 
     def narrow(names: tuple[str, ...]) -> Operator:
         with shards.turn():

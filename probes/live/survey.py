@@ -130,12 +130,9 @@ def survey(
     """Return loss, gradient, spectrum's ends, traces, effective dimension and reach at the attached point.
 
     `probes` products give every module's trace, as many sweeps its reach, and `densities` Lanczos runs of `steps` the
-    effective dimension at `ridge`. Raises ValueError as `probes.hessian` does, and for a sharded model.
+    effective dimension at `ridge`. A model that `probes.shard` cut is surveyed in all its processes together, over the
+    batches of all. Raises ValueError as `probes.hessian` does.
     """
-    if attached.sharded:
-        raise ValueError(
-            "expected a model that is whole in this process, got a sharded one: use attach(...).hessian() and its like"
-        )
     progress(0, "the gradient")
     value, slope = _gradient(attached)
     progress(0, "the graph of the Hessian")
@@ -167,7 +164,7 @@ def survey(
     return Survey(
         loss=value,
         items=flat_op.examples,
-        sequences=sum(len(next(iter(b.values()))) if isinstance(b, Mapping) else len(b[0]) for b in attached.batches),
+        sequences=int(attached.summed(torch.tensor(_sequences(attached.batches)))),
         size=flat_op.shape[0],
         gradient=float(slope.norm()),
         largest=high,
@@ -184,29 +181,19 @@ def survey(
     )
 
 
+def _sequences(batches: Sequence) -> int:
+    return sum(len(next(iter(b.values()))) if isinstance(b, Mapping) else len(b[0]) for b in batches)
+
+
 def linearity(attached: Attached, start: Params) -> Linearity:
     """Return how far the outputs at the attached point are from their linearisation at `start`, over all batches.
 
     y(t) is taken along start + t (params - start); y'(0) as the derivative in u of d<y, u>/dt. Raises ValueError where start and
     params are the same, so that there is no change to explain.
     """
-    sums, n = torch.zeros(3, dtype=torch.float64), 0.0
-    for batch in attached.batches:
-        with torch.no_grad(), unchecked():
-            moved = attached.outputs(attached.params, batch).float()
-        t = torch.zeros((), dtype=next(iter(start.values())).dtype, device=moved.device, requires_grad=True)
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), unchecked():
-            y = attached.outputs({k: x + t * (attached.params[k] - x) for k, x in start.items()}, batch)
-            u = torch.zeros_like(y, requires_grad=True)
-            (slope,) = grad(y, t, u, create_graph=True)
-            (linear,) = grad(slope, u)
-        p = y.detach().float().softmax(-1)
-        change, linear = moved - y.detach().float(), linear.float()
-        for d in (change, linear):
-            d -= (p * d).sum(-1, keepdim=True)
-        sums += torch.stack([(p * a * b).sum() for a, b in ((change, change), (linear, linear), (change, linear))]).double().cpu()
-        n += len(y)
-    square, flat, product = sums.tolist()
+    with attached.turn():
+        sums = sum((_compared(attached, start, batch) for batch in attached.batches), torch.zeros(4, dtype=torch.float64))
+    square, flat, product, n = attached.summed(sums).tolist()
     if square == 0:
         raise ValueError("expected a point that is not the start, got one with the same outputs: the adapter changes nothing")
     gap = max(square + flat - 2 * product, 0.0)
@@ -215,18 +202,38 @@ def linearity(attached: Attached, start: Params) -> Linearity:
     )
 
 
+def _compared(attached: Attached, start: Params, batch) -> Tensor:
+    """|change|^2, |linear|^2, their product and the number of items, of one batch."""
+    with torch.no_grad(), unchecked():
+        moved = attached.outputs(attached.params, batch).float()
+    t = torch.zeros((), dtype=next(iter(start.values())).dtype, device=moved.device, requires_grad=True)
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), unchecked():
+        y = attached.outputs({k: x + t * (attached.params[k] - x) for k, x in start.items()}, batch)
+        u = torch.zeros_like(y, requires_grad=True)
+        (slope,) = grad(y, t, u, create_graph=True)
+        (linear,) = grad(slope, u)
+    p = y.detach().float().softmax(-1)
+    change, linear = moved - y.detach().float(), linear.float()
+    for d in (change, linear):
+        d -= (p * d).sum(-1, keepdim=True)
+    products = [(p * a * b).sum() for a, b in ((change, change), (linear, linear), (change, linear))]
+    return torch.stack([*products, torch.tensor(float(len(y)), device=p.device)]).double().cpu()
+
+
 def _gradient(attached: Attached) -> tuple[float, Tensor]:
     """The mean loss over all batches and its gradient, flat."""
-    total, value, slope = sum(attached.weights), 0.0, None
-    for weight, batch in zip(attached.weights, attached.batches, strict=True):
-        leaves = {k: x.clone().requires_grad_() for k, x in attached.params.items()}
-        with torch.enable_grad(), unchecked():
-            loss = attached.loss(leaves, batch)
-            rows = grad(loss, list(leaves.values()), allow_unused=True)
-        found = flatten({k: torch.zeros_like(x) if g is None else g for (k, x), g in zip(leaves.items(), rows, strict=True)})
-        value += weight / total * float(loss.detach())
-        slope = found * (weight / total) if slope is None else slope.add_(found, alpha=weight / total)
-    return value, slope
+    value, slope = 0.0, torch.zeros(attached.size, dtype=torch.float64)
+    with attached.turn():
+        for weight, batch in zip(attached.weights, attached.batches, strict=True):
+            leaves = {k: x.clone().requires_grad_() for k, x in attached.params.items()}
+            with torch.enable_grad(), unchecked():
+                loss = attached.loss(leaves, batch)
+                rows = grad(loss, list(leaves.values()), allow_unused=True)
+            found = {k: torch.zeros_like(x) if g is None else g for (k, x), g in zip(leaves.items(), rows, strict=True)}
+            value += weight * float(loss.detach())
+            slope.add_(flatten(found).double().cpu(), alpha=weight)
+    found = attached.summed(torch.cat([slope, torch.tensor([value, sum(attached.weights)], dtype=torch.float64)]))
+    return float(found[-2] / found[-1]), found[:-2] / found[-1]
 
 
 def _modules(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -245,22 +252,24 @@ _OWN = ("lora_", "ia3_", "vera_", "hada_", "lokr_", "oft_", "ada_", "adaption_",
 
 def _sampled(attached: Attached, groups: Mapping[str, Sequence[str]], samples: int, seed: int) -> dict[str, Estimate]:
     """The Gauss-Newton trace of every group from sampled outputs, with Student's intervals over the samples."""
-    generator, total = torch.Generator().manual_seed(seed), sum(attached.weights)
+    generator = torch.Generator().manual_seed(seed + attached.rank)
     shapes = {k: x.shape for k, x in attached.params.items()}
     places = {label: columns(shapes, names) for label, names in groups.items()}
-    found = {label: torch.zeros(samples, dtype=torch.float64) for label in groups}
-    for weight, batch in zip(attached.weights, attached.batches, strict=True):
-        leaves = {k: x.clone().requires_grad_() for k, x in attached.params.items()}
-        with torch.enable_grad(), unchecked():
-            y = attached.outputs(leaves, batch)
-        for i in range(samples):
-            drawn = attached.sampled(y.detach(), batch, generator).to(y.dtype)
-            rows = grad(y, list(leaves.values()), drawn, retain_graph=True, allow_unused=True)
-            flat = [torch.zeros_like(x) if g is None else g for x, g in zip(leaves.values(), rows, strict=True)]
-            square = flatten(dict(zip(leaves, flat, strict=True))).double().square().cpu()
-            for label, at in places.items():
-                found[label][i] += float(square[at].sum()) * weight / total
-    return {label: _student("Gauss-Newton trace", values.numpy()) for label, values in found.items()}
+    squared = torch.zeros(samples, len(groups), dtype=torch.float64)
+    with attached.turn():
+        for weight, batch in zip(attached.weights, attached.batches, strict=True):
+            leaves = {k: x.clone().requires_grad_() for k, x in attached.params.items()}
+            with torch.enable_grad(), unchecked():
+                y = attached.outputs(leaves, batch)
+            for i in range(samples):
+                drawn = attached.sampled(y.detach(), batch, generator).to(y.dtype)
+                rows = grad(y, list(leaves.values()), drawn, retain_graph=True, allow_unused=True)
+                flat = [torch.zeros_like(x) if g is None else g for x, g in zip(leaves.values(), rows, strict=True)]
+                square = flatten(dict(zip(leaves, flat, strict=True))).double().square().cpu()
+                squared[i] += weight * torch.stack([square[at].sum() for at in places.values()])
+    total = attached.summed(torch.tensor(sum(attached.weights), dtype=torch.float64))
+    found = attached.summed(squared) / total
+    return {label: _student("Gauss-Newton trace", found[:, i].numpy()) for i, label in enumerate(groups)}
 
 
 def _student(quantity: str, values: np.ndarray) -> Estimate:

@@ -21,7 +21,12 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def add_place(parser: argparse.ArgumentParser) -> None:
     """Add --device and --dtype, with --double for the latter's float64."""
     parser.add_argument("--device", default="cpu", help="where networks run: cpu, cuda or cuda:N (default: cpu)")
-    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help=f"of weights and delta (default: {DTYPES[0]})")
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default=DTYPES[0],
+        help=f"of the model's weights; deltas and logits are float32 at least (default: {DTYPES[0]})",
+    )
     parser.add_argument("--double", dest="dtype", action="store_const", const="float64", help="the same as --dtype float64")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from .options import PROCESSES, add_columns, add_json, bounded, columns, folder, usable
+from .options import DTYPES, PROCESSES, add_columns, add_json, bounded, columns, folder, usable
 from .output import plain, say
 from .show import table
 
@@ -41,6 +41,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the cells, what they will cost and what can be decided; and stop"
     )
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="of the model's weights; replaces the study's (float32 where it names none)"
+    )
     add_json(parser)
 
 
@@ -58,14 +61,14 @@ def run(options: argparse.Namespace) -> dict:
     from .given import check_data, fitting
 
     device = usable(options.device)
-    wanted = {name: getattr(options, name) for name in ("tasks", "deltas", "seeds", "examples", "length", "backbone")}
+    wanted = {name: getattr(options, name) for name in ("tasks", "deltas", "seeds", "examples", "length", "backbone", "dtype")}
     study, chosen, lost = asked(options.study, data=options.data, columns=columns(options), claims=options.claim, **wanted)
     results = folder(options.out or f"build/{study.name}")
     for claim, reason in lost.items():
         say(f"{study.name}: {claim} is left out; {reason}", options)
-    cache, frozen = results.parent / "tasks", backbone_of(study.backbone)
+    cache, frozen = results.parent / "tasks", backbone_of(study.backbone, dtype=study.dtype)
     for name, spec in study.deltas.items():
-        fitting(plan.delta(spec), backbone_of(study.backbone_of(name)))
+        fitting(plan.delta(spec), backbone_of(study.backbone_of(name), dtype=study.dtype))
     for task in study.every_task:
         check_data(task_of(task, str(cache), tuple(study.columns.items())), task, frozen, study.sizes.length)
     if options.dry_run:
