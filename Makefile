@@ -1,5 +1,5 @@
-# Every target sets up what it needs, then calls `costate`. Settings, after the target's name: STUDY, DATA, BACKBONE, CLAIM, SEEDS, OUT,
-# PDF, PROCESSES, PROBE, TASK, DELTA, CHECKPOINT, MODEL, ADAPTER, HTML, FIGURE, JSON, BENCH, CASE, SHIFT, and TEXT, TEXT_B, LABEL,
+# Every target sets up what it needs, then calls `costate`. Settings, after the name: STUDY, DATA, BACKBONE, CLAIM, SEEDS, DELTAS, EXAMPLES,
+# OUT, PDF, PROCESSES, PROBE, TASK, DELTA, CHECKPOINT, MODEL, ADAPTER, HTML, FIGURE, JSON, BENCH, CASE, SHIFT, and TEXT, TEXT_B, LABEL,
 # the columns of your data.
 PYTHON ?= $(firstword $(foreach p,python3.14 python3.13 python3.12 python3.11 python3 python,$(shell $(p) -c 'import sys; sys.exit($(OLD))' 2>/dev/null && echo $(p))))
 OLD := sys.version_info < (3, 11)
@@ -42,9 +42,10 @@ report: setup ## run the quick study (resumes) and write build/report.pdf and .h
 	$(COSTATE) validate --study $(STUDY) --out $(OUT) --processes $(PROCESSES)
 	$(COSTATE) report $(OUT) --out $(PDF)
 
-validate: setup ## run any study and write its report: STUDY=files|control|... or FILE.toml [DATA="a b" BACKBONE CLAIM SEEDS OUT]
+validate: setup ## run any study and write its report: STUDY=files or FILE.toml [DATA="a b" BACKBONE CLAIM SEEDS DELTAS EXAMPLES OUT]
 	$(COSTATE) validate --study $(STUDY) --out $(OUT) --processes $(PROCESSES) $(foreach d,$(DATA),--data $(d)) \
-	  $(if $(BACKBONE),--backbone $(BACKBONE)) $(foreach c,$(CLAIM),--claim $(c)) $(if $(SEEDS),--seeds $(SEEDS)) $(COLUMNS)
+	  $(if $(BACKBONE),--backbone $(BACKBONE)) $(foreach c,$(CLAIM),--claim $(c)) $(if $(SEEDS),--seeds $(SEEDS)) \
+	  $(if $(DELTAS),--deltas "$(DELTAS)") $(if $(EXAMPLES),--examples $(EXAMPLES)) $(COLUMNS)
 	$(COSTATE) report $(OUT) --out $(OUT)/report.pdf
 
 verdicts: setup ## write VERDICTS.md from the results in build/quick

@@ -52,8 +52,8 @@ _NAMES = (
     ("probes", "least_energy reachability reach_table margin_shift departure LeastEnergy Reachability"),
     # probes: what prompts and prefixes reach
     ("probes", "prefix_cone prompt_reachability k_epsilon PrefixCone PromptReach KEpsilon"),
-    # validations: a finished study's verdicts, one claim's rows, all numbers as a tidy frame, and what they mean
-    ("validations", "read_verdicts rows measurements dictionary"),
+    # validations: a finished study's verdicts, trainings and numbers as tidy frames, what they mean, and a frame as text
+    ("validations", "read_verdicts rows measurements trainings verdicts dictionary written"),
 )
 _HOMES = {name: module for module, names in _NAMES for name in names.split()}
 
@@ -63,7 +63,7 @@ COMMANDS = {  # name -> (module, what it does); a module is imported when its co
     "probe": ("validations.commands.probe", "measure one thing on one subject"),
     "train": ("validations.commands.train", "tune a delta on a task"),
     "evaluate": ("validations.commands.evaluate", "score a saved delta on a task"),
-    "export": ("validations.commands.export", "write a saved delta as a PEFT adapter folder"),
+    "export": ("validations.commands.export", "write results as a table or a notebook, a saved delta as a PEFT folder"),
     "advise": ("validations.commands.advise", "rank deltas, layers and ranks for a data set, without training any"),
     "validate": ("validations.commands.validate", "run a study and decide on its claims"),
     "show": ("validations.commands.show", "print the results of a finished study"),

@@ -140,8 +140,8 @@ def test_a_site_stands_for_all_of_its_ports(architecture):
     [
         ({"rank": 2}, "expected a delta among prompt, .*, got None"),
         ({"kind": "Palette"}, "expected a delta among .*, got 'Palette'"),
-        ({"kind": "LoRA"}, "expected every needed setting of LoRA .rank, alpha"),
-        ({"kind": "LoRA", "rank": "four"}, "expected every needed setting of LoRA"),
+        ({"kind": "LoRA"}, "LoRA needs a value of rank, got none: write lora:rank=4"),
+        ({"kind": "LoRA", "rank": "four"}, "expected settings of LoRA of the right kinds"),
         ({"kind": "BitFit", "rank": 1}, "expected a setting of BitFit among blocks, got 'rank'"),
     ],
 )
@@ -159,7 +159,7 @@ def test_deltas_have_short_texts():
     for text, words in [
         ("magic", "expected a delta among"),
         ("lora:size=3", "expected a setting of lora"),
-        ("lora", "expected every needed setting"),
+        ("lora", "lora needs a value of rank"),
         ("lora:rank=many", "expected a value of kind int"),
     ]:
         with pytest.raises(ValueError, match=words):

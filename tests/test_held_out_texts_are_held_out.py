@@ -55,10 +55,10 @@ def test_commands_warn_once(capsys, folder, arguments):
     leaky = folder(made(leaked=40))
     assert main([*arguments, "--task", leaky]) == 0
     told = capsys.readouterr().err
-    assert told.count("\n") == 1 and told.startswith("warning: 40 of 40 test texts (100 %)")
+    assert told.count("warning: ") == 1 and told.startswith("warning: 40 of 40 test texts (100 %)")
     clean = folder(made())
     assert main([*arguments, "--task", clean]) == 0
-    assert capsys.readouterr().err == ""
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_evaluating_warns_too(capsys, folder, tmp_path):

@@ -35,7 +35,7 @@ def test_a_forecast_is_right_within_a_third_of_what_is_made(capsys, monkeypatch,
     assert set(made) == {part.label for part in ahead.parts} and sum(made.values()) == found["products"]
     assert 0.7 < ahead.cost / cost(ahead, made) < 1.3
     lines = captured.err.splitlines()
-    assert "fitting the frozen head" in lines[0] and f"{ahead.products} products planned" in lines[1]
+    assert "the frozen head is fitted on" in lines[0] and f"{ahead.products} products planned" in lines[1]
     assert sum("part" in line and "left" in line for line in lines) >= len(ahead.parts) - 1
     assert lines[-1].startswith("measured in")
 

@@ -1,6 +1,7 @@
 """Every command of the README runs: cheap ones for real with small settings, long ones up to their parser; so does its Python."""
 
 import json
+import os
 import pathlib
 import re
 import shlex
@@ -72,11 +73,13 @@ def test_the_cheap_commands_run(tmp_path, monkeypatch, capsys):
     peft.get_peft_model(speaker(), peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")).save_pretrained("my-lora")
     row = {"prompt": "which colour", "completion": "red"}
     pathlib.Path("rows.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    lines = [f"the film number {i} was {('bad', 'good')[i % 2]},{i % 2}" for i in range(60)]
+    pathlib.Path("reviews.csv").write_text("\n".join(["sentence,label", *lines]), encoding="utf-8")
     brought, ran = {path.name for path in tmp_path.iterdir()}, []
     for words in commands():
         if words[:2] == ["costate", "probe"] and words[2:3] == ["my-model"]:
             assert costate.main(words[1:]) == 0, capsys.readouterr().err
-        elif words[0] == "costate" and words[1] in SMALL and len(words) > 2:
+        elif words[0] == "costate" and words[1] in SMALL and len(words) > 2 and not words[2].startswith("build/"):
             assert costate.main([*words[1:], *shlex.split(SMALL[words[1]])]) == 0, capsys.readouterr().err
             ran.append(words[1])
     assert set(ran) == set(SMALL)
@@ -91,11 +94,40 @@ def test_a_folder_as_the_readme_describes_it_is_read(tmp_path):
     assert costate.tasks.load(str(tmp_path)).classes == ("bad", "good")
 
 
+GIVEN = """
+import torch
+loader = [{"input_ids": torch.arange(8).reshape(2, 4), "labels": torch.arange(8).reshape(2, 4)}]
+"""  # what a reader brings to the first lines
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("code", block("python"))
-def test_the_python_runs(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", cwd=ROOT)
+@pytest.mark.parametrize("code", [text for text in block("python") if "build/" not in text])
+def test_the_python_runs(code, tmp_path):
+    speaker().save_pretrained(tmp_path / "my-model")
+    peft.get_peft_model(speaker(), peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "my-lora")
+    done = subprocess.run(
+        [sys.executable, "-c", GIVEN + code],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0 and "tensor" in done.stdout, done.stderr
+
+
+def test_a_peft_user_comes_first():
+    """Five lines that are no comment, before anything else that is shown."""
+    first = re.search(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+    assert first[1] == "python" and "peft" in first[2] and len([text for text in first[2].splitlines() if text]) <= 5
+    assert "PEFT" in README.split("```")[0]
+
+
+def test_what_is_asked_of_results_is_a_worked_question():
+    """Which tests run on results of their own (`test_questions_are_answered`)."""
+    asked = [text for text in block("python") if "build/" in text]
+    page = (ROOT / "validations" / "QUESTIONS.md").read_text(encoding="utf-8")
+    assert asked and all(text.removeprefix("import costate\n\n") in page for text in asked)
 
 
 def test_every_target_of_make_parses(tmp_path):
@@ -110,6 +142,8 @@ def test_every_target_of_make_parses(tmp_path):
         "FIGURE=f.svg",
         "TEXT=body",
         "SEEDS=3",
+        "DELTAS=lora,prefix",
+        "EXAMPLES=60",
     ]
     for target, told in targets:
         assert len(told) < 115, target

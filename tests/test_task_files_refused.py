@@ -124,7 +124,9 @@ WRONG = {
     "only some splits have text_b": {"test": [{**row, "text_b": "x"} for row in records(TEST)]},
     "1 class.*at least 2": {"train": LABELLED[:1], "test": records(TEST)[:1]},
     "label in row 1 of films/train is float": {"train": [{"text_a": "x", "label": 0.5}, {"text_a": "y", "label": 1.5}]},
-    "several kinds \\(int, str\\)": {"train": [{"text_a": "x", "label": 0}, {"text_a": "y", "label": "b"}]},
+    "several kinds \\(int such as 0 in row 1 of films/train, str such as 'b' in row 2 of films/train\\)": {
+        "train": [{"text_a": "x", "label": 0}, {"text_a": "y", "label": "b"}]
+    },
     "meta.json is not JSON": {"meta": "{"},
     "meta.json must list different class names": {"meta": '{"labels": ["a", "a"]}'},
     "train.jsonl is empty": {"train": []},

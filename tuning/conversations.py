@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tuning.tasks.files import SUFFIXES, class_index, csv_rows, jsonl_rows, named, parquet_rows, read_rows, suffix, text
+from tuning.tasks.files import SUFFIXES, class_index, named, raw_rows, read_rows, suffix, text
 
 IGNORED = -100  # the label that losses leave out, in torch and in Hugging Face's models
 ASKED = "messages, prompt and completion, or text"
@@ -181,7 +181,7 @@ def _rows(source: Source) -> tuple[list[Mapping[str, Any]], str]:
         if not path.is_file() or end is None:
             what = "is no file" if not path.is_file() else "has an unknown ending"
             raise ValueError(f"{path} {what}, expected one of {', '.join(SUFFIXES)} with {ASKED}: check the path")
-        rows = parquet_rows(path) if end == ".parquet" else csv_rows(path) if "csv" in end else jsonl_rows(path)
+        rows = raw_rows(path)
     if not rows:
         raise ValueError(f"{where} holds no rows: expected rows with {ASKED}")
     return rows, where

@@ -115,6 +115,18 @@ def prepare(
     return Prepared(backbone, task, parts, length, spoken)
 
 
+def cut_shares(backbone: Backbone, task: tasks.Task, length: int, *, most: int = 2000) -> dict[str, float]:
+    """Return the share of each split's texts, or of its first `most`, that have more tokens than `length`, and so are cut."""
+    found = {}
+    for name, split in task.splits.items():
+        first, second = split.text_a[:most], None if split.text_b is None else split.text_b[:most]
+        if second is not None and backbone.kind == "decoder":  # as `encode` joins them
+            first, second = tuple(f"{a}\n{b}" for a, b in zip(first, second, strict=True)), None
+        rows = backbone.tokenizer(list(first), None if second is None else list(second), verbose=False)["input_ids"]
+        found[name] = sum(len(row) > length for row in rows) / len(rows)
+    return found
+
+
 def backbone_of(name: str, device: str = "cpu", dtype: str = "float32") -> Backbone:
     """Return the backbone of a name (`tuning.backbones.load`) on a device, its weights in a dtype, loaded once per process."""
     return _loaded(name, device, dtype)

@@ -1,15 +1,17 @@
 """Claims about delta tuning: predicted before training, measured after, decided by rules fixed in code.
 
-`measurements(folder)` returns every number of a study as one tidy pandas frame, `dictionary()` what each quantity means and its
-unit, `rows(folder, claim)` one claim's table and `read_verdicts(folder)` the verdicts. They are imported when first asked for.
+`measurements(folder)` returns every number of a study as one tidy pandas frame, `trainings(folder)` a row for each delta trained,
+`verdicts(folder)` a row for each verdict, `dictionary()` what each quantity means and its unit, `rows(folder, claim)` one claim's
+table, `read_verdicts(folder)` the whole record, and `written(frame, "tex")` a frame as text. They are imported when asked for.
 """
 
 import importlib
 from typing import Any
 
-_HOMES = {"dictionary": "quantities", "measurements": "frame", "read_verdicts": "results", "rows": "results"}
+_HOMES = {"dictionary": "quantities", "measurements": "frame", "trainings": "frame", "verdicts": "frame"}
+_HOMES |= {"read_verdicts": "results", "rows": "results", "written": "text_tables"}
 
-__all__ = ["dictionary", "measurements", "read_verdicts", "rows"]
+__all__ = ["dictionary", "measurements", "read_verdicts", "rows", "trainings", "verdicts", "written"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +53,8 @@ def one_thread() -> Iterator[None]:
 
 
 def _prepare(parent: int) -> None:
-    """Let a worker die with its parent, so that a killed run leaves nothing behind, and load torch while it waits for work."""
+    """Let a worker die with its parent alone, so that a killed run leaves nothing behind, and load torch while it waits."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent says what it comes to
     threading.Thread(target=_follow_parent, args=(parent,), daemon=True).start()
     import torch
 
@@ -97,4 +99,6 @@ def run(jobs: Sequence[Job], execute: Callable[[Job], float], *, processes: int,
                 finished(index, pending[future], future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():  # in the midst of cells, which are made anew
+                worker.kill()
             raise

@@ -65,6 +65,7 @@ def build(spec: Mapping) -> Delta:
     if kind not in _NAMED:
         raise ValueError(f"expected a delta among {', '.join(KINDS)}, got {kind!r}")
     fields = {entry.name: str(entry.type) for entry in dataclasses.fields(_NAMED[kind])}
+    needed = [entry.name for entry in dataclasses.fields(_NAMED[kind]) if entry.default is dataclasses.MISSING]
     settings = {key: value for key, value in spec.items() if key != "kind"}
     if unknown := sorted(set(settings) - set(fields)):
         raise ValueError(f"expected a setting of {kind} among {', '.join(fields) or 'none'}, got {unknown[0]!r}")
@@ -73,10 +74,13 @@ def build(spec: Mapping) -> Delta:
             settings[key] = tuple((label, build(part)) for label, part in value) if key == "parts" else tuple(value)
         elif isinstance(value, str) and fields[key].startswith("tuple[str"):
             settings[key] = (value,)
+    if missing := [name for name in needed if name not in settings]:
+        example = f"{_NAMES[_NAMED[kind]]}:{missing[0]}=4"
+        raise ValueError(f"{kind} needs a value of {' and '.join(missing)}, got none: write {example}")
     try:
         return _NAMED[kind](**settings)
     except TypeError as error:
-        raise ValueError(f"expected every needed setting of {kind} ({', '.join(fields)}), got {dict(spec)}") from error
+        raise ValueError(f"expected settings of {kind} of the right kinds, got {dict(spec)}: correct them") from error
 
 
 def record_of(delta: Delta) -> dict:

@@ -14,6 +14,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from tuning.tasks import embedded, files, grammar, hub, naming, prose
+from tuning.tasks.checked import check_lines, check_of
 from tuning.tasks.parts import Parts, disjoint, overlaps
 from tuning.tasks.task import Split, Task, describe, leak_warning, leaks, make_task, relabel, restore, save, warn
 
@@ -21,6 +22,8 @@ __all__ = [
     "Parts",
     "Split",
     "Task",
+    "check_lines",
+    "check_of",
     "describe",
     "disjoint",
     "distinct_names",

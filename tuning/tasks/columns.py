@@ -15,10 +15,14 @@ PAIRS = (
     ("question", "passage"),
 )
 SINGLE = ("text", "sentence", "question", "content", "review", "tweet", "title")
-LABELS = ("label", "labels", "label_text", "target", "category", "coarse_label", "fine_label")
+LABELS = ("label", "labels", "label_text", "label_name", "class_name", "target", "category", "coarse_label", "fine_label")
+NAMES = ("label_text", "label_name", "class_name")
 UNUSED = ("idx", "id", "index", "guid", "uid", "pairID", "promptID", "__index_level_0__", "Unnamed: 0", "")
 TEXTS = tuple(dict.fromkeys((*(name for pair in PAIRS for name in pair), *SINGLE)))
-HOW = 'say which with --text, --text-b and --label (in Python columns={"text_a": ..., "label": ...})'
+HOW = (
+    "say which with --columns text=NAME,label=NAME, or with --text, --text-b and --label "
+    '(in Python columns={"text_a": ..., "label": ...})'
+)
 
 
 def chosen(present: Sequence[str], columns: Mapping[str, str] | None, where: str, *, strict: bool) -> dict[str, str]:
@@ -56,3 +60,9 @@ def chosen(present: Sequence[str], columns: Mapping[str, str] | None, where: str
             raise ValueError(f"{where} has the label columns {', '.join(labels)}, of which no use is certain: {HOW}")
         parts["label"] = "label" if "label" in labels else labels[0]
     return {part: parts[part] for part in PARTS if part in parts}
+
+
+def named_beside(present: Sequence[str], parts: Mapping[str, str]) -> dict[str, str]:
+    """Return the column that names the class whose number is the label, as the part `class`; none where there is no such one."""
+    names = [name for name in present if name in NAMES and name not in parts.values()]
+    return {"class": names[0]} if len(names) == 1 else {}

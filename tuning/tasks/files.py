@@ -1,8 +1,9 @@
 """Tasks from files: a folder of splits, or one file that is split here; every refusal is one sentence.
 
 Columns: ``text_a``, ``text_b`` (optional), ``label`` (an integer or a string), or other usual names.
-Formats: .jsonl, .csv (either also .gz) and .parquet. A folder may hold ``meta.json`` with the class names
-under ``labels`` or ``classes``.
+Formats: .jsonl, .csv and .tsv (each also .gz) and .parquet; a .csv may be delimited by commas, semicolons, tabs or bars.
+Classes are called as ``label_text`` says beside a numeric label, or as ``meta.json`` of a folder lists them under ``labels``
+or ``classes``.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 
-from tuning.tasks.columns import chosen
+from tuning.tasks.columns import chosen, named_beside
 from tuning.tasks.prose import hashed
 from tuning.tasks.task import Split, Task, fold, make_task, require_splits
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+DELIMITERS = ",\t;|"  # of a .csv, told apart by the header
 DEV_NAMES = ("dev", "validation", "valid", "val")
 SHARES = (("test", 0.2), ("dev", 0.1), ("train", 0.7))  # of a single file
-WHOLE = re.compile(r"-?[0-9]+")
+WHOLE = re.compile(r"(-?[0-9]+)(\.0*)?")
 
 Row = dict[str, object]
 
@@ -59,8 +61,13 @@ def jsonl_rows(path: pathlib.Path) -> list[Row]:
 
 
 def csv_rows(path: pathlib.Path) -> list[Row]:
-    """Return one record per line below the header; labels that are all whole numbers become integers."""
-    reader = csv.DictReader(io.StringIO(decoded(path), newline=""), restkey=" extra", restval=None)
+    """Return one record per line below the header of a .csv or .tsv; a .csv's delimiter is the one its header has most of."""
+    content = decoded(path)
+    header = content.partition("\n")[0]
+    delimiter = "\t" if ".tsv" in str(suffix(path)) else max(DELIMITERS, key=header.count)
+    quoting = csv.QUOTE_MINIMAL if delimiter != "\t" or _quoted(content) else csv.QUOTE_NONE
+    lines = io.StringIO(content, newline="")
+    reader = csv.DictReader(lines, restkey=" extra", restval=None, delimiter=delimiter, quoting=quoting)
     try:
         rows: list[Row] = [dict(row) for row in reader]
     except csv.Error as error:
@@ -69,6 +76,13 @@ def csv_rows(path: pathlib.Path) -> list[Row]:
         if " extra" in row:
             raise ValueError(f"row {number} of {path} has more fields than the header: quote texts that contain commas")
     return rows
+
+
+def _quoted(content: str) -> bool:
+    """Return whether quotes in tab-separated lines enclose fields; in much such data a field may begin with a lone one."""
+    lines = [line.split("\t") for line in content.splitlines() if line]
+    even = len({len(line) for line in lines}) == 1  # no quotes hide a tab
+    return not even or all(len(f) > 1 and f.endswith('"') for line in lines for f in line if f.startswith('"'))
 
 
 def parquet_rows(path: pathlib.Path) -> list[Row]:
@@ -99,19 +113,38 @@ def read_rows(path: pathlib.Path, columns: Mapping[str, str] | None) -> list[Row
     end = suffix(path)
     if end is None:
         raise ValueError(f"{path} has an unknown ending, expected one of {', '.join(SUFFIXES)}: convert or rename it")
-    rows = parquet_rows(path) if end == ".parquet" else csv_rows(path) if "csv" in end else jsonl_rows(path)
+    rows = raw_rows(path)
     if not rows:
         raise ValueError(f"{path} is empty: expected rows with text_a and label")
     rows = named(rows, columns, str(path))
-    if "csv" in end and all(WHOLE.fullmatch(str(row["label"])) for row in rows if row["label"]):
-        rows = [{**row, "label": int(str(row["label"])) if row["label"] else None} for row in rows]
+    if "sv" in end and all(WHOLE.fullmatch(str(row["label"])) for row in rows if row["label"]):
+        rows = [{**row, "label": int(float(str(row["label"]))) if row["label"] else None} for row in rows]
     return rows
 
 
+def raw_rows(path: pathlib.Path) -> list[Row]:
+    """Return the rows of a file of a known ending, under its own names of columns."""
+    end = str(suffix(path))
+    return parquet_rows(path) if end == ".parquet" else jsonl_rows(path) if "jsonl" in end else csv_rows(path)
+
+
 def named(rows: Sequence[Row], columns: Mapping[str, str] | None, where: str, *, strict: bool = True) -> list[Row]:
-    """Return the rows with their columns checked and renamed to text_a, text_b and label (`tuning.tasks.columns`)."""
-    parts = chosen(list(dict.fromkeys(key for row in rows for key in row)), columns, where, strict=strict)
-    return [{part: row.get(column) for part, column in parts.items()} for row in rows]
+    """Return the rows with their columns checked and renamed to text_a, text_b and label (`tuning.tasks.columns`).
+
+    A column that names the class beside its number is kept as `class`, and a label such as 1.0 becomes 1.
+    """
+    present = list(dict.fromkeys(key for row in rows for key in row))
+    parts = chosen(present, columns, where, strict=strict)
+    parts |= named_beside(present, parts)
+    made = [{part: row.get(column) for part, column in parts.items()} for row in rows]
+    return [{**row, "label": _whole(row["label"])} for row in made]
+
+
+def _whole(label: object) -> object:
+    """Return a label without the decimals that tables give to numbers where some are missing, which then are NaN."""
+    if not isinstance(label, float):
+        return label
+    return None if label != label else int(label) if label.is_integer() else label
 
 
 def text(row: Row, part: str, where: str) -> str:
@@ -160,25 +193,39 @@ def task_from_rows(
     require_splits(name, rows_by_split)
     listed = classes is not None
     if classes is None:
-        seen = {row.get("label") for row in rows_by_split["train"]} - {None, ""}
-        kinds = {type(label) for label in seen}
+        rows = [*enumerate(rows_by_split["train"], start=1)]
+        seen = {row.get("label"): _place(row, number, f"{name}/train") for number, row in reversed(rows)}
+        seen = {label: place for label, place in seen.items() if label not in (None, "")}
+        kinds = {type(label).__name__: f"{label!r} in {place}" for label, place in seen.items()}
         if len(kinds) > 1:
-            raise ValueError(
-                f"the labels of {name}/train are of several kinds ({', '.join(sorted(k.__name__ for k in kinds))}): use one"
-            )
+            said = ", ".join(f"{kind} such as {kinds[kind]}" for kind in sorted(kinds))
+            raise ValueError(f"the labels of {name}/train are of several kinds ({said}): use one")
         classes = [str(label) for label in sorted(seen)]
     splits = {}
     for key, rows in rows_by_split.items():
         pair = any(row.get("text_b") is not None for row in rows)
         first, second, labels = [], [], []
         for number, row in enumerate(rows, start=1):
-            where = f"row {number} of {name}/{key}"
+            where = _place(row, number, f"{name}/{key}")
             first.append(text(row, "text_a", where))
             if pair:
                 second.append(text(row, "text_b", where))
             labels.append(class_index(row.get("label"), classes, listed, where))
         splits[key] = Split(tuple(first), tuple(second) if pair else None, labels)
-    return make_task(name, family, classes, splits, source)
+    return make_task(name, family, classes if listed else _named(classes, rows_by_split), splits, source)
+
+
+def _place(row: Row, number: int, where: str) -> str:
+    """Return where a row stands: in its file where that was split here, else in its split."""
+    return str(row.get("place", f"row {number} of {where}"))
+
+
+def _named(classes: Sequence[str], rows_by_split: Mapping[str, Sequence[Row]]) -> Sequence[str]:
+    """Return the classes under the names that stand beside their numbers, where each has one name and no two have the same."""
+    pairs = {(str(row["label"]), row.get("class")) for rows in rows_by_split.values() for row in rows}
+    names = dict(pairs)
+    single = len(names) == len(pairs) == len(set(names.values())) and all(isinstance(n, str) and n for n in names.values())
+    return [str(names[label]) for label in classes] if single else classes
 
 
 def meta(folder: pathlib.Path) -> tuple[str, list[str] | None]:
@@ -221,7 +268,8 @@ def load(path: pathlib.Path, columns: Mapping[str, str] | None, seed: int) -> Ta
         raise ValueError(f"there is no file or folder {path}: check the path")
     if path.is_file():
         parts: dict[str, list[Row]] = {"train": [], "dev": [], "test": []}
-        for row in read_rows(path, columns):
+        for number, row in enumerate(read_rows(path, columns), start=1):
+            row["place"] = f"row {number} of {path.name}"
             key = [fold(str(row.get(part))) for part in ("text_a", "text_b")]
             parts[drawn_split("\n".join([f"{seed}:{key[0]}", key[1]]))].append(row)
         rows = {key: part for key, part in parts.items() if part or key != "dev"}

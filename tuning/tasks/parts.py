@@ -141,7 +141,7 @@ def _shares(task: Task, sizes: Mapping[str, int], room: np.ndarray, seeds: Seque
             f"{task.name} has {total} different training texts"
             + (f" (and {repeated} that repeat them or stand in another split)" if repeated else "")
             + f", too few to train on {train} and to fit the frozen head on as many others: train on at most "
-            f"{max(total // 2, total - sizes['readout'])}"
+            f"{max(total // 2, total - sizes['readout'])} (--examples)"
         )
     most = np.maximum(room * train // (train + readout), room // 2)
     short = max(0, train - int(most.sum()))

@@ -55,11 +55,13 @@ def run(options: argparse.Namespace) -> dict:
 
     from ..claims.advice import forecast as advice
     from ..claims.shared.regime import ETA_LIMIT
+    from .given import check_data
 
     torch.set_num_threads(options.threads)
     data = task_of(options.data, str(pathlib.Path(options.results) / "tasks"), tuple((columns(options) or {}).items()))
     tasks.warn(data)
     frozen = backbone_of(options.backbone)
+    check_data(data, options.data, frozen, options.length)
     sizes = {"train": options.examples, "readout": options.readout}
     given = prepare(frozen, data, seed=options.seed, length=options.length, **sizes)
     deltas = {"palette": advice.PALETTE, **dict(advice.PREFIXES)}

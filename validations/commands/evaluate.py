@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> dict:
 
     from tuning import backbones, checkpoints
 
-    from .given import same_classes, score, task_of
+    from .given import check_data, same_classes, score, task_of
 
     torch.set_num_threads(options.threads)
     task = task_of(options)
@@ -35,6 +35,7 @@ def run(options: argparse.Namespace) -> dict:
     backbone = backbones.load(options.backbone)
     found = checkpoints.load(options.checkpoint, backbone)
     same_classes(task, found.subject.readout, options.checkpoint)
+    check_data(task, options.task, backbone, options.length)
     batch = backbones.encode(backbone, task.splits[options.split], length=options.length)
     return {
         "backbone": backbone.name,

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from tuning import tasks
-from tuning.backbones import Batch
+from tuning.backbones import Backbone, Batch
+from tuning.deltas import Combined, Delta
+from tuning.preparation import cut_shares
 from tuning.subjects import Readout, Subject
 
 from .options import columns
+from .output import aside
 
 
 def task_of(options: argparse.Namespace) -> tasks.Task:
@@ -20,6 +23,28 @@ def task_of(options: argparse.Namespace) -> tasks.Task:
     task = tasks.load(options.task, columns=columns(options))
     tasks.warn(task)
     return task
+
+
+def check_data(task: tasks.Task, asked: str, backbone: Backbone, length: int) -> None:
+    """Print the check of a task's data on standard error, once a task; an embedded task, which is known, has none."""
+    if asked not in tasks.names():
+        for line in tasks.check_lines(task, cut_shares(backbone, task, length), length):
+            aside(line)
+
+
+def fitting(delta: Delta, backbone: Backbone) -> Delta:
+    """Return the delta if it fits the backbone; raises ValueError for blocks, ports or weights that are not there.
+
+    A rank or bottleneck above the width is refused too: such a delta has more numbers than the maps that it stands in for.
+    """
+    for part in [part for _, part in delta.parts] if isinstance(delta, Combined) else [delta]:
+        for name in ("rank", "bottleneck"):
+            if (given := getattr(part, name, 0)) > backbone.width:
+                raise ValueError(
+                    f"expected a {name} of at most {backbone.width}, the width of {backbone.name}, got {given}: lower it"
+                )
+    delta.initial(backbone, 0)
+    return delta
 
 
 def same_classes(task: tasks.Task, readout: Readout, file: str) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 
-from .output import finite
+from .output import Unfinished, finite
 
 SETTINGS = {  # set before numpy loads
     "OMP_NUM_THREADS": "1",  # a serial run then gives the pool's bytes
@@ -42,15 +44,17 @@ def main(commands: Commands, arguments: Sequence[str] | None, *, about: str, ver
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks stops nothing
-    options = parse(commands, sys.argv[1:] if arguments is None else arguments, about=about, version=version)
-    command = importlib.import_module(commands[options.command][0])
     try:
-        found = command.run(options)
-        said = json.dumps(finite(found), indent=1) if options.json else command.text(found, options)
-        if said is not None:
-            print(said)
-        sys.stdout.flush()
+        options = parse(commands, sys.argv[1:] if arguments is None else arguments, about=about, version=version)
+        command = importlib.import_module(commands[options.command][0])
+        _show(command.run(options), command, options)
         return DONE
+    except Unfinished as stop:
+        _show(stop.found, command, options)
+        stopped = isinstance(stop.__cause__, KeyboardInterrupt)
+        why = "stopped" if stopped else f"error: {stop.found['unfinished']}"
+        print(f"{why}; what was measured until then is kept above", file=sys.stderr)
+        return STOPPED if stopped else REFUSED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes the stream
         return UNREAD
@@ -58,8 +62,19 @@ def main(commands: Commands, arguments: Sequence[str] | None, *, about: str, ver
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt as stop:
-        print("; ".join(["stopped", *map(str, stop.args)]), file=sys.stderr)
+        print("; ".join(["stopped", *map(str, stop.args)]), file=sys.stderr, flush=True)
+        if arguments is None:  # a process of its own: taking all libraries down would take seconds
+            atexit._run_exitfuncs()
+            os._exit(STOPPED)
         return STOPPED
+
+
+def _show(found: object, command: ModuleType, options: argparse.Namespace) -> None:
+    """Print what a command found, as JSON or in its words; None where it said all on the way."""
+    said = json.dumps(finite(found), indent=1) if options.json else command.text(found, options)
+    if said is not None:
+        print(said)
+    sys.stdout.flush()
 
 
 def parse(commands: Commands, arguments: Sequence[str], *, about: str = "", version: str = "") -> argparse.Namespace:

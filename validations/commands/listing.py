@@ -1,23 +1,31 @@
-"""List what there is: claims, studies, tasks, deltas, backbones, supported architectures and instruments."""
+"""List what there is: claims, studies, tasks, deltas, backbones, supported architectures and instruments.
+
+costate list deltas shows every delta as --delta and --deltas take it, with its settings; --backbone counts its numbers there.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 
 from .options import add_json
 from .probe import INSTRUMENTS
 
+COMBINED = "lora:rank=4 & bitfit"
 KINDS = ("claims", "studies", "tasks", "deltas", "backbones", "architectures", "instruments")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
     parser.add_argument("kind", nargs="?", choices=KINDS, metavar="KIND", help=f"one of {', '.join(KINDS)} (default: all)")
+    parser.add_argument("--backbone", help="count the deltas' numbers on it: nano, minilm, a folder or a hub name")
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> dict:
-    """Return the lists: name -> what it is, or names alone."""
+    """Return the lists: name -> what it is, or names alone; raises ValueError for --backbone where no deltas are listed."""
+    if options.backbone is not None and options.kind != "deltas":
+        raise ValueError("--backbone counts the numbers of deltas: write costate list deltas --backbone NAME")
     from tuning import catalogue
 
     from .. import study
@@ -27,7 +35,7 @@ def run(options: argparse.Namespace) -> dict:
         "claims": lambda: {claim.id: claim.title for claim in claims()},
         "studies": lambda: {path.stem: study.read(path.stem).question for path in sorted(study.FOLDER.glob("*.toml"))},
         "tasks": lambda: list(catalogue.tasks()),
-        "deltas": lambda: {delta.name: delta.sentence for delta in catalogue.deltas()},
+        "deltas": lambda: _deltas(options.backbone),
         "backbones": lambda: list(catalogue.backbones()),
         "architectures": lambda: catalogue.architectures(),
         "instruments": lambda: dict(INSTRUMENTS),
@@ -35,12 +43,49 @@ def run(options: argparse.Namespace) -> dict:
     return {kind: made[kind]() for kind in ([options.kind] if options.kind else KINDS)}
 
 
+def _deltas(backbone: str | None) -> dict[str, dict]:
+    """Return every delta: a text that names it, its settings with their defaults, what it is, and its size on a backbone."""
+    from tuning import catalogue
+
+    found = {}
+    for delta in catalogue.deltas():
+        needed = ",".join(f"{setting}=4" for setting in delta.needed)
+        written = COMBINED if delta.name == "combined" else ":".join(filter(None, (delta.name, needed)))
+        settings = dict.fromkeys(delta.needed, "needed") | {
+            name: None if value is None else _word(value) for name, value in delta.options.items()
+        }
+        found[delta.name] = {"text": written, "is": delta.sentence, "settings": {} if delta.name == "combined" else settings}
+    if backbone is not None:
+        from tuning.backbones import load
+        from tuning.deltas import parse
+
+        frozen = load(backbone)
+        for one in found.values():
+            one["size"] = parse(one["text"]).size(frozen)
+    return found
+
+
+def _word(value: object) -> str:
+    """Return a default as a short text has it."""
+    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+
+
 def text(found: dict, options: argparse.Namespace) -> str:
     """Return the lists in words."""
     return "\n".join(line for kind, entries in found.items() for line in [kind, *_lines(entries)])
 
 
-def _lines(entries: dict | list) -> list[str]:
-    if isinstance(entries, dict):
-        return [f"  {name:<22} {what}" for name, what in entries.items()]
-    return [f"  {', '.join(entries)}"]
+def _lines(entries: Mapping | list) -> list[str]:
+    if not isinstance(entries, Mapping):
+        return [f"  {', '.join(entries)}"]
+    made = []
+    for name, what in entries.items():
+        if isinstance(what, str):
+            made.append(f"  {name:<22} {what}")
+            continue
+        needs = [key for key, value in what["settings"].items() if value == "needed"]
+        may = [key if value is None else f"{key}={value}" for key, value in what["settings"].items() if value != "needed"]
+        settings = "; ".join(f"{word} {', '.join(some)}" for word, some in (("needs", needs), ("may have", may)) if some)
+        size = f" ({what['size']:,} numbers)" if "size" in what else ""
+        made += [f"  {what['text']:<22} {what['is']}{size}", *([f"  {'':<22} {settings}"] if settings else [])]
+    return made

@@ -42,15 +42,28 @@ def add_task(parser: argparse.ArgumentParser) -> None:
 
 
 def add_columns(parser: argparse.ArgumentParser) -> None:
-    """Add --text, --text-b and --label."""
+    """Add --columns, and --text, --text-b and --label for one column each."""
+    parser.add_argument(
+        "--columns", metavar="PART=NAME,...", help="the columns of text, text_b and label, as in text=body,label=mood"
+    )
     parser.add_argument("--text", metavar="COLUMN", help="the column of the text (default: by its usual names)")
     parser.add_argument("--text-b", metavar="COLUMN", help="the column of the second text, for pairs")
     parser.add_argument("--label", metavar="COLUMN", help="the column of the label (default: by its usual names)")
 
 
 def columns(options: argparse.Namespace) -> dict[str, str] | None:
-    """Return the columns that --text, --text-b and --label name, by their part, or None."""
+    """Return the columns that --columns, --text, --text-b and --label name, by their part, or None.
+
+    Raises ValueError for a part that is unknown, named twice or without a column.
+    """
     named = {part: getattr(options, option) for option, part in COLUMNS.items() if getattr(options, option)}
+    for entry in options.columns.split(",") if options.columns is not None else ():
+        option, _, column = (word.strip() for word in entry.partition("="))
+        part = COLUMNS.get(option, option)
+        if part not in COLUMNS.values() or not column or part in named:
+            said = "text, text_b and label, each once, such as text=body,label=mood"
+            raise ValueError(f"--columns takes {said}, got {options.columns!r}: correct it")
+        named[part] = column
     return named or None
 
 

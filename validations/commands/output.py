@@ -7,7 +7,16 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+
+class Unfinished(Exception):
+    """What a command had found when a later step failed or was stopped; the reason is its cause."""
+
+    def __init__(self, found: dict):
+        super().__init__("a later step failed")
+        self.found = found
 
 
 def say(line: str, options: argparse.Namespace) -> None:
@@ -66,6 +75,18 @@ def finite(value: object) -> object:
     if isinstance(value, list | tuple):
         return [finite(entry) for entry in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def keeping(found: dict, out: Path | None = None) -> Iterator[None]:
+    """Raise `Unfinished` with what `found` holds by then when something inside fails or is stopped; `out` is written too."""
+    try:
+        yield
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError, OSError, KeyboardInterrupt) as error:
+        found["unfinished"] = " ".join(str(error).split()) or type(error).__name__
+        if out:
+            write_record(out, found)
+        raise Unfinished(found) from error
 
 
 def write_record(path: Path, record: Mapping) -> None:

@@ -7,12 +7,14 @@ folder or a hub name, FILE a jsonl of messages, prompt and completion, or text a
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
+import sys
 from collections.abc import Sequence
 
 from .options import add_backbone, add_json, add_place, add_task, bounded, usable
-from .output import plain
+from .output import aside, plain
 
 INSTRUMENTS = {
     "response": "G = dy/dz of the logits to a delta: its kernel's spectrum and every place's share",
@@ -44,6 +46,28 @@ LEAST = {  # what the numbers of a request must be at least
 }
 
 
+HELD_OUT = 300  # texts on which a quick probe scores
+SPENT = {  # what a probe spends on a flag that is not given: quickly, and with --thorough
+    "response": {"most": (128, 512), "held_out": (HELD_OUT, None)},
+    "controllability": {"most": (128, 512), "held_out": (HELD_OUT, None)},
+    "representation": {"most": (128, 1000), "held_out": (HELD_OUT, None)},
+    "curvature": {
+        "most": (24, 128),
+        "held_out": (HELD_OUT, None),
+        "ends": (LEVELS[:2], LEVELS),
+        "density": ((), ("all",)),
+        "budget": (24, 64),
+    },
+    "dimension": {
+        "most": (96, 128),
+        "held_out": (HELD_OUT, None),
+        "dimensions": ("16,64,256", "4,16,64,256"),
+        "runs": (2, 3),
+        "steps": (24, 60),
+    },
+}
+
+
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the flags of every instrument."""
     instruments = parser.add_subparsers(dest="instrument", required=True, metavar="INSTRUMENT")
@@ -59,13 +83,19 @@ def written_out(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with the instrument `model` in front of a word that names none."""
     at = list(arguments).index("probe") + 1
     word = arguments[at] if at < len(arguments) else "-"
-    own = word.startswith("-") or word in INSTRUMENTS
+    slip = difflib.get_close_matches(word, INSTRUMENTS, n=1, cutoff=0.85) and not os.path.exists(word)
+    own = word.startswith("-") or word in INSTRUMENTS or slip
     return list(arguments) if own else [*arguments[:at], "model", *arguments[at:]]
 
 
 def run(options: argparse.Namespace) -> dict:
     """Return what the instrument measured; raises ValueError for a request that cannot be met."""
+    for flag, spent in SPENT.get(options.instrument, {}).items():
+        if getattr(options, flag, None) is None:
+            setattr(options, flag, spent[options.thorough])
     bounded(options, LEAST, above={"ridge": 0, "margin": 0, "tolerance": 0, "minutes": 0, "share": 0})
+    if sys.stderr.isatty():  # loading takes seconds
+        aside(f"{options.instrument}: loading")
     usable(options.device)
     import torch
 
@@ -93,17 +123,23 @@ def _subject(one: argparse.ArgumentParser, name: str) -> None:
     usual = "port-bias" if name == "controllability" else "lora:rank=4"
     one.add_argument("--delta", default=usual, help=f'such as "lora:rank=4" (default: {usual})')
     one.add_argument("--checkpoint", help="measure at what costate train --out saved, or a PEFT folder with its classifier")
-    count = 32 if name == "curvature" else 128
-    one.add_argument("--examples", type=int, help=f"training examples (default: {count}, or what the head leaves)")
+    count = f"{_spent(name, 'most')}, or what the head leaves"
+    one.add_argument("--examples", type=int, help=f"training examples (default: {count})")
     one.add_argument(
         "--readout", type=int, default=600, help="other training examples, which fit the frozen head (default: 600, at most half)"
     )
-    one.set_defaults(most=count)
+    one.add_argument("--thorough", action="store_true", help="spend more wherever a flag is not given; several times as long")
     one.add_argument("--length", type=int, default=64, help="longest text, in tokens (default: 64)")
     one.add_argument("--seed", type=int, default=0, help="seed of every draw (default: 0)")
     one.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
     one.add_argument("--top", type=int, default=8, help="leading values printed (default: 8)")
     add_place(one)
+
+
+def _spent(name: str, flag: str) -> str:
+    """Return what a probe spends on a flag that is not given, in words of its help."""
+    quick, thorough = (" ".join(x) if isinstance(x, tuple) else str(x) for x in SPENT[name][flag])
+    return f"{quick or 'none'}; --thorough: {thorough}"
 
 
 def _at(one: argparse.ArgumentParser, default: str) -> None:
@@ -129,19 +165,17 @@ def _curvature(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--ends",
         nargs="+",
-        default=LEVELS[:3],
         choices=LEVELS,
         metavar="LEVEL",
-        help=f"rows with both ends of their spectrum, about 10 products each (default: {', '.join(LEVELS[:3])})",
+        help=f"rows with both ends of their spectrum, about 10 products each (default: {_spent('curvature', 'ends')})",
     )
     one.add_argument(
         "--density",
         nargs="+",
-        default=(),
         choices=LEVELS,
         metavar="LEVEL",
-        help="rows with a density and the negative mass, --probes times --steps products each (default: none; "
-        "the largest for --figure)",
+        help="rows with a density and the negative mass, --probes times --steps products each (default: "
+        f"{_spent('curvature', 'density')}; the largest for --figure)",
     )
     one.add_argument("--ridge", type=float, default=1e-3, help="r of the effective dimension, an L2 weight (default: 1e-3)")
     one.add_argument(
@@ -153,11 +187,16 @@ def _curvature(one: argparse.ArgumentParser) -> None:
     )
     one.add_argument("--probes", type=int, default=4, help="random vectors per density (default: 4)")
     one.add_argument("--steps", type=int, default=16, help="Lanczos steps per density (default: 16)")
-    one.add_argument("--budget", type=int, default=32, help="products for the traces, which all rows share (default: 32)")
+    budget = _spent("curvature", "budget")
+    one.add_argument("--budget", type=int, help=f"products for the traces, which all rows share (default: {budget})")
     one.add_argument(
         "--tolerance", type=float, default=1e-2, help="relative residual of an eigenvalue, which bounds its error (default: 0.01)"
     )
     one.add_argument("--dry-run", action="store_true", help="print what it would take: products, seconds, memory; and stop")
+    _out(one)
+
+
+def _response(one: argparse.ArgumentParser) -> None:
     _out(one)
 
 
@@ -168,10 +207,11 @@ def _representation(one: argparse.ArgumentParser) -> None:
 
 
 def _dimension(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--figure", metavar="FILE", help="draw runs, curve and threshold, .svg, .pdf or .png")
-    one.add_argument("--dimensions", default="4,16,64,256", help="dimensions to try (default: 4,16,64,256)")
-    one.add_argument("--runs", type=int, default=3, help="seeds per dimension (default: 3)")
-    one.add_argument("--steps", type=int, default=60, help="evaluations per run (default: 60)")
+    _out(one)
+    told = {"dimensions": "dimensions to try", "runs": "seeds per dimension", "steps": "evaluations per run"}
+    for flag, does in told.items():
+        kind = str if flag == "dimensions" else int
+        one.add_argument(f"--{flag}", type=kind, help=f"{does} (default: {_spent('dimension', flag)})")
     one.add_argument("--penalty", type=float, default=1e-3, help="L2 weight (default: 1e-3)")
     one.add_argument("--kind", default="sorf", help="sorf, dense, onehot or sparse (default: sorf)")
 
@@ -188,7 +228,7 @@ def _controllability(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--ridge", type=float, default=0.01, help="price 1/ridge of a squared miss against control energy (default: 0.01)"
     )
-    one.add_argument("--figure", metavar="FILE", help="draw the singular values by delta, .svg or .png")
+    _out(one)
 
 
 def _model(one: argparse.ArgumentParser) -> None:
@@ -240,6 +280,7 @@ def _model(one: argparse.ArgumentParser) -> None:
 
 
 _OWN = {
+    "response": _response,
     "model": _model,
     "curvature": _curvature,
     "controllability": _controllability,

@@ -58,12 +58,14 @@ def run(options: argparse.Namespace) -> dict:
     from tuning.preparation import prepare
     from tuning.training import fit, minibatch, penalized
 
-    from .given import score, task_of
+    from .given import check_data, fitting, score, task_of
 
     torch.set_num_threads(options.threads)
     delta, out = parse(options.delta), target(options.out)
     task, backbone = task_of(options), backbones.load(options.backbone)
     sizes = {"train": options.examples, "readout": options.readout}
+    fitting(delta, backbone)
+    check_data(task, options.task, backbone, options.length)
     given = prepare(backbone, task, seed=options.seed, length=options.length, **sizes)
     test, train = given.split(options.split), given.train
     made = given.subject(delta, options.seed, train_readout=options.train_readout)

@@ -1,6 +1,7 @@
 """Run the missing cells of a study, decide on its claims, and print the verdicts.
 
 Every cell predicts before training and measures after. Finished cells are kept: a run that was stopped goes on from them.
+--tasks, --deltas, --seeds, --examples and --length run a part of a study, or it on other data; --dry-run says what it takes.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from .options import DTYPES, PROCESSES, add_columns, add_json, bounded, columns, folder, usable
-from .output import say
+from .output import plain, say
 from .show import table
 
 
@@ -19,7 +20,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", action="append", default=[], help="a folder or file of task data; may be repeated; replaces the study's tasks"
     )
+    parser.add_argument("--tasks", metavar="A,B", help="embedded tasks, folders, files or hub:NAME; replace the study's tasks")
     add_columns(parser)
+    parser.add_argument(
+        "--deltas",
+        metavar="A,B",
+        help='only these deltas: names of the study\'s, or such as "lora:rank=4" (see costate list deltas)',
+    )
+    parser.add_argument(
+        "--examples", type=int, help="texts that each delta trains on; fewer than the study's shrink its other parts alike"
+    )
+    parser.add_argument("--length", type=int, help="longest text, in tokens; replaces the study's")
     parser.add_argument("--backbone", help="nano, minilm, a folder or a hub name; replaces the study's backbone")
     parser.add_argument("--seeds", type=int, help="how many seeds; replaces the study's (with one --data: 6, each its own split)")
     parser.add_argument("--out", metavar="FOLDER", help="the results folder (default: build/STUDY)")
@@ -28,34 +39,42 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="cpu", help="where networks run: cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument(
+        "--dry-run", action="store_true", help="print the cells, what they will cost and what can be decided; and stop"
+    )
+    parser.add_argument(
         "--dtype", choices=DTYPES, help="of the model's weights; replaces the study's (float32 where it names none)"
     )
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> dict:
-    """Return the verdicts of the study; raises ValueError for a request that cannot be met."""
-    bounded(options, {"processes": 1})
-    import dataclasses
+    """Return the verdicts of the study, or with --dry-run what it takes; raises ValueError for what cannot be met."""
+    bounded(options, {"processes": 1, "seeds": 1, "examples": 8, "length": 1})
+    from tuning.preparation import backbone_of, task_of
 
-    from .. import study as studies
-    from ..claims import named
+    from .. import plan
+    from ..ahead import ahead
+    from ..asked import asked
     from ..engine import one_thread
-    from ..plan import announced
     from ..publish import publish
     from ..run import measure
+    from .given import check_data, fitting
 
     device = usable(options.device)
-    study = studies.with_data(studies.read(options.study), tuple(options.data), columns(options))
-    if options.seeds is not None or (options.data and len(study.tasks) == 1):
-        study = studies.resampled(study, studies.SPLITS if options.seeds is None else options.seeds)
-    if options.backbone:
-        study = dataclasses.replace(study, backbone=options.backbone)
-    if options.dtype:
-        study = dataclasses.replace(study, dtype=options.dtype)
-    chosen = [named(claim) for claim in (options.claim or study.claims)]
+    wanted = {name: getattr(options, name) for name in ("tasks", "deltas", "seeds", "examples", "length", "backbone", "dtype")}
+    study, chosen, lost = asked(options.study, data=options.data, columns=columns(options), claims=options.claim, **wanted)
     results = folder(options.out or f"build/{study.name}")
-    for line in announced(study, chosen):
+    for claim, reason in lost.items():
+        say(f"{study.name}: {claim} is left out; {reason}", options)
+    cache, frozen = results.parent / "tasks", backbone_of(study.backbone, dtype=study.dtype)
+    for name, spec in study.deltas.items():
+        fitting(plan.delta(spec), backbone_of(study.backbone_of(name), dtype=study.dtype))
+    for task in study.every_task:
+        check_data(task_of(task, str(cache), tuple(study.columns.items())), task, frozen, study.sizes.length)
+    if options.dry_run:
+        plan.check(study, cache)
+        return ahead(study, chosen, plan.jobs(study, chosen, cache), results, processes=options.processes)
+    for line in plan.announced(study, chosen):
         say(line, options)
     try:
         with one_thread():  # the same last digits whatever the environment says
@@ -67,5 +86,10 @@ def run(options: argparse.Namespace) -> dict:
 
 
 def text(found: dict, options: argparse.Namespace) -> str:
-    """Return the verdict table."""
-    return table(found)
+    """Return the verdict table, or the forecast in words."""
+    if not options.dry_run:
+        return table(found)
+    from .probing.progress import duration
+
+    made = [{**row, "cpu_seconds_each": round(row["cpu_seconds_each"], 1)} for row in found["cells"]]
+    return plain({**found, "cells": made, "cpu_seconds": duration(found["cpu_seconds"]), "seconds": duration(found["seconds"])})

@@ -16,7 +16,7 @@ from tuning import backbones
 
 from ...store import write_atomic
 from ..options import drawn
-from ..output import aside, write_record
+from ..output import aside, keeping, write_record
 from ..probe import LEVELS
 from . import tables
 from .progress import Forecast, Progress, duration, forecast
@@ -33,6 +33,13 @@ UNITS = {
     "~": "not converged",
     "-": "not measured: --ends LEVEL and --density LEVEL add it",
 }
+MEANING = {  # of the numbers, a line each
+    "hessian": "the steepest curvatures of the loss: gradient descent is stable at rates below 2 over the largest",
+    "gauss_newton": "the same without the network's own bending; where hessian is much larger, linear forecasts are off",
+    "trace": "curvature summed over a block: a block of little trace is one that the loss hardly sees",
+    "eff. dim.": "how many directions the texts determine against a weight decay of the ridge; at most texts x (classes - 1)",
+    "products 0": "a block that no output depends on at this point, such as LoRA's A where B is zero",
+}
 
 
 def curvature(options: argparse.Namespace) -> dict:
@@ -47,7 +54,7 @@ def curvature(options: argparse.Namespace) -> dict:
         raise ValueError("--at checkpoint needs --checkpoint FILE, as costate train --out saves it")
     if set(options.by) == {"delta"} and not options.checkpoint and "&" not in options.delta:
         raise ValueError(tables.COMBINATION)
-    s = setting(options, ready=lambda: aside(f"curvature in {options.backbone}: fitting the frozen head, then a forecast"))
+    s = setting(options)
 
     def criterion(y: torch.Tensor, batch: backbones.Batch) -> torch.Tensor:
         return cross_entropy(y, batch.labels)
@@ -73,42 +80,37 @@ def curvature(options: argparse.Namespace) -> dict:
         return s.header() | ahead.record()
     tell = Progress(ahead, aside)
     watched = Watched(op, top, tell)
-    leading = probes.top_eigenpairs(watched, min(options.top, op.shape[0]), tol=options.tolerance, seed=options.seed)
-    watched.finish()
-    flat = probes.gauss_newton_spectrum(s.subject.outputs, criterion, s.point, s.batches)
-    found = probes.summaries(
-        op,
-        wanted,
-        params=s.point,
-        batches=s.batches,
-        outputs=s.subject.outputs,
-        criterion=criterion,
-        ridge=options.ridge,
-        seed=options.seed,
-        tell=tell,
-        **choices,
-    )
-    aside(f"measured in {duration(time.monotonic() - started)}")
-    result = s.header() | {
-        "at": (options.at or "checkpoint") if options.checkpoint else "initial",
-        "ridge": options.ridge,
-        "units": UNITS,
-        "hessian": leading.values.tolist(),
-        "residuals": leading.residuals.tolist(),
-        "status": leading.status,
-        "gauss_newton": flat.values[: options.top].tolist(),
-        "gauss_newton_rank": flat.rank,
-        "products": leading.products + sum(row.products for row in found),
-        "blocks": [tables.block_row(groups[row.name][0], row) for row in found],
-    }
-    whole = next(row for row in found if row.name == largest)
-    if picture:
-        of = {level: [row for row in found if groups[row.name][0] == level and row.largest is not None] for level in LEVELS}
-        layers = [row for row in found if groups[row.name][0] == "layer"]
-        figure = drawing.curvature_figure(whole, layers or found, of["block"] or of["layer"] or [whole], unit=EIGENVALUE)
-        write_atomic(picture, drawing.file_bytes(figure, picture.suffix[1:]))
-    if out:
-        write_record(out, result | {"density": None if whole.density is None else _density(whole)})
+    result = s.header() | {"ridge": options.ridge, "units": UNITS, "meaning": MEANING}
+    with keeping(result, out):
+        leading = probes.top_eigenpairs(watched, min(options.top, op.shape[0]), tol=options.tolerance, seed=options.seed)
+        watched.finish()
+        result |= {"hessian": leading.values.tolist(), "residuals": leading.residuals.tolist(), "status": leading.status}
+        flat = probes.gauss_newton_spectrum(s.subject.outputs, criterion, s.point, s.batches)
+        result |= {"gauss_newton": flat.values[: options.top].tolist(), "gauss_newton_rank": flat.rank}
+        found = probes.summaries(
+            op,
+            wanted,
+            params=s.point,
+            batches=s.batches,
+            outputs=s.subject.outputs,
+            criterion=criterion,
+            ridge=options.ridge,
+            seed=options.seed,
+            tell=tell,
+            **choices,
+        )
+        result["products"] = leading.products + sum(row.products for row in found)
+        result["blocks"] = [tables.block_row(groups[row.name][0], row) for row in found]
+        aside(f"measured in {duration(time.monotonic() - started)}")
+        whole = next(row for row in found if row.name == largest)
+        result["density"] = None if whole.density is None else _density(whole)
+        if out:
+            write_record(out, result)
+        if picture:
+            of = {level: [row for row in found if groups[row.name][0] == level and row.largest is not None] for level in LEVELS}
+            layers = [row for row in found if groups[row.name][0] == "layer"]
+            figure = drawing.curvature_figure(whole, layers or found, of["block"] or of["layer"] or [whole], unit=EIGENVALUE)
+            write_atomic(picture, drawing.file_bytes(figure, picture.suffix[1:]))
     return result
 
 

@@ -5,30 +5,56 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 
 import probes
+from probes import drawing
 from tuning import backbones
 from tuning.deltas import parse, place_of
 from tuning.subjects import subject
 
+from ...store import write_atomic
 from ..options import drawn
+from ..output import keeping, write_record
 from . import tables
 from .setting import Setting, places_of, setting
 
+RESPONSE = {  # of the numbers, a line each
+    "shape": "texts, classes, numbers of the delta: no more than texts x (classes - 1) directions can be seen",
+    "singular_values": "how far all logits together move for a unit of the delta, along its strongest directions",
+    "participation_ratio": "how many directions carry the response; near 1, one does: what moves all texts alike",
+    "share": "the part of the squared response that comes from each place; equal shares speak for no place",
+}
+REACH = {
+    "share": "the part of the squared response that comes from each place",
+    "energy": "the least squared length of one control that moves all texts to the margin, as far as the ridge allows",
+    "miss": "the part of the wanted shift that it leaves; near 1, the place cannot do it at this price",
+    "example_energy": "the same for a control of its own for each text, in the median",
+    "eta": "how far the network is from its linearisation under that control: above 0.3, energy and miss say little",
+}
+
 
 def response(options: argparse.Namespace) -> dict:
-    """Return the leading singular values of G and the share of every place."""
+    """Return the leading singular values of G and the share of every place; --figure draws them, --out keeps all."""
+    out, picture = _files(options)
     s = setting(options)
-    g = probes.response(s.subject.outputs, s.point, s.batches)
-    return s.header() | tables.spectral(g, places_of(g.names), options.top)
+    result = s.header() | {"meaning": RESPONSE}
+    with keeping(result, out):
+        g = probes.response(s.subject.outputs, s.point, s.batches)
+        result |= tables.spectral(g, places_of(g.names), options.top)
+        if out:
+            write_record(out, result)
+        if picture:
+            _draw({result["delta"]: probes.output_gramian(g)}, picture)
+    return result
 
 
 def controllability(options: argparse.Namespace) -> dict:
     """Return what each place reaches and at what price, and the same for other deltas with --against."""
-    drawn(options.figure, "--figure", ("svg", "png"))
+    out, picture = _files(options)
     if options.by == "token" and (options.against or options.checkpoint):
         raise ValueError("--by token measures signals of the frozen model; leave out --against and --checkpoint")
     against = {text: parse(text) for text in options.against}
@@ -38,16 +64,7 @@ def controllability(options: argparse.Namespace) -> dict:
     labels = torch.cat([b.labels for b in s.batches])
     shift = probes.margin_shift(g.outputs, labels, options.margin)
     whole = probes.output_gramian(g, _reach_places(s, g, options.by))
-    rows = []
-    for name, part in {"all": whole, **whole.places}.items():
-        cost = probes.least_energy(part, shift, ridge=options.ridge)
-        z = part.control(g, cost.costate)
-        moved = {k: point[k] + step.to(point[k]) for k, step in probes.layout.unflatten(z, g.shapes).items()}
-        with torch.no_grad():
-            reached = torch.cat([outputs(moved, b) for b in s.batches])
-        eta = float(probes.departure(g, z, reached)[(shift != 0).any(1)].median())
-        rows.append(dataclasses.asdict(probes.reachability(name, part, shift, ridge=options.ridge)) | {"eta": eta})
-    found = s.header() | ({"delta": "token signals", "size": g.shape[2]} if options.by == "token" else {})
+    found = s.header() | {"meaning": REACH} | ({"delta": "token signals", "size": g.shape[2]} if options.by == "token" else {})
     found |= {
         "shape": list(g.shape),
         "route": g.route,
@@ -58,18 +75,35 @@ def controllability(options: argparse.Namespace) -> dict:
         "by": options.by,
         "margin": options.margin,
         "ridge": options.ridge,
-        "places": rows,
+        "places": [],
     }
-    responses = {found["delta"] if options.by == "token" or options.checkpoint else options.delta: g}
-    for text, delta in against.items():
-        other = subject(s.subject.backbone, delta, s.subject.readout, options.seed)
-        responses[text] = probes.response(other.outputs, other.initial, s.batches)
-    if options.against:
-        table = probes.reach_table(responses, lambda y: probes.margin_shift(y, labels, options.margin), ridge=options.ridge)
-        found["deltas"] = [dataclasses.asdict(row) for row in table]
-    if options.figure:
-        _draw({name: probes.output_gramian(r) for name, r in responses.items()}, options.figure)
+    with keeping(found, out):
+        for name, part in {"all": whole, **whole.places}.items():
+            cost = probes.least_energy(part, shift, ridge=options.ridge)
+            z = part.control(g, cost.costate)
+            moved = {k: point[k] + step.to(point[k]) for k, step in probes.layout.unflatten(z, g.shapes).items()}
+            with torch.no_grad():
+                reached = torch.cat([outputs(moved, b) for b in s.batches])
+            eta = float(probes.departure(g, z, reached)[(shift != 0).any(1)].median())
+            row = dataclasses.asdict(probes.reachability(name, part, shift, ridge=options.ridge))
+            found["places"].append(row | {"eta": eta})
+        responses = {found["delta"] if options.by == "token" or options.checkpoint else options.delta: g}
+        for text, delta in against.items():
+            other = subject(s.subject.backbone, delta, s.subject.readout, options.seed)
+            responses[text] = probes.response(other.outputs, other.initial, s.batches)
+        if options.against:
+            table = probes.reach_table(responses, lambda y: probes.margin_shift(y, labels, options.margin), ridge=options.ridge)
+            found["deltas"] = [dataclasses.asdict(row) for row in table]
+        if out:
+            write_record(out, found)
+        if picture:
+            _draw({name: probes.output_gramian(r) for name, r in responses.items()}, picture)
     return found
+
+
+def _files(options: argparse.Namespace) -> tuple[Path | None, Path | None]:
+    """Return where the record and the figure go; raises ValueError where they cannot be written."""
+    return drawn(options.out, "--out", ("json",)), drawn(options.figure, "--figure", drawing.FORMATS)
 
 
 def _token_signals(s: Setting) -> tuple:
@@ -111,16 +145,14 @@ def _reach_places(s: Setting, g: probes.Response, by: str) -> dict:
     return probes.axis_places(g.shapes, axes, lambda i: f"head {i}")
 
 
-def _draw(gramians: Mapping[str, probes.OutputGramian], path: str) -> None:
+def _draw(gramians: Mapping[str, probes.OutputGramian], path: Path) -> None:
     """Write the reachable singular values of every delta against their index, on logarithmic axes."""
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"svg.hashsalt": "costate"}):
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.subplots()
-        for name, found in gramians.items():
-            axes.loglog(np.arange(1, found.rank + 1), found.values[: found.rank].cpu().numpy(), label=name)
-        axes.set(xlabel="output direction", ylabel="reach per root of control energy")
-        axes.legend(frameon=False)
-        figure.savefig(path, metadata={"Date": None} if path.endswith(".svg") else {"Software": None})
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, found in gramians.items():
+        axes.loglog(np.arange(1, found.rank + 1), found.values[: found.rank].cpu().numpy(), label=name)
+    axes.set(xlabel="output direction", ylabel="reach per root of control energy")
+    axes.legend(frameon=False)
+    write_atomic(path, drawing.file_bytes(figure, path.suffix[1:]))

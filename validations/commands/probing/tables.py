@@ -97,8 +97,8 @@ def dimension_list(text: str) -> list[int]:
 
 
 def headed(found: Mapping) -> dict:
-    """Return a result with the rows of blocks and of layers cut down to the columns of a printed table."""
-    made = dict(found)
+    """Return a result with the rows of blocks and of layers cut down to the columns of a printed table, and no density's grid."""
+    made = {key: value for key, value in found.items() if key != "density"}
     if "blocks" in made:
         made["blocks"] = [{word: row[key] for key, word in HEADS.items()} for row in made["blocks"]]
     if "layers" in made:

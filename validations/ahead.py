@@ -1,0 +1,77 @@
+"""What a study will take, before it runs: its cells, their cost, and what can be decided."""
+
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+
+from tuning.preparation import backbone_of
+
+from .claims import EXPERIMENTS, Claim
+from .engine import Job
+from .plan import PLANTS, undecidable
+from .store import Store, unsealed
+from .study import Study
+
+SECONDS = 2.0  # CPU seconds of a cell per unit of its kind's weight on nano; within a factor of 3 for most kinds
+NANO = 4 * 128**2  # its blocks times its width squared, which a cell's cost grows with
+
+
+def ahead(
+    study: Study, claims: Sequence[Claim], found: Sequence[tuple[str, Job]], folder: pathlib.Path, *, processes: int
+) -> dict:
+    """Return the cells by kind with their forecast cost, how many tasks and seeds there are, and what each claim can come to.
+
+    A kind's cost is the median of finished cells of that kind on this backbone under the results' parent folder, and a guess
+    from its weight and the backbone's size where there are none. Cells that are measured already cost nothing.
+    """
+    store, known, frozen = Store(folder), _known(folder.parent), backbone_of(study.backbone, dtype=study.dtype)
+    larger, rows, left = max(1.0, frozen.blocks * frozen.width**2 / NANO), [], 0.0
+    for kind in dict.fromkeys(kind for kind, _ in found):
+        jobs = [job for of, job in found if of == kind]
+        missing = [job for job in jobs if not store.has("cells", job.key)]
+        measured = [seconds for place in {_place(job.settings) for job in jobs} for seconds in known.get(place, ())]
+        guess = SECONDS * statistics.mean(job.weight for job in jobs) * (1.0 if kind == PLANTS else larger)
+        each = statistics.median(measured) if measured else guess
+        rows.append(
+            {
+                "kind": kind,
+                "label": "known-good and known-bad plants" if kind == PLANTS else EXPERIMENTS[kind].label,
+                "cells": len(jobs),
+                "to_run": len(missing),
+                "cpu_seconds_each": each,
+                "known_from": f"{len(measured)} cells" if measured else "a guess",
+            }
+        )
+        left += each * len(missing)
+    lost = undecidable(study, claims)
+    return {
+        "study": study.name,
+        "backbone": study.backbone,
+        "tasks": len(study.every_task),
+        "deltas": list(study.deltas),
+        "seeds": len(study.every_seed),
+        "examples": study.sizes.train,
+        "cells": rows,
+        "cpu_seconds": left,
+        "seconds": left / processes,
+        "processes": processes,
+        "claims": {claim.id: lost.get(claim.id, "can be decided") for claim in claims},
+    }
+
+
+def _known(folder: pathlib.Path) -> dict[tuple, list[float]]:
+    """Return the CPU seconds of every finished cell of the studies in a folder, by its place."""
+    found: dict[tuple, list[float]] = {}
+    for path in sorted(folder.glob("*/provenance/*.json")):
+        try:
+            spent = unsealed(path, "provenance", path.stem)["record"]["cpu_seconds"]
+            settings = unsealed(path.parents[1] / "cells" / path.name, "cells", path.stem)["settings"]
+        except (ValueError, KeyError):
+            continue  # a cell that is damaged or from an older version tells nothing
+        found.setdefault(_place(settings), []).append(spent)
+    return found
+
+
+def _place(settings: Mapping) -> tuple:
+    """Return what cells must share to cost alike: the kind, the backbone, and of plants the claims too."""
+    return settings["kind"], settings.get("backbone"), *settings.get("claims", ())
