@@ -32,6 +32,7 @@ def write_verdicts(
     tied = {
         "tables": {name: digest(path.read_bytes()) for name, path in known.items()},
         "cells": {key: Store(folder).checksum(key) for key in cells},
+        "order": list(cells),  # in which rows were made: tables are sorted by key when they are written
     }
     write_json(folder / VERDICTS, sealed({**unicode(record), "tied": tied}, "verdicts"))
     return _verdicts(folder)
@@ -77,6 +78,11 @@ def table(folder: str | pathlib.Path, record: Mapping, claim: str, part: str = "
         return pd.DataFrame(_table(folder, record, name))
     except ValueError as error:
         raise ValueError(f"{error}: {REMEDY}") from None
+
+
+def tables(folder: str | pathlib.Path, record: Mapping) -> dict[str, list]:
+    """Return the rows of every table of the verdicts `record` by its name; raises ValueError for a file that was changed."""
+    return {name: _table(folder, record, name) for name in record["tied"]["tables"]}
 
 
 def unicode(value: Any) -> Any:

@@ -1,4 +1,7 @@
-"""Print the results of a finished study: its verdicts, one claim's criteria, or the rows that were tested."""
+"""Print the results of a finished study: its verdicts, one claim's criteria, or the rows that were tested.
+
+With --verify every checksum is computed anew, and rows and verdicts are made again from the cells.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rows", action="store_true", help="the tested rows as CSV: those of --claim, or all numbers of the study"
     )
+    parser.add_argument(
+        "--verify", action="store_true", help="check every number against its checksum, and make rows and verdicts again"
+    )
     add_json(parser)
 
 
@@ -22,6 +28,12 @@ def run(options: argparse.Namespace) -> dict | list[dict] | str:
     """Return the verdicts, one claim's record, or rows; raises ValueError for a folder without them and an unknown claim."""
     from ..results import read_verdicts, table
 
+    if options.verify and (options.claim or options.rows):
+        raise ValueError("--verify is about the whole folder, got it with --claim or --rows: leave these out")
+    if options.verify:
+        from ..verify import verify
+
+        return verify(options.folder)
     record = read_verdicts(options.folder)
     if options.claim:
         known = {claim["id"]: claim for claim in record["claims"]}
@@ -42,6 +54,10 @@ def run(options: argparse.Namespace) -> dict | list[dict] | str:
 
 def text(found: dict | str, options: argparse.Namespace) -> str:
     """Return what was asked for as text."""
+    if options.verify:
+        from ..verify import text
+
+        return text(found)
     if options.rows:
         return found.rstrip("\n")
     return "\n".join(_claim(found)) if options.claim else table(found)
