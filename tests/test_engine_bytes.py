@@ -94,7 +94,7 @@ def forged_rows_are_found(folder: pathlib.Path):
     assert verify(folder)["cells"]
 
 
-def _threads(job: engine.Job) -> float:
+def _threads(job: engine.Job) -> engine.Done:
     """Say in the job's file how many threads every library of numbers has, one that is loaded in the cell included."""
     import numpy as np
     import scipy.linalg
@@ -103,7 +103,7 @@ def _threads(job: engine.Job) -> float:
     scipy.linalg.solve(np.eye(3), np.ones(3))
     counts = {torch.get_num_threads(), *(library["num_threads"] for library in threadpoolctl.threadpool_info())}
     pathlib.Path(job.settings["out"]).write_text(" ".join(map(str, sorted(counts))), encoding="utf-8")
-    return 0.0
+    return engine.Done(0.0)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -114,7 +114,7 @@ def test_a_cell_has_one_thread_whatever_the_environment_says(tmp_path, monkeypat
     try:
         with threadpoolctl.threadpool_limits(3):
             jobs = [engine.Job(str(k), f"cell {k}", 1.0, {"out": str(tmp_path / str(k))}) for k in range(2)]
-            engine.run(jobs, _threads, processes=processes, report=lambda line: None)
+            engine.run(jobs, _threads, engine.Engine(processes=processes), report=lambda line: None)
             assert {path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {"1"}
             assert torch.get_num_threads() == 3 and all(os.environ[name] == "3" for name in engine.THREADS)
     finally:

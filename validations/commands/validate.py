@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from .options import DTYPES, PROCESSES, add_columns, add_json, bounded, columns, folder, usable
+from .options import DTYPES, ENGINES, PROCESSES, add_columns, add_json, bounded, columns, folder, usable
 from .output import say
 from .show import table
 
@@ -26,6 +26,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes", type=int, default=PROCESSES, help=f"worker processes, one thread each (default: {PROCESSES})"
     )
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=ENGINES[0],
+        help="where cells run: processes of this machine, or tasks of a Ray cluster",
+    )
+    parser.add_argument("--address", help="the Ray cluster, host:port or auto (default: one that is started here)")
+    parser.add_argument("--limit", type=float, metavar="SECONDS", help="give a cell up that takes longer (default: no limit)")
     parser.add_argument("--device", default="cpu", help="where networks run: cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument(
         "--dtype", choices=DTYPES, help="of the model's weights; replaces the study's (float32 where it names none)"
@@ -35,17 +43,18 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict:
     """Return the verdicts of the study; raises ValueError for a request that cannot be met."""
-    bounded(options, {"processes": 1})
+    bounded(options, {"processes": 1}, above={"limit": 0})
     import dataclasses
 
     from .. import study as studies
     from ..claims import named
-    from ..engine import one_thread
+    from ..engine import Engine, one_thread
     from ..plan import announced
     from ..publish import publish
     from ..run import measure
 
-    device = usable(options.device)
+    engine = Engine(options.engine, options.processes, options.limit, options.address)
+    device = usable(options.device) if options.engine == "pool" else options.device
     study = studies.with_data(studies.read(options.study), tuple(options.data), columns(options))
     if options.seeds is not None or (options.data and len(study.tasks) == 1):
         study = studies.resampled(study, studies.SPLITS if options.seeds is None else options.seeds)
@@ -60,7 +69,7 @@ def run(options: argparse.Namespace) -> dict:
     try:
         with one_thread():  # the same last digits whatever the environment says
             report = lambda line: say(line, options)  # noqa: E731
-            found = measure(study, results, claims=chosen, processes=options.processes, report=report, device=device)
+            found = measure(study, results, claims=chosen, engine=engine, report=report, device=device)
             return publish(study, results, found, chosen)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("finished cells are kept and the next run goes on from them") from None
