@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from .output import finite
+from .stopping import Stop, stoppable
 
 SETTINGS = {  # set before numpy loads
     "OMP_NUM_THREADS": "1",  # a serial run then gives the pool's bytes
@@ -20,7 +21,7 @@ SETTINGS = {  # set before numpy loads
     "TOKENIZERS_PARALLELISM": "false",
 }
 Commands = Mapping[str, tuple[str, str]]  # name -> (module, what it does in a few words)
-DONE, REFUSED, STOPPED, UNREAD = 0, 2, 130, 141  # exit codes; a shell says 141 of a command whose reader has gone
+DONE, REFUSED, UNREAD = 0, 2, 141  # exit codes; a shell says 141 of a command whose reader has gone
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,14 +36,27 @@ def main(commands: Commands, arguments: Sequence[str] | None, *, about: str, ver
     """Run one command and return the exit code.
 
     Only the module of the chosen command is imported. The code is 0 on success, 2 after one sentence on standard error for a
-    request that cannot be met, and 130 when the user stops it.
+    request that cannot be met, and 130 or 143 when SIGINT or SIGTERM stops it.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks stops nothing
-    options = parse(commands, sys.argv[1:] if arguments is None else arguments, about=about, version=version)
+    with stoppable() as stop:
+        try:
+            return _answer(commands, sys.argv[1:] if arguments is None else arguments, about, version, stop)
+        except KeyboardInterrupt as asked:
+            return stop.say(*asked.args)
+        except Exception:
+            if stop.by is None:
+                raise
+            return stop.say()  # what a library makes of being interrupted
+
+
+def _answer(commands: Commands, arguments: Sequence[str], about: str, version: str, stop: Stop) -> int:
+    """Run one command and return the exit code, unless it is stopped."""
+    options = parse(commands, arguments, about=about, version=version)
     command = importlib.import_module(commands[options.command][0])
     try:
         found = command.run(options)
@@ -55,11 +69,10 @@ def main(commands: Commands, arguments: Sequence[str] | None, *, about: str, ver
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes the stream
         return UNREAD
     except (ValueError, TypeError, OSError) as error:
+        if stop.by is not None:
+            raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return REFUSED
-    except KeyboardInterrupt as stop:
-        print("; ".join(["stopped", *map(str, stop.args)]), file=sys.stderr)
-        return STOPPED
 
 
 def parse(commands: Commands, arguments: Sequence[str], *, about: str = "", version: str = "") -> argparse.Namespace:
