@@ -151,10 +151,12 @@ def measure(
     results.mend(folder, report)
     missing = [job for _, job in found if not store.has("cells", job.key)]
     report(f"{study.name}: {len(found)} cells, {len(found) - len(missing)} already measured")
-    mark, place = None, {"folder": str(folder.absolute()), "cache": str(cache.absolute()), "device": device}
+    if not missing:
+        return found
+    write_atomic(mark := folder / writing(secrets.token_hex(8)), b"")  # a disk that takes nothing is seen before the first cell
+    place = {"folder": str(folder.absolute()), "cache": str(cache.absolute()), "device": device}
     try:
-        if engine.name == "ray" and missing:
-            write_atomic(mark := folder / writing(secrets.token_hex(8)), b"")
+        if engine.name == "ray":
             begun = {path: data for job in missing for path, data in store.files(job.key).items()}
             parcels = packed([job.settings for job in missing])
             cell = functools.partial(elsewhere, **place, mark=mark.name, begun=begun, parcels=parcels)
@@ -162,7 +164,6 @@ def measure(
             cell = functools.partial(execute, **place)
         run(missing, cell, engine, report=report, keep=functools.partial(keep, folder))
     finally:
-        if mark:
-            mark.unlink(missing_ok=True)
+        mark.unlink(missing_ok=True)
     store.await_all([job.key for job in missing])
     return found
