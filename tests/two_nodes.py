@@ -8,6 +8,7 @@ import functools
 import os
 import pathlib
 import signal
+import statistics
 import sys
 import tempfile
 import threading
@@ -70,7 +71,8 @@ def overhead(address: str, count: int, seconds: float) -> dict[str, float]:
         run_cells(
             jobs, functools.partial(sleeper, seconds=seconds), engine, report=lambda line, e=ends: e.append(time.monotonic())
         )
-        found[name] = (ends[-1] - ends[1]) * 2 / (count - 2) - seconds  # two at a time, after the first two
+        gaps = [ends[k + 2] - ends[k] for k in range(2, count - 2)]  # two at a time, once both processes are there
+        found[name] = statistics.median(gaps) - seconds
     return found
 
 

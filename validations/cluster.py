@@ -2,10 +2,12 @@
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 
 from .engine import THREADS, TRIES, Done, Engine, Execute, Job, apart
 
+JOINING = 60.0  # seconds for nodes to join a cluster that starts
 AHEAD = 4  # tasks submitted for each processor of the cluster
 
 
@@ -21,7 +23,7 @@ def outcomes(jobs: Sequence[Job], execute: Execute, engine: Engine) -> Iterator[
         raise ValueError("the engine ray needs the package ray: pip install 'costate[cluster]', or leave --engine out") from None
     _connect(engine)
     try:
-        _suffices(ray.nodes(), jobs)
+        _await_nodes(jobs)
         waiting, running = list(reversed(jobs)), {}
         shared, task = ray.put(execute), ray.remote(max_retries=TRIES - 1, retry_exceptions=False)(apart)
         while waiting or running:
@@ -69,12 +71,20 @@ def _connect(engine: Engine) -> None:
             signal.signal(signal.SIGTERM, kept)
 
 
-def _suffices(nodes: Sequence[dict], jobs: Sequence[Job]) -> None:
-    """Raise ValueError for a job that fits on no node: Ray would wait for one for ever."""
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    for job in jobs:
-        if not any(node.get("CPU", 0) >= job.cpus and node.get("GPU", 0) >= job.gpus for node in alive):
+def _await_nodes(jobs: Sequence[Job]) -> None:
+    """Pause until every job fits on some node; raises ValueError for one that still does not after `JOINING` seconds."""
+    import ray
+
+    until, wanted = time.monotonic() + JOINING, list({(job.cpus, job.gpus): job for job in jobs}.values())
+    while lacking := [job for job in wanted if not any(_fits(job, node["Resources"]) for node in ray.nodes() if node["Alive"])]:
+        if time.monotonic() > until:
+            job = lacking[0]
             raise ValueError(
                 f"no node of the cluster has the {job.cpus:g} CPU and {job.gpus:g} GPU that {' '.join(job.label.split())} takes: "
                 "add one, or change needs in the study"
             )
+        time.sleep(1.0)
+
+
+def _fits(job: Job, resources: Mapping[str, float]) -> bool:
+    return resources.get("CPU", 0) >= job.cpus and resources.get("GPU", 0) >= job.gpus

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from .results import read_verdicts, table, unicode
+from .results import read_verdicts, reading, table, unicode
 from .store import Store
 
 IDENTITY = ("task", "delta", "seed", "port", "inside")
@@ -24,12 +24,12 @@ def measurements(folder: str | pathlib.Path = "build/quick") -> pd.DataFrame:
     Raises ValueError naming the file when verdicts, tables and cells do not fit together.
     """
     record = read_verdicts(folder)
-    found = [*_compared(folder, record), *_trained(folder, record), *_sizes(record)]
-    frame = pd.DataFrame(found, columns=list(COLUMNS)).astype(
-        {name: "category" for name in ("claim", "stage", "task", "delta", "port", "quantity")}
-        | {"row": "int64", "seed": "Int64", "inside": "boolean", "value": "float64"}
-    )
-    return frame
+    with reading(folder):
+        found = [*_compared(folder, record), *_trained(folder, record), *_sizes(record)]
+        return pd.DataFrame(found, columns=list(COLUMNS)).astype(
+            {name: "category" for name in ("claim", "stage", "task", "delta", "port", "quantity")}
+            | {"row": "int64", "seed": "Int64", "inside": "boolean", "value": "float64"}
+        )
 
 
 def _lines(claim: str, row: int, stage: str, place: Mapping, numbers: Mapping) -> Iterator[tuple]:

@@ -10,6 +10,7 @@ import pathlib
 import platform
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -201,8 +202,8 @@ class Store:
         try:
             kept = self._checked(phase, key)
             packed = self.path(phase, key, ".npz").read_bytes() if kept["arrays"] else b""
-            return Record(kept["record"], dict(np.load(io.BytesIO(packed))) if packed else {})
-        except (ValueError, OSError) as error:
+            return Record(kept["record"], dict(np.load(io.BytesIO(packed), allow_pickle=False)) if packed else {})
+        except (ValueError, OSError, zipfile.BadZipFile) as error:
             raise ValueError(f"{error}: {REMEDY}") from None
 
     def files(self, key: str) -> dict[str, bytes]:
@@ -276,6 +277,9 @@ class Store:
     def _checked(self, phase: str, key: str) -> dict:
         """Return a phase's JSON when it and its arrays fit their checksums; raises ValueError that names the file."""
         kept = unsealed(self.path(phase, key, ".json"), phase, key)
+        shape = {"settings": dict, "record": dict, "arrays": str | None, "after": str | None}
+        if not all(name in kept and isinstance(kept[name], kind) for name, kind in shape.items()):
+            raise ValueError(f"{self.path(phase, key, '.json')} is no record of a cell, though its checksum fits")
         packed = self.path(phase, key, ".npz")
         if kept["arrays"] and not packed.is_file():
             raise ValueError(f"{packed} is missing")

@@ -24,7 +24,7 @@ def verify(folder: str | pathlib.Path) -> dict:
     naming the first file that does not fit.
     """
     folder = pathlib.Path(folder)
-    record = read_verdicts(folder)
+    record = read_verdicts(folder, afresh=True)
     store, keys = Store(folder), record["tied"]["cells"]
     aside = sorted({path.stem for path in (folder / "cells").glob("*.json")} - set(keys))
     for key in aside:

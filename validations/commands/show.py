@@ -26,41 +26,46 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict | list[dict] | str:
     """Return the verdicts, one claim's record, or rows; raises ValueError for a folder without them and an unknown claim."""
-    from ..results import read_verdicts, table
+    from ..results import read_verdicts, reading, table
 
     if options.verify and (options.claim or options.rows):
         raise ValueError("--verify is about the whole folder, got it with --claim or --rows: leave these out")
     if options.verify:
         from ..verify import verify
 
-        return verify(options.folder)
-    record = read_verdicts(options.folder)
-    if options.claim:
-        known = {claim["id"]: claim for claim in record["claims"]}
-        if options.claim not in known:
-            raise ValueError(f"expected a claim of {options.folder} among {', '.join(known)}, got {options.claim!r}")
+        with reading(options.folder):
+            return verify(options.folder)
+    with reading(options.folder):
+        record = read_verdicts(options.folder)
+        if options.claim:
+            known = {claim["id"]: claim for claim in record["claims"]}
+            if options.claim not in known:
+                raise ValueError(f"expected a claim of {options.folder} among {', '.join(known)}, got {options.claim!r}")
+            if not options.rows:
+                return known[options.claim]
         if not options.rows:
-            return known[options.claim]
-    if not options.rows:
-        return record
-    if options.claim:
-        frame = table(options.folder, record, options.claim)
-    else:
-        from ..frame import measurements
+            return record
+        if options.claim:
+            frame = table(options.folder, record, options.claim)
+        else:
+            from ..frame import measurements
 
-        frame = measurements(options.folder)
-    return frame.astype(object).where(frame.notna(), None).to_dict("records") if options.json else frame.to_csv(index=False)
+            frame = measurements(options.folder)
+        return frame.astype(object).where(frame.notna(), None).to_dict("records") if options.json else frame.to_csv(index=False)
 
 
 def text(found: dict | str, options: argparse.Namespace) -> str:
     """Return what was asked for as text."""
+    from ..results import reading
+
     if options.verify:
         from ..verify import text
 
         return text(found)
     if options.rows:
         return found.rstrip("\n")
-    return "\n".join(_claim(found)) if options.claim else table(found)
+    with reading(options.folder):
+        return "\n".join(_claim(found)) if options.claim else table(found)
 
 
 def table(record: Mapping) -> str:
