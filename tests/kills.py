@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
         while kills < options.kills:
             if killed(out, draw.uniform(0.0, options.within or whole), processes=1 + (kills % 10 == 9)):
                 kills += 1
-                there, writing = check_whole(out), len(list(out.rglob(f"{WRITING}*")))
+                there, writing = check_whole(out), len(list(out.glob(f"*/{WRITING}*")))
                 half += writing > 0
                 print(f"kill {kills}: {there} records, all whole, {writing} files left in writing", flush=True)
             else:

@@ -131,8 +131,11 @@ def test_a_task_file(tmp_path_factory, data):
     for path in folder.iterdir():
         path.unlink()
     end = data.draw(st.sampled_from([".jsonl", ".csv", ".jsonl.gz", ".parquet"]))
-    lines = [json.dumps(row) for row in (changed(data, TEXTS) if end == ".jsonl" else TEXTS)] if end != ".csv" else None
-    lines = lines if isinstance(lines, list) else ["text,label", *(f"{row['text_a']},{row['label']}" for row in TEXTS)]
+    rows = changed(data, TEXTS) if end == ".jsonl" else TEXTS
+    if end == ".csv":
+        lines = ["text,label", *(f"{row['text_a']},{row['label']}" for row in TEXTS)]
+    else:
+        lines = [json.dumps(row) for row in (rows if isinstance(rows, list) else [rows])]
     whole = "\n".join(lines).encode()
     (folder / f"train{end}").write_bytes(damaged(data, whole) if data.draw(st.booleans()) else whole)
     (folder / "test.jsonl").write_text("\n".join(map(json.dumps, TEXTS[:4])), encoding="utf-8")

@@ -152,7 +152,7 @@ def read(name_or_path: str) -> Study:
         raise ValueError(f"expected a study file or one of {shipped}, got {name_or_path!r}")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
     table["sizes"] = _record(Sizes, table.get("sizes", {}), "sizes")
     table["solver"] = _record(Solver, table.get("solver", {}), "solver")
@@ -181,7 +181,7 @@ def read(name_or_path: str) -> Study:
             if not right:
                 raise ValueError(f"expected cpus and gpus, numbers from 0 on, as needs of parts.{kind}, got {name} = {share!r}")
         for delta in part.deltas:
-            if delta not in study.deltas:
+            if not isinstance(delta, str) or delta not in study.deltas:
                 raise ValueError(f"parts.{kind} names the delta {delta!r}: expected one of {', '.join(study.deltas)}")
     return study
 
