@@ -43,7 +43,7 @@ report: setup ## run the quick study (resumes) and write build/report.pdf
 	$(COSTATE) validate --study $(STUDY) --out $(OUT) $(WHERE)
 	$(COSTATE) report $(OUT) --out $(PDF)
 
-validate: setup ## run any study and write its report: STUDY=files|control|... or FILE.toml [DATA="a b" BACKBONE CLAIM SEEDS OUT ENGINE=ray ADDRESS LIMIT]
+validate: setup ## run any study and its report: STUDY=files|... or FILE.toml [DATA="a b" BACKBONE CLAIM SEEDS OUT ENGINE=ray]
 	$(COSTATE) validate --study $(STUDY) --out $(OUT) $(WHERE) $(foreach d,$(DATA),--data $(d)) \
 	  $(if $(BACKBONE),--backbone $(BACKBONE)) $(foreach c,$(CLAIM),--claim $(c)) $(if $(SEEDS),--seeds $(SEEDS)) $(COLUMNS)
 	$(COSTATE) report $(OUT) --out $(OUT)/report.pdf
