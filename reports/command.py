@@ -31,21 +31,24 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict:
     """Return what was made, by its kind; raises ValueError for a folder without results and for damaged ones."""
+    from validations.results import reading
+
     from . import page, render, words
     from .load import read
 
-    made: dict = {}
-    wanted = options.table or options.markdown or options.page or options.figures
-    if options.table or options.markdown:
-        made["verdicts"] = words.verdict_rows(read(options.results).claims)
-    if options.page:
-        made["page"] = str(page.write(read(options.results), options.page))
-    if options.figures:
-        made["figures"] = [str(path) for path in render.figure_files(read(options.results), options.figures)]
-    if options.out or not wanted:
-        path = render.build(options.results, options.out or options.results / "report.pdf", fonts=options.fonts)
-        made |= {"pdf": str(path), "bytes": path.stat().st_size, "html": str(render.web_path(path))}
-    return made
+    with reading(options.results):
+        made: dict = {}
+        wanted = options.table or options.markdown or options.page or options.figures
+        if options.table or options.markdown:
+            made["verdicts"] = words.verdict_rows(read(options.results).claims)
+        if options.page:
+            made["page"] = str(page.write(read(options.results), options.page))
+        if options.figures:
+            made["figures"] = [str(path) for path in render.figure_files(read(options.results), options.figures)]
+        if options.out or not wanted:
+            path = render.build(options.results, options.out or options.results / "report.pdf", fonts=options.fonts)
+            made |= {"pdf": str(path), "bytes": path.stat().st_size, "html": str(render.web_path(path))}
+        return made
 
 
 def text(made: dict, options: argparse.Namespace) -> str:

@@ -79,6 +79,7 @@ def document(results: Results, gallery: Mapping[str, Drawn], letters: str = "") 
         "costs": costs(results.record["costs"]),
         "provenance": provenance(results),
         "footer": footer(results),
+        "seal": results.record["seal"],
         "letters": letters,
     }
 
@@ -326,6 +327,7 @@ def provenance(results: Results) -> list[list[str]]:
         ("Cells", "; ".join(p.get("cells") or [])),
         ("Threads", words.number(p["threads"]) + " per process" if p.get("threads") else ""),
         ("Engine", p.get("engine", "")),
+        ("Checksum", f"{results.record['seal'][:20]} of verdicts.json, which ties rows and cells"),
     ]
     return [[name, str(text)] for name, text in lines if text]
 

@@ -229,3 +229,20 @@ def test_an_unchanged_folder_stands(tmp_path, capsys):
     made = known_results.write(tmp_path / "made", claims=["control-direction"])
     assert results.standing(made, "made") is None and read_verdicts(made)["claims"]
     assert main(["show", str(made)]) == 0 and "control" in capsys.readouterr().out
+    assert main(["show", str(made), "--verify"]) == 0 and "every checksum fits" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("carried", ["this", "another", "none"])
+def test_a_report_must_carry_the_checksum_of_its_verdicts(tmp_path, capsys, carried):
+    made = known_results.write(tmp_path / "made", claims=["control-direction"])
+    seal = {"this": read_verdicts(made)["seal"], "another": "0" * 64, "none": ""}[carried]
+    (made / "report.pdf").write_bytes(f"%PDF <pdf:Keywords>control, verdicts {seal}</pdf:Keywords>".encode())
+    assert main(["show", str(made), "--verify"]) == (0 if carried == "this" else 2)
+    said = capsys.readouterr()
+    assert ("carries these verdicts" in said.out) == (carried == "this") and said.err.count("\n") == (carried != "this")
+
+
+def test_a_damaged_cell_of_no_verdict_is_named(folder, capsys):
+    Store(folder).write("cells", "c" * 20, settings(KEYS[0]), measured(1.0))
+    text(lambda t: t.replace("1.5", "1.6"))(Store(folder).path("cells", "c" * 20, ".json"))
+    assert main(["show", str(folder), "--verify"]) == 2 and "no verdict rests on it" in capsys.readouterr().err

@@ -91,15 +91,27 @@ def load(path: str | Path, backbone: Backbone) -> Checkpoint:
             record = json.loads((file.metadata() or {}).get("record", "null"))
             names = list(file.keys())
             tensors = {name: file.get_tensor(name).to(backbone.device, backbone.fine) for name in names}
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"expected a whole checkpoint at {path}, got a damaged file ({error})") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"expected a checkpoint of format {FORMAT} at {path}, got {type(record).__name__}; save it anew")
-    if record["fingerprint"] != backbone.fingerprint:
+    if record.get("fingerprint") != backbone.fingerprint:
+        other, mark = str(record.get("backbone")), str(record.get("fingerprint"))
         raise ValueError(
             f"expected a checkpoint of {backbone.name} ({backbone.fingerprint[:12]}), got one of "
-            f"{record['backbone']} ({record['fingerprint'][:12]}); load that backbone"
+            f"{other[:60]} ({mark[:12]}); load that backbone"
         )
+    try:
+        return _restored(record, tensors, backbone, path)
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"expected a checkpoint that this lab wrote at {path}, got another record ({said}): save it anew"
+        ) from None
+
+
+def _restored(record: Mapping, tensors: dict[str, torch.Tensor], backbone: Backbone, path: Path) -> Checkpoint:
+    """Return what a file's record and numbers say."""
     delta = build(record["delta"])
     first = record.get("readout_first")
     if first is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pandas as pd
 
 from .quantities import described
-from .results import read_verdicts, table, unicode
+from .results import read_verdicts, reading, table, unicode
 from .store import Record, Store
 
 IDENTITY = ("task", "delta", "seed", "port", "inside")
@@ -26,12 +26,13 @@ def measurements(folder: str | pathlib.Path = "build/quick") -> pd.DataFrame:
     what each quantity means. Raises ValueError naming the file when verdicts, tables and cells do not fit together.
     """
     record = read_verdicts(folder)
-    sizes = {delta["name"]: delta["size"] for delta in record["study"]["deltas"]}
-    found = [*_compared(folder, record), *_trained(folder, record), *_sizes(record)]
-    lines = [(*line[:8], sizes.get(line[4]), line[8], _unit(line[0], line[8]), line[9]) for line in found]
-    words = ("claim", "stage", "task", "delta", "port", "quantity", "unit")
-    kinds = {"row": "int64", "seed": "Int64", "size": "Int64", "inside": "boolean", "value": "float64"}
-    return pd.DataFrame(lines, columns=list(COLUMNS)).astype({name: "category" for name in words} | kinds)
+    with reading(folder):
+        sizes = {delta["name"]: delta["size"] for delta in record["study"]["deltas"]}
+        found = [*_compared(folder, record), *_trained(folder, record), *_sizes(record)]
+        lines = [(*line[:8], sizes.get(line[4]), line[8], _unit(line[0], line[8]), line[9]) for line in found]
+        words = ("claim", "stage", "task", "delta", "port", "quantity", "unit")
+        kinds = {"row": "int64", "seed": "Int64", "size": "Int64", "inside": "boolean", "value": "float64"}
+        return pd.DataFrame(lines, columns=list(COLUMNS)).astype({name: "category" for name in words} | kinds)
 
 
 def trainings(folder: str | pathlib.Path = "build/quick") -> pd.DataFrame:

@@ -143,12 +143,20 @@ def plant_experiments() -> list[tuple[str, str, tuple[str, ...]]]:
     return [(kind, which, tuple(c.id for c in found)) for (kind, which, _), found in shared.items()]
 
 
+def modules(settings: Mapping[str, Any]) -> list[str]:
+    """Return the modules whose code a cell's key holds, with all that they reach: its experiment's, and its claims' on plants."""
+    if settings["kind"] != PLANTS:
+        return [EXPERIMENTS[settings["kind"]].module]
+    claims = [named(claim) for claim in settings["claims"]]
+    return [claims[0].experiment.module, *(claim.module for claim in claims)]
+
+
 def _plant_jobs(claims: Sequence[Claim]) -> list[tuple[str, Job]]:
     """Return the experiments on the plants of the claims as jobs."""
     made = []
     for kind, which, ids in plant_experiments():
         if any(claim.id in ids for claim in claims):
-            source = digest([EXPERIMENTS[kind].module, *(named(claim).module for claim in ids)])
+            source = digest(modules({"kind": PLANTS, "claims": ids}))
             settings = {"kind": PLANTS, "which": which, "claims": list(ids), "source": source}
             label = f"{PLANTS:<9} known {which} for {kind}"
             made.append((PLANTS, Job(content_key(settings), label, EXPERIMENTS[kind].weight, settings)))

@@ -149,6 +149,32 @@ def judged_by(claims: Sequence[Claim]) -> str:
     return digest([__name__, *(claim.module for claim in claims)])
 
 
+def decided(
+    study: Study, store: Store, found: Sequence[tuple[str, Job]], claims: Sequence[Claim]
+) -> tuple[dict[tuple[str, str], list[dict]], list[dict]]:
+    """Return what finished cells come to: the tables, (claim, part) -> rows, and the claims' records with their verdicts.
+
+    Of the study it asks the unit, the looks and the deltas' labels.
+    """
+    evidence = [Evidence.of(claim, cells(store, found, claim)) for claim in claims]
+    verdicts = verdicts_of(evidence, study.unit, study.looks)
+    tables = {(whole.claim.id, "rows"): list(whole.rows) for whole in evidence} | {
+        (whole.claim.id, part): [row for cell in whole.cells for row in make(cell)]
+        for whole in evidence
+        for part, make in whole.claim.parts.items()
+    }
+    judged = [
+        claim_record(
+            whole,
+            verdicts,
+            study,
+            {w: on_plants(whole.claim, w, plant_rows(store, found, whole.claim, w)) for w in ("good", "bad")},
+        )
+        for whole in evidence
+    ]
+    return tables, judged
+
+
 def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]], claims: Sequence[Claim]) -> dict:
     """Write rows/<claim>.json and verdicts.json for a study whose cells are complete, and return the verdicts.
 
@@ -159,25 +185,12 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
     inputs = content_key(about | {"source": judged_by(claims)})
     if known := standing(folder, inputs):
         return known
-    evidence = [Evidence.of(claim, cells(store, found, claim)) for claim in claims]
-    verdicts = verdicts_of(evidence, study.unit, study.looks)
-    tables = {(whole.claim.id, "rows"): list(whole.rows) for whole in evidence} | {
-        (whole.claim.id, part): [row for cell in whole.cells for row in make(cell)]
-        for whole in evidence
-        for part, make in whole.claim.parts.items()
-    }
+    tables, judged = decided(study, store, found, claims)
     record = {
         "inputs": inputs,
+        "judged_by": judged_by(claims),
         "study": describe(study, folder, _frozen(store, found)) | {"unit": study.unit, "looks": study.looks},
-        "claims": [
-            claim_record(
-                whole,
-                verdicts,
-                study,
-                {w: on_plants(whole.claim, w, plant_rows(store, found, whole.claim, w)) for w in ("good", "bad")},
-            )
-            for whole in evidence
-        ],
+        "claims": judged,
         "derivations": [derivation().to_json() for derivation in DERIVATIONS],
         "calibration": calibrate.shipped(),
         "costs": costs(store, found),

@@ -1,15 +1,27 @@
 """What a study publishes: its verdicts and tables, tied by checksums to each other and to the cells that they were made from."""
 
+import contextlib
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from .sound import sound
 from .store import REMEDY, Store, digest, read_json, sealed, unsealed, write_json
 
 VERDICTS = "verdicts.json"
+
+
+@contextlib.contextmanager
+def reading(folder: str | pathlib.Path) -> Iterator[None]:
+    """Raise ValueError inside where a record whose checksum fits is not of the shape that this version writes."""
+    try:
+        yield
+    except (LookupError, AttributeError, TypeError) as error:
+        said = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        raise ValueError(f"{folder} holds a record of another shape than this version writes ({said}): {REMEDY}") from error
 
 
 def table_name(claim: str, part: str = "rows") -> str:
@@ -32,20 +44,21 @@ def write_verdicts(
     tied = {
         "tables": {name: digest(path.read_bytes()) for name, path in known.items()},
         "cells": {key: Store(folder).checksum(key) for key in cells},
+        "order": list(cells),  # in which rows were made: tables are sorted by key when they are written
     }
     write_json(folder / VERDICTS, sealed({**unicode(record), "tied": tied}, "verdicts"))
     return _verdicts(folder)
 
 
-def read_verdicts(folder: str | pathlib.Path) -> dict:
-    """Return the verdicts of a study's results folder.
+def read_verdicts(folder: str | pathlib.Path, *, afresh: bool = False) -> dict:
+    """Return the verdicts of a study's results folder; `afresh` reads cells too that were found sound before.
 
     Raises ValueError when the folder holds none, and naming the file when verdicts, tables and cells do not fit together.
     """
     if not (pathlib.Path(folder) / VERDICTS).is_file():
         raise ValueError(f"expected a results folder with {VERDICTS}, got {folder}: run `make validate` first")
     try:
-        return _checked(folder)
+        return _checked(folder, afresh=afresh)
     except ValueError as error:
         raise ValueError(f"{error}: {REMEDY}") from None
 
@@ -79,6 +92,11 @@ def table(folder: str | pathlib.Path, record: Mapping, claim: str, part: str = "
         raise ValueError(f"{error}: {REMEDY}") from None
 
 
+def tables(folder: str | pathlib.Path, record: Mapping) -> dict[str, list]:
+    """Return the rows of every table of the verdicts `record` by its name; raises ValueError for a file that was changed."""
+    return {name: _table(folder, record, name) for name in record["tied"]["tables"]}
+
+
 def unicode(value: Any) -> Any:
     """Return a record in which lone surrogates, as folders' names may have, are written out: tables and pages take none."""
     if isinstance(value, str):
@@ -99,7 +117,12 @@ def _file(folder: str | pathlib.Path, name: str) -> pathlib.Path:
 
 def _verdicts(folder: str | pathlib.Path) -> dict:
     """Return the record of verdicts.json when it fits its own checksum."""
-    return unsealed(pathlib.Path(folder) / VERDICTS, "verdicts")
+    record, path = unsealed(pathlib.Path(folder) / VERDICTS, "verdicts"), pathlib.Path(folder) / VERDICTS
+    tied = record.get("tied")
+    sound = isinstance(tied, dict) and isinstance(record.get("claims"), list)
+    if not sound or not all(isinstance(tied.get(name), dict) for name in ("tables", "cells")):
+        raise ValueError(f"{path} is no record of verdicts, though its checksum fits")
+    return record
 
 
 def _table(folder: str | pathlib.Path, record: Mapping, name: str) -> list:
@@ -111,12 +134,11 @@ def _table(folder: str | pathlib.Path, record: Mapping, name: str) -> list:
     return found
 
 
-def _checked(folder: str | pathlib.Path, *, cells: bool = True) -> dict:
+def _checked(folder: str | pathlib.Path, *, cells: bool = True, afresh: bool = False) -> dict:
     """Return the verdicts when they, their tables and, with `cells`, their cells fit together; else ValueError names the file."""
-    record, store = _verdicts(folder), Store(pathlib.Path(folder))
+    record = _verdicts(folder)
     for name in record["tied"]["tables"]:
         _table(folder, record, name)
-    for key, checksum in record["tied"]["cells"].items() if cells else ():
-        if store.checksum(key) != checksum:
-            raise ValueError(f"{store.path('cells', key, '.json')} is not the cell that {VERDICTS} was made with")
+    if cells:
+        sound(folder, record["tied"]["cells"], afresh=afresh)
     return record

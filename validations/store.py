@@ -1,12 +1,16 @@
 """The record: one JSON and one npz per cell under a content key, with checksums, written to a temporary name and renamed."""
 
+import contextlib
 import hashlib
 import io
 import json
 import math
 import os
 import pathlib
+import platform
 import tempfile
+import time
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +19,9 @@ import numpy as np
 
 from .engine import Job
 
+WRITING = ".writing-"
+PHASES = ("predicted", "provenance", "cells")
+PATIENCE = 60.0  # seconds until a file that another machine wrote must be seen
 REMEDY = "run the study again into this folder: it makes anew what is damaged and keeps the rest"
 
 
@@ -52,18 +59,61 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def writing(name: str = "") -> str:
+    """Return a file name that says which process of which machine made it, for files that go with the process."""
+    return f"{WRITING}{os.getpid()}-{platform.node()}-{name}"
+
+
 def write_atomic(path: pathlib.Path, data: bytes) -> None:
-    """Write `data` under `path` by renaming a complete temporary file, so that a killed process leaves all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+    """Write `data` under `path` by renaming a complete temporary file, so that a killed process leaves all or nothing.
+
+    The temporary file's name says which process of which machine is writing. Raises OSError saying what to do when the disk does
+    not take the file.
+    """
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=writing(), dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        if temporary is not None:
+            pathlib.Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            raise OSError(f"{path} cannot be written ({reason}): free space or allow it; what was finished is kept") from None
         raise
+
+
+def sweep(folder: pathlib.Path) -> None:
+    """Remove what processes that are gone have left half-written; another machine's goes after a day, by the disk's own clock."""
+    for stale in folder.rglob(f"{WRITING}*"):
+        number, _, machine = stale.name.removeprefix(WRITING).partition("-")
+        with contextlib.suppress(OSError):
+            if machine.startswith(f"{platform.node()}-") and number.isdigit():
+                gone = not _alive(int(number))
+            else:
+                gone = folder.stat().st_mtime - stale.stat().st_mtime > 86400
+            if gone:
+                stale.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def keep(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
+    """Write the files of a cell that was measured elsewhere: arrays before the JSON that marks their phase complete."""
+    for path in sorted(files, key=lambda path: (PHASES.index(path.partition("/")[0]), path.endswith(".json"))):
+        write_atomic(folder / path, files[path])
 
 
 def write_json(path: pathlib.Path, record: Mapping | list) -> None:
@@ -152,9 +202,35 @@ class Store:
         try:
             kept = self._checked(phase, key)
             packed = self.path(phase, key, ".npz").read_bytes() if kept["arrays"] else b""
-            return Record(kept["record"], dict(np.load(io.BytesIO(packed))) if packed else {})
-        except (ValueError, OSError) as error:
+            return Record(kept["record"], dict(np.load(io.BytesIO(packed), allow_pickle=False)) if packed else {})
+        except (ValueError, OSError, zipfile.BadZipFile) as error:
             raise ValueError(f"{error}: {REMEDY}") from None
+
+    def files(self, key: str) -> dict[str, bytes]:
+        """Return the files of a cell that are there, by their path in the folder."""
+        paths = [self.path(phase, key, suffix) for phase in PHASES for suffix in (".json", ".npz")]
+        return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths if path.is_file()}
+
+    def await_all(self, keys: Iterable[str], patience: float = PATIENCE) -> None:
+        """Pause until cells that were measured are seen here: a shared disk shows other machines' files late.
+
+        Raises ValueError naming the first that stays away.
+        """
+        until = time.monotonic() + patience
+        for key in keys:
+            while not self._seen(key):
+                if time.monotonic() > until:
+                    raise ValueError(
+                        f"{self.path('cells', key, '.json')} was written but is not seen here after {patience:g} s: {REMEDY}"
+                    )
+                time.sleep(0.2)
+
+    def _seen(self, key: str) -> bool:
+        try:
+            self.checksum(key)
+        except ValueError:
+            return False
+        return True
 
     def settings(self, key: str) -> dict:
         """Return the settings of a finished cell; raises ValueError as `read` does."""
@@ -201,6 +277,9 @@ class Store:
     def _checked(self, phase: str, key: str) -> dict:
         """Return a phase's JSON when it and its arrays fit their checksums; raises ValueError that names the file."""
         kept = unsealed(self.path(phase, key, ".json"), phase, key)
+        shape = {"settings": dict, "record": dict, "arrays": str | None, "after": str | None}
+        if not all(name in kept and isinstance(kept[name], kind) for name, kind in shape.items()):
+            raise ValueError(f"{self.path(phase, key, '.json')} is no record of a cell, though its checksum fits")
         packed = self.path(phase, key, ".npz")
         if kept["arrays"] and not packed.is_file():
             raise ValueError(f"{packed} is missing")

@@ -1,6 +1,7 @@
 """What is run: a TOML file of backbone, tasks, deltas, seeds and claims; unknown keys are refused."""
 
 import dataclasses
+import math
 import os
 import pathlib
 import tomllib
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 UNITS = ("task", "seed")
+NEEDS = ("cpus", "gpus")
 SPLITS = 6  # of one data set
 HEADS = ("fitted", "verbaliser")
 DTYPES = ("float32", "float64", "bfloat16")
@@ -51,12 +53,14 @@ class Solver:
 @dataclass(frozen=True)
 class Part:
     """One kind of cell: which tasks, deltas and seeds (default: the study's), its own options, and sizes or solver settings that
-    differ from the study's. Options in a table that is named after a delta are for that delta's cells alone."""
+    differ from the study's. Options in a table that is named after a delta are for that delta's cells alone. needs: the share of
+    a machine that a cell takes on a cluster, `cpus` and `gpus`."""
 
     tasks: tuple[str, ...] = ()
     deltas: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    needs: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ def read(name_or_path: str) -> Study:
         raise ValueError(f"expected a study file or one of {shipped}, got {name_or_path!r}")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
     table["sizes"] = _record(Sizes, table.get("sizes", {}), "sizes")
     table["solver"] = _record(Solver, table.get("solver", {}), "solver")
@@ -172,8 +176,12 @@ def read(name_or_path: str) -> Study:
         raise ValueError(f"expected unit to be one of {', '.join(UNITS)} in {path.name}, got {study.unit!r}")
     _lists(study)
     for kind, part in study.parts.items():
+        for name, share in part.needs.items():
+            right = name in NEEDS and isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share < math.inf
+            if not right:
+                raise ValueError(f"expected cpus and gpus, numbers from 0 on, as needs of parts.{kind}, got {name} = {share!r}")
         for delta in part.deltas:
-            if delta not in study.deltas:
+            if not isinstance(delta, str) or delta not in study.deltas:
                 raise ValueError(f"parts.{kind} names the delta {delta!r}: expected one of {', '.join(study.deltas)}")
     return study
 

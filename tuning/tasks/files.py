@@ -50,8 +50,9 @@ def jsonl_rows(path: pathlib.Path) -> list[Row]:
         if line.strip():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {number} of {path} is not JSON ({error.msg}): correct or remove it") from error
+            except (json.JSONDecodeError, RecursionError) as error:
+                reason = getattr(error, "msg", "nested too deeply")
+                raise ValueError(f"line {number} of {path} is not JSON ({reason}): correct or remove it") from error
             if not isinstance(row, dict):
                 raise ValueError(
                     f"line {number} of {path} holds a {type(row).__name__}, expected an object with text_a and label"
@@ -193,6 +194,9 @@ def task_from_rows(
     require_splits(name, rows_by_split)
     listed = classes is not None
     if classes is None:
+        for number, row in enumerate(rows_by_split["train"], start=1):
+            if isinstance(row.get("label"), list | dict):
+                class_index(row["label"], (), False, f"row {number} of {name}/train")
         rows = [*enumerate(rows_by_split["train"], start=1)]
         seen = {row.get("label"): _place(row, number, f"{name}/train") for number, row in reversed(rows)}
         seen = {label: place for label, place in seen.items() if label not in (None, "")}
@@ -238,7 +242,7 @@ def meta(folder: pathlib.Path) -> tuple[str, list[str] | None]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON ({error.msg} at line {error.lineno}): correct or remove it") from error
     names = record.get("labels", record.get("classes")) if isinstance(record, dict) else record
-    if names is None:
+    if names is None and isinstance(record, dict):
         return str(record.get("family", "files")), None
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
         raise ValueError(f"{path} must list different class names as strings under 'labels': correct it")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import atexit
 import importlib
 import json
 import os
@@ -12,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from .output import Unfinished, finite
+from .stopping import Stop, stoppable
 
 SETTINGS = {  # set before numpy loads
     "OMP_NUM_THREADS": "1",  # a serial run then gives the pool's bytes
@@ -22,7 +22,7 @@ SETTINGS = {  # set before numpy loads
     "TOKENIZERS_PARALLELISM": "false",
 }
 Commands = Mapping[str, tuple[str, str]]  # name -> (module, what it does in a few words)
-DONE, REFUSED, STOPPED, UNREAD = 0, 2, 130, 141  # exit codes; a shell says 141 of a command whose reader has gone
+DONE, REFUSED, UNREAD = 0, 2, 141  # exit codes; a shell says 141 of a command whose reader has gone
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,36 +37,46 @@ def main(commands: Commands, arguments: Sequence[str] | None, *, about: str, ver
     """Run one command and return the exit code.
 
     Only the module of the chosen command is imported. The code is 0 on success, 2 after one sentence on standard error for a
-    request that cannot be met, and 130 when the user stops it.
+    request that cannot be met, and 130 or 143 when SIGINT or SIGTERM stops it.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks stops nothing
+    with stoppable() as stop:
+        try:
+            return _answer(commands, sys.argv[1:] if arguments is None else arguments, about, version, stop)
+        except KeyboardInterrupt as asked:
+            return stop.say(*asked.args)
+        except Exception:
+            if stop.by is None:
+                raise
+            return stop.say()  # what a library makes of being interrupted
+
+
+def _answer(commands: Commands, arguments: Sequence[str], about: str, version: str, stop: Stop) -> int:
+    """Run one command and return the exit code, unless it is stopped."""
+    options = parse(commands, arguments, about=about, version=version)
+    command = importlib.import_module(commands[options.command][0])
     try:
-        options = parse(commands, sys.argv[1:] if arguments is None else arguments, about=about, version=version)
-        command = importlib.import_module(commands[options.command][0])
         _show(command.run(options), command, options)
         return DONE
-    except Unfinished as stop:
-        _show(stop.found, command, options)
-        stopped = isinstance(stop.__cause__, KeyboardInterrupt)
-        why = "stopped" if stopped else f"error: {stop.found['unfinished']}"
-        print(f"{why}; what was measured until then is kept above", file=sys.stderr)
-        return STOPPED if stopped else REFUSED
+    except Unfinished as short:
+        _show(short.found, command, options)
+        kept = "what was measured until then is kept above"
+        if isinstance(short.__cause__, KeyboardInterrupt):
+            return stop.say(kept)
+        print(f"error: {short.found['unfinished']}; {kept}", file=sys.stderr)
+        return REFUSED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes the stream
         return UNREAD
     except (ValueError, TypeError, OSError) as error:
+        if stop.by is not None:
+            raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return REFUSED
-    except KeyboardInterrupt as stop:
-        print("; ".join(["stopped", *map(str, stop.args)]), file=sys.stderr, flush=True)
-        if arguments is None:  # a process of its own: taking all libraries down would take seconds
-            atexit._run_exitfuncs()
-            os._exit(STOPPED)
-        return STOPPED
 
 
 def _show(found: object, command: ModuleType, options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 COLUMNS = {"text": "text_a", "text_b": "text_b", "label": "label"}
+ENGINES = ("pool", "ray")
 DTYPES = ("float32", "float64", "bfloat16")
 PROCESSES = min(2, os.cpu_count() or 1)
 

@@ -1,4 +1,7 @@
-"""Print the results of a finished study: its verdicts, one claim's criteria, or the rows that were tested."""
+"""Print the results of a finished study: its verdicts, one claim's criteria, or the rows that were tested.
+
+With --verify every checksum is computed anew, and rows and verdicts are made again from the cells.
+"""
 
 from __future__ import annotations
 
@@ -15,36 +18,54 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rows", action="store_true", help="the tested rows as CSV: those of --claim, or all numbers of the study"
     )
+    parser.add_argument(
+        "--verify", action="store_true", help="check every number against its checksum, and make rows and verdicts again"
+    )
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> dict | list[dict] | str:
     """Return the verdicts, one claim's record, or rows; raises ValueError for a folder without them and an unknown claim."""
-    from ..results import read_verdicts, table
+    from ..results import read_verdicts, reading, table
 
-    record = read_verdicts(options.folder)
-    if options.claim:
-        known = {claim["id"]: claim for claim in record["claims"]}
-        if options.claim not in known:
-            raise ValueError(f"expected a claim of {options.folder} among {', '.join(known)}, got {options.claim!r}")
+    if options.verify and (options.claim or options.rows):
+        raise ValueError("--verify is about the whole folder, got it with --claim or --rows: leave these out")
+    if options.verify:
+        from ..verify import verify
+
+        with reading(options.folder):
+            return verify(options.folder)
+    with reading(options.folder):
+        record = read_verdicts(options.folder)
+        if options.claim:
+            known = {claim["id"]: claim for claim in record["claims"]}
+            if options.claim not in known:
+                raise ValueError(f"expected a claim of {options.folder} among {', '.join(known)}, got {options.claim!r}")
+            if not options.rows:
+                return known[options.claim]
         if not options.rows:
-            return known[options.claim]
-    if not options.rows:
-        return record
-    if options.claim:
-        frame = table(options.folder, record, options.claim)
-    else:
-        from ..frame import measurements
+            return record
+        if options.claim:
+            frame = table(options.folder, record, options.claim)
+        else:
+            from ..frame import measurements
 
-        frame = measurements(options.folder)
-    return frame.astype(object).where(frame.notna(), None).to_dict("records") if options.json else frame.to_csv(index=False)
+            frame = measurements(options.folder)
+        return frame.astype(object).where(frame.notna(), None).to_dict("records") if options.json else frame.to_csv(index=False)
 
 
 def text(found: dict | str, options: argparse.Namespace) -> str:
     """Return what was asked for as text."""
+    from ..results import reading
+
+    if options.verify:
+        from ..verify import text
+
+        return text(found)
     if options.rows:
         return found.rstrip("\n")
-    return "\n".join(_claim(found)) if options.claim else table(found)
+    with reading(options.folder):
+        return "\n".join(_claim(found)) if options.claim else table(found)
 
 
 def table(record: Mapping) -> str:

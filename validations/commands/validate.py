@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from .options import DTYPES, PROCESSES, add_columns, add_json, bounded, columns, folder, usable
+from .options import DTYPES, ENGINES, PROCESSES, add_columns, add_json, bounded, columns, folder, usable
 from .output import plain, say
 from .show import table
 
@@ -37,6 +37,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes", type=int, default=PROCESSES, help=f"worker processes, one thread each (default: {PROCESSES})"
     )
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=ENGINES[0],
+        help="where cells run: processes of this machine, or tasks of a Ray cluster",
+    )
+    parser.add_argument("--address", help="the Ray cluster, host:port or auto (default: one that is started here)")
+    parser.add_argument("--limit", type=float, metavar="SECONDS", help="give a cell up that takes longer (default: no limit)")
     parser.add_argument("--device", default="cpu", help="where networks run: cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the cells, what they will cost and what can be decided; and stop"
@@ -49,18 +57,19 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict:
     """Return the verdicts of the study, or with --dry-run what it takes; raises ValueError for what cannot be met."""
-    bounded(options, {"processes": 1, "seeds": 1, "examples": 8, "length": 1})
+    bounded(options, {"processes": 1, "seeds": 1, "examples": 8, "length": 1}, above={"limit": 0})
     from tuning.preparation import backbone_of, task_of
 
     from .. import plan
     from ..ahead import ahead
     from ..asked import asked
-    from ..engine import one_thread
+    from ..engine import Engine, one_thread
     from ..publish import publish
     from ..run import measure
     from .given import check_data, fitting
 
-    device = usable(options.device)
+    engine = Engine(options.engine, options.processes, options.limit, options.address)
+    device = usable(options.device) if options.engine == "pool" else options.device
     wanted = {name: getattr(options, name) for name in ("tasks", "deltas", "seeds", "examples", "length", "backbone", "dtype")}
     study, chosen, lost = asked(options.study, data=options.data, columns=columns(options), claims=options.claim, **wanted)
     results = folder(options.out or f"build/{study.name}")
@@ -79,7 +88,7 @@ def run(options: argparse.Namespace) -> dict:
     try:
         with one_thread():  # the same last digits whatever the environment says
             report = lambda line: say(line, options)  # noqa: E731
-            found = measure(study, results, claims=chosen, processes=options.processes, report=report, device=device)
+            found = measure(study, results, claims=chosen, engine=engine, report=report, device=device)
             return publish(study, results, found, chosen)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("finished cells are kept and the next run goes on from them") from None

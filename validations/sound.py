@@ -1,0 +1,56 @@
+"""Which cells were found sound and the state of their files then, as git's index has it: none is read again until one changes."""
+
+import contextlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Mapping
+
+from .store import Store, digest, write_atomic
+
+NAME = ".sound"
+FRESH = 2_000_000_000  # nanoseconds: a file may change again within one tick of the disk's clock, so younger ones are read again
+
+
+def sound(folder: str | pathlib.Path, cells: Mapping[str, str], *, afresh: bool = False) -> None:
+    """Raise ValueError naming the first cell whose checksum is not the one given, or whose files are damaged.
+
+    A cell is taken for sound unread where size, number and both times of its files are those of an earlier check, of which the
+    time of change cannot be set by hand; `afresh` reads every cell. 10^5 cells take about a second so, and a minute afresh.
+    """
+    folder = pathlib.Path(folder)
+    store, now, known = Store(folder), _states(folder), {} if afresh else _known(folder)
+    made, until = {}, time.time_ns() - FRESH
+    for key, checksum in cells.items():
+        state = now.get(key)
+        if known.get(key) != [checksum, state] and store.checksum(key) != checksum:
+            raise ValueError(f"{store.path('cells', key, '.json')} is not the cell that the verdicts were made with")
+        if state is not None and all(changed < until for _, _, changed, _ in state.values()):
+            made[key] = [checksum, state]
+    if made and made != known:
+        text = json.dumps(made)
+        with contextlib.suppress(OSError):  # a folder that cannot be written is read anew each time
+            write_atomic(folder / NAME, f"{digest(text.encode())}\n{text}".encode())
+
+
+def _states(folder: pathlib.Path) -> dict[str, dict[str, list[int]]]:
+    """Return size, time of writing, time of change and number of every cell's files, by cell."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for phase in ("predicted", "cells"):
+        with contextlib.suppress(OSError), os.scandir(folder / phase) as entries:
+            for entry in entries:
+                key, _, suffix = entry.name.partition(".")
+                about = entry.stat()
+                state = [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
+                found.setdefault(key, {})[f"{phase}.{suffix}"] = state
+    return found
+
+
+def _known(folder: pathlib.Path) -> dict:
+    """Return what an earlier check left, nothing where it is missing or damaged."""
+    try:
+        mark, _, text = (folder / NAME).read_bytes().partition(b"\n")
+        return json.loads(text) if digest(text) == mark.decode() else {}
+    except (OSError, ValueError):
+        return {}
