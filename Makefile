@@ -43,7 +43,7 @@ report: setup ## run the quick study (resumes) and write build/report.pdf and .h
 	$(COSTATE) validate --study $(STUDY) --out $(OUT) $(WHERE)
 	$(COSTATE) report $(OUT) --out $(PDF)
 
-validate: setup ## run any study and its report: STUDY=files or FILE.toml [DATA="a b" BACKBONE CLAIM SEEDS DELTAS EXAMPLES OUT ENGINE=ray]
+validate: setup ## run any study and its report: STUDY=files|FILE.toml [DATA="a b" BACKBONE CLAIM SEEDS DELTAS EXAMPLES ENGINE]
 	$(COSTATE) validate --study $(STUDY) --out $(OUT) $(WHERE) $(foreach d,$(DATA),--data $(d)) \
 	  $(if $(BACKBONE),--backbone $(BACKBONE)) $(foreach c,$(CLAIM),--claim $(c)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	  $(if $(DELTAS),--deltas "$(DELTAS)") $(if $(EXAMPLES),--examples $(EXAMPLES)) $(COLUMNS)
