@@ -11,7 +11,6 @@ port's state and has a constant besides. One ensemble problem serves them all.
     [1.0]
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,8 +94,3 @@ def factor_law(ensemble: Ensemble, loss: CrossEntropy | Quadratic, r: float) -> 
     R = r * np.where(moving, np.concatenate(spent), 1.0)
     found = ensemble_lq(np.concatenate(seen, -1), ensemble.y0, loss, R)
     return tuple(1.0 + z for z in np.split(found.z, np.cumsum([f.shape[-1] for f in ensemble.phi])[:-1])), found
-
-
-def moved(ensemble: Ensemble, factors: Sequence[Factors]) -> np.ndarray:
-    """Return the outputs (N, C) of the linear response under u = B A phi at every port."""
-    return ensemble.moved([f @ A.T @ B.T for f, (B, A) in zip(ensemble.phi, factors, strict=True)])
