@@ -113,7 +113,7 @@ LORA_START = Claim(
     "times the second moment of what is read plus its mean square s t, times K t transposed",
     derived="the frozen network's response to a signal at every token of what LoRA's targets put out, what they read there, the labels "
     "of training text, and the penalty r of the lowest dev loss among three",
-    sources=("hu2022", "ding2023"),
+    sources=("hu2022", "wang2024", "paischer2024", "meng2024"),
     experiment=EXPERIMENT,
     rows=_rows,
     parts={"path": _path},
