@@ -1,4 +1,4 @@
-"""Steps to a held-out loss are read between looks in their logarithm, and a start that never gets there counts as twice the run."""
+"""Steps to a held-out loss are read between looks in their logarithm; a start that never gets there counts as twice the run."""
 
 import pytest
 

@@ -11,6 +11,7 @@ from .disturbance.claim import NOISE_RESPONSE, ROBUST_GAIN, WORST_CASE_GAIN
 from .efficiency.claim import MINIMUM_ENERGY
 from .families.claim import FOUND, SCALES
 from .feedback.claim import SHARED_GAIN
+from .information.claim import INFORMATION_VALUE
 from .initialisation.claim import LAW_INSTALLED, LORA_START
 from .loop.claim import LQ_FEEDBACK, OPEN_LOOP_PRICE
 from .multiplets.claim import LORA_MULTIPLETS
@@ -58,6 +59,7 @@ CLAIMS: tuple[Claim, ...] = (
     OPEN_LOOP_PRICE,
     LQ_FEEDBACK,
     SHARED_GAIN,
+    INFORMATION_VALUE,
     LORA_START,
     LAW_INSTALLED,
     SYNTHESISED_ADAPTER,
