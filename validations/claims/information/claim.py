@@ -7,7 +7,7 @@ import numpy as np
 
 from ...statistics import Statistic
 from ...verdict import Criterion, Least
-from ..shared.claim import CONVERGED, Cell, Claim, Comparison, Row, mean, octaves
+from ..shared.claim import CONVERGED, Cell, Claim, Comparison, Row, error, mean, octaves
 from ..shared.plants import own, swapped
 from .experiment import EXPERIMENT, PATTERNS
 from .plants import reading
@@ -67,12 +67,15 @@ INFORMATION_VALUE = Claim(
     rows=_rows,
     statistic=Comparison("octaves between predicted and measured worth of states", _error("state")),
     criteria=(
-        Criterion(
-            "error",
-            "octaves between predicted and measured worth of gates and of states, the larger",
-            Least(tuple((lambda c, step=step: 1.0 - _error(step)(c)) for step in STEPS)),
-            (0.0, np.inf),
-            (0.0, np.inf),
+        *(
+            Criterion(
+                f"error of {step}s",
+                f"octaves between predicted and measured worth of {step}s",
+                error(f"error_{step}"),
+                (-np.inf, 1.0),
+                (-np.inf, 1.0),
+            )
+            for step in STEPS
         ),
         Criterion(
             "nearer",
