@@ -9,11 +9,20 @@ from ...statistics import Statistic
 from ...verdict import Criterion, Least
 from ..shared.claim import CONVERGED, Cell, Claim, Comparison, Row, error, mean, octaves
 from ..shared.plants import own, swapped
-from .experiment import EXPERIMENT, PATTERNS
+from .experiment import EXPERIMENT
 from .plants import reading
 
 STEPS = {"gate": ("shared", "gate"), "state": ("gate", "state")}  # what a step of information is worth: the first less the second
 LEAST = 1e-6  # nats; a step worth less counts as that
+LADDER = {
+    "shared": ("predicted_shared", "measured_shared"),
+    "gate": ("predicted_gate", "measured_gate"),
+    "state": ("predicted_state", "measured_state"),
+}
+COLUMNS = {  # by step: its worth, measured and predicted, on held-out text, and octaves off by prediction
+    "gate": ("worth_gate", "worth_gate_predicted", "held_out_gate", "error_gate", "first_gate", "permuted_gate"),
+    "state": ("worth_state", "worth_state_predicted", "held_out_state", "error_state", "first_state", "permuted_state"),
+}
 
 
 def _worth(values: dict, step: str) -> float:
@@ -29,14 +38,14 @@ def _rows(cell: Cell) -> list[Row]:
 
 def _row(told: Mapping, met: Mapping) -> Row:
     row = {name: told[name] for name in ("level", "eta")}
-    row |= {f"predicted_{pattern}": told["values"][pattern] for pattern in PATTERNS}
-    row |= {f"measured_{pattern}": met["values"][pattern] for pattern in PATTERNS}
-    for step, (before, after) in STEPS.items():
+    for pattern, columns in LADDER.items():
+        row |= dict(zip(columns, (told["values"][pattern], met["values"][pattern]), strict=True))
+    for step, columns in COLUMNS.items():
+        before, after = STEPS[step]
         worth = _worth(met["values"], step)
-        row |= {f"worth_{step}": worth, f"worth_{step}_predicted": _worth(told["values"], step)}
-        row[f"held_out_{step}"] = met["held_out"][before] - met["held_out"][after]
-        for name, values in (("error", told["values"]), ("first", told["first"]), ("permuted", told["permuted"])):
-            row[f"{name}_{step}"] = abs(octaves(_worth(values, step) / worth, LEAST))
+        off = (abs(octaves(_worth(told[name], step) / worth, LEAST)) for name in ("values", "first", "permuted"))
+        held_out = met["held_out"][before] - met["held_out"][after]
+        row |= dict(zip(columns, (worth, _worth(told["values"], step), held_out, *off), strict=True))
     return row
 
 

@@ -22,6 +22,14 @@ WORDS = {
     "eva": "EVA",
     "pissa": "PiSSA",
 }
+# what every start has a column of: steps to the goal, their log2 with the start's own passes and without, and the fall at the end
+COLUMNS = {
+    "law": ("steps_law", "octaves_law", "free_law", "gain_law"),
+    "kaiming": ("steps_kaiming", "octaves_kaiming", "free_kaiming", "gain_kaiming"),
+    "lora_ga": ("steps_lora_ga", "octaves_lora_ga", "free_lora_ga", "gain_lora_ga"),
+    "eva": ("steps_eva", "octaves_eva", "free_eva", "gain_eva"),
+    "pissa": ("steps_pissa", "octaves_pissa", "free_pissa", "gain_pissa"),
+}
 
 
 def chosen(start: Mapping[str, Any]) -> Sequence[Mapping]:
@@ -46,17 +54,16 @@ def _rows(cell: Cell) -> list[Row]:
     """Return how many steps each start takes to the held-out loss at which the default ends, and what it ends at."""
     starts, frozen = cell.measured.values["starts"], cell.measured.values["frozen"]
     goal, steps = starts["kaiming"]["loss"], cell.measured.values["steps"]
-    taken = {name: reached(chosen(start), goal, steps) for name, start in starts.items()}
-    return [
-        cell.at(None)
-        | {"goal": goal}
-        | {f"steps_{name}": taken[name] for name in STARTS}
-        | {f"octaves_{name}": octaves(taken[name] + starts[name]["before"]) for name in STARTS}
-        | {f"free_{name}": octaves(taken[name]) for name in STARTS}
-        | {f"gain_{name}": frozen["loss"] - starts[name]["loss"] for name in STARTS}
-        | {f"points_{name}": POINTS * (starts[name]["accuracy"] - frozen["accuracy"]) for name in STARTS}
-        | {f"rate_{name}": starts[name]["rate"] for name in STARTS}
-    ]
+    row = cell.at(None) | {"goal": goal}
+    for name, columns in COLUMNS.items():
+        start = starts[name]
+        taken = reached(chosen(start), goal, steps)
+        numbers = (taken, octaves(taken + start["before"]), octaves(taken), frozen["loss"] - start["loss"])
+        row |= dict(zip(columns, numbers, strict=True))
+    row["points_law"], row["points_kaiming"] = (
+        POINTS * (starts[name]["accuracy"] - frozen["accuracy"]) for name in ("law", "kaiming")
+    )
+    return [row]
 
 
 def _path(cell: Cell) -> list[Row]:
