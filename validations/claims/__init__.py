@@ -11,6 +11,8 @@ from .disturbance.claim import NOISE_RESPONSE, ROBUST_GAIN, WORST_CASE_GAIN
 from .efficiency.claim import MINIMUM_ENERGY
 from .families.claim import FOUND, SCALES
 from .feedback.claim import SHARED_GAIN
+from .information.claim import INFORMATION_VALUE
+from .initialisation.claim import LAW_INSTALLED, LORA_START
 from .loop.claim import LQ_FEEDBACK, OPEN_LOOP_PRICE
 from .multiplets.claim import LORA_MULTIPLETS
 from .origins.claim import LABELS, PRETRAINING
@@ -57,6 +59,9 @@ CLAIMS: tuple[Claim, ...] = (
     OPEN_LOOP_PRICE,
     LQ_FEEDBACK,
     SHARED_GAIN,
+    INFORMATION_VALUE,
+    LORA_START,
+    LAW_INSTALLED,
     SYNTHESISED_ADAPTER,
     HEALING_ROBUST,
     NOISE_RESPONSE,

@@ -1,0 +1,1 @@
+"""What it is worth to a delta that its signal may depend on gates and on states."""
