@@ -113,7 +113,7 @@ LORA_START = Claim(
     statement="A LoRA whose factors are set to the gain that is best for all training examples at once, on the linear response and "
     "before training, reaches the held-out loss at which PEFT's default start ends in fewer steps of AdamW than from any other "
     "start, the passes that a start itself costs counted as steps, and ends no higher.",
-    equation=r"B_t A_t = K_t |_(upright(rank)), quad K = limits(arg min)_K 1/N sum_i ell_i (y_(0,i) + sum_t chevron.l G_(i t tau) "
+    equation=r'B_t A_t = K_t |_"rank", quad K = limits(arg min)_K 1/N sum_i ell_i (y_(0,i) + sum_t chevron.l G_(i t tau) '
     r"K_t h_(i t tau) chevron.r_tau) + r/2 sum_t upright(tr) K_t (Sigma_t + s_t I) K_t^top",
     equation_alt="the product of a target's factors is the gain K t cut to the LoRA's rank, where all K together minimise the mean loss "
     "of the linear response to K t times what the target reads, summed over targets and tokens, plus half r times the trace of K t "
