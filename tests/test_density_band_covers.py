@@ -116,7 +116,7 @@ def test_outliers_enter_with_their_multiplicity(dtype):
         assert (inner <= known + close).all()
         assert (found[-1].weights[:, : found[-1].known] == 1 / 260).all()
         np.testing.assert_allclose(found[-1].weights.sum(1), 1, atol=1e-12)
-        curve = found[-1].on([-0.1, 0.1], 0.01)
+        curve = found[-1].on([-1.0, 1.0], 0.01)
         np.testing.assert_allclose(curve.value, 4 / 260 * stats.norm.pdf(0, 0, 0.01), rtol=1e-4)
         np.testing.assert_allclose(curve.upper, curve.lower, rtol=1e-4)
     for power in (1, 2, 3):

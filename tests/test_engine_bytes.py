@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import platform
 import signal
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def test_serial_pooled_and_killed_runs_agree(tmp_path):
         time.sleep(0.02)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
-    (cells / ".writing-left-behind").write_text("half a cell", encoding="utf-8")
+    (cells / f".writing-{run.pid}-{platform.node()}-left-behind").write_text("half a cell", encoding="utf-8")
     damaged = next((tmp_path / "killed" / "cells").glob("*.json"))
     damaged.write_text(damaged.read_text(encoding="utf-8")[:-40], encoding="utf-8")
     again = subprocess.run(_command(tmp_path, "killed", 2), cwd=ROOT, check=True, capture_output=True, encoding="utf-8")

@@ -322,5 +322,8 @@ def test_the_command_prints_a_table_and_draws(capsys, tmp_path):
         assert main([*chosen, "--by", by]) == 0
         out = capsys.readouterr().out
         assert "effective_rank" in out and first in out
-    assert main([*chosen, "--by", "head"]) == 2 and "no parameters of single heads" in capsys.readouterr().err
-    assert main([*chosen, "--figure", "reach.pdf"]) == 2 and ".svg or .png" in capsys.readouterr().err
+    assert (
+        main([*chosen, "--delta", "port-bias", "--by", "head"]) == 2
+        and "no parameters of single heads" in capsys.readouterr().err
+    )
+    assert main([*chosen, "--figure", "reach.gif"]) == 2 and ".svg or .pdf or .png" in capsys.readouterr().err

@@ -52,7 +52,7 @@ def advice_on(folder, tmp_path, monkeypatch):
         raise InterruptedError
 
     monkeypatch.setattr(forecast, "survey", survey)
-    columns = {"text": None, "text_b": None, "label": None}
+    columns = {"text": None, "text_b": None, "label": None, "columns": None}
     rest = {
         "threads": 1,
         "results": str(tmp_path),

@@ -33,8 +33,7 @@ def lora_start(rows: pd.DataFrame, path: pd.DataFrame, labels: Labels) -> Figure
         middle.axhline(0, color=GREY, lw=0.8, zorder=0)
         middle.set(xlabel="steps of AdamW", ylabel="held-out loss above the goal (nats)", title="(b) the way down, mean")
         panels.rivals(right, rows, {f"gain_{name}": said for name, said in STARTS.items()}, labels)
-        right.set_yticklabels([])
-        right.set(xlabel="fall of the held-out loss (nats)", title="(c) at the end")
+        right.set(xlabel="fall of the loss (nats)", title="(c) at the end")
         handles, words = middle.get_legend_handles_labels()
         style.legend(figure, [*handles, *panels.handles(rows, labels)])
     return figure
@@ -47,7 +46,7 @@ def law_installed(rows: pd.DataFrame, labels: Labels) -> Figure:
         left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
         panels.rivals(left, rows, UNTRAINED, labels, width=18)
         left.axvline(0, color=GREY, lw=0.8, zorder=0)
-        left.set(xlabel="fall of the held-out loss (nats)", title="(a) without training")
+        left.set(xlabel="fall of the loss (nats)", title="(a) without training")
         panels.points(right, rows, "gain", "gain_trained", labels)
         panels.identity(right, np.append(rows[["gain", "gain_trained"]].to_numpy(dtype=float), 0.0), log=False)
         right.set(xlabel="law installed (nats)", ylabel="trained (nats)", title="(b) task by task")

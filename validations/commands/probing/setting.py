@@ -44,7 +44,7 @@ class Setting:
             "size": self.subject.size,
             "at": self.at,
             "examples": sum(len(b.labels) for b in self.batches),
-            "dtype": str(self.subject.dtype).removeprefix("torch."),
+            "dtype": str(self.subject.backbone.dtype).removeprefix("torch."),
             "probed": probed,
             "held_out": {"texts": len(self.test.labels), **held_out, "majority": round(self.majority, 6)},
         }
