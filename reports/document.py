@@ -121,10 +121,10 @@ def about(study: Mapping) -> str:
 
 
 def looked(study: Mapping) -> str:
-    """Return how often verdicts were drawn while tasks were added, empty where that is once."""
+    """Return how often verdicts were drawn, empty where that is once."""
     looks = study.get("looks", 1)
     times = "twice" if looks == 2 else f"{words.worded(looks)} times"
-    said = f"Verdicts were drawn {times} as tasks were added, so every p-value is multiplied by {words.worded(looks)}."
+    said = f"Verdicts were drawn {times}, so every p-value is multiplied by {words.worded(looks)}."
     return said if looks > 1 else ""
 
 

@@ -177,7 +177,7 @@ def test_the_readmes_table_of_gains_is_that_of_the_practice_page():
         assert told == [known[delta][row] for delta in deltas], name
 
 
-def test_what_the_readme_says_of_amounts_and_feedback_is_on_their_pages():
+def test_what_the_readme_says_of_studies_is_on_their_pages():
     told = README.replace("\n", " ")
     page = (ROOT / "AMOUNTS.md").read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| LoRA,")]
@@ -188,3 +188,9 @@ def test_what_the_readme_says_of_amounts_and_feedback_is_on_their_pages():
     page = (ROOT / "FEEDBACK.md").read_text(encoding="utf-8")
     (cosine,) = re.findall(r"attention ports\) \| cosine [^:]*: ([^|]*) \|", page)
     assert f"at a cosine of {cosine}" in told
+    for name, title, words in (
+        ("INFORMATION", "worth of states", "is foretold within {} octaves"),
+        ("INITIALISATION", "share of the trained LoRA's fall of the held-out loss", "the law makes {} of what training gains"),
+    ):
+        (found,) = re.findall(rf"{title}: ([^|]*) \|", (ROOT / f"{name}.md").read_text(encoding="utf-8"))
+        assert words.format(found) in told, name

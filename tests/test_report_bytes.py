@@ -188,7 +188,7 @@ def test_the_first_page_says_what_was_gained_and_what_was_foretold(folder):
 def test_a_study_that_was_judged_before_says_so(one, tmp_path):
     assert document(load.read(one), {})["looks"] == ""
     results = load.read(edited(one, tmp_path / "again", lambda r: r["study"].update(looks=2)))
-    said = "Verdicts were drawn twice as tasks were added, so every p-value is multiplied by two."
+    said = "Verdicts were drawn twice, so every p-value is multiplied by two."
     assert document(results, {})["looks"] == said and said in page.page(results)
 
 

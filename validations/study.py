@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .commands.options import DTYPES
+
 UNITS = ("task", "seed")
 NEEDS = ("cpus", "gpus")
 SPLITS = 6  # of one data set
 HEADS = ("fitted", "verbaliser")
-DTYPES = ("float32", "float64", "bfloat16")
 SHAPES = {str: "a text in quotes", tuple: "a list", Mapping: "a table"}  # of what a study's key may hold, in TOML's words
 FOLDER = pathlib.Path(__file__).with_name("studies")
 
@@ -68,11 +69,12 @@ class Study:
     """A whole study: every cell follows from it and from nothing else.
 
     unit: what replicates, "task" with seeds nested in it, or "seed" where the verdict is about the given tasks alone: splits of
-    one data set, or networks that each seed trains anew. looks: how often verdicts were drawn while tasks were added, this time
-    included; p-values are multiplied by it (Bonferroni), since whoever looks twice has two chances to be wrong. columns: which
-    column of tasks from files and from the hub holds text_a, text_b and label, where their names do not. head: "fitted" on texts
-    of its own, or "verbaliser", a decoder's own logits at a word of every class, asked as the prompt of the task's name says, or
-    the prompt called "default" (`tuning.verbalisers`). Whether the head is then trained with the delta is an option of a part.
+    one data set, or networks that each seed trains anew. looks: how often verdicts were drawn, as tasks were added or settings
+    changed, this time included; p-values are multiplied by it (Bonferroni), since whoever looks twice has two chances to be
+    wrong. columns: which column of tasks from files and from the hub holds text_a, text_b and label, where their names do not.
+    head: "fitted" on texts of its own, or "verbaliser", a decoder's own logits at a word of every class, asked as the prompt of
+    the task's name says, or the prompt called "default" (`tuning.verbalisers`). Whether the head is then trained with the delta
+    is an option of a part.
     """
 
     name: str

@@ -131,7 +131,7 @@ def decide(criteria: Sequence[Criterion], rows: Sequence[Mapping], *, needed: in
 def over_the_suite(verdicts: Mapping[Hashable, Verdict], looks: int = 1) -> dict[Hashable, Verdict]:
     """Return the same verdicts with p-values adjusted by Holm over everything that was tested, support and refutation apart.
 
-    looks: how often verdicts were drawn while tasks were added; p-values are multiplied by it (Bonferroni).
+    looks: how often verdicts were drawn, as tasks were added or settings changed; p-values are multiplied by it (Bonferroni).
     """
     judged = [name for name, v in verdicts.items() if v.word != "not applicable"]
     if not judged:

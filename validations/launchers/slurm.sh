@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a study on a Ray cluster inside one Slurm allocation: sbatch --nodes=4 --cpus-per-task=16 bench/cluster/slurm.sh STUDY OUT
+# Runs a study on a Ray cluster inside one Slurm allocation: sbatch --nodes=4 --cpus-per-task=16 validations/launchers/slurm.sh STUDY OUT
 # The environment (`make setup`, then pip install -e '.[cluster]') and OUT are on a disk that the nodes share, or at the same path on each.
 # Submitted again after pre-emption it goes on from the cells that are finished.
 #SBATCH --job-name=costate
