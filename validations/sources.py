@@ -20,10 +20,14 @@ def _file(module: str) -> pathlib.Path | None:
     return None
 
 
-def _imported(module: str, path: pathlib.Path) -> Iterator[str]:
-    """Yield the modules that a source file names in its imports, wherever they stand in it."""
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+@functools.cache
+def _imported(package: str, text: str) -> tuple[str, ...]:
+    """Return the modules that the source text of a module in a package names in its imports, wherever they stand in it."""
+    return tuple(_named(package, ast.parse(text)))
+
+
+def _named(package: str, tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -47,7 +51,8 @@ def reached(module: str) -> frozenset[str]:
             continue
         found.add(name)
         waiting += [".".join(name.split(".")[:k]) for k in range(1, name.count(".") + 1)]
-        waiting += _imported(name, path)
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        waiting += _imported(package, path.read_text(encoding="utf-8"))
     return frozenset(found)
 
 
