@@ -116,6 +116,27 @@ def test_ports_are_what_is_added_to_the_stream(kind):
     assert torch.equal(states, stream)
 
 
+@pytest.mark.parametrize("kind", zoo.TWO_STACKS)
+def test_a_decoder_reads_its_encoder_through_ports_of_its_own(kind):
+    """Values of "cross" are maps of the encoder's last states; depths may differ; one embedding module may serve both stacks."""
+    model = AutoModel.from_config(zoo.config_of(kind, num_decoder_layers=1), attn_implementation="eager").double().eval()
+    plain = zoo.library_states(model, zoo.batch_of())
+    model.set_input_embeddings(model.shared)
+    backbone, batch = wrap(model), zoo.batch_of()
+    assert [port.key for port in backbone.ports][4:] == ["2.attention", "2.cross", "2.mlp"]
+    run = frame(backbone, record=True, record_keys=True)
+    assert (hidden(backbone, batch, run) - plain).abs().max() < 1e-5
+    for what, role in enumerate("kv"):
+        linear = backbone.linear(2, role, "cross")
+        assert linear.path == f"decoder.block.0.layer.1.EncDecAttention.{role}"
+        expected = backbone.model.get_submodule(linear.path)(run.outputs["memory"]).unflatten(-1, (4, 6)).transpose(1, 2)
+        assert torch.equal(run.keys["2.cross"][what], expected)
+    prompted = features(backbone, batch, Prompt(2).edits(backbone, Prompt(2).initial(backbone, 0)))
+    assert prompted.shape == (5, 16) and (prompted - plain[:, 0]).abs().max() > 1e-3
+    with pytest.raises(ValueError, match=r"expected a linear map of t5.* \(q, k, v, o, .*\), got 'qkv'"):
+        backbone.linear(2, "qkv", "cross")
+
+
 def test_fingerprints_tell_weights_and_not_precision_apart():
     prints = {zoo.backbone_of("bert", seed, dtype).fingerprint for seed in (0, 1) for dtype in (torch.float32, torch.float64)}
     assert len(prints) == 2

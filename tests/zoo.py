@@ -51,6 +51,7 @@ KINDS = {  # the settings of a tiny model of every architecture
     "t5": T5,
     "t5_gated": T5 | {"feed_forward_proj": "gated-gelu"},
 }
+TWO_STACKS = ("t5", "t5_gated")
 NEWER = ("qwen3", "mistral", "smollm3", "gemma2", "gemma3_text", "olmo2", "phi3", "modernbert")
 
 DELTAS = {

@@ -238,6 +238,8 @@ def wrap(model: nn.Module, tokenizer: object = None, *, name: str = "unnamed") -
     pooler = getattr(model, "pooler", None)
     if pooler is not None:
         model.pooler = None
+    if layout.second is not None:
+        _part_embeddings(model, layout)
     model.eval().requires_grad_(False)
     blocks = list(enumerate((row, block) for row in stacks for block in model.get_submodule(row.blocks)))
     fingerprint = _fingerprint(model)
@@ -263,6 +265,15 @@ def wrap(model: nn.Module, tokenizer: object = None, *, name: str = "unnamed") -
     )
     watch(model, _places(made))
     return made
+
+
+def _part_embeddings(model: nn.Module, layout: Architecture) -> None:
+    """Give the second stack an embedding of its own where one module serves both, their weight still being one."""
+    shared, place = model.get_submodule(layout.embedding), layout.second.embedding
+    if model.get_submodule(place) is shared:
+        own = nn.Embedding(*shared.weight.shape, device="meta")
+        own.weight = shared.weight
+        model.set_submodule(place, own)
 
 
 def _check_kind(config: dict, name: str) -> None:
@@ -331,7 +342,7 @@ def load(name_or_path: str, *, dtype: torch.dtype = torch.float32, device: str =
     if isinstance(folder, Path) and not (folder / "config.json").is_file():
         raise ValueError(f"expected a model folder with config.json at {folder}, found none; check the path")
     try:
-        with _quiet():
+        with quiet():
             model, missing = _read(folder, source, dtype)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except SafetensorError as error:
@@ -362,7 +373,7 @@ def _read(folder: str | Path, source: str, dtype: torch.dtype) -> tuple[nn.Modul
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the library's progress bars and loading reports off the terminal."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -418,6 +429,15 @@ def encode(
     tokens = torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
     mask = torch.arange(longest) < torch.tensor([len(row) for row in rows])[:, None]
     return Batch(*(x.to(backbone.device) for x in (tokens, mask, torch.tensor(labels))))
+
+
+def check_one_stack(backbone: Backbone, what: str) -> None:
+    """Raise ValueError for an encoder-decoder, whose decoder has tokens of its own, where `what` reads states token by token."""
+    if backbone.layout.second is not None:
+        raise ValueError(
+            f"expected a backbone of one stack of blocks for {what}, got {backbone.name}, an {backbone.kind} whose decoder has "
+            "tokens of its own; take an encoder or a decoder"
+        )
 
 
 def positions_left(backbone: Backbone, used: int = 0) -> int:
@@ -493,11 +513,9 @@ def _segments(backbone: Backbone, tokens: Tensor, slots: int) -> Tensor:
 def pool(backbone: Backbone, states: Tensor, mask: Tensor) -> Tensor:
     """Return the features (B, d) of states (B, T, d): their mean over real tokens (encoders) or the last (decoders).
 
-    Of an encoder-decoder the features are the state behind the decoder's start token, the one that says the first word.
+    In an encoder-decoder the decoder's one state (B, 1, d), behind the start token, is its own mean.
     """
-    if backbone.kind == "encoder-decoder":
-        return states[:, -1]
-    weight = mask.to(states.dtype)
+    weight = mask[:, : states.shape[1]].to(states.dtype)
     if backbone.kind == "decoder":
         following = torch.cat([weight[:, 1:], torch.zeros_like(weight[:, :1])], dim=1)
         weight = weight - following

@@ -195,7 +195,7 @@ def _after(model: nn.Module, place: Watched) -> Callable:
             for edit in frame.edits.ports.get(key, ()):
                 y = edit(frame.entries.get(key), y)
             if key in frame.signals:
-                y = y + spread(frame.signals[key])
+                y = added(y, frame.signals[key])
             if frame.record:
                 frame.outputs[key] = frame.text(y) if place.text else y
             if key == "memory":
@@ -206,7 +206,7 @@ def _after(model: nn.Module, place: Watched) -> Callable:
 
 
 def _crossing(frame: Frame, y: Tensor) -> Tensor:
-    """Return what an encoder hands to the decoder, recorded or overridden as an input of it: not every port reads only its own."""
+    """Return what an encoder hands to the decoder, recorded, or overridden, as an input of the decoder's blocks."""
     if frame.record:
         frame.inputs["crossing"] = frame.text(y)
     return frame.overrides.get("crossing", y)
@@ -215,6 +215,17 @@ def _crossing(frame: Frame, y: Tensor) -> Tensor:
 def spread(signal: Tensor) -> Tensor:
     """Return a signal of shape (d,), (B, d) or (B, T, d) in a shape that broadcasts over (B, T, d)."""
     return signal[:, None] if signal.ndim == 2 else signal
+
+
+def added(y: Tensor, signal: Tensor) -> Tensor:
+    """Return y (B, T, d) with a signal added; raises ValueError for one with more tokens than y has."""
+    made = y + spread(signal)
+    if made.shape != y.shape:
+        raise ValueError(
+            f"expected a signal that fits a port's output of shape {tuple(y.shape)}, got {tuple(signal.shape)}; in the "
+            "decoder of an encoder-decoder every text has one token"
+        )
+    return made
 
 
 # functional_call exchanges the model's tensors while it runs: one thread at a time may be inside a model.

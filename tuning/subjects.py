@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tuning.backbones import Backbone, Batch, features, frame, hidden, pool, wrap
-from tuning.edits import Edits, Frame, merge, spread
+from tuning.edits import Edits, Frame, added, merge
 
 Params = dict[str, Tensor]
 READOUT_PARAMETERS = ("readout.weight", "readout.bias")
@@ -280,7 +280,7 @@ class Subject:
 
 def _pushes(disturbance: Mapping[str, Tensor]) -> Edits:
     """Return vectors (d,), (B, d) or (B, T, d) added to sublayer outputs."""
-    return Edits(ports={key: (lambda h, y, w=w: y + spread(w),) for key, w in disturbance.items()})
+    return Edits(ports={key: (lambda h, y, w=w: added(y, w),) for key, w in disturbance.items()})
 
 
 def place_energy(signal: Tensor, mask: Tensor) -> Tensor:

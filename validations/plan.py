@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tuning import tasks
-from tuning.backbones import encode
+from tuning.backbones import check_one_stack, encode
 from tuning.deltas import Delta, build
 from tuning.preparation import Prepared, backbone_of, prepare, task_of
 from tuning.verbalisers import verbaliser
@@ -21,6 +21,8 @@ from .store import canonical, content_key
 from .study import DTYPES, Part, Study
 from .verdict import NEEDED
 
+# The kinds of cells that read states or signals token by token, which both stacks of an encoder-decoder do not share.
+TOKENS = ("disturbance", "feedback", "information", "initialisation", "loop", "perturbation", "synthesis")
 PLANTS = "plants"  # the kind of the cells on which claims are tried out; the others are called as their experiment
 
 
@@ -93,6 +95,8 @@ def _task_cells(study: Study, experiment: Experiment, cache: pathlib.Path) -> It
                 options = _options(study, part, group[0] if experiment.per_delta else "")
                 backbone = options.get("backbone", study.backbone)
                 frozen = backbone_of(backbone, dtype=study.dtype)
+                if experiment.name in TOKENS:
+                    check_one_stack(frozen, f"cells of the kind {experiment.name!r}, which read states token by token")
                 encode(frozen, data.splits["test"].rows([0]), length=study.sizes.length)
                 settings = {
                     "kind": experiment.name,

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tuning.architectures import ROLES
 from tuning.backbones import Backbone, WeightMap, transposed
 from tuning.deltas.places import chosen_blocks
 
