@@ -57,10 +57,15 @@ def _head(settings: Mapping[str, Any], task: str | None) -> dict:
 def jobs(study: Study, claims: Sequence[Claim], cache: pathlib.Path) -> list[tuple[str, Job]]:
     """Return every cell that the claims need as (kind, job); a job's settings are all that the cell depends on.
 
-    Raises ValueError for what would fail in a cell: too few texts, a wrong number of deltas, a text that the backbone refuses.
+    Raises ValueError for what would fail in a cell: too few texts, a wrong number of deltas, a text that the backbone refuses,
+    and an encoder-decoder where states are read token by token.
     """
-    found = []
-    for experiment in {claim.experiment.name: claim.experiment for claim in claims}.values():
+    found, wanted = [], {claim.experiment.name: claim.experiment for claim in claims}
+    for kind in filter(TOKENS.__contains__, wanted):
+        backbone = study.parts.get(kind, Part()).options.get("backbone", study.backbone)
+        what = f"cells of the kind {kind!r}, which read states token by token"
+        check_one_stack(backbone_of(backbone, dtype=study.dtype), what)
+    for experiment in wanted.values():
         made = _protocol_cells(study, experiment) if experiment.make else _task_cells(study, experiment, cache)
         for settings, name, deltas in made:
             settings = json.loads(canonical(settings))
@@ -95,8 +100,6 @@ def _task_cells(study: Study, experiment: Experiment, cache: pathlib.Path) -> It
                 options = _options(study, part, group[0] if experiment.per_delta else "")
                 backbone = options.get("backbone", study.backbone)
                 frozen = backbone_of(backbone, dtype=study.dtype)
-                if experiment.name in TOKENS:
-                    check_one_stack(frozen, f"cells of the kind {experiment.name!r}, which read states token by token")
                 encode(frozen, data.splits["test"].rows([0]), length=study.sizes.length)
                 settings = {
                     "kind": experiment.name,
