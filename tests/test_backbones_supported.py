@@ -216,6 +216,15 @@ def test_weights_that_are_not_finite_are_refused(value):
         wrap(model)
 
 
+def test_a_t5_in_float16_is_refused(tmp_path):
+    """The library keeps half of its mlp in float32, where float16 overflows; bfloat16 is of one precision."""
+    zoo.model_of("t5", dtype=torch.float32).save_pretrained(tmp_path)
+    mixed, whole = (AutoModel.from_pretrained(tmp_path, dtype=dtype) for dtype in (torch.float16, torch.bfloat16))
+    with pytest.raises(ValueError, match="expected weights of one precision .* float16 and float32; load it in bfloat16"):
+        wrap(mixed)
+    assert wrap(whole).dtype == torch.bfloat16
+
+
 @pytest.fixture
 def folder(tmp_path):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(45))]

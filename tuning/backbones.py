@@ -219,7 +219,7 @@ def wrap(model: nn.Module, tokenizer: object = None, *, name: str = "unnamed") -
     """Return the backbone made of a Hugging Face base model, which is frozen and watched in place.
 
     Raises ValueError for an unsupported architecture, for attention that is neither full nor of a sliding window, for a
-    decoder that reads later tokens, and for weights that are not finite.
+    decoder that reads later tokens, for weights that are not finite, and in an encoder-decoder of several precisions.
     """
     config = model.config
     _check_kind(config.to_dict(), name)
@@ -235,6 +235,11 @@ def wrap(model: nn.Module, tokenizer: object = None, *, name: str = "unnamed") -
     for weight, values in model.named_parameters():
         if not torch.isfinite(values).all():
             raise ValueError(f"expected finite weights in {name}, got NaN or infinity in {weight}; fetch the model anew")
+    kinds = sorted({str(values.dtype).removeprefix("torch.") for values in model.parameters()})
+    if layout.second is not None and len(kinds) > 1:  # a T5 in float16 keeps maps in float32 in the library
+        raise ValueError(
+            f"expected weights of one precision in {name}, got {' and '.join(kinds)}; load it in bfloat16 or float32"
+        )
     pooler = getattr(model, "pooler", None)
     if pooler is not None:
         model.pooler = None
@@ -374,7 +379,7 @@ def _read(folder: str | Path, source: str, dtype: torch.dtype) -> tuple[nn.Modul
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the library's progress bars and loading reports off the terminal."""
+    """Take the library's progress bars and loading reports off the terminal for a while."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
