@@ -5,18 +5,32 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    T5Config,
+)
+from transformers.models.t5.modeling_t5 import T5LayerNorm
+from zoo import DELTAS, moved
 from zoo import backbone_of as tiny
 
 from tuning import LoRA, load, prepare
 from tuning.tasks.task import Split, make_task
+from tuning.training import fit, penalized
 from tuning.verbalisers import output_embedding, verbaliser
 from validations import plan
 from validations import study as studies
 from validations.claims import named
+from validations.claims.tuned.experiment import _shuffled_blocks
 from validations.describe import describe
 
 ASKED = "Review: {text}\nSentiment:"
@@ -30,13 +44,19 @@ def task_of(texts=TEXTS, labels=LABELS, pairs=None, classes=("bad", "good")):
     return make_task("films", "t", classes, {"train": rows.rows(range(40)), "test": rows.rows(range(40, 60))}, "made here")
 
 
+def tokenizer_of(special):
+    """A tokenizer of bytes, of a few words and of special tokens, the first of which are at the lowest numbers."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=290, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=special)
+    made.train_from_iterator(["a good a bad film was good bad good bad"] * 9, trainer)
+    return made
+
+
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
 def folder(request, tmp_path_factory):
     """The folder of a random causal language model with a tokenizer of bytes and of a few words."""
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=290, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["<e>"])
-    made.train_from_iterator(["a good a bad film was good bad good bad"] * 9, trainer)
+    made = tokenizer_of(["<e>"])
     config = LlamaConfig(
         vocab_size=290, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=24,
         tie_word_embeddings=request.param, max_position_embeddings=64, initializer_range=0.3,
@@ -48,14 +68,30 @@ def folder(request, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module", params=["relu", "gated-gelu"], ids=["v1.0", "v1.1"])
+def seq2seq(request, tmp_path_factory):
+    """The folder of a random T5, 1.0 with a tied head or 1.1 with a head of its own, whose texts end in </s>."""
+    made, tied = tokenizer_of(["<pad>", "</s>"]), request.param == "relu"
+    made.post_processor = TemplateProcessing(single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)])
+    config = T5Config(
+        vocab_size=290, d_model=16, d_kv=6, d_ff=24, num_layers=2, num_decoder_layers=1, num_heads=4, initializer_factor=2.0,
+        feed_forward_proj=request.param, tie_word_embeddings=tied, decoder_start_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    path, model = tmp_path_factory.mktemp("t5"), AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float64)
+    if not tied:
+        model.lm_head.weight = torch.nn.Parameter(torch.randn(290, 16, dtype=torch.float64))
+    model.save_pretrained(path)
+    PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", pad_token="<pad>", model_max_length=64).save_pretrained(path)
+    return path
+
+
 def loaded(folder):
     return load(str(folder), dtype=torch.float64)
 
 
 def own_logits(folder, prompts, words, dtype=torch.float64):
     """The causal language model's next-token logits of some words, one prompt at a time and no padding."""
-    from transformers import AutoTokenizer
-
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval(), AutoTokenizer.from_pretrained(folder)
     tokens = [tokenizer(word)["input_ids"][0] for word in words]
     with torch.no_grad():
@@ -71,6 +107,40 @@ def test_logits_are_the_language_models_own(folder):
     torch.testing.assert_close(made.outputs(made.initial, given.test), expected, rtol=0, atol=3e-6)
     assert expected.std(0).min() > 1e-2
     assert len(given.parts.readout) == 0 and len(given.parts.train) == 40
+
+
+def test_an_encoder_decoder_says_its_words_first(seq2seq, monkeypatch):
+    """The logits of what the decoder says first are the library's, one prompt at a time and without padding.
+
+    Its normalisation is spared the rounding to float32, which unscaled scores make a hundred times larger.
+    """
+    exact = lambda own, x: own.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + own.variance_epsilon)  # noqa: E731
+    monkeypatch.setattr(T5LayerNorm, "forward", exact)
+    given = prepare(loaded(seq2seq), task_of(), seed=0, head="verbaliser", template=ASKED)
+    made = given.subject(LoRA(2), 0)
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(seq2seq, dtype=torch.float64), AutoTokenizer.from_pretrained(seq2seq)
+    tokens = [tokenizer(word)["input_ids"][0] for word in ("bad", "good")]
+    assert given.verbaliser.tokens == (*tokens,)
+    expected = []
+    for text in given.parts.test.text_a:
+        asked = torch.tensor([tokenizer(ASKED.format(text=text))["input_ids"]])
+        with torch.no_grad():
+            expected.append(model.eval()(input_ids=asked, decoder_input_ids=torch.tensor([[0]])).logits[0, 0, tokens])
+    torch.testing.assert_close(made.outputs(made.initial, given.test), torch.stack(expected), rtol=0, atol=1e-11)
+    assert torch.stack(expected).std(0).min() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["lora", "adapter", "prefix", "bitfit", "full"])
+def test_deltas_of_both_stacks_are_trained(seq2seq, name):
+    """Each lowers the loss of a few texts at the model's own words, with slopes in both stacks."""
+    given = prepare(loaded(seq2seq), task_of(), seed=0, train=8, test=4, head="verbaliser", template=ASKED, length=40)
+    made = given.subject(DELTAS[name], 0)
+    params = {key: value.requires_grad_() for key, value in moved(made.initial, 1e-2).items()}
+    slopes = torch.autograd.grad(made.loss(params, given.train), list(params.values()))
+    blocks = {key.partition(".")[0] for key, slope in zip(params, slopes, strict=True) if slope.abs().max() > 1e-9}
+    assert blocks >= {"0", "1", "2"}
+    reached = fit(penalized(made, [given.train], 0.0), made.initial, max_evaluations=16)
+    assert float(made.loss(reached.params, given.train)) < 0.9 * float(made.loss(made.initial, given.train))
 
 
 def test_the_installed_model_reads_its_own_words():
@@ -144,6 +214,19 @@ def test_models_without_words_are_refused(folder, tmp_path):
         output_embedding(load(str(tmp_path)))
 
 
+def test_a_head_that_a_t5_lacks_is_refused(seq2seq, tmp_path):
+    """A base model of T5 1.1 saved alone has lost its head; that of 1.0 has it in its embedding."""
+    AutoModel.from_pretrained(seq2seq).save_pretrained(tmp_path)
+    backbone = loaded(seq2seq)
+    backbone.tokenizer.save_pretrained(tmp_path)
+    alone = load(str(tmp_path), dtype=torch.float64)
+    if backbone.architecture == "t5":
+        assert torch.equal(output_embedding(alone)[0], output_embedding(backbone)[0])
+    else:
+        with pytest.raises(ValueError, match="its file lacks lm_head.weight; use a fitted head"):
+            output_embedding(alone)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -208,6 +291,23 @@ def test_a_study_asks_each_task_as_its_prompt_says(folder, tmp_path):
         given = plan.prepared(job.settings, str(tmp_path))
         assert given.verbaliser.template == made.prompt_of("films").template and given.test.labels.shape == (8,)
     assert keys[0] != keys[1]
+
+
+def test_a_study_of_an_encoder_decoder_is_planned(seq2seq, tmp_path):
+    """Its cells on outputs have keys and texts; those that read states token by token are refused before any is run."""
+    study = written(tmp_path, seq2seq, 'head = "verbaliser"')
+    (job,) = (job for kind, job in plan.jobs(study, [named("practice-gain")], tmp_path) if kind == "practice")
+    assert plan.prepared(job.settings, str(tmp_path)).subject(LoRA(2), 0).ports[4:] == ("2.attention", "2.cross", "2.mlp")
+    with pytest.raises(ValueError, match="one stack of blocks for cells of the kind 'feedback', .* an encoder-decoder"):
+        plan.jobs(dataclasses.replace(study, deltas=studies.read("feedback").deltas), [named("shared-gain")], tmp_path)
+
+
+def test_blocks_change_places_with_their_like():
+    """The null of a delta's profile keeps what an encoder and what a decoder hold, and moves both."""
+    labels = [f"{block}.{site}" for block in (0, 1) for site in ("attention", "mlp")]
+    labels += [f"{block}.{site}" for block in (2, 3) for site in ("attention", "cross", "mlp")]
+    moved = _shuffled_blocks(labels, np.arange(10.0), np.random.default_rng(0))
+    assert moved.tolist() == [2, 3, 0, 1, 7, 8, 9, 4, 5, 6]
 
 
 @pytest.mark.parametrize(

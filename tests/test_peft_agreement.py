@@ -8,7 +8,7 @@ peft = pytest.importorskip("peft")
 
 from tuning import IA3, Adapter, LoRA, Prefix, Prompt, features, wrap  # noqa: E402
 from tuning.backbones import frame, hidden  # noqa: E402
-from tuning.peft_format import export_peft, import_peft  # noqa: E402
+from tuning.peft_format import export_peft, import_peft, peft_line  # noqa: E402
 
 ALL = LoRA(2, alpha=3, targets=("q", "k", "v", "o", "mlp"))
 CASES = [
@@ -32,6 +32,7 @@ CASES = [
     ("llama", Prompt(3, shift_positions=True)),
     *((kind, delta) for kind in zoo.NEWER for delta in (ALL, IA3(), Prompt(3, shift_positions=True))),
     *((kind, Prefix(3, shift_positions=True)) for kind in zoo.NEWER if kind != "modernbert"),
+    *((kind, delta) for kind in zoo.TWO_STACKS for delta in (ALL, IA3(), LoRA(2, blocks=(1, 2)))),
 ]
 # PEFT's own arithmetic (float32 rotations, cached keys) is single precision; the models are O(1).
 TOLERANCE = 1e-5
@@ -41,8 +42,7 @@ def theirs(kind: str, folder, batch) -> torch.Tensor:
     """The last hidden states of the text tokens in PEFT."""
     model = peft.PeftModel.from_pretrained(zoo.model_of(kind, dtype=torch.float32), folder).eval()
     with torch.no_grad():
-        states = model(input_ids=batch.tokens, attention_mask=batch.mask.long()).last_hidden_state
-    return states[:, -batch.tokens.shape[1] :]
+        return zoo.library_states(model, batch)[:, -batch.tokens.shape[1] :]
 
 
 @pytest.mark.parametrize(("kind", "delta"), CASES, ids=[f"{kind}-{delta.name}" for kind, delta in CASES])
@@ -52,7 +52,7 @@ def test_same_numbers_same_states(kind, delta, tmp_path):
     export_peft(tmp_path, backbone, delta, params)
     ours = hidden(backbone, batch, frame(backbone, delta.edits(backbone, params)))
     plain = hidden(backbone, batch, frame(backbone))
-    real = batch.mask[..., None]
+    real = zoo.real(backbone, batch)
     error = ((theirs(kind, tmp_path, batch) - ours) * real).abs().max()
     print(f"PEFT {kind} {delta.name}: {error:.1e}")
     assert error < TOLERANCE
@@ -116,6 +116,46 @@ def test_what_peft_cannot_hold_is_refused(delta, words, tmp_path):
     with pytest.raises(ValueError, match=words):
         export_peft(tmp_path / "new", backbone, delta, delta.initial(backbone, 0))
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("delta", [Prefix(2, shift_positions=True), Prompt(2, shift_positions=True)])
+def test_slots_of_an_encoder_decoder_are_refused(delta, tmp_path):
+    """PEFT's prefix stands in the decoder alone, its prompt in front of both stacks; here they stand elsewhere."""
+    backbone = zoo.backbone_of("t5")
+    with pytest.raises(ValueError, match="expected LoRA or IA3 of tiny-t5, an encoder-decoder, .* PEFT puts it in front of"):
+        export_peft(tmp_path / "new", backbone, delta, delta.initial(backbone, 0))
+    assert not (tmp_path / "new").exists() and peft_line(backbone, delta) is None
+
+
+@pytest.mark.parametrize(
+    ("modules", "roles", "blocks"),
+    [
+        (["q", "v"], ("q", "v"), None),
+        ("all-linear", ("q", "k", "v", "o", "up", "down"), None),
+        (r"decoder\.block\.1\..*\.(q|k)", ("q", "k"), (3,)),
+        (["SelfAttention.q"], None, None),
+    ],
+)
+def test_a_lora_made_by_peft_on_both_stacks_is_read(modules, roles, blocks, tmp_path):
+    """As many numbers and the same states; one of a decoder's two attentions alone has no delta here and is refused."""
+    torch.manual_seed(0)
+    model = peft.get_peft_model(
+        zoo.model_of("t5", dtype=torch.float32), peft.LoraConfig(r=2, lora_alpha=6, target_modules=modules)
+    )
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(tmp_path)
+    backbone, batch = zoo.backbone_of("t5", dtype=torch.float32), zoo.batch_of()
+    if roles is None:
+        with pytest.raises(ValueError, match="both attentions of a decoder's block, .* train both alike"):
+            import_peft(tmp_path, backbone)
+        return
+    delta, params = import_peft(tmp_path, backbone)
+    assert delta == LoRA(2, alpha=6, targets=roles, blocks=blocks)
+    assert delta.size(backbone) == sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    ours = hidden(backbone, batch, frame(backbone, delta.edits(backbone, params)))
+    assert (zoo.library_states(model.eval(), batch) - ours).abs().max() < TOLERANCE
 
 
 def test_a_missing_or_foreign_folder_is_refused_in_one_sentence(tmp_path):

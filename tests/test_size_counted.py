@@ -22,7 +22,7 @@ def test_size_is_the_count(backbone, name):
 
 @pytest.mark.parametrize("name", zoo.DELTAS)
 def test_every_parameter_says_where_it_acts(backbone, name):
-    places = {port.key for port in backbone.ports} | {"embedding", "final"}
+    places = {port.key for port in backbone.ports} | {"embedding", "final"} | ({"memory"} if backbone.layout.second else set())
     assert {place_of(key) for key in zoo.DELTAS[name].shapes(backbone)} <= places
 
 

@@ -29,6 +29,8 @@ COMMON = {
     "vocab_size": 50,
 }
 GROUPED = COMMON | {"num_key_value_heads": 2}
+T5 = {"d_model": 16, "d_kv": 6, "d_ff": 24, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4, "vocab_size": 50}
+T5 |= {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 9, "decoder_start_token_id": 0}
 KINDS = {  # the settings of a tiny model of every architecture
     "bert": COMMON,
     "roberta": COMMON,
@@ -46,7 +48,10 @@ KINDS = {  # the settings of a tiny model of every architecture
     "phi3": GROUPED | {"sliding_window": 9},
     "modernbert": COMMON | {"local_attention": 6, "global_attn_every_n_layers": 2, "norm_bias": True},
     "gpt_neox": COMMON,
+    "t5": T5,
+    "t5_gated": T5 | {"feed_forward_proj": "gated-gelu"},
 }
+TWO_STACKS = ("t5", "t5_gated")
 NEWER = ("qwen3", "mistral", "smollm3", "gemma2", "gemma3_text", "olmo2", "phi3", "modernbert")
 
 DELTAS = {
@@ -73,10 +78,30 @@ def padding(kind: str) -> int:
     return max((ARCHITECTURES[kind].first_position or 0) - 1, 0)
 
 
+def config_of(kind: str, **settings):
+    """The configuration of a kind's tiny model, a row of the table being named by its model_type or by that and a variant."""
+    model_type = kind.removesuffix("_gated")
+    return AutoConfig.for_model(model_type, **KINDS[kind] | settings)
+
+
+def library_states(model, batch: Batch) -> torch.Tensor:
+    """The library's last states of a batch, (B, T, d), or (B, 1, d) behind the start token of an encoder-decoder."""
+    given = {"input_ids": batch.tokens, "attention_mask": batch.mask.long()}
+    if model.config.is_encoder_decoder:
+        given["decoder_input_ids"] = torch.full((len(batch.tokens), 1), model.config.decoder_start_token_id)
+    return model(**given).last_hidden_state
+
+
+def real(backbone, batch: Batch) -> torch.Tensor:
+    """What the last states of padding are multiplied by, (B, T, 1), or (B, 1, 1) of an encoder-decoder."""
+    mask = batch.mask[:, :1] if backbone.kind == "encoder-decoder" else batch.mask
+    return mask[..., None]
+
+
 def model_of(kind: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.nn.Module:
     """A random base model whose every parameter, normalisations included, is away from its default."""
     tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": padding(kind)}
-    config = AutoConfig.for_model(kind, **KINDS[kind], **tokens, max_position_embeddings=40)
+    config = config_of(kind, **tokens, max_position_embeddings=40)
     model = AutoModel.from_config(config, attn_implementation="eager")
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():

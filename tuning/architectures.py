@@ -5,15 +5,19 @@ No other module knows their names; torch is not needed to read this.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+ATTENTION_ROLES = ("q", "k", "v", "qkv", "o")
+ROLES = (*ATTENTION_ROLES, "up", "gate", "gate_up", "down")
 
 
 @dataclass(frozen=True)
 class Architecture:
     """One family of models; paths are relative to the block unless said otherwise.
 
-    title: its name in print. kind: "encoder" or "decoder". blocks: path of the block list. heads: the modules that the
-    attention and the mlp sublayer begin with, normalisations where `opened`. closings: the normalisations that they end with,
+    title: its name in print. kind: "encoder", "decoder" or "encoder-decoder". blocks: path of the block list. heads: the modules
+    that the sublayers begin with, normalisations where `opened`. closings: the normalisations that they end with,
     before the residual sum. roles: {role: path} of the linear maps, the ports leaving the closings or else "o" and "down"; of
     "gate_up" the first half is the gate. norms: normalisations that follow the residual sum. head_norms: the normalisations of
     queries and of keys. embedding: path of the module whose output starts the residual stream. word: path of the word
@@ -23,14 +27,16 @@ class Architecture:
     one relative position bias for all blocks. window: whether every block has the sliding window of the configuration, where
     the attention does not say which has. segments: whether texts of a pair have segment numbers. classifier: in a
     model that classifies, the layer on the first token's state, its activation, and the map to the logits; None where the
-    map "score" reads the last token. closed_form: whether `tuning.jacobians` has its blocks' derivatives. lean: whether
+    map "score" reads the last token. cross: path of the attention to another stack's states, between the two sublayers, whose
+    maps have the names that those of the attention have. second: in an encoder-decoder, the row of the second stack, which
+    reads the first one's last states. closed_form: whether `tuning.jacobians` has its blocks' derivatives. lean: whether
     `tuning.lean` has its pass.
     """
 
     title: str
     kind: str
     blocks: str
-    heads: tuple[str, str]
+    heads: tuple[str, ...]
     attention: str
     roles: dict[str, str]
     embedding: str
@@ -45,6 +51,8 @@ class Architecture:
     window: bool = False
     segments: bool = False
     classifier: tuple[str, str, str] | None = None
+    cross: str | None = None
+    second: Architecture | None = None
     closed_form: bool = False
     lean: bool = False
 
@@ -57,6 +65,32 @@ class Architecture:
     def opened(self) -> bool:
         """Return whether the sublayers begin with a normalisation."""
         return self.heads[0] != self.attention
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Return the sublayers of a block, in forward order."""
+        return ("attention", "mlp") if self.cross is None else ("attention", "cross", "mlp")
+
+    @property
+    def maps(self) -> dict[tuple[str, str], str]:
+        """Return {(site, role): path} of the linear maps."""
+        found = {(site_of(role), role): path for role, path in self.roles.items()}
+        if self.cross is not None:
+            own = {role: path for role, path in self.roles.items() if role in ATTENTION_ROLES}
+            found |= {("cross", role): self.cross + path.removeprefix(self.attention) for role, path in own.items()}
+        return found
+
+
+def site_of(role: str) -> str:
+    """Return the sublayer whose linear map has this role."""
+    return "attention" if role in ATTENTION_ROLES else "mlp"
+
+
+def row_of(config: Mapping) -> str | None:
+    """Return the name of the row of a configuration: its model_type, with "_gated" behind it for a T5 whose mlp is gated."""
+    kind = config.get("model_type")
+    gated = kind == "t5" and str(config.get("feed_forward_proj", "relu")).startswith("gated")
+    return f"{kind}_gated" if gated else kind
 
 
 def _bert_like(title: str, **own) -> Architecture:
@@ -95,6 +129,28 @@ def _llama_like(title: str, **own) -> Architecture:
         closed_form=True,
         **usual | own,
     )
+
+
+def _t5_like(title: str, gates: dict[str, str]) -> Architecture:
+    def stack(name: str, mlp: int, **more) -> Architecture:
+        inner = f"layer.{mlp}.DenseReluDense"
+        return Architecture(
+            title=title,
+            blocks=f"{name}.block",
+            heads=tuple(f"layer.{i}.layer_norm" for i in range(mlp + 1)),
+            attention="layer.0.SelfAttention",
+            roles={role: f"layer.0.SelfAttention.{role}" for role in "qkvo"}
+            | {role: f"{inner}.{leaf}" for role, leaf in (gates | {"down": "wo"}).items()},
+            embedding=f"{name}.embed_tokens",
+            word=f"{name}.embed_tokens",
+            final=f"{name}.final_layer_norm",
+            first_position=None,
+            relative=f"{name}.block.0.layer.0.SelfAttention",
+            **more,
+        )
+
+    second = stack("decoder", 2, kind="decoder", cross="layer.1.EncDecAttention")
+    return stack("encoder", 1, kind="encoder-decoder", second=second)
 
 
 _HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
@@ -206,4 +262,6 @@ ARCHITECTURES: dict[str, Architecture] = {
         first_position=None,
         closed_form=True,
     ),
+    "t5": _t5_like("T5", {"up": "wi"}),
+    "t5_gated": _t5_like("T5 1.1 (also FLAN-T5)", {"gate": "wi_0", "up": "wi_1"}),
 }

@@ -7,6 +7,7 @@ branches on its data; here scores, softmax and sum are written out and the mask 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,7 @@ def attend(
     v: Tensor,
     mask: Tensor | None,
     scale: float,
-    block: int,
+    block: int | str,
     *,
     window: int | None = None,
     cap: float | None = None,
@@ -92,9 +93,12 @@ def attend(
     return met.transpose(1, 2) if packing is None else packing.together(met)
 
 
-def _interface(module: nn.Module, query, key, value, attention_mask, scaling=None, softcap=None, **_) -> tuple[Tensor, None]:
+def _interface(
+    module: nn.Module, query, key, value, attention_mask, scaling=None, softcap=None, position_bias=None, **_
+) -> tuple[Tensor, None]:
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    made = attend(query, key, value, attention_mask, scale, module.block_index, window=module.window, cap=softcap)
+    mask = attention_mask if position_bias is None else attention_mask + position_bias
+    made = attend(query, key, value, mask, scale, module.block_index, window=module.window, cap=softcap)
     return made, None
 
 
@@ -166,13 +170,14 @@ def _in_front(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict
     return ((rest.pop("hidden_states"), *args) if "hidden_states" in rest else args), rest
 
 
-def write_out(model: nn.Module, attentions: list[nn.Module], window: int | None) -> None:
-    """Put the written-out attention into a model and tell every attention module the index and the window of its block.
+def write_out(model: nn.Module, attentions: Mapping[int | str, nn.Module], window: int | None) -> None:
+    """Put the written-out attention into a model and tell every attention module its index and the window of its block.
 
-    window: that of attentions which have no word for their own.
+    attentions: by block, or by "block.cross". window: that of attentions which have no word for their own.
     """
     model.config._attn_implementation = NAME
-    for index, module in enumerate(attentions):
+    for index, module in attentions.items():
+        getattr(module, "config", model.config)._attn_implementation = NAME  # stacks of one model have copies of its own
         if not hasattr(module, "block_index"):
             module.register_forward_pre_hook(_in_front, with_kwargs=True)
         module.block_index = index
@@ -181,7 +186,7 @@ def write_out(model: nn.Module, attentions: list[nn.Module], window: int | None)
             module.forward = functools.partial(own, module)
     for path, module in list(model.named_modules()):
         kind = type(module).__name__
-        if kind.endswith("RMSNorm") and not isinstance(module, RMSNorm):
+        if kind.endswith(("RMSNorm", "T5LayerNorm")) and not isinstance(module, RMSNorm):
             parent, _, leaf = path.rpartition(".")
             eps = module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps
             centred = kind.startswith("Gemma")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PretrainedConfig
 from transformers.utils import logging
 
-from tuning.architectures import ARCHITECTURES, Architecture
+from tuning.architectures import ARCHITECTURES, Architecture, row_of, site_of
 from tuning.attention import additive_mask, write_out
 from tuning.edits import Edits, Frame, Watched, call, watch
 from tuning.lean import serves, states
@@ -28,6 +28,7 @@ from tuning.packing import Packing
 from tuning.shipped import SHIPPED, folder_of
 
 SITES = ("attention", "mlp")
+UNBOUNDED = 1 << 20  # the longest text where neither the model nor the tokenizer says one
 _PARTS = {"q": "qkv", "k": "qkv", "v": "qkv", "gate": "gate_up", "up": "gate_up"}  # what a role is a part of where it is fused
 
 
@@ -107,6 +108,13 @@ class Backbone:
         return next(self.model.parameters()).device
 
     @property
+    def start(self) -> int:
+        """Return the token that a decoder beside an encoder begins with: that of the configuration, else the padding."""
+        config = self.model.config
+        named = (getattr(config, key, None) for key in ("decoder_start_token_id", "pad_token_id"))
+        return next((token for token in named if token is not None), 0)
+
+    @property
     def head_width(self) -> int:
         """Return the numbers per attention head."""
         return getattr(self.model.config, "head_dim", None) or self.width // self.heads
@@ -119,19 +127,41 @@ class Backbone:
     @property
     def attentions(self) -> tuple[nn.Module, ...]:
         """Return the attention of every block."""
-        return tuple(self.model.get_submodule(self.path(block, self.layout.attention)) for block in range(self.blocks))
+        return tuple(self.model.get_submodule(self.path(block, self.row(block).attention)) for block in range(self.blocks))
+
+    @property
+    def stacks(self) -> tuple[tuple[Architecture, range], ...]:
+        """Return each stack's row with its blocks, which are counted through: a decoder's follow those of its encoder."""
+        first = self.layout
+        if first.second is None:
+            return ((first, range(self.blocks)),)
+        encoder = len(self.model.get_submodule(first.blocks))
+        return (first, range(encoder)), (first.second, range(encoder, self.blocks))
+
+    def row(self, block: int) -> Architecture:
+        """Return the row of the stack that a block is part of."""
+        return next(row for row, blocks in self.stacks if block in blocks)
 
     def path(self, block: int, inner: str) -> str:
         """Return the full module path of `inner` inside a block."""
-        return f"{self.layout.blocks}.{block}.{inner}"
+        row, blocks = next((row, blocks) for row, blocks in self.stacks if block in blocks)
+        return f"{row.blocks}.{block - blocks.start}.{inner}"
 
-    def linear(self, block: int, role: str) -> WeightMap:
-        """Return the linear map with the role "q", "k", "v", "qkv", "o", "up", "gate", "gate_up" or "down"."""
-        roles = self.layout.roles
+    def sites(self, block: int, role: str) -> tuple[str, ...]:
+        """Return the sublayers of a block whose linear map has a role: two, where a decoder's block has two attentions."""
+        row, own = self.row(block), site_of(role)
+        return (own, "cross") if own == "attention" and row.cross is not None else (own,)
+
+    def linear(self, block: int, role: str, site: str | None = None) -> WeightMap:
+        """Return the linear map with the role "q", "k", "v", "qkv", "o", "up", "gate", "gate_up" or "down".
+
+        site: the sublayer, where it is not the role's usual one but the attention "cross" to an encoder's states.
+        """
+        roles, maps, site = self.row(block).roles, self.row(block).maps, site or site_of(role)
         place = role if role in roles else _PARTS.get(role)
-        if place not in roles:
+        if (site, place) not in maps:
             raise ValueError(f"expected a linear map of {self.architecture} ({', '.join(roles)}), got {role!r}")
-        path = self.path(block, roles[place])
+        path = self.path(block, maps[site, place])
         d_in, d_out = linear_shape(self.model.get_submodule(path))
         if place == role:
             return WeightMap(path, d_in, d_out, None, d_out)
@@ -147,20 +177,31 @@ class Backbone:
 
     def key_of(self, parameter: str) -> str:
         """Return a model parameter's short name: "block.site.what", or "embedding.…" or "final.…" outside blocks."""
-        layout = self.layout
-        if not parameter.startswith(layout.blocks + "."):
-            if layout.final is not None and parameter.startswith(layout.final + "."):
-                return f"final.{parameter.removeprefix(layout.final + '.')}"
-            return f"embedding.{parameter}"
-        block, _, rest = parameter.removeprefix(layout.blocks + ".").partition(".")
+        for row, blocks in self.stacks:
+            if parameter.startswith(row.blocks + "."):
+                return self._key_inside(row, blocks.start, parameter.removeprefix(row.blocks + "."))
+            if row.final is not None and parameter.startswith(row.final + "."):
+                return f"{self.finals[row.final]}.{parameter.removeprefix(row.final + '.')}"
+        return f"embedding.{parameter}"
+
+    @property
+    def finals(self) -> dict[str, str]:
+        """Return {path of a stack's last normalisation: its place}: "final", and "memory" of what a decoder reads."""
+        *first, last = [row.final for row, _ in self.stacks]
+        return {path: "memory" for path in first} | {last: "final"}
+
+    @staticmethod
+    def _key_inside(row: Architecture, start: int, parameter: str) -> str:
+        block, _, rest = parameter.partition(".")
         module, _, leaf = rest.rpartition(".")
-        named = {path: role for role, path in layout.roles.items()}
-        named |= {path: "norm" for path in (layout.norms or layout.heads)}
-        named |= {path: "closing" for path in layout.closings or ()}
-        first = {layout.norms[0] if layout.norms else layout.heads[0], *(layout.closings or ())[:1]}
-        first |= {layout.roles.get(role) for role in ("q", "k", "v", "qkv", "o")}
-        attention = module in first or module.startswith(layout.attention + ".")
-        return f"{block}.{SITES[0] if attention else SITES[1]}.{named.get(module, module)}.{leaf}"
+        named = {path: role for (_, role), path in row.maps.items()}
+        named |= {path: "norm" for path in (row.norms or row.heads)}
+        named |= {path: "closing" for path in row.closings or ()}
+        sites = {path: site for (site, _), path in row.maps.items()}
+        for modules in (row.norms or row.heads, row.closings or ()):
+            sites |= dict(zip(modules, row.sites, strict=bool(modules)))
+        inside = SITES[0] if module.startswith(row.attention + ".") else SITES[1]
+        return f"{int(block) + start}.{sites.get(module, inside)}.{named.get(module, module)}.{leaf}"
 
 
 def linear_shape(module: nn.Module) -> tuple[int, int]:
@@ -178,11 +219,13 @@ def wrap(model: nn.Module, tokenizer: object = None, *, name: str = "unnamed") -
     """Return the backbone made of a Hugging Face base model, which is frozen and watched in place.
 
     Raises ValueError for an unsupported architecture, for attention that is neither full nor of a sliding window, for a
-    decoder that reads later tokens, and for weights that are not finite.
+    decoder that reads later tokens, for weights that are not finite, and in an encoder-decoder of several precisions.
     """
     config = model.config
     _check_kind(config.to_dict(), name)
-    layout = ARCHITECTURES[config.model_type]
+    name_of_row = row_of(config.to_dict())
+    layout = ARCHITECTURES[name_of_row]
+    stacks = [layout] if layout.second is None else [layout, layout.second]
     if other := sorted({*(getattr(config, "layer_types", None) or ())} - {"full_attention", "sliding_attention"}):
         raise ValueError(f"expected attention that is full or of a sliding window in {name}, got {other[0]!r}; use another model")
     if getattr(config, "is_decoder", False):
@@ -192,23 +235,31 @@ def wrap(model: nn.Module, tokenizer: object = None, *, name: str = "unnamed") -
     for weight, values in model.named_parameters():
         if not torch.isfinite(values).all():
             raise ValueError(f"expected finite weights in {name}, got NaN or infinity in {weight}; fetch the model anew")
+    kinds = sorted({str(values.dtype).removeprefix("torch.") for values in model.parameters()})
+    if layout.second is not None and len(kinds) > 1:  # a T5 in float16 keeps maps in float32 in the library
+        raise ValueError(
+            f"expected weights of one precision in {name}, got {' and '.join(kinds)}; load it in bfloat16 or float32"
+        )
     pooler = getattr(model, "pooler", None)
     if pooler is not None:
         model.pooler = None
+    if layout.second is not None:
+        _part_embeddings(model, layout)
     model.eval().requires_grad_(False)
-    blocks = list(model.get_submodule(layout.blocks))
+    blocks = list(enumerate((row, block) for row in stacks for block in model.get_submodule(row.blocks)))
     fingerprint = _fingerprint(model)
     window = config.sliding_window if layout.window else None
-    write_out(model, [block.get_submodule(layout.attention) for block in blocks], window)
+    attentions = {index: block.get_submodule(row.attention) for index, (row, block) in blocks}
+    attentions |= {f"{index}.cross": block.get_submodule(row.cross) for index, (row, block) in blocks if row.cross}
+    write_out(model, attentions, window)
     model.requires_grad_(False)
-    ports = tuple(Port(block, site) for block in range(len(blocks)) for site in SITES)
-    watch(model, _places(model, layout, len(blocks)))
-    return Backbone(
+    ports = tuple(Port(index, site) for index, (row, _) in blocks for site in row.sites)
+    made = Backbone(
         name=name,
         model=model,
         tokenizer=tokenizer,
         kind=layout.kind,
-        architecture=config.model_type,
+        architecture=name_of_row,
         blocks=len(blocks),
         width=config.hidden_size,
         heads=config.num_attention_heads,
@@ -217,39 +268,54 @@ def wrap(model: nn.Module, tokenizer: object = None, *, name: str = "unnamed") -
         fingerprint=fingerprint,
         pooler=pooler,
     )
+    watch(model, _places(made))
+    return made
+
+
+def _part_embeddings(model: nn.Module, layout: Architecture) -> None:
+    """Give the second stack an embedding of its own where one module serves both, their weight still being one."""
+    shared, place = model.get_submodule(layout.embedding), layout.second.embedding
+    if model.get_submodule(place) is shared:
+        own = nn.Embedding(*shared.weight.shape, device="meta")
+        own.weight = shared.weight
+        model.set_submodule(place, own)
 
 
 def _check_kind(config: dict, name: str) -> None:
     """Raise ValueError for a model that has no row in the table, with what may be done instead."""
-    if (kind := config.get("model_type")) in ARCHITECTURES:
+    if row_of(config) in ARCHITECTURES:
         return
+    kind = config.get("model_type")
     instead = "use another model or add a row to tuning/architectures.py"
     if config.get("is_encoder_decoder"):
-        instead = "deltas need one stack of blocks, an encoder or a decoder, but the probes (costate.hessian, ...) take its loss"
+        instead = "of models with an encoder and a decoder deltas know T5, but the probes (costate.hessian, ...) take any loss"
     elif f"{kind}_text" in ARCHITECTURES:
         instead = f"save its language model by itself, which is a {kind}_text"
     raise ValueError(f"expected a model of one of the kinds {', '.join(ARCHITECTURES)}, got {kind!r} in {name}; {instead}")
 
 
-def _places(model: nn.Module, layout: Architecture, blocks: int) -> list[Watched]:
+def _places(backbone: Backbone) -> list[Watched]:
     """Return every module that an edit, a signal or a record may touch, with its roles."""
     places: dict[str, dict] = {}
-    places.setdefault(layout.word, {})["word"] = True
-    places.setdefault(layout.embedding, {})["leaves"] = "embedding"
-    if layout.final is not None:
-        places.setdefault(layout.final, {}).update(enters="final", leaves="final")
-    ends = layout.closings or (layout.roles["o"], layout.roles["down"])
-    for block in range(blocks):
-        prefix = f"{layout.blocks}.{block}."
-        for inner in layout.roles.values():
-            places.setdefault(prefix + inner, {})
-        for site, end in zip(SITES, ends, strict=True):
-            places.setdefault(prefix + end, {})["leaves"] = f"{block}.{site}"
-        for site, head in zip(SITES, layout.heads, strict=True):
-            entry = "output" if layout.opened else "input"
-            places.setdefault(prefix + head, {}).update(enters=f"{block}.{site}", entry=entry)
-        for site, norm in zip(SITES, layout.norms or (), strict=False):
-            places.setdefault(prefix + norm, {}).update(enters=f"{block}.{site}_norm", leaves=f"{block}.{site}_norm")
+    places.setdefault(backbone.layout.word, {})["word"] = True
+    for number, (row, blocks) in enumerate(backbone.stacks):
+        own = {"text": number == 0}
+        places.setdefault(row.embedding, {}).update(leaves=("embedding", "start")[number], **own)
+        if row.final is not None:
+            place = backbone.finals[row.final]
+            places.setdefault(row.final, {}).update(enters=place, leaves=place, **own)
+        ends = row.closings or tuple(row.maps[site, "down" if site == "mlp" else "o"] for site in row.sites)
+        for block in blocks:
+            for inner in row.maps.values():
+                places.setdefault(backbone.path(block, inner), {}).update(own)
+            for site, end in zip(row.sites, ends, strict=True):
+                places.setdefault(backbone.path(block, end), {}).update(leaves=f"{block}.{site}", **own)
+            for site, head in zip(row.sites, row.heads, strict=True):
+                entry = "output" if row.opened else "input"
+                places.setdefault(backbone.path(block, head), {}).update(enters=f"{block}.{site}", entry=entry, **own)
+            for site, norm in zip(SITES, row.norms or (), strict=False):
+                after = f"{block}.{site}_norm"
+                places.setdefault(backbone.path(block, norm), {}).update(enters=after, leaves=after, **own)
     return [Watched(path, **roles) for path, roles in places.items()]
 
 
@@ -281,7 +347,7 @@ def load(name_or_path: str, *, dtype: torch.dtype = torch.float32, device: str =
     if isinstance(folder, Path) and not (folder / "config.json").is_file():
         raise ValueError(f"expected a model folder with config.json at {folder}, found none; check the path")
     try:
-        with _quiet():
+        with quiet():
             model, missing = _read(folder, source, dtype)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except SafetensorError as error:
@@ -312,8 +378,8 @@ def _read(folder: str | Path, source: str, dtype: torch.dtype) -> tuple[nn.Modul
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the library's progress bars and loading reports off the terminal."""
+def quiet() -> Iterator[None]:
+    """Take the library's progress bars and loading reports off the terminal for a while."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -370,9 +436,21 @@ def encode(
     return Batch(*(x.to(backbone.device) for x in (tokens, mask, torch.tensor(labels))))
 
 
+def check_one_stack(backbone: Backbone, what: str) -> None:
+    """Raise ValueError for an encoder-decoder, whose decoder has tokens of its own, where `what` reads states token by token."""
+    if backbone.layout.second is not None:
+        raise ValueError(
+            f"expected a backbone of one stack of blocks for {what}, got {backbone.name}, an {backbone.kind} whose decoder has "
+            "tokens of its own; take an encoder or a decoder"
+        )
+
+
 def positions_left(backbone: Backbone, used: int = 0) -> int:
     """Return how many text positions the model has when `used` of them are taken by a prompt or a shift."""
-    return backbone.model.config.max_position_embeddings - (backbone.layout.first_position or 0) - used
+    positions = getattr(backbone.model.config, "max_position_embeddings", None)
+    if positions is None:  # relative positions have no end; the tokenizer says what the model was trained on
+        positions = min(getattr(backbone.tokenizer, "model_max_length", UNBOUNDED), UNBOUNDED)
+    return positions - (backbone.layout.first_position or 0) - used
 
 
 def frame(backbone: Backbone, edits: Edits | None = None, **options) -> Frame:
@@ -381,7 +459,10 @@ def frame(backbone: Backbone, edits: Edits | None = None, **options) -> Frame:
 
 
 def hidden(backbone: Backbone, batch: Batch, prepared: Frame) -> Tensor:
-    """Return the last hidden states (B, T, d) of the text tokens in one forward pass under the frame's edits."""
+    """Return the last hidden states (B, T, d) of the text tokens in one forward pass under the frame's edits.
+
+    Of an encoder-decoder they are those (B, 1, d) of the decoder behind its start token, or behind the frame's `spoken` tokens.
+    """
     edits, layout = prepared.edits, backbone.layout
     slots, (size, length) = edits.slots, batch.tokens.shape
     positions = torch.arange(-slots, length, device=batch.tokens.device) + edits.shift
@@ -400,6 +481,8 @@ def hidden(backbone: Backbone, batch: Batch, prepared: Frame) -> Tensor:
         closed_slots=slots if edits.closed else 0,
         dtype=backbone.dtype,
     )
+    if layout.second is not None:
+        return call(prepared, {"input_ids": tokens, "attention_mask": additive} | _spoken(backbone, size, prepared.spoken))
     arguments = {"input_ids": tokens, "position_ids": positions.expand(size, -1)}
     if layout.segments and backbone.model.config.type_vocab_size > 1:
         arguments["token_type_ids"] = _segments(backbone, batch.tokens, slots)
@@ -410,6 +493,15 @@ def hidden(backbone: Backbone, batch: Batch, prepared: Frame) -> Tensor:
     if layout.lean and serves(backbone.model, layout.roles, layout.blocks, edits):
         return packing.states(states(prepared, arguments, additive, backbone.heads))
     return packing.states(call(prepared, arguments | {"attention_mask": additive})[0])
+
+
+def _spoken(backbone: Backbone, size: int, tokens: Tensor | None) -> dict[str, Tensor | bool]:
+    """Return what a decoder beside an encoder is given: the start token of every text, or these tokens (1, T)."""
+    if tokens is None:
+        tokens = torch.full((1, 1), backbone.start, device=backbone.device)
+    tokens = tokens.expand(size, -1)
+    seen = additive_mask(torch.ones_like(tokens, dtype=torch.bool), causal=True, closed_slots=0, dtype=backbone.dtype)
+    return {"decoder_input_ids": tokens, "decoder_attention_mask": seen, "use_cache": False}
 
 
 def _segments(backbone: Backbone, tokens: Tensor, slots: int) -> Tensor:
@@ -424,8 +516,11 @@ def _segments(backbone: Backbone, tokens: Tensor, slots: int) -> Tensor:
 
 
 def pool(backbone: Backbone, states: Tensor, mask: Tensor) -> Tensor:
-    """Return the features (B, d) of states (B, T, d): their mean over real tokens (encoders) or the last (decoders)."""
-    weight = mask.to(states.dtype)
+    """Return the features (B, d) of states (B, T, d): their mean over real tokens (encoders) or the last (decoders).
+
+    In an encoder-decoder the decoder's one state (B, 1, d), behind the start token, is its own mean.
+    """
+    weight = mask[:, : states.shape[1]].to(states.dtype)
     if backbone.kind == "decoder":
         following = torch.cat([weight[:, 1:], torch.zeros_like(weight[:, :1])], dim=1)
         weight = weight - following

@@ -31,7 +31,7 @@ class Edits:
     ports:   {"block.site": functions (h, y) -> y}; h is the (normalised) sublayer input, y its output before
              the residual sum.
     prefix:  {block: (keys, values)}, each (length, key-value heads, head width), put in front of the
-        attention; with a leading axis (B, ...), every example has its own.
+        attention ("block.cross": of that to an encoder's states); with a leading axis (B, ...), every example has its own.
     prompt:  (length, width) or (B, length, width) rows put in front of the token embeddings, or None.
     weights: {parameter name: tensor added to it}.
     shift:   how far the positions of the text are moved.
@@ -41,7 +41,7 @@ class Edits:
     inputs: Maps = field(default_factory=dict)
     outputs: Maps = field(default_factory=dict)
     ports: Maps = field(default_factory=dict)
-    prefix: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    prefix: Mapping[int | str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     prompt: Tensor | None = None
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     shift: int = 0
@@ -56,7 +56,7 @@ class Edits:
 def merge(parts: Iterable[Edits]) -> Edits:
     """Return the edits of several deltas at once: functions in order, prefixes and prompts joined, weights added."""
     functions: dict[str, dict[str, tuple]] = {"inputs": {}, "outputs": {}, "ports": {}}
-    prefix: dict[int, tuple[Tensor, Tensor]] = {}
+    prefix: dict[int | str, tuple[Tensor, Tensor]] = {}
     weights: dict[str, Tensor] = {}
     prompts, shift, closed = [], 0, False
     for part in parts:
@@ -80,6 +80,7 @@ def merge(parts: Iterable[Edits]) -> Edits:
 class Frame:
     """One forward pass: the edits, what to override, what to add, what to record, and the records.
 
+    spoken: tokens (1, T) that a decoder beside an encoder reads instead of its start token.
     packed: the pass leaves padding out where it can (`packing` then says how); for edits that treat every token alike, and
     without overrides, signals and records.
     """
@@ -90,13 +91,14 @@ class Frame:
     signals: Mapping[str, Tensor] = field(default_factory=dict)
     record: bool = False
     record_keys: bool = False
+    spoken: Tensor | None = None
     packed: bool = False
     packing: Packing | None = None
     served: bool = False
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
     entries: dict[str, Tensor] = field(default_factory=dict)
-    keys: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    keys: dict[int | str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def text(self, x: Tensor) -> Tensor:
         """Return the rows that belong to the text, without the prompt in front of them."""
@@ -132,6 +134,7 @@ class Watched:
             in front of a sublayer enters the port, and its output is what the sublayer reads); None
             elsewhere.
     word:   this is the word embedding.
+    text:   its rows are the text's, behind a prompt; False in the decoder beside an encoder.
     """
 
     path: str
@@ -139,6 +142,7 @@ class Watched:
     leaves: str | None = None
     entry: str | None = None
     word: bool = False
+    text: bool = True
 
 
 def watch(model: nn.Module, places: Iterable[Watched]) -> None:
@@ -161,9 +165,9 @@ def _before(model: nn.Module, place: Watched) -> Callable:
         x, key = args[0], place.enters
         if key is not None:
             if key in frame.overrides:
-                x = torch.cat([x[:, : frame.edits.slots], frame.overrides[key]], dim=1)
+                x = torch.cat([x[:, : frame.edits.slots if place.text else 0], frame.overrides[key]], dim=1)
             if frame.record:
-                frame.inputs[key] = frame.text(x)
+                frame.inputs[key] = frame.text(x) if place.text else x
             if place.entry == "input":
                 frame.entries[key] = x
         for edit in frame.edits.inputs.get(place.path, ()):
@@ -191,17 +195,37 @@ def _after(model: nn.Module, place: Watched) -> Callable:
             for edit in frame.edits.ports.get(key, ()):
                 y = edit(frame.entries.get(key), y)
             if key in frame.signals:
-                y = y + spread(frame.signals[key])
+                y = added(y, frame.signals[key])
             if frame.record:
-                frame.outputs[key] = frame.text(y)
+                frame.outputs[key] = frame.text(y) if place.text else y
+            if key == "memory":
+                y = _crossing(frame, y)
         return (y, *output[1:]) if isinstance(output, tuple) else y
 
     return hook
 
 
+def _crossing(frame: Frame, y: Tensor) -> Tensor:
+    """Return what an encoder hands to the decoder, recorded, or overridden, as an input of the decoder's blocks."""
+    if frame.record:
+        frame.inputs["crossing"] = frame.text(y)
+    return frame.overrides.get("crossing", y)
+
+
 def spread(signal: Tensor) -> Tensor:
     """Return a signal of shape (d,), (B, d) or (B, T, d) in a shape that broadcasts over (B, T, d)."""
     return signal[:, None] if signal.ndim == 2 else signal
+
+
+def added(y: Tensor, signal: Tensor) -> Tensor:
+    """Return y (B, T, d) with a signal added; raises ValueError for one with more tokens than y has."""
+    made = y + spread(signal)
+    if made.shape != y.shape:
+        raise ValueError(
+            f"expected a signal that fits a port's output of shape {tuple(y.shape)}, got {tuple(signal.shape)}; in the "
+            "decoder of an encoder-decoder every text has one token"
+        )
+    return made
 
 
 # functional_call exchanges the model's tensors while it runs: one thread at a time may be inside a model.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from tuning.backbones import Backbone, Batch, WeightMap, transposed, wrap
+from tuning.backbones import Backbone, Batch, WeightMap, check_one_stack, transposed, wrap
 from tuning.deltas import LoRA
 from tuning.deltas.delta import Delta, Shapes
 from tuning.deltas.maps import add_rows, grouped, maps_of
@@ -84,8 +84,9 @@ def targets(subject: Subject) -> list[tuple[str, WeightMap]]:
 def readings(subject: Subject, batch: Batch, *, size: int = 64) -> Readings:
     """Return what a LoRA's maps read on some texts and how the logits answer there, from one forward and C backward sweeps.
 
-    Raises ValueError for a delta that is no LoRA.
+    Raises ValueError for a delta that is no LoRA, and for an encoder-decoder.
     """
+    check_one_stack(subject.backbone, "what a LoRA's maps read")
     maps, heard = tuple(targets(subject)), {}
     listening = replace(subject, delta=_Listener(maps, heard), initial={})
     inputs, slopes, outputs = [], [], []

@@ -73,9 +73,9 @@ def read(folder: str | Path, backbone: Backbone) -> PeftFolder:
     prefix = f"{backbone.model.base_model_prefix}."
     inside = prefix if any(name.startswith(start + prefix) for name in tensors) else ""
     known = {
-        backbone.path(block, inner): (block, role)
+        backbone.path(block, inner): (block, f"{site}.{role}")
         for block in range(backbone.blocks)
-        for role, inner in backbone.layout.roles.items()
+        for (site, role), inner in backbone.row(block).maps.items()
     }
     modules: dict[tuple[int, str], dict[str, Tensor]] = {}
     top: dict[str, Tensor] = {}

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tuning.architectures import ROLES
 from tuning.backbones import Backbone, transposed
 from tuning.deltas import IA3, Combined, LoRA, Prefix, Prompt
-from tuning.deltas.maps import ROLES, SITE_OF
 from tuning.deltas.places import chosen_blocks
 from tuning.peft_folder import START, TABLE, PeftFolder, read
 from tuning.peft_heads import head_of
@@ -93,8 +93,9 @@ def export_peft(folder: str | Path, backbone: Backbone, delta: object, params: P
 def peft_line(backbone: Backbone, delta: object) -> str | None:
     """Return the line of Python that makes PEFT train this delta of the backbone, as many numbers; None where PEFT has none.
 
-    PEFT has no biases, no bottleneck adapters, no prefix of some blocks, no parts of a fused map. It moves the text
-    behind a prefix or prompt, and wants a task_type for these; SEQ_CLS instead trains a classifier beside them.
+    PEFT has no biases, no bottleneck adapters, no prefix of some blocks, no parts of a fused map, and in an encoder-decoder
+    other prefixes and prompts. It moves the text behind a prefix or prompt, and wants a task_type for these; SEQ_CLS instead
+    trains a classifier beside them.
     """
     if isinstance(delta, LoRA) and _whole(backbone, delta.roles):
         wanted, alpha = _wanted(backbone, delta.roles, delta.blocks), delta.scale * delta.rank
@@ -106,6 +107,8 @@ def peft_line(backbone: Backbone, delta: object) -> str | None:
             for roles in (set(delta.targets), set(delta.targets) & set(delta.inputs))
         )
         return f"IA3Config(target_modules={targets}, feedforward_modules={inputs})"
+    if backbone.layout.second is not None:
+        return None
     if isinstance(delta, Prefix) and delta.blocks is None:
         return f'PrefixTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens={delta.length})'
     if isinstance(delta, Prompt):
@@ -141,24 +144,31 @@ def _wanted(backbone: Backbone, roles: Iterable[str], blocks: tuple[int, ...] | 
     """Return {path inside a block: blocks} of these roles."""
     made: Wanted = {}
     for role in roles:
-        made[_inner(backbone, role)] = list(chosen_blocks(backbone, blocks))
+        for block in chosen_blocks(backbone, blocks):
+            for site in backbone.sites(block, role):
+                made.setdefault(_inner(backbone, block, role, site), []).append(block)
     return made
 
 
-def _inner(backbone: Backbone, role: str) -> str:
-    return backbone.linear(0, role).path.removeprefix(f"{backbone.layout.blocks}.0.")
+def _inner(backbone: Backbone, block: int, role: str, site: str) -> str:
+    return backbone.linear(block, role, site).path.removeprefix(backbone.path(block, ""))
 
 
 def _expression(backbone: Backbone, wanted: Mapping[str, list[int]]) -> str:
     """Return the expression that matches these modules of these blocks and no others, whatever the base model is part of."""
-    groups: dict[tuple[int, ...], list[str]] = {}
-    for inner, blocks in wanted.items():
-        groups.setdefault(tuple(blocks), []).append(inner)
-    chosen = []
-    for blocks, inners in groups.items():
-        numbers = r"\d+" if len(blocks) == backbone.blocks else _either(map(str, blocks))
-        chosen.append(rf"{numbers}\.{_either(map(re.escape, inners))}")
-    return rf"(.*\.)?{re.escape(backbone.layout.blocks)}\.{_either(chosen)}"
+    stacks = []
+    for row, whole in backbone.stacks:
+        groups: dict[tuple[int, ...], list[str]] = {}
+        for inner, blocks in wanted.items():
+            if own := tuple(block - whole.start for block in blocks if block in whole):
+                groups.setdefault(own, []).append(inner)
+        chosen = []
+        for blocks, inners in groups.items():
+            numbers = r"\d+" if len(blocks) == len(whole) else _either(map(str, blocks))
+            chosen.append(rf"{numbers}\.{_either(map(re.escape, inners))}")
+        if chosen:
+            stacks.append(rf"{re.escape(row.blocks)}\.{_either(chosen)}")
+    return rf"(.*\.)?{_either(stacks)}"
 
 
 def _either(words: Iterable[str]) -> str:
@@ -187,8 +197,24 @@ def _delta_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
     return readers[folder.method](folder, backbone)
 
 
-def _blocks_of(backbone: Backbone, blocks: Iterable[int]) -> tuple[int, ...] | None:
-    blocks = tuple(sorted(blocks))
+def _placed(folder: PeftFolder) -> list[tuple[tuple[int, str, str], dict[str, Tensor]]]:
+    """Return ((block, role, sublayer), tensors) of the folder's modules."""
+    return sorted(
+        (((block, *reversed(place.split("."))), found) for (block, place), found in folder.modules.items()),
+        key=lambda placed: placed[0],
+    )
+
+
+def _blocks_of(folder: PeftFolder, backbone: Backbone, role: str, places: Iterable[tuple[int, str]]) -> tuple[int, ...] | None:
+    """Return the blocks of one role's places, None for all; raises ValueError where it is one attention of two."""
+    places = set(places)
+    blocks = tuple(sorted({block for block, _ in places}))
+    for block in blocks:
+        if missing := [site for site in backbone.sites(block, role) if (block, site) not in places]:
+            raise ValueError(
+                f"expected {folder.method} of one kind on both attentions of a decoder's block, {folder.path} has none like the "
+                f"other on {backbone.linear(block, role, missing[0]).path}; train both alike"
+            )
     return None if blocks == tuple(range(backbone.blocks)) else blocks
 
 
@@ -204,10 +230,10 @@ def _lora_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[
     modules: dict[tuple[int, str], list[tuple]] = {}
     for part, params in parts:
         for block in chosen_blocks(backbone, part.blocks):
-            for role in part.roles:
-                a, b = (params[f"{block}.{SITE_OF[role]}.{role}.{what}"] for what in "AB")
-                found = modules.setdefault((block, _inner(backbone, role)), [])
-                found.append((backbone.linear(block, role), a, b, part.scale))
+            for role, site in [(own, site) for own in part.roles for site in backbone.sites(block, own)]:
+                a, b = (params[f"{block}.{site}.{role}.{what}"] for what in "AB")
+                found = modules.setdefault((block, _inner(backbone, block, role, site)), [])
+                found.append((backbone.linear(block, role, site), a, b, part.scale))
     tensors, sizes = {}, {}
     for (block, inner), found in modules.items():
         scale, columns = found[0][3], []
@@ -243,24 +269,25 @@ def _lora_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[
 
 def _lora_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
     places: dict[tuple, list[int]] = {}
-    for (block, role), pair in sorted(folder.modules.items()):
-        linear = backbone.linear(block, role)
+    for (block, role, site), pair in _placed(folder):
+        linear = backbone.linear(block, role, site)
         rank, alpha = rank_and_alpha(folder.settings, folder.inside + linear.path)
         _shape(folder, pair["lora_A.weight"], (rank, linear.d_in), f"{linear.path}.lora_A")
         _shape(folder, pair["lora_B.weight"], (linear.d_out, rank), f"{linear.path}.lora_B")
-        places.setdefault((role, rank, alpha), []).append(block)
+        places.setdefault((role, rank, alpha), []).append((block, site))
     groups: dict[tuple, list[str]] = {}
     for role in ROLES:
         for (own, rank, alpha), blocks in places.items():
             if own == role:
-                groups.setdefault((rank, alpha, _blocks_of(backbone, blocks)), []).append(role)
+                groups.setdefault((rank, alpha, _blocks_of(folder, backbone, role, blocks)), []).append(role)
     made = []
     for (rank, alpha, blocks), roles in groups.items():
         delta = LoRA(rank, None if alpha == rank else alpha, tuple(roles), blocks)
         named = {
-            f"{block}.{SITE_OF[role]}.{role}.{what}": folder.modules[block, role][f"lora_{what}.weight"]
+            f"{block}.{site}.{role}.{what}": folder.modules[block, f"{site}.{role}"][f"lora_{what}.weight"]
             for block in chosen_blocks(backbone, blocks)
             for role in roles
+            for site in backbone.sites(block, role)
             for what in "AB"
         }
         made.append((delta, {name: named[name] for name in delta.shapes(backbone)}))
@@ -272,8 +299,9 @@ def _ia3_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[s
     wanted: dict[bool, Wanted] = {True: {}, False: {}}
     for part, params in parts:
         for name, factor in params.items():
-            block, role = int(name.partition(".")[0]), name.rpartition(".")[2]
-            linear, enters = backbone.linear(block, role), role in part.inputs
+            number, site, role = name.split(".")
+            block, enters = int(number), role in part.inputs
+            linear = backbone.linear(block, role, site)
             if linear.rows is not None:
                 factor = factor.new_ones(linear.whole).index_copy(0, linear.rows, factor)
             factor = factor[None] if enters else factor[:, None]
@@ -281,7 +309,7 @@ def _ia3_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[s
             if key in tensors and tensors[key].shape != factor.shape:
                 raise ValueError(f"expected IA3 on one side of a map for PEFT, got both at {linear.path}")
             tensors[key] = tensors[key] * factor if key in tensors else factor
-            blocks = wanted[enters].setdefault(_inner(backbone, role), [])
+            blocks = wanted[enters].setdefault(_inner(backbone, block, role, site), [])
             if block not in blocks:
                 blocks.append(block)
     down = backbone.model.get_submodule(backbone.path(0, backbone.layout.roles["down"]))
@@ -296,24 +324,34 @@ def _ia3_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[s
 
 
 def _ia3_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
-    places: dict[tuple[str, bool], list[int]] = {}
-    for (block, role), found in sorted(folder.modules.items()):
-        linear, factor = backbone.linear(block, role), found["ia3_l"]
+    places: dict[tuple[str, bool], list[tuple[int, str]]] = {}
+    for (block, role, site), found in _placed(folder):
+        linear, factor = backbone.linear(block, role, site), found["ia3_l"]
         enters = factor.ndim == 2 and factor.shape[0] == 1
         _shape(folder, factor, (1, linear.d_in) if enters else (linear.d_out, 1), linear.path)
-        places.setdefault((role, enters), []).append(block)
+        places.setdefault((role, enters), []).append((block, site))
     groups: dict[tuple[int, ...] | None, list[tuple[str, bool]]] = {}
     for place in sorted(places, key=lambda place: (ROLES.index(place[0]), place[1])):
-        groups.setdefault(_blocks_of(backbone, places[place]), []).append(place)
+        groups.setdefault(_blocks_of(folder, backbone, place[0], places[place]), []).append(place)
     made = []
     for blocks, chosen in groups.items():
         delta = IA3(tuple(role for role, _ in chosen), tuple(role for role, enters in chosen if enters), blocks)
-        names = [(name, (int(name.partition(".")[0]), name.rpartition(".")[2])) for name in delta.shapes(backbone)]
+        names = [(name, (int(name.partition(".")[0]), name.partition(".")[2])) for name in delta.shapes(backbone)]
         made.append((delta, {name: folder.modules[place]["ia3_l"].flatten() for name, place in names}))
     return _together(made, "ia3")
 
 
+def _check_context(method: str, backbone: Backbone) -> None:
+    """Raise ValueError for an encoder-decoder, where PEFT's prefixes and prompts stand in front of other attentions than here."""
+    if backbone.layout.second is not None:
+        raise ValueError(
+            f"expected LoRA or IA3 of {backbone.name}, an {backbone.kind}, in PEFT's format, got {method}: PEFT puts it in "
+            "front of other attentions there"
+        )
+
+
 def _context_out(backbone: Backbone, delta: Prefix | Prompt, params: Params) -> tuple[dict, dict[str, Tensor]]:
+    _check_context(delta.name, backbone)
     if not delta.shift_positions:
         raise ValueError(f"expected shift_positions=True, as PEFT moves the text behind the slots, got {delta}")
     width = backbone.width
@@ -349,6 +387,7 @@ def _agree(folder: PeftFolder, expected: Mapping[str, int]) -> None:
 
 
 def _prefix_in(folder: PeftFolder, backbone: Backbone) -> tuple[Prefix, Params]:
+    _check_context(folder.method, backbone)
     heads, width, length = backbone.key_value_heads, backbone.head_width, len(folder.table)
     _agree(
         folder,
@@ -365,6 +404,7 @@ def _prefix_in(folder: PeftFolder, backbone: Backbone) -> tuple[Prefix, Params]:
 
 
 def _prompt_in(folder: PeftFolder, backbone: Backbone) -> tuple[Prompt, Params]:
+    _check_context(folder.method, backbone)
     length = len(folder.table)
     _agree(folder, {"num_virtual_tokens": length, "token_dim": backbone.width})
     _shape(folder, folder.table, (length, backbone.width), TABLE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tuning.backbones import Backbone
+from tuning.backbones import Backbone, check_one_stack
 from tuning.peft_folder import PROMPTED, PeftFolder
 from tuning.peft_settings import named, rank_and_alpha
 from tuning.subjects import Readout
@@ -16,6 +16,7 @@ def head_of(folder: PeftFolder, backbone: Backbone) -> Readout:
     Raises ValueError for a folder without a classifier of sequences, for one whose inner layer stands neither there nor
     in the base model (a BERT without pooler), and where PEFT reads another token than this lab (encoders with a prompt).
     """
+    check_one_stack(backbone, f"the classifier in {folder.path}")
     where, classifier = folder.path, backbone.layout.classifier
     made_for = (folder.settings.get("auto_mapping") or {}).get("base_model_class")
     if folder.settings.get("task_type") != "SEQ_CLS" and not str(made_for).endswith("ForSequenceClassification"):

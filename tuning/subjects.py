@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tuning.backbones import Backbone, Batch, features, frame, hidden, pool, wrap
-from tuning.edits import Edits, Frame, merge, spread
+from tuning.edits import Edits, Frame, added, merge
 
 Params = dict[str, Tensor]
 READOUT_PARAMETERS = ("readout.weight", "readout.bias")
@@ -147,7 +147,8 @@ class Subject:
 
         u_t = G_t(h_t, delta) - f_t(h_t) at every port. A delta that also changes a normalisation after a
         residual sum, the embeddings or the last normalisation has signals there too, under
-        "block.attention_norm", "block.mlp_norm", "embedding" and "final", so that the signals always say
+        "block.attention_norm", "block.mlp_norm", "embedding" and "final" (of an encoder-decoder also "memory", the
+        encoder's last normalisation, and "start", the decoder's embedding), so that the signals always say
         everything the delta does. f(h) comes from a second, frozen pass in which every sublayer is fed the
         recorded input; a disturbance is part of it. Differentiable in `delta` and `disturbance`.
         """
@@ -172,8 +173,8 @@ class Subject:
             block, _, rest = key.partition(".")
             site, _, what = rest.partition(".")
             place = block if not block.isdigit() else f"{block}.{site}_norm" if what.startswith("norm.") else ""
-            if place in tuned.outputs and place not in found:
-                found.append(place)
+            # One embedding serves both stacks of an encoder-decoder.
+            found += [p for p in (place, "start" if place == "embedding" else "") if p in tuned.outputs and p not in found]
         return found
 
     def energy(self, delta: Params, batch: Batch) -> Tensor:
@@ -194,6 +195,8 @@ class Subject:
         places = {port.key for port in self.backbone.ports} | {"embedding", "final"}
         if self.backbone.layout.norms is not None:
             places |= {f"{port.key}_norm" for port in self.backbone.ports}
+        if self.backbone.layout.second is not None:
+            places |= {"memory", "start"}
         unknown = sorted(set(signals) - places)
         if unknown:
             raise ValueError(f"expected signals at ports such as {self.backbone.ports[0].key!r}, got {unknown[0]!r}")
@@ -214,6 +217,7 @@ class Subject:
         pi is what the delta adds at the port to what the sublayer puts out. Zero for a delta that does not
         read the sublayer's output there.
         """
+        mask = mask[:, : base.shape[1]]  # of a decoder beside an encoder there is one token, and every text has one
         weight = mask.to(base.dtype)[..., None] / mask.sum()
 
         def added(shift: Tensor) -> Tensor:
@@ -276,7 +280,7 @@ class Subject:
 
 def _pushes(disturbance: Mapping[str, Tensor]) -> Edits:
     """Return vectors (d,), (B, d) or (B, T, d) added to sublayer outputs."""
-    return Edits(ports={key: (lambda h, y, w=w: y + spread(w),) for key, w in disturbance.items()})
+    return Edits(ports={key: (lambda h, y, w=w: added(y, w),) for key, w in disturbance.items()})
 
 
 def place_energy(signal: Tensor, mask: Tensor) -> Tensor:

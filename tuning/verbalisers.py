@@ -1,4 +1,4 @@
-"""A decoder's own words as its classes: the language model's map from states to tokens, read at one word of every class."""
+"""A language model's own words as its classes: its map from states to tokens, read at one word of every class."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig
 
-from tuning.backbones import Backbone, Batch, encode, positions_left
+from tuning.backbones import Backbone, Batch, encode, positions_left, quiet
 from tuning.shipped import SHIPPED, folder_of
 from tuning.subjects import Readout
 from tuning.tasks import Split, Task
@@ -80,12 +80,13 @@ def verbaliser(backbone: Backbone, task: Task, *, template: str | None = None, w
     """Return a task's classes as words of the decoder itself: y_c = w_c'h, h the last token's state, w_c the word's row.
 
     That is the language model's next-token logit of the word behind the template (default: "{text}\\nLabel:"), its first
-    token where it has several, so zero-shot prompting (Schick and Schuetze 2021, section 3). words: one for every class in the
-    task's order, by default the classes' names; a space is put in front where the template ends in none.
+    token where it has several, so zero-shot prompting (Schick and Schuetze 2021, section 3). In an encoder-decoder h is the
+    state behind the decoder's start token, and the word the first of what it says (Raffel et al. 2020, section 2.4). words: one
+    for every class in the task's order, by default the classes' names; a space is put in front where the template ends in none.
     Raises ValueError for an encoder, a model without output embedding or with more behind it, a template without {text}, and
     words that are not one a class, run into the template's end or share their first token.
     """
-    if backbone.kind != "decoder":
+    if backbone.kind == "encoder":
         raise ValueError(f"expected a decoder for a verbaliser, got {backbone.name}, an {backbone.kind}; use a fitted head")
     template, words = template or TEMPLATE, tuple(task.classes if words is None else words)
     _check_template(template, task)
@@ -94,9 +95,13 @@ def verbaliser(backbone: Backbone, task: Task, *, template: str | None = None, w
     gap = "" if template[-1].isspace() else " "
     pair = None if task.splits["train"].text_b is None else "x"
     prompt = prompted(template, "x", pair)
-    before, tokens, notes = _ids(backbone, prompt), [], []
+    alone = backbone.kind == "encoder-decoder"  # the word is what the decoder says, behind nothing
+    before, tokens, notes = [] if alone else _ids(backbone, prompt), [], []
     for word in words:
-        after = _ids(backbone, prompt + gap + word.lstrip(" " if gap else ""))
+        if alone:
+            after = backbone.tokenizer(word, add_special_tokens=False)["input_ids"]
+        else:
+            after = _ids(backbone, prompt + gap + word.lstrip(" " if gap else ""))
         own = after[len(before) :]
         if after[: len(before)] != before or not own or not word.strip():
             raise ValueError(f"expected {word!r} as tokens of its own behind {template!r}; end the template without a space")
@@ -138,31 +143,44 @@ def output_embedding(backbone: Backbone) -> tuple[Tensor, Tensor]:
     """Return the language model's map from last states to tokens, (V, d) and (V,): y = W h + b.
 
     Tied, W is the word embedding; untied, it is read from where the backbone came from, all of whose weights are read once more.
+    A T5 says only in these whether it is tied, and one that scales its last states has d^-1/2 in W (Raffel et al. 2020).
     Raises ValueError for weights that lack it, for a backbone that came from no file, and for a model that bends its logits.
     """
     config = backbone.model.config
     for bent in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
         if getattr(config, bent, None) not in (None, 1):
             raise ValueError(f"expected logits that are linear in the last state, {backbone.name} has {bent}; use a fitted head")
-    if getattr(config, "tie_word_embeddings", False):
+    if getattr(config, "tie_word_embeddings", False) and not config.is_encoder_decoder:
         weight = backbone.model.get_submodule(backbone.layout.word).weight.detach()
         return weight, weight.new_zeros(len(weight))
     weight, bias = _untied(backbone)
+    if _scaled(config):
+        weight = weight * backbone.width**-0.5
     return weight, weight.new_zeros(len(weight)) if bias is None else bias
+
+
+def _scaled(config: PretrainedConfig) -> bool:
+    """Return whether last states are multiplied by d^-1/2 in front of the output embedding, as a T5 whose head is tied does."""
+    return config.is_encoder_decoder and getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)
 
 
 def _untied(backbone: Backbone) -> tuple[Tensor, Tensor | None]:
     """Return the weight and bias of the output embedding in the folder, or on the hub, that the backbone came from."""
     source = folder_of(backbone.name) if backbone.name in SHIPPED else Path(backbone.name).expanduser()
     named, wanted = str(source if source.exists() else backbone.name), f"expected {backbone.name} with its output embedding"
+    kind = AutoModelForSeq2SeqLM if backbone.kind == "encoder-decoder" else AutoModelForCausalLM
     try:
-        whole, report = AutoModelForCausalLM.from_pretrained(
-            named, dtype=backbone.dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-        )
+        with quiet():
+            whole, report = kind.from_pretrained(
+                named, dtype=backbone.dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            )
     except (OSError, ValueError) as error:
         raise ValueError(f"{wanted}, it cannot be read ({str(error).splitlines()[0]}); use a fitted head") from error
     head = whole.get_output_embeddings()
     (name,) = (name for name, module in whole.named_modules() if module is head)
-    if missing := [key for key in report["missing_keys"] if key.startswith(f"{name}.")]:
+    missing = [key for key in report["missing_keys"] if key.startswith(f"{name}.")]
+    if backbone.kind == "encoder-decoder" and head.weight is whole.get_input_embeddings().weight and not _scaled(whole.config):
+        missing = [f"{name}.weight"]  # T5 1.1 has a head of its own, which the library would replace by the embedding
+    if missing:
         raise ValueError(f"{wanted}, its file lacks {missing[0]}; use a fitted head")
     return head.weight.detach(), None if head.bias is None else head.bias.detach()

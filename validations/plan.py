@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tuning import tasks
-from tuning.backbones import encode
+from tuning.backbones import check_one_stack, encode
 from tuning.deltas import Delta, build
 from tuning.preparation import Prepared, backbone_of, prepare, task_of
 from tuning.verbalisers import verbaliser
@@ -21,6 +21,8 @@ from .store import canonical, content_key
 from .study import DTYPES, Part, Study
 from .verdict import NEEDED
 
+# The kinds of cells that read states or signals token by token, which both stacks of an encoder-decoder do not share.
+TOKENS = ("disturbance", "feedback", "information", "initialisation", "loop", "perturbation", "synthesis")
 PLANTS = "plants"  # the kind of the cells on which claims are tried out; the others are called as their experiment
 
 
@@ -55,10 +57,15 @@ def _head(settings: Mapping[str, Any], task: str | None) -> dict:
 def jobs(study: Study, claims: Sequence[Claim], cache: pathlib.Path) -> list[tuple[str, Job]]:
     """Return every cell that the claims need as (kind, job); a job's settings are all that the cell depends on.
 
-    Raises ValueError for what would fail in a cell: too few texts, a wrong number of deltas, a text that the backbone refuses.
+    Raises ValueError for what would fail in a cell: too few texts, a wrong number of deltas, a text that the backbone refuses,
+    and an encoder-decoder where states are read token by token.
     """
-    found = []
-    for experiment in {claim.experiment.name: claim.experiment for claim in claims}.values():
+    found, wanted = [], {claim.experiment.name: claim.experiment for claim in claims}
+    for kind in filter(TOKENS.__contains__, wanted):
+        backbone = study.parts.get(kind, Part()).options.get("backbone", study.backbone)
+        what = f"cells of the kind {kind!r}, which read states token by token"
+        check_one_stack(backbone_of(backbone, dtype=study.dtype), what)
+    for experiment in wanted.values():
         made = _protocol_cells(study, experiment) if experiment.make else _task_cells(study, experiment, cache)
         for settings, name, deltas in made:
             settings = json.loads(canonical(settings))

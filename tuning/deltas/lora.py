@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tuning.architectures import ROLES
 from tuning.backbones import Backbone, WeightMap
 from tuning.deltas.delta import Delta, Shapes, zeros
-from tuning.deltas.maps import ROLES, add_low_rank, grouped, maps_of, weight_change
+from tuning.deltas.maps import add_low_rank, grouped, maps_of, weight_change
 from tuning.edits import Edits
 
 

@@ -8,19 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tuning.backbones import SITES, Backbone, WeightMap, transposed
+from tuning.backbones import Backbone, WeightMap, transposed
 from tuning.deltas.places import chosen_blocks
-
-ROLES = ("q", "k", "v", "qkv", "o", "up", "gate", "gate_up", "down")
-SITE_OF = {role: SITES[0 if role in ROLES[:5] else 1] for role in ROLES}
 
 
 def maps_of(backbone: Backbone, roles: Iterable[str], blocks: tuple[int, ...] | None) -> list[tuple[str, WeightMap]]:
     """Return ("block.site.role", linear map) of these roles in these blocks."""
     return [
-        (f"{block}.{SITE_OF[role]}.{role}", backbone.linear(block, role))
+        (f"{block}.{site}.{role}", backbone.linear(block, role, site))
         for block in chosen_blocks(backbone, blocks)
         for role in roles
+        for site in backbone.sites(block, role)
     ]
 
 

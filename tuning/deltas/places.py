@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tuning.backbones import SITES, Backbone
+from tuning.backbones import Backbone
 
 
 def chosen_blocks(backbone: Backbone, blocks: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -21,11 +21,12 @@ def chosen_ports(backbone: Backbone, ports: tuple[str, ...] | None, blocks: tupl
     """Return the keys of the ports in forward order, of these blocks; `ports` are sites ("mlp") or keys ("3.mlp"), None all."""
     inside = chosen_blocks(backbone, blocks)
     keys = [port.key for port in backbone.ports]
+    sites = tuple(dict.fromkeys(port.site for port in backbone.ports))
     if ports is None:
-        ports = SITES
-    unknown = [port for port in ports if port not in SITES and port not in keys]
+        ports = sites
+    unknown = [port for port in ports if port not in sites and port not in keys]
     if unknown or not ports:
-        raise ValueError(f"expected ports among {SITES} or '0.attention' to '{keys[-1]}', got {unknown or ports}")
+        raise ValueError(f"expected ports among {sites} or '0.attention' to '{keys[-1]}', got {unknown or ports}")
     chosen = [port.key for port in backbone.ports if port.block in inside and (port.key in ports or port.site in ports)]
     if not chosen:
         raise ValueError(f"expected some of the ports {ports} within the blocks {inside}, found none; widen one of them")

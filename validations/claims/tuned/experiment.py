@@ -136,14 +136,22 @@ def measure(setting: Setting, predicted: Record) -> Record:
 
 
 def _shuffled_blocks(labels: list[str], profile: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the predicted profile with the network's blocks in a random order other than their own."""
+    """Return the predicted profile with the network's blocks in a random order other than their own.
+
+    Blocks change places with those that have the same ports: a decoder's beside an encoder have more than the encoder's.
+    """
     block = np.array([int(label.split(".")[0]) for label in labels])
-    order = rng.permutation(block.max() + 1)
-    if np.all(order == np.arange(len(order))):
-        order = np.roll(order, 1)
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for number in range(block.max() + 1):
+        ports = tuple(label.partition(".")[2] for label, own in zip(labels, block, strict=True) if own == number)
+        alike.setdefault(ports, []).append(number)
     moved = np.empty_like(profile)
-    for old, new in enumerate(order):
-        moved[block == old] = profile[block == new]
+    for numbers in alike.values():
+        order = rng.permutation(len(numbers))
+        if np.all(order == np.arange(len(order))):
+            order = np.roll(order, 1)
+        for old, new in zip(numbers, order, strict=True):
+            moved[block == old] = profile[block == numbers[new]]
     return moved
 
 

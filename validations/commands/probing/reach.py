@@ -108,6 +108,7 @@ def _files(options: argparse.Namespace) -> tuple[Path | None, Path | None]:
 
 def _token_signals(s: Setting) -> tuple:
     """Return the logits under one signal (T, d) per port, slot by slot (`probes.token_slots`), and the zero signals."""
+    backbones.check_one_stack(s.subject.backbone, "a table by token")
     length = max(b.mask.shape[1] for b in s.batches)
     zero = torch.zeros(length, s.subject.width, dtype=s.subject.dtype, device=s.subject.backbone.device)
 
@@ -136,7 +137,7 @@ def _reach_places(s: Setting, g: probes.Response, by: str) -> dict:
     axes = {}
     for name, shape in g.shapes.items():
         last = tuple(name.split(".")[-2:])
-        if last in (("attention", "keys"), ("attention", "values")):
+        if last[0] in ("attention", "cross") and last[1] in ("keys", "values"):
             axes[name] = (1, heads)
         elif len(shape) == 2 and last in (("q", "B"), ("k", "B"), ("v", "B")):
             axes[name] = (0, heads)
