@@ -4,13 +4,28 @@ import contextlib
 import json
 import os
 import pathlib
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from .store import Store, digest, write_atomic
 
 NAME = ".sound"
 FRESH = 2_000_000_000  # nanoseconds: a file may change again within one tick of the disk's clock, so younger ones are read again
+SILENCE = 5.0  # seconds until a reading of many files says how far it is
+
+Item = TypeVar("Item")
+
+
+def paced(items: Sequence[Item], doing: str) -> Iterator[Item]:
+    """Yield some items, and say on stderr every `SILENCE` seconds how many are done and how long the others will take."""
+    begun = said = time.monotonic()
+    for done, item in enumerate(items):
+        if (now := time.monotonic()) - said > SILENCE:
+            left, said = (now - begun) * (len(items) - done) / done, now
+            print(f"{doing}: {done:,} of {len(items):,}, about {left:.0f} s left", file=sys.stderr, flush=True)
+        yield item
 
 
 def sound(folder: str | pathlib.Path, cells: Mapping[str, str], *, afresh: bool = False) -> None:
@@ -20,7 +35,7 @@ def sound(folder: str | pathlib.Path, cells: Mapping[str, str], *, afresh: bool 
     time of change cannot be set by hand; `afresh` reads every cell. 10^5 cells take about a second so, and a minute afresh.
     """
     folder = pathlib.Path(folder)
-    store, now, known = Store(folder), _states(folder), {} if afresh else _known(folder)
+    store, now, known = Store(folder), states(folder), {} if afresh else _known(folder)
     made, until = {}, time.time_ns() - FRESH
     for key, checksum in cells.items():
         state = now.get(key)
@@ -34,10 +49,10 @@ def sound(folder: str | pathlib.Path, cells: Mapping[str, str], *, afresh: bool 
             write_atomic(folder / NAME, f"{digest(text.encode())}\n{text}".encode())
 
 
-def _states(folder: pathlib.Path) -> dict[str, dict[str, list[int]]]:
-    """Return size, time of writing, time of change and number of every cell's files, by cell."""
+def states(folder: pathlib.Path, phases: Sequence[str] = ("predicted", "cells")) -> dict[str, dict[str, list[int]]]:
+    """Return size, time of writing, time of change and number of every cell's files in some phases, by cell."""
     found: dict[str, dict[str, list[int]]] = {}
-    for phase in ("predicted", "cells"):
+    for phase in phases:
         with contextlib.suppress(OSError), os.scandir(folder / phase) as entries:
             for entry in entries:
                 key, _, suffix = entry.name.partition(".")
