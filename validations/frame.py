@@ -103,56 +103,46 @@ def _compared(folder: pathlib.Path, record: Mapping) -> Iterator[Piece]:
 
 
 def _trained(folder: pathlib.Path, record: Mapping) -> Iterator[Piece]:
-    """Yield two pieces for every cell: what was predicted and measured, under its checksum, and what it took.
+    """Yield every cell under its checksum and the state of the file that says what it took, on which no verdict rests.
 
-    Where the cell trained one delta they have lines, with its data's digest for the task. No verdict rests on what a cell took:
-    the state of that file is its mark.
+    Where it trained one delta it has lines, with its data's digest for the task.
     """
     store, spent, until = Store(folder), states(folder, ("provenance",)), time.time_ns() - FRESH
 
-    def read(phase: str, key: str, seal: str | None) -> dict:
+    def kept(phase: str, key: str, seal: str | None) -> dict:
         try:
-            kept = unsealed(store.path(phase, key, ".json"), phase, key)
+            found = unsealed(store.path(phase, key, ".json"), phase, key)
         except ValueError as error:
             raise ValueError(f"{error}: {REMEDY}") from None
-        if seal is not None and kept["seal"] != seal:
+        if seal is not None and found["seal"] != seal:
             raise ValueError(f"{store.path(phase, key, '.json')} was changed while it was read: {REMEDY}")
-        return kept
+        return found
 
-    def told(key: str, seal: str) -> Iterator[tuple]:
-        kept = read("cells", key, seal)
-        if claim := ARMS.get(kept["settings"]["kind"]):
-            if kept["after"]:
-                values = read("predicted", key, kept["after"])["record"]
-                yield from _lines(claim, 0, "predicted", _place(kept), _forecast(claim, values))
-            yield from _lines(claim, 0, "measured", _place(kept), _measured(claim, kept["record"]))
-
-    def took(key: str, seal: str) -> Iterator[tuple]:
-        kept = read("cells", key, seal)
-        if (claim := ARMS.get(kept["settings"]["kind"])) and store.has("provenance", key):
-            values = read("provenance", key, None)["record"]
-            yield from _lines(claim, 0, "counted", _place(kept), {"cpu_seconds": values["cpu_seconds"]})
+    def read(key: str, seal: str) -> Iterator[tuple]:
+        cell = kept("cells", key, seal)
+        settings = cell["settings"]
+        if claim := ARMS.get(settings["kind"]):
+            place = unicode({"task": settings["digest"], "delta": settings["deltas"][0][0], "seed": settings["seed"]})
+            if cell["after"]:
+                predicted = kept("predicted", key, cell["after"])["record"]
+                yield from _lines(claim, 0, "predicted", place, _forecast(claim, predicted))
+            yield from _lines(claim, 0, "measured", place, _measured(claim, cell["record"]))
+            if store.has("provenance", key):
+                took = {"cpu_seconds": kept("provenance", key, None)["record"]["cpu_seconds"]}
+                yield from _lines(claim, 0, "counted", place, took)
 
     for key, seal in record["tied"]["cells"].items():
-        yield Piece(f"cell {key}", seal, functools.partial(told, key, seal))
-        state = spent.get(key, {})
-        settled = all(changed < until for _, _, changed, _ in state.values())
-        yield Piece(f"spent {key}", f"{seal} {state}" if settled else None, functools.partial(took, key, seal))
-
-
-def _place(kept: Mapping) -> dict:
-    """Return where a training stands, its data's digest for the task: the verdicts say how a study calls them."""
-    settings = kept["settings"]
-    return unicode({"task": settings["digest"], "delta": settings["deltas"][0][0], "seed": settings["seed"]})
+        state, changed = spent.get(key, ("", 0))
+        yield Piece(key, f"{seal} {state}" if changed < until else None, functools.partial(read, key, seal))
 
 
 def _framed(record: Mapping, found: Lines, first: int, last: int) -> pd.DataFrame:
     """Return lines as a frame; the pieces from `first` to `last` are those of `_trained`."""
     made, starts, texts = dict(found.columns), np.cumsum(found.counts) - found.counts, [*found.texts]
-    pairs = found.counts[first:last].reshape(-1, 2)
-    cells = slice(starts[first], starts[first] + pairs.sum())
+    counts = found.counts[first:last]
+    cells = slice(starts[first], starts[first] + counts.sum())
     made["row"], made["task"] = made["row"].copy(), made["task"].copy()
-    made["row"][cells] = np.repeat(np.cumsum(pairs.any(1)) - 1, pairs.sum(1))
+    made["row"][cells] = np.repeat(np.cumsum(counts > 0) - 1, counts)
     names = {task["digest"]: unicode(task["name"]) for task in record["study"]["tasks"]}  # a kept cell's may be old
     used, places = np.unique(made["task"][cells], return_inverse=True)
     made["task"][cells] = (len(texts) + np.arange(len(used)))[places]

@@ -1,7 +1,6 @@
 """Which cells were found sound and the state of their files then, as git's index has it: none is read again until one changes."""
 
 import contextlib
-import json
 import os
 import pathlib
 import sys
@@ -35,37 +34,40 @@ def sound(folder: str | pathlib.Path, cells: Mapping[str, str], *, afresh: bool 
     time of change cannot be set by hand; `afresh` reads every cell. 10^5 cells take about a second so, and a minute afresh.
     """
     folder = pathlib.Path(folder)
-    store, now, known = Store(folder), states(folder), {} if afresh else _known(folder)
-    made, until = {}, time.time_ns() - FRESH
-    for key, checksum in cells.items():
-        state = now.get(key)
-        if known.get(key) != [checksum, state] and store.checksum(key) != checksum:
+    store, now, kept = Store(folder), states(folder), "" if afresh else _kept(folder)
+    known, made, until = set(kept.split("\n")), [], time.time_ns() - FRESH
+    for key, checksum in paced(list(cells.items()), "checking cells"):
+        state, changed = now.get(key, ("", until))
+        line = f"{key} {checksum} {state}"
+        if line not in known and store.checksum(key) != checksum:
             raise ValueError(f"{store.path('cells', key, '.json')} is not the cell that the verdicts were made with")
-        if state is not None and all(changed < until for _, _, changed, _ in state.values()):
-            made[key] = [checksum, state]
-    if made and made != known:
-        text = json.dumps(made)
+        if changed < until:
+            made.append(line)
+    text = "\n".join(made)
+    if made and text != kept:
         with contextlib.suppress(OSError):  # a folder that cannot be written is read anew each time
             write_atomic(folder / NAME, f"{digest(text.encode())}\n{text}".encode())
 
 
-def states(folder: pathlib.Path, phases: Sequence[str] = ("predicted", "cells")) -> dict[str, dict[str, list[int]]]:
-    """Return size, time of writing, time of change and number of every cell's files in some phases, by cell."""
-    found: dict[str, dict[str, list[int]]] = {}
+def states(folder: pathlib.Path, phases: Sequence[str] = ("predicted", "cells")) -> dict[str, tuple[str, int]]:
+    """Return of every cell's files in some phases size, times and number, as a text, and when the last of them changed."""
+    found: dict[str, list[str]] = {}
+    latest: dict[str, int] = {}
     for phase in phases:
         with contextlib.suppress(OSError), os.scandir(folder / phase) as entries:
             for entry in entries:
                 key, _, suffix = entry.name.partition(".")
                 about = entry.stat()
-                state = [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
-                found.setdefault(key, {})[f"{phase}.{suffix}"] = state
-    return found
+                state = f"{phase}.{suffix}:{about.st_size}:{about.st_mtime_ns}:{about.st_ctime_ns}:{about.st_ino}"
+                found.setdefault(key, []).append(state)
+                latest[key] = max(latest.get(key, 0), about.st_ctime_ns)
+    return {key: (",".join(sorted(files)), latest[key]) for key, files in found.items()}
 
 
-def _known(folder: pathlib.Path) -> dict:
+def _kept(folder: pathlib.Path) -> str:
     """Return what an earlier check left, nothing where it is missing or damaged."""
     try:
         mark, _, text = (folder / NAME).read_bytes().partition(b"\n")
-        return json.loads(text) if digest(text) == mark.decode() else {}
+        return text.decode() if digest(text) == mark.decode() else ""
     except (OSError, ValueError):
-        return {}
+        return ""
