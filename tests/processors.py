@@ -1,6 +1,7 @@
-"""Runs cells under other processors' arithmetic and says by how much their numbers and their tested rows differ.
+"""Runs cells of the quick study under other processors' arithmetic and says by how much their numbers differ.
 
-python tests/processors.py [--claim ID ...]: a line for each arithmetic and kind of numbers; the same arithmetic is the first.
+python tests/processors.py [--claim ID ...] [--tasks A,B] [--deltas A,B]: a line for each arithmetic, and whether a second run of
+the same arithmetic gives the same numbers.
 """
 
 import argparse
@@ -10,42 +11,42 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 ARITHMETIC: dict[str, dict[str, str]] = {
-    "the same": {},
+    "own": {},
+    "own again": {},
     "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
     | {"OPENBLAS_CORETYPE": "Haswell"},
-    "SSE2": {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"}
+    "SSE": {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"}
     | {"OPENBLAS_CORETYPE": "Nehalem"},
 }
-STUDY = "validate --study quick --tasks agreement --seeds 1 --deltas lora,prefix --processes 1"
-CLAIMS = ("linearised-optimum", "practice-gain")  # trainings to their end by L-BFGS, and by AdamW as in practice
-SHARES = {"median": 0.5, "nine in ten below": 0.9, "99 of 100 below": 0.99, "largest": 1.0}
-ROOMS = {"predicted": "predicted before training", "cells": "measured", "rows": "in the tested rows"}
+PHASES = {"predicted": "predicted before training", "cells": "measured after it"}
+SHARES = {"median": 0.5, "nine in ten at most": 0.9, "largest": 1.0}
 
 
-def validated(out: pathlib.Path, claims: Sequence[str], arithmetic: Mapping[str, str]) -> pathlib.Path:
-    """Run the study into a folder under some arithmetic, in a process of its own, and return the folder."""
-    words = [*STUDY.split(), *(word for claim in claims for word in ("--claim", claim)), "--out", str(out)]
-    code = "import sys, costate; sys.exit(costate.main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], env=os.environ | arithmetic, capture_output=True, encoding="utf-8"
-    )
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return out
+def run_cells(options: argparse.Namespace, folder: pathlib.Path) -> None:
+    """Run the cells of the chosen part of the study into a folder, without those on plants."""
+    from validations import plan
+    from validations.asked import asked
+    from validations.engine import one_thread
+    from validations.run import execute
+
+    rest = dict.fromkeys(("examples", "length", "backbone", "dtype"))
+    study, claims, _ = asked("quick", claims=options.claim, tasks=options.tasks, deltas=options.deltas, seeds=1, **rest)
+    cache = folder.parent / "tasks"
+    with one_thread():
+        for kind, job in plan.jobs(study, claims, cache):
+            if kind != plan.PLANTS:
+                execute(job, folder=str(folder), cache=str(cache), device="cpu")
 
 
-def numbers(folder: pathlib.Path, room: str) -> dict[str, float]:
-    """Every number of the records in a room of a results folder, by its place."""
-    found = {}
-    for path in sorted((folder / room).glob("*.json")):
-        record = json.loads(path.read_bytes())
-        found |= dict(_numbers(record["record"] if room != "rows" else record, f"{room}/{path.stem}"))
-    return found
+def numbers(folder: pathlib.Path, phase: str) -> dict[str, float]:
+    """Every number of a phase's records, by its place."""
+    paths = sorted((folder / phase).glob("*.json"))
+    return {at: x for path in paths for at, x in _numbers(json.loads(path.read_bytes())["record"], path.stem)}
 
 
 def _numbers(value: object, place: str) -> Iterator[tuple[str, float]]:
@@ -56,31 +57,46 @@ def _numbers(value: object, place: str) -> Iterator[tuple[str, float]]:
         yield place, value
 
 
-def differences(folder: pathlib.Path, other: pathlib.Path, room: str) -> np.ndarray:
-    """The relative difference of every number of a room: 0 is the same, 2 the other sign."""
-    mine, theirs = numbers(folder, room), numbers(other, room)
+def differences(folder: pathlib.Path, other: pathlib.Path, phase: str) -> dict[str, float]:
+    """The difference of every number of a phase, relative to the larger of the two: 0 is the same, 2 the other sign."""
+    mine, theirs = numbers(folder, phase), numbers(other, phase)
     assert mine.keys() == theirs.keys()
-    a, b = np.array(list(mine.values())), np.array([theirs[place] for place in mine])
-    size = np.maximum(np.abs(a), np.abs(b))
-    return np.abs(a - b) / np.where(size > 0, size, 1.0)
+    return {at: abs(x - theirs[at]) / (max(abs(x), abs(theirs[at])) or 1.0) for at, x in mine.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """0 where a second run of the same arithmetic gives the same numbers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--claim", action="append", help=f"default: {', '.join(CLAIMS)}")
-    claims = parser.parse_args(arguments).claim or CLAIMS
+    parser.add_argument("--claim", action="append", help="default: linearised-optimum, whose cells train one delta to its end")
+    parser.add_argument("--tasks", default="agreement")
+    parser.add_argument("--deltas", default="lora,prefix")
+    parser.add_argument("--into", type=pathlib.Path, help="only run the cells here, under the arithmetic of this process")
+    options = parser.parse_args(arguments)
+    options.claim = options.claim or ["linearised-optimum"]
+    if options.into:
+        run_cells(options, options.into)
+        return 0
+    words = [word for claim in options.claim for word in ("--claim", claim)] + [
+        "--tasks",
+        options.tasks,
+        "--deltas",
+        options.deltas,
+    ]
     with tempfile.TemporaryDirectory(prefix="processors-") as place:
-        room, moved = pathlib.Path(place), 0.0
-        own = validated(room / "own", claims, {})
+        room, begun = pathlib.Path(place), []
         for name, arithmetic in ARITHMETIC.items():
-            other = validated(room / name.replace(" ", "-"), claims, arithmetic)
-            for kind, said in ROOMS.items():
-                off = differences(own, other, kind)
-                told = ", ".join(f"{word} {np.quantile(off, q):.0e}" for word, q in SHARES.items())
-                print(f"{name:<8} {len(off):>5} numbers {said}: relative differences {told}", flush=True)
-                moved = max(moved, off.max() if name == "the same" else 0.0)
-    return int(moved > 0)
+            command = [sys.executable, __file__, *words, "--into", str(room / name / "cells of it")]
+            begun.append(subprocess.Popen(command, env=os.environ | arithmetic))
+        if any([process.wait() for process in begun]):
+            return 1
+        found = {}
+        for name in list(ARITHMETIC)[1:]:
+            for phase, said in PHASES.items():
+                off = differences(room / "own" / "cells of it", room / name / "cells of it", phase)
+                found[name, phase] = max(off.values())
+                told = ", ".join(f"{word} {np.quantile(list(off.values()), q):.1e}" for word, q in SHARES.items())
+                print(f"{name:<10} {len(off):>4} numbers {said}: {told} ({max(off, key=off.get)})", flush=True)
+    return int(any(found["own again", phase] > 0 for phase in PHASES))
 
 
 if __name__ == "__main__":
