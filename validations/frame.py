@@ -148,14 +148,21 @@ def _framed(record: Mapping, found: Lines, first: int, last: int) -> pd.DataFram
     made["task"][cells] = (len(texts) + np.arange(len(used)))[places]
     texts += [names[texts[task]] for task in used]
     sizes = {delta["name"]: delta["size"] for delta in record["study"]["deltas"]}
-    used, places = np.unique(made["delta"], return_inverse=True)
-    size = pd.array([sizes.get(texts[delta]) if delta >= 0 else None for delta in used], dtype="Int64")[places]
-    used, places = np.unique(made["claim"].astype("int64") * len(texts) + made["quantity"], return_inverse=True)
-    unit = [_unit(texts[both // len(texts)], texts[both % len(texts)]) for both in used]
+    size = np.array([sizes.get(text, ABSENT) for text in texts] + [ABSENT])[made["delta"]]
+    claims = np.flatnonzero(np.bincount(made["claim"]))
+    both = np.searchsorted(claims, np.arange(len(texts)))[made["claim"]] * len(texts) + made["quantity"]
+    used = np.flatnonzero(np.bincount(both))
+    unit = [_unit(texts[claims[one // len(texts)]], texts[one % len(texts)]) for one in used]
+    places = np.searchsorted(used, np.arange(len(claims) * len(texts)))[both]
     seed, inside = made["seed"], made["inside"]
     return pd.DataFrame(
         {name: _category(made[name], texts) for name in ("claim", "stage", "task", "delta", "port", "quantity")}
-        | {"row": made["row"], "size": size, "unit": _category(places, unit), "value": made["value"]}
+        | {
+            "row": made["row"],
+            "size": pd.arrays.IntegerArray(size, size == ABSENT),
+            "unit": _category(places, unit),
+            "value": made["value"],
+        }
         | {"seed": pd.arrays.IntegerArray(seed, seed == ABSENT), "inside": pd.arrays.BooleanArray(inside == 1, inside == ABSENT)}
     )[list(COLUMNS)]
 

@@ -18,12 +18,12 @@ Item = TypeVar("Item")
 
 
 def paced(items: Sequence[Item], doing: str) -> Iterator[Item]:
-    """Yield some items, and say on stderr every `SILENCE` seconds how many are done and how long the others will take."""
-    begun = said = time.monotonic()
+    """Yield some items, and say on stderr every `SILENCE` seconds how many are done."""
+    said = time.monotonic()
     for done, item in enumerate(items):
         if (now := time.monotonic()) - said > SILENCE:
-            left, said = (now - begun) * (len(items) - done) / done, now
-            print(f"{doing}: {done:,} of {len(items):,}, about {left:.0f} s left", file=sys.stderr, flush=True)
+            said = now
+            print(f"{doing}: {done:,} of {len(items):,} done", file=sys.stderr, flush=True)
         yield item
 
 
