@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import json
 import os
 import pathlib
 import signal
@@ -100,6 +101,63 @@ def test_a_disk_that_is_full_leaves_no_half_and_is_told(tmp_path):
     )
     assert f"{tmp_path / 'large'} cannot be written (" in said.stdout and "free space" in said.stdout
     assert said.stdout.count("\n") == 1 and [path.name for path in tmp_path.iterdir()] == ["small"]
+
+
+DISK = """
+import json, pathlib, sys
+import costate
+from validations import publish, store, verify
+publish.DERIVATIONS = []  # half of the time
+study, disk = sys.argv[1], pathlib.Path(sys.argv[2])
+out, ballast, found = disk / "out", disk / "ballast", {}
+validate = ["validate", "--study", study, "--out", str(out), "--processes", "1"]
+
+def turn(name, room):
+    ballast.write_bytes(b"")
+    if room is not None:
+        with ballast.open("ab", buffering=0) as file:
+            try:
+                while file.write(bytes(4096)) == 4096:
+                    pass
+            except OSError:
+                file.truncate(max(0, file.tell() // 4096 * 4096 - room))
+    code = costate.main(validate)
+    records = [(phase, path.stem) for phase in store.PHASES for path in (out / phase).glob("*.json")]
+    for record in records:
+        store.Store(out).read(*record)
+    found[name] = [code, len(records), len(list(disk.rglob(f"{store.WRITING}*"))), (out / "verdicts.json").is_file()]
+
+turn("full", 0)
+turn("nearly full", 96 << 10)
+turn("with room", None)
+found["verified"] = verify.verify(out)["cells"]
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+def test_a_study_on_a_disk_that_is_really_full_stops_in_a_sentence_and_goes_on_with_room(tmp_path):
+    (disk := tmp_path / "disk").mkdir()
+    inside = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=4m tmpfs "$0" && exec "$@"', str(disk)]
+    try:
+        refused = subprocess.run([*inside, "true"], capture_output=True, encoding="utf-8").stderr
+    except FileNotFoundError as error:
+        refused = str(error)
+    if refused:
+        pytest.skip(f"a small disk cannot be mounted here: {refused.strip()}")
+    study = CHEAP.replace("seeds = [0, 1, 2, 3, 4, 5, 6, 7]", "seeds = [0]").replace(', "tags", "reflexives"', "")
+    (tmp_path / "cheap.toml").write_text(study, encoding="utf-8")
+    words = [sys.executable, "-c", DISK, str(tmp_path / "cheap.toml"), str(disk)]
+    done = subprocess.run([*inside, *words], cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2 and all("No space left on device" in line and "free space" in line for line in errors)
+    assert "Traceback" not in done.stderr
+    cells = 5
+    assert found["full"] == [2, 0, 0, False]
+    code, records, half, decided = found["nearly full"]
+    assert code == 2 and 0 < records < 3 * cells and not half and not decided
+    assert found["with room"][0] == 0 and found["with room"][2:] == [0, True] and found["verified"] == cells
 
 
 def test_a_store_that_takes_nothing_is_refused_before_the_first_cell(tmp_path, capsys, monkeypatch):

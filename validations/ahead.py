@@ -1,5 +1,7 @@
 """What a study will take, before it runs: its cells, their cost, and what can be decided."""
 
+import heapq
+import itertools
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,6 +15,9 @@ from .store import Store, unsealed
 from .study import Study
 
 SECONDS = 2.0  # CPU seconds of a cell per unit of its kind's weight on nano; within a factor of 3 for most kinds
+CORES = (2, 64, 1000)  # for which a whole study is forecast
+START = 8.0  # seconds of a process before its first cell: Python, torch and the claims
+OVERHEAD = 0.01  # seconds that an engine adds to a cell, as tests/two_nodes.py measures it
 NANO = 4 * 128**2  # its blocks times its width squared, which a cell's cost grows with
 
 
@@ -22,7 +27,8 @@ def ahead(
     """Return the cells by kind with their forecast cost, how many tasks and seeds there are, and what each claim can come to.
 
     A kind's cost is the median of finished cells of that kind on this backbone under the results' parent folder, and a guess
-    from its weight and the backbone's size where there are none. Cells that are measured already cost nothing.
+    from its weight and the backbone's size where there are none. Cells that are measured already cost nothing. Where cells of
+    every kind are measured, the whole study from its first cell on is forecast for `CORES`.
     """
     store, known, frozen = Store(folder), _known(folder.parent), backbone_of(study.backbone, dtype=study.dtype)
     larger, rows, left = max(1.0, frozen.blocks * frozen.width**2 / NANO), [], 0.0
@@ -44,6 +50,7 @@ def ahead(
         )
         left += each * len(missing)
     lost = undecidable(study, claims)
+    whole = _as_measured([job for _, job in found], known)
     return {
         "study": study.name,
         "backbone": study.backbone,
@@ -55,8 +62,30 @@ def ahead(
         "cpu_seconds": left,
         "seconds": left / processes,
         "processes": processes,
+        "whole_seconds_by_cores": {str(cores): makespan(whole, cores) for cores in CORES} if whole else None,
         "claims": {claim.id: lost.get(claim.id, "can be decided") for claim in claims},
     }
+
+
+def makespan(seconds: Sequence[float], cores: int, *, start: float = START, overhead: float = OVERHEAD) -> float:
+    """Return the seconds until the last of some cells ends, where the core that is free first takes the next one.
+
+    In descending order of seconds that is at most 4/3 - 1/(3 cores) of the best schedule (Graham 1969, Theorem 2). start: what
+    each core takes before its first cell; overhead: what an engine adds to each. Cells wait for nothing but a core.
+    """
+    if cores < 1:
+        raise ValueError(f"expected at least one core, got {cores}")
+    free = [start] * min(cores, len(seconds))
+    for spent in seconds:
+        heapq.heapreplace(free, free[0] + spent + overhead)
+    return max(free, default=0.0)
+
+
+def _as_measured(jobs: Sequence[Job], known: Mapping[tuple, Sequence[float]]) -> list[float]:
+    """Return the seconds of cells in the engine's order, each as a measured one of its place in turn; none where one has none."""
+    turns = {place: itertools.cycle(seconds) for place, seconds in known.items()}
+    places = [_place(job.settings) for job in sorted(jobs, key=lambda job: -job.weight)]
+    return [next(turns[place]) for place in places] if turns.keys() >= set(places) else []
 
 
 def _known(folder: pathlib.Path) -> dict[tuple, list[float]]:

@@ -1,13 +1,19 @@
 """A study as tidy frames: all its numbers in one, its trainings with their predictions in another, its verdicts in a third."""
 
+import functools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 
+import numpy as np
 import pandas as pd
 
+from .index import ABSENT, Lines, Piece, lines
 from .quantities import described
 from .results import read_verdicts, reading, table, unicode
-from .store import Record, Store
+from .sound import FRESH, states
+from .sources import digest
+from .store import REMEDY, Store, unsealed
 
 IDENTITY = ("task", "delta", "seed", "port", "inside")
 COLUMNS = ("claim", "row", "stage", *IDENTITY, "size", "quantity", "unit", "value")
@@ -25,14 +31,12 @@ def measurements(folder: str | pathlib.Path = "build/quick") -> pd.DataFrame:
     inside (the linear regime) yes or no, the rest categories; what has no port, say, has it missing. `dictionary(frame)` says
     what each quantity means. Raises ValueError naming the file when verdicts, tables and cells do not fit together.
     """
-    record = read_verdicts(folder)
+    record, folder = read_verdicts(folder), pathlib.Path(folder)
     with reading(folder):
-        sizes = {delta["name"]: delta["size"] for delta in record["study"]["deltas"]}
-        found = [*_compared(folder, record), *_trained(folder, record), *_sizes(record)]
-        lines = [(*line[:8], sizes.get(line[4]), line[8], _unit(line[0], line[8]), line[9]) for line in found]
-        words = ("claim", "stage", "task", "delta", "port", "quantity", "unit")
-        kinds = {"row": "int64", "seed": "Int64", "size": "Int64", "inside": "boolean", "value": "float64"}
-        return pd.DataFrame(lines, columns=list(COLUMNS)).astype({name: "category" for name in words} | kinds)
+        compared, trained = list(_compared(folder, record)), list(_trained(folder, record))
+        sizes = Piece("sizes", record["seal"], functools.partial(list, _sizes(record)))
+        found = lines(folder, [*compared, *trained, sizes], digest([__name__]))
+        return _framed(record, found, len(compared), len(compared) + len(trained))
 
 
 def trainings(folder: str | pathlib.Path = "build/quick") -> pd.DataFrame:
@@ -86,27 +90,95 @@ def _lines(claim: str, row: int, stage: str, place: Mapping, numbers: Mapping) -
             yield claim, row, stage, *where, quantity, float(value)
 
 
-def _compared(folder: str | pathlib.Path, record: Mapping) -> Iterator[tuple]:
-    for claim in (name for name in record["tied"]["tables"] if "." not in name):
+def _compared(folder: pathlib.Path, record: Mapping) -> Iterator[Piece]:
+    """Yield the tested table of every claim under its checksum."""
+
+    def read(claim: str) -> Iterator[tuple]:
         for number, row in enumerate(table(folder, record, claim).to_dict("records")):
             yield from _lines(claim, number, "compared", row, row)
 
-
-def _trained(folder: str | pathlib.Path, record: Mapping) -> Iterator[tuple]:
-    store = Store(pathlib.Path(folder))
-    names = {task["digest"]: task["name"] for task in record["study"]["tasks"]}  # as the rows call them: a kept cell's may be old
-    cells = [(key, store.settings(key)) for key in record["tied"]["cells"]]
-    for number, (key, settings) in enumerate((key, s) for key, s in cells if s["kind"] in ARMS):
-        claim = ARMS[settings["kind"]]
-        place = {"task": names[settings["digest"]], "delta": settings["deltas"][0][0], "seed": settings["seed"]}
-        for phase, (stage, read) in PHASES.items():
-            if store.has(phase, key):
-                yield from _lines(claim, number, stage, unicode(place), read(claim, store.read(phase, key)))
+    for claim, mark in record["tied"]["tables"].items():
+        if "." not in claim:
+            yield Piece(f"rows {claim}", mark, functools.partial(read, claim))
 
 
-def _forecast(claim: str, record: Record) -> Mapping:
+def _trained(folder: pathlib.Path, record: Mapping) -> Iterator[Piece]:
+    """Yield every cell under its checksum and the state of the file that says what it took, on which no verdict rests.
+
+    Where it trained one delta it has lines, with its data's digest for the task.
+    """
+    store, spent, until = Store(folder), states(folder, ("provenance",)), time.time_ns() - FRESH
+
+    def kept(phase: str, key: str, seal: str | None) -> dict:
+        try:
+            found = unsealed(store.path(phase, key, ".json"), phase, key)
+        except ValueError as error:
+            raise ValueError(f"{error}: {REMEDY}") from None
+        if seal is not None and found["seal"] != seal:
+            raise ValueError(f"{store.path(phase, key, '.json')} was changed while it was read: {REMEDY}")
+        return found
+
+    def read(key: str, seal: str) -> Iterator[tuple]:
+        cell = kept("cells", key, seal)
+        settings = cell["settings"]
+        if claim := ARMS.get(settings["kind"]):
+            place = unicode({"task": settings["digest"], "delta": settings["deltas"][0][0], "seed": settings["seed"]})
+            if cell["after"]:
+                predicted = kept("predicted", key, cell["after"])["record"]
+                yield from _lines(claim, 0, "predicted", place, _forecast(claim, predicted))
+            yield from _lines(claim, 0, "measured", place, _measured(claim, cell["record"]))
+            if store.has("provenance", key):
+                took = {"cpu_seconds": kept("provenance", key, None)["record"]["cpu_seconds"]}
+                yield from _lines(claim, 0, "counted", place, took)
+
+    for key, seal in record["tied"]["cells"].items():
+        state, changed = spent.get(key, ("", 0))
+        yield Piece(key, f"{seal} {state}" if changed < until else None, functools.partial(read, key, seal))
+
+
+def _framed(record: Mapping, found: Lines, first: int, last: int) -> pd.DataFrame:
+    """Return lines as a frame; the pieces from `first` to `last` are those of `_trained`."""
+    made, starts, texts = dict(found.columns), np.cumsum(found.counts) - found.counts, [*found.texts]
+    counts = found.counts[first:last]
+    cells = slice(starts[first], starts[first] + counts.sum())
+    made["row"], made["task"] = made["row"].copy(), made["task"].copy()
+    made["row"][cells] = np.repeat(np.cumsum(counts > 0) - 1, counts)
+    names = {task["digest"]: unicode(task["name"]) for task in record["study"]["tasks"]}  # a kept cell's may be old
+    used, places = np.unique(made["task"][cells], return_inverse=True)
+    made["task"][cells] = (len(texts) + np.arange(len(used)))[places]
+    texts += [names[texts[task]] for task in used]
+    sizes = {delta["name"]: delta["size"] for delta in record["study"]["deltas"]}
+    size = np.array([sizes.get(text, ABSENT) for text in texts] + [ABSENT])[made["delta"]]
+    claims = np.flatnonzero(np.bincount(made["claim"]))
+    both = np.searchsorted(claims, np.arange(len(texts)))[made["claim"]] * len(texts) + made["quantity"]
+    used = np.flatnonzero(np.bincount(both))
+    unit = [_unit(texts[claims[one // len(texts)]], texts[one % len(texts)]) for one in used]
+    places = np.searchsorted(used, np.arange(len(claims) * len(texts)))[both]
+    seed, inside = made["seed"], made["inside"]
+    return pd.DataFrame(
+        {name: _category(made[name], texts) for name in ("claim", "stage", "task", "delta", "port", "quantity")}
+        | {
+            "row": made["row"],
+            "size": pd.arrays.IntegerArray(size, size == ABSENT),
+            "unit": _category(places, unit),
+            "value": made["value"],
+        }
+        | {"seed": pd.arrays.IntegerArray(seed, seed == ABSENT), "inside": pd.arrays.BooleanArray(inside == 1, inside == ABSENT)}
+    )[list(COLUMNS)]
+
+
+def _category(places: np.ndarray, texts: list[str]) -> pd.Categorical:
+    """Return texts by their places in a list, -1 for none, as a category of those that occur, in their order."""
+    used = np.flatnonzero(np.bincount(places[places >= 0], minlength=len(texts)))
+    words = sorted({texts[place] for place in used})
+    order = {word: number for number, word in enumerate(words)}
+    codes = np.full(len(texts) + 1, -1)
+    codes[used] = [order[texts[place]] for place in used]
+    return pd.Categorical.from_codes(codes[places], categories=words)
+
+
+def _forecast(claim: str, values: Mapping) -> Mapping:
     """Return what was predicted of a training, a practical one's under the names of the others."""
-    values = record.values
     if claim == TRAINING:
         return values
     best = values["forecasts"]["optimum"]
@@ -115,20 +187,8 @@ def _forecast(claim: str, record: Record) -> Mapping:
     return named | {"size": values["numbers"], "norm": values["norm"], "eta": values["eta"]}
 
 
-def _measured(claim: str, record: Record) -> Mapping:
-    values = record.values
+def _measured(claim: str, values: Mapping) -> Mapping:
     return values if claim == TRAINING else {name: values[name] for name in ("loss", "accuracy", "rate", "step")}
-
-
-def _spent(claim: str, record: Record) -> Mapping:
-    return {"cpu_seconds": record.values["cpu_seconds"]}
-
-
-PHASES: Mapping[str, tuple[str, Callable]] = {  # of a cell: what its numbers are, and which are told
-    "predicted": ("predicted", _forecast),
-    "cells": ("measured", _measured),
-    "provenance": ("counted", _spent),
-}
 
 
 def _sizes(record: Mapping) -> Iterator[tuple]:

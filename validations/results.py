@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from .sound import sound
-from .store import REMEDY, Store, digest, read_json, sealed, unsealed, write_json
+from .store import REMEDY, Store, digest, read_bytes, read_json, sealed, unsealed, write_json
 
 VERDICTS = "verdicts.json"
 
@@ -127,18 +127,22 @@ def _verdicts(folder: str | pathlib.Path) -> dict:
 
 def _table(folder: str | pathlib.Path, record: Mapping, name: str) -> list:
     """Return a table's rows when its file is the one that the verdicts were made with."""
+    _tied(folder, record, name)
+    return read_json(_file(folder, name))
+
+
+def _tied(folder: str | pathlib.Path, record: Mapping, name: str) -> None:
+    """Raise ValueError unless a table's file is the one that the verdicts were made with."""
     path = _file(folder, name)
-    found = read_json(path)
-    if digest(path.read_bytes()) != record["tied"]["tables"][name]:
+    if digest(read_bytes(path)) != record["tied"]["tables"][name]:
         raise ValueError(f"{path} is not the table that {VERDICTS} was made with")
-    return found
 
 
 def _checked(folder: str | pathlib.Path, *, cells: bool = True, afresh: bool = False) -> dict:
     """Return the verdicts when they, their tables and, with `cells`, their cells fit together; else ValueError names the file."""
     record = _verdicts(folder)
     for name in record["tied"]["tables"]:
-        _table(folder, record, name)
+        _tied(folder, record, name)
     if cells:
         sound(folder, record["tied"]["cells"], afresh=afresh)
     return record

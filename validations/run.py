@@ -22,6 +22,8 @@ from .sources import digest
 from .store import Record, Store, keep, sweep, write_atomic, writing
 from .study import Study
 
+ROOM = 1 << 16  # bytes that the disk must have for a study to begin: a cell's, about
+
 
 def setting(settings: Mapping[str, Any], cache: str, task: str | None = None, device: str = "cpu") -> Setting:
     """Return the experiment's inputs from a cell's settings, on its own task or on another one: data, frozen head, deltas."""
@@ -153,7 +155,7 @@ def measure(
     report(f"{study.name}: {len(found)} cells, {len(found) - len(missing)} already measured")
     if not missing:
         return found
-    write_atomic(mark := folder / writing(secrets.token_hex(8)), b"")  # a disk that takes nothing is seen before the first cell
+    write_atomic(mark := folder / writing(secrets.token_hex(8)), bytes(ROOM))  # a full disk is seen before the first cell
     place = {"folder": str(folder.absolute()), "cache": str(cache.absolute()), "device": device}
     try:
         if engine.name == "ray":

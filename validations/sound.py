@@ -1,16 +1,30 @@
 """Which cells were found sound and the state of their files then, as git's index has it: none is read again until one changes."""
 
 import contextlib
-import json
 import os
 import pathlib
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from .store import Store, digest, write_atomic
 
 NAME = ".sound"
 FRESH = 2_000_000_000  # nanoseconds: a file may change again within one tick of the disk's clock, so younger ones are read again
+SILENCE = 5.0  # seconds until a reading of many files says how far it is
+
+Item = TypeVar("Item")
+
+
+def paced(items: Sequence[Item], doing: str) -> Iterator[Item]:
+    """Yield some items, and say on stderr every `SILENCE` seconds how many are done."""
+    said = time.monotonic()
+    for done, item in enumerate(items):
+        if (now := time.monotonic()) - said > SILENCE:
+            said = now
+            print(f"{doing}: {done:,} of {len(items):,} done", file=sys.stderr, flush=True)
+        yield item
 
 
 def sound(folder: str | pathlib.Path, cells: Mapping[str, str], *, afresh: bool = False) -> None:
@@ -20,37 +34,40 @@ def sound(folder: str | pathlib.Path, cells: Mapping[str, str], *, afresh: bool 
     time of change cannot be set by hand; `afresh` reads every cell. 10^5 cells take about a second so, and a minute afresh.
     """
     folder = pathlib.Path(folder)
-    store, now, known = Store(folder), _states(folder), {} if afresh else _known(folder)
-    made, until = {}, time.time_ns() - FRESH
-    for key, checksum in cells.items():
-        state = now.get(key)
-        if known.get(key) != [checksum, state] and store.checksum(key) != checksum:
+    store, now, kept = Store(folder), states(folder), "" if afresh else _kept(folder)
+    known, made, until = set(kept.split("\n")), [], time.time_ns() - FRESH
+    for key, checksum in paced(list(cells.items()), "checking cells"):
+        state, changed = now.get(key, ("", until))
+        line = f"{key} {checksum} {state}"
+        if line not in known and store.checksum(key) != checksum:
             raise ValueError(f"{store.path('cells', key, '.json')} is not the cell that the verdicts were made with")
-        if state is not None and all(changed < until for _, _, changed, _ in state.values()):
-            made[key] = [checksum, state]
-    if made and made != known:
-        text = json.dumps(made)
+        if changed < until:
+            made.append(line)
+    text = "\n".join(made)
+    if made and text != kept:
         with contextlib.suppress(OSError):  # a folder that cannot be written is read anew each time
             write_atomic(folder / NAME, f"{digest(text.encode())}\n{text}".encode())
 
 
-def _states(folder: pathlib.Path) -> dict[str, dict[str, list[int]]]:
-    """Return size, time of writing, time of change and number of every cell's files, by cell."""
-    found: dict[str, dict[str, list[int]]] = {}
-    for phase in ("predicted", "cells"):
+def states(folder: pathlib.Path, phases: Sequence[str] = ("predicted", "cells")) -> dict[str, tuple[str, int]]:
+    """Return of every cell's files in some phases size, times and number, as a text, and when the last of them changed."""
+    found: dict[str, list[str]] = {}
+    latest: dict[str, int] = {}
+    for phase in phases:
         with contextlib.suppress(OSError), os.scandir(folder / phase) as entries:
             for entry in entries:
                 key, _, suffix = entry.name.partition(".")
                 about = entry.stat()
-                state = [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
-                found.setdefault(key, {})[f"{phase}.{suffix}"] = state
-    return found
+                state = f"{phase}.{suffix}:{about.st_size}:{about.st_mtime_ns}:{about.st_ctime_ns}:{about.st_ino}"
+                found.setdefault(key, []).append(state)
+                latest[key] = max(latest.get(key, 0), about.st_ctime_ns)
+    return {key: (",".join(sorted(files)), latest[key]) for key, files in found.items()}
 
 
-def _known(folder: pathlib.Path) -> dict:
+def _kept(folder: pathlib.Path) -> str:
     """Return what an earlier check left, nothing where it is missing or damaged."""
     try:
         mark, _, text = (folder / NAME).read_bytes().partition(b"\n")
-        return json.loads(text) if digest(text) == mark.decode() else {}
+        return text.decode() if digest(text) == mark.decode() else ""
     except (OSError, ValueError):
-        return {}
+        return ""

@@ -125,14 +125,21 @@ def write_json(path: pathlib.Path, record: Mapping | list) -> None:
     write_atomic(path, (text + "\n").encode())
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """Return what a JSON file holds; raises ValueError naming a file that is missing, empty, no JSON or nested too deeply."""
+def read_bytes(path: pathlib.Path) -> bytes:
+    """Return the bytes of a file; raises ValueError naming one that is missing or cannot be read."""
     try:
-        return json.loads(path.read_bytes())
+        return path.read_bytes()
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Return what a JSON file holds; raises ValueError naming a file that is missing, empty, no JSON or nested too deeply."""
+    data = read_bytes(path)
+    try:
+        return json.loads(data)
     except (ValueError, RecursionError):
         raise ValueError(f"{path} is no valid JSON") from None
 

@@ -177,6 +177,8 @@ def read(name_or_path: str) -> Study:
     if study.unit not in UNITS:
         raise ValueError(f"expected unit to be one of {', '.join(UNITS)} in {path.name}, got {study.unit!r}")
     _lists(study)
+    for name, spec in study.deltas.items():
+        _shaped(spec, f"deltas.{name}")
     for kind, part in study.parts.items():
         for name, share in part.needs.items():
             right = name in NEEDS and isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share < math.inf
@@ -186,6 +188,18 @@ def read(name_or_path: str) -> Study:
             if not isinstance(delta, str) or delta not in study.deltas:
                 raise ValueError(f"parts.{kind} names the delta {delta!r}: expected one of {', '.join(study.deltas)}")
     return study
+
+
+def _shaped(spec: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError where a delta's kind is no text, or its parts are no pairs of a label and a table."""
+    kind, parts = spec.get("kind"), spec.get("parts", [])
+    if not isinstance(kind, str | None):
+        raise ValueError(f'expected a text as kind of {where}, such as kind = "LoRA", got {kind!r}: correct it')
+    pairs = isinstance(parts, list) and all(isinstance(part, list) and len(part) == 2 for part in parts)
+    if not pairs or not all(isinstance(label, str) and isinstance(part, Mapping) for label, part in parts):
+        raise ValueError(f"expected pairs of a label and a table as parts of {where}, got {parts!r}: correct it")
+    for label, part in parts:
+        _shaped(part, f"{where}.{label}")
 
 
 def _lists(study: Study) -> None:

@@ -101,4 +101,7 @@ def text(found: dict, options: argparse.Namespace) -> str:
     from .probing.progress import duration
 
     made = [{**row, "cpu_seconds_each": round(row["cpu_seconds_each"], 1)} for row in found["cells"]]
-    return plain({**found, "cells": made, "cpu_seconds": duration(found["cpu_seconds"]), "seconds": duration(found["seconds"])})
+    told = {name: duration(found[name]) for name in ("cpu_seconds", "seconds")}
+    if whole := found["whole_seconds_by_cores"]:
+        told["whole_seconds_by_cores"] = "; ".join(f"{int(cores):,}: {duration(spent)}" for cores, spent in whole.items())
+    return plain({**found, "cells": made, **told})
