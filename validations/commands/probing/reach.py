@@ -18,7 +18,7 @@ from tuning.subjects import subject
 
 from ...store import write_atomic
 from ..options import drawn
-from ..output import keeping, write_record
+from ..output import aside, keeping, write_record
 from . import tables
 from .setting import Setting, places_of, setting
 
@@ -77,6 +77,7 @@ def controllability(options: argparse.Namespace) -> dict:
         "ridge": options.ridge,
         "places": [],
     }
+    aside(f"the response to {g.shape[2]} numbers is known; {len(whole.places) + 1} places to price")
     with keeping(found, out):
         for name, part in {"all": whole, **whole.places}.items():
             cost = probes.least_energy(part, shift, ridge=options.ridge)
