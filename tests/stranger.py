@@ -1,7 +1,7 @@
 """A stranger's hour: a fresh clone, a folder with a CSV of one's own, and the README's commands about it, word for word.
 
-python tests/stranger.py [--setup] [--here]: prints what every command took, and fails when one fails or an answer is missing. With
---setup the clone gets an environment of its own by `make setup`, else this Python runs it; --here takes the working tree, not a clone.
+python tests/stranger.py [--setup] [--here]: prints what every command took, and fails when one fails or an answer is missing.
+With --setup the clone gets an environment of its own by `make setup`, else this Python runs it; --here takes the working tree.
 """
 
 import argparse

@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import probes
@@ -148,13 +147,6 @@ def _reach_places(s: Setting, g: probes.Response, by: str) -> dict:
 
 
 def _draw(gramians: Mapping[str, probes.OutputGramian], path: Path) -> None:
-    """Write the reachable singular values of every delta against their index, on logarithmic axes."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for name, found in gramians.items():
-        axes.loglog(np.arange(1, found.rank + 1), found.values[: found.rank].cpu().numpy(), label=name)
-    axes.set(xlabel="output direction", ylabel="reach per root of control energy")
-    axes.legend(frameon=False)
-    write_atomic(path, drawing.file_bytes(figure, path.suffix[1:]))
+    """Write the reachable singular values of every delta against their index."""
+    values = {name: found.values[: found.rank].tolist() for name, found in gramians.items()}
+    write_atomic(path, drawing.file_bytes(drawing.reach_figure(values), path.suffix[1:]))
