@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 from test_dimension_commands import rising
-from test_figures_are_clean import alike, off, settled, ticks, touching
+from test_figures_are_clean import alike, off, settled, texts, ticks, touching
 from test_layers_have_dimensions import BATCHES, states
 from test_summaries_of_known_blocks import ONES, SPECTRA, quadratic
 
@@ -62,6 +62,7 @@ def modules(layers: int):
     return drawing.modules_figure(rows)
 
 
+NAMES = ["Größe η²", "русский", "中文标题", "한국어", "हिन्दी", "good 🙂", "العربية", "שלום", "ภาษา", "a\ue000b"]
 FIGURES = {
     "curvature of two": curvature,
     "curvature of nine": lambda: curvature(9),
@@ -72,6 +73,9 @@ FIGURES = {
     "layers": lambda: layers(13),
     "reach of one direction": lambda: reach([1]),
     "reach of many": lambda: reach([24, 300, 24, 5, 40]),
+    "reach of any names": lambda: drawing.reach_figure(
+        {name: [3.0 - k / 9, 2.0, 1.0] for k, name in enumerate(map(files.shown, NAMES[:8]))}
+    ),
     "modules of one layer": lambda: modules(1),
     "modules": lambda: modules(12),
 }
@@ -84,6 +88,8 @@ def test_no_two_texts_touch_and_every_point_is_on_its_axes(name):
     assert not off(figure)
     assert not ticks(figure)
     assert not alike(figure)
+    wide, high = 72 * figure.get_size_inches()
+    assert not [t.get_text() for t, (x0, y0, x1, y1) in texts(figure) if min(x0, y0) < 0 or x1 > wide or y1 > high]
     for part in figure.findobj(Text):  # the look of the theme, not of matplotlib
         assert part.get_fontfamily() == list(files.FONTS)
 
@@ -98,9 +104,6 @@ def test_the_look_is_the_reports():
     assert set(files.SERIES) <= report and len(files.SERIES) >= 8
 
 
-NAMES = ["Größe η²", "русский", "中文标题", "한국어", "हिन्दी", "good 🙂", "العربية", "שלום", "ภาษา", "a\ue000b"]
-
-
 @pytest.mark.parametrize("kind", drawing.FORMATS)
 def test_names_in_any_script_are_drawn_or_stand_as_code_points(kind, recwarn):
     """Matplotlib warns of each glyph that it draws as an empty box: it has none to warn of."""
@@ -109,4 +112,4 @@ def test_names_in_any_script_are_drawn_or_stand_as_code_points(kind, recwarn):
     for name in NAMES:
         assert all(c.isascii() or ord(c) in files._letters() for c in files.shown(name))
     assert files.shown("Größe η², русский") == "Größe η², русский"
-    assert files.shown("中x") == "[U+4E2D]x" == _marked("中x", lambda c: not c.isascii())  # as the report writes it
+    assert files.shown("中文x") == "[U+4E2D U+6587]x" == _marked("中文x", lambda c: not c.isascii())  # as the report writes it

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probes.dimension.threshold import DimensionEstimate
-from probes.drawing.files import GREY, LOWER, SERIES, SHARE, UPPER, theme
+from probes.drawing.files import GREY, LOWER, SERIES, SHARE, UPPER, legend, theme
 from probes.records import Estimate
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def dimension_figure(
         axes.set_xlim(low / 1.15, high * 1.15)
         axes.set(xlabel="dimension of the subspace", ylabel=score)
         axes.set_title(_words(estimate) + (f"\n{estimate.warning}" if estimate.warning else ""), fontsize=8.5, wrap=True)
-        figure.legend(loc="outside lower left", ncols=3)
+        legend(figure, "lower left", *axes.get_legend_handles_labels())
     return figure
 
 
@@ -122,7 +122,7 @@ def layers_figure(rows: Mapping[str, Mapping[str, Sequence[Estimate]]], layers: 
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
         if len(rows) > 1:
-            figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(rows))
+            legend(figure, "upper right", *grid[0].get_legend_handles_labels())
         figure.supylabel("dimension", fontsize=8.5)
     return figure
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def signed_ticks(axes: Axes) -> None:
     start, end = axes.xaxis.get_transform().transform(np.array([low, high]))
     top = math.floor(math.log10(max(-low, high)))
     chosen: dict[float, float] = {}
-    for x in (0.0, *(sign * 10.0**k for k in range(top, top - 12, -1) for sign in (1, -1))):
+    for x in (0.0, *(sign * m * 10.0**k for m in (1, 3) for k in range(top, top - 12, -1) for sign in (1, -1))):
         at = (float(axes.xaxis.get_transform().transform(np.array([x]))[0]) - start) / (end - start)
         if low <= x <= high and all(abs(at - other) > ROOM for other in chosen.values()):
             chosen[x] = at
@@ -99,6 +100,13 @@ def _number(x: float) -> str:
     """A tick's number in the fewest digits."""
     said = f"{x:g}" if x == 0 or 1e-3 <= abs(x) < 1e5 else f"{x:.0e}".replace("e-0", "e-").replace("e+0", "e")
     return said.replace("-", "−")
+
+
+def legend(figure: Figure, where: str, handles: Sequence, labels: Sequence[str]) -> None:
+    """Put a legend outside the axes in as many columns as the figure is wide for."""
+    longest = 0.5 + 0.075 * max(map(len, map(shown, labels)))  # inches of an entry; half an em of 8.5 points for each letter
+    columns = max(1, int(figure.get_figwidth() / longest))
+    figure.legend(handles, labels, loc=f"outside {where}", ncols=min(columns, len(labels)))
 
 
 def file_bytes(figure: Figure, kind: str) -> bytes:
@@ -121,7 +129,8 @@ def file_bytes(figure: Figure, kind: str) -> bytes:
 
 def shown(text: str) -> str:
     """Return a text whose letters all are in the figures' fonts: those that are not as their code points in brackets."""
-    return "".join(c if c.isascii() or ord(c) in _letters() else f"[U+{ord(c):04X}]" for c in text)
+    runs = itertools.groupby(text, lambda c: c.isascii() or ord(c) in _letters())
+    return "".join("".join(run) if fine else f"[{' '.join(f'U+{ord(c):04X}' for c in run)}]" for fine, run in runs)
 
 
 @functools.cache
