@@ -57,7 +57,7 @@ def controllability(options: argparse.Namespace) -> dict:
     if options.by == "token" and (options.against or options.checkpoint):
         raise ValueError("--by token measures signals of the frozen model; leave out --against and --checkpoint")
     against = {text: parse(text) for text in options.against}
-    s = setting(options)
+    s = setting(options, checked=lambda start: _head_names(start, options.delta) if options.by == "head" else None)
     outputs, point = _token_signals(s) if options.by == "token" else (s.subject.outputs, s.point)
     g = probes.response(outputs, point, s.batches)
     labels = torch.cat([b.labels for b in s.batches])
@@ -134,16 +134,22 @@ def _reach_places(s: Setting, g: probes.Response, by: str) -> dict:
         axes = {name: (0, length) for name in g.names}
         return probes.axis_places(g.shapes, axes, lambda i: words.get(i, "content"))
     heads = s.subject.backbone.key_value_heads  # where queries share keys, a head is the whole group
+    axes = {name: (axis, heads) for name, axis in _head_names(s.point, s.subject.delta.name).items()}
+    return probes.axis_places(g.shapes, axes, lambda i: f"head {i}")
+
+
+def _head_names(point: Mapping[str, torch.Tensor], delta: str) -> dict[str, int]:
+    """The parameters that belong to single heads, each with its axis of heads; raises ValueError for a delta without any."""
     axes = {}
-    for name, shape in g.shapes.items():
+    for name, value in point.items():
         last = tuple(name.split(".")[-2:])
         if last[0] in ("attention", "cross") and last[1] in ("keys", "values"):
-            axes[name] = (1, heads)
-        elif len(shape) == 2 and last in (("q", "B"), ("k", "B"), ("v", "B")):
-            axes[name] = (0, heads)
+            axes[name] = 1
+        elif value.ndim == 2 and last in (("q", "B"), ("k", "B"), ("v", "B")):
+            axes[name] = 0
     if not axes:
-        raise ValueError(f"{s.subject.delta.name} has no parameters of single heads; use a prefix or lora, or --by port")
-    return probes.axis_places(g.shapes, axes, lambda i: f"head {i}")
+        raise ValueError(f"{delta} has no parameters of single heads; use a prefix or lora, or --by port")
+    return axes
 
 
 def _draw(gramians: Mapping[str, probes.OutputGramian], path: Path) -> None:
