@@ -101,8 +101,8 @@ MISTAKES = [  # what is asked, in a folder of the data below, and words of the a
     # kinds that were tried by hand later
     ([*OWN, "twice/reviews.csv"], "more than one column called 'text'"),
     ([*OWN, "numbers/reviews.csv"], "60 different labels in 60 rows, expected classes that many rows share"),
-    ([*OWN, "copies/reviews.csv"], "none of which fell into train"),
-    ([*OWN, "ragged/reviews.csv", "--columns", "text=text,label=text"], "more fields than the header"),
+    ([*OWN, "copies/reviews.csv"], "of which it has 1, and none fell into"),
+    ([*OWN, "rare/reviews.csv"], "which was split by its texts, and none fell into train"),
     ([*OWN, "odd/reviews.csv", "--columns", "text=mood,label=mood"], "one column of odd/reviews.csv for two parts"),
     ([*OWN, ""], "got an empty name"),
     ([*PROBE, "--threads", "100000"], "--threads must be at most"),
@@ -143,6 +143,7 @@ def data(tmp_path_factory):
     table(base / "odd", ["body,mood", *rows])
     table(base / "twice", ["text,text,label", *(f"a {i},b {i},{i % 2}" for i in range(60))])
     table(base / "numbers", ["text,label", *(f"text {i},{i}" for i in range(60))])
+    table(base / "rare", ["text,label", *(f"text {i},{2 if i == 13 else i % 2}" for i in range(60))])
     table(base / "copies", ["text,label", *(f"the same text,{i % 2}" for i in range(60))])
     table(base / "ragged", ["text,label", *rows[:5], "a, b, c,1"])
     return base

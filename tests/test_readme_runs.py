@@ -96,7 +96,7 @@ def test_a_folder_as_the_readme_describes_it_is_read(tmp_path):
 
 
 def test_a_strangers_hour_is_on_the_page():
-    """What `tests/stranger.py` runs in a fresh clone, in minutes: a probe, a study, its table, its report, and a question to it."""
+    """What `tests/stranger.py` runs in a fresh clone: a probe, a study, its table, its report, and a question to it."""
     found = stranger.commands(README)
     assert [words[1] for words in found] == ["probe", "validate", "export", "report"]
     assert {"--seeds", "2", "--deltas", "lora,prefix"} <= set(found[1]) and "costate.trainings" in stranger.question(README)

@@ -292,7 +292,13 @@ def load(path: pathlib.Path, columns: Mapping[str, str] | None, seed: int) -> Ta
 
 
 def _shared(file: str, parts: Mapping[str, Sequence[Row]]) -> None:
-    """Raise ValueError for a file whose rows share no classes, or of which a class is left out of train by the split."""
+    """Raise ValueError for a file whose rows share no classes, or whose split leaves test empty or a class out of train."""
+    rows = [row for part in parts.values() for row in part]
+    texts = len({(row.get("text_a"), row.get("text_b")) for row in rows})
+    way = "add different texts, or give a folder with a train and a test file"
+    for key in ("train", "test"):
+        if not parts[key]:
+            raise ValueError(f"{file} was split by its texts, of which it has {texts}, and none fell into {key}: {way}")
     labels = {key: [str(row["label"]) for row in rows if row.get("label") not in (None, "")] for key, rows in parts.items()}
     counts = [label for some in labels.values() for label in some]
     kinds = dict.fromkeys(counts)
@@ -303,9 +309,9 @@ def _shared(file: str, parts: Mapping[str, Sequence[Row]]) -> None:
         )
     for label in kinds:
         if label not in labels["train"]:
+            share = f"{counts.count(label)} of {len(counts)} rows"
             raise ValueError(
-                f"class {label!r} of {file} has {counts.count(label)} of its {len(counts)} rows, none of which fell into train when "
-                "it was split by its texts: add different texts of that class, or give a folder with a train and a test file"
+                f"class {label!r} has {share} of {file}, which was split by its texts, and none fell into train: {way}"
             )
 
 

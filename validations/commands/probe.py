@@ -59,7 +59,7 @@ SPENT = {  # what a probe spends on a flag that is not given: quickly, and with 
         "budget": (24, 64),
     },
     "dimension": {
-        "most": (96, 128),
+        "most": (72, 128),
         "held_out": (HELD_OUT, None),
         "dimensions": ("16,64,256", "4,16,64,256"),
         "runs": (2, 3),
