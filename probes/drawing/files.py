@@ -81,7 +81,7 @@ def log_axis(axes: Axes, which: str) -> None:
 
 
 def signed_ticks(axes: Axes) -> None:
-    """Number zero and decades on both sides of an x axis that is linear near zero and logarithmic beyond, the largest first."""
+    """Set the numbers of an x axis that is linear near zero and logarithmic beyond: zero, then decades from the ends inwards."""
     import numpy as np
 
     low, high = axes.get_xlim()
