@@ -72,7 +72,7 @@ calibrate: setup ## count how often verdicts are wrong on planted worlds; the re
 known-good: setup ## run every claim on its known plants and record what the tests build reports from (10 minutes)
 	@$(BIN)/python tests/record.py
 
-bench: setup ## measure our solvers beside others, ratios of CPU time: BENCH=control|curvature|dimension|practice [CASE=name]
+bench: setup ## measure our solvers beside others, ratios of CPU time: BENCH=control|curvature|dimension|practice|desk [CASE]
 	$(COSTATE) bench $(BENCH) $(foreach c,$(CASE),--case $(c))
 
 test: setup ## run every law on a few of its cases, in 3 minutes: [SHIFT=n] under other seeds

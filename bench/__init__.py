@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from bench.timing import Contest, Row, contend
 
-NAMES = ("control", "curvature", "dimension", "practice")
+NAMES = ("control", "curvature", "dimension", "practice", "desk")
 _SHOWN = (
     "numpy",
     "scipy",

@@ -9,7 +9,9 @@ from validations.commands.options import add_json, bounded
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument("name", nargs="?", default="control", help="control, curvature, dimension or practice (default: control)")
+    parser.add_argument(
+        "name", nargs="?", default="control", help="control, curvature, dimension, practice, desk (default: control)"
+    )
     parser.add_argument("--case", action="append", default=[], help="run this case only; may be repeated")
     parser.add_argument("--rounds", type=int, default=9, help="interleaved repeats (default: 9)")
     add_json(parser)

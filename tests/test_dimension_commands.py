@@ -64,14 +64,14 @@ def test_figure_holds_runs_curve_threshold_and_interval():
     np.testing.assert_array_equal(lines["curve"].get_ydata(), found.curve.value)
     assert lines["threshold, 90 % of the gain"].get_ydata()[0] == found.threshold
     assert any(np.array_equal(line.get_xdata(), found.interval) for line in axes.lines)
-    assert axes.get_title().startswith("d90 = 1") and file_bytes(figures[0], "svg") == file_bytes(figures[1], "svg")
+    assert axes.get_title(loc="left").startswith("d90 = 1") and file_bytes(figures[0], "svg") == file_bytes(figures[1], "svg")
 
 
 def test_figure_says_what_is_censored():
     d, y, full = rising(15.0)
     found = threshold_dimension(d, y, baseline=full, chance=0.1)
     axes = dimension_figure(found, d, y).axes[0]
-    assert "d90 is above the dimensions tried" in axes.get_title()
+    assert "d90 is above the dimensions tried" in axes.get_title(loc="left")
     assert not any(line.get_label().startswith("d90") for line in axes.lines)
     with pytest.raises(ValueError, match="one row per run"):
         dimension_figure(found, d, y[1:])

@@ -57,7 +57,7 @@ def test_figure_shows_every_layer_and_both_points():
     series = {name: [r.estimates[name] for r in rows] for name in ("two_nn", "mle", "gride 4", "local_pca")}
     figure, again = (layers_figure({"initial": series, "checkpoint": series}, [r.name for r in rows]) for _ in range(2))
     shown = [axes for axes in figure.axes if axes.get_visible()]
-    assert [axes.get_title() for axes in shown] == ["two nn", "mle", "gride 4", "local pca"]
+    assert [axes.get_title(loc="left") for axes in shown] == ["two nn", "mle", "gride 4", "local pca"]
     drawn = shown[0].containers[0].lines[0].get_ydata()
     np.testing.assert_array_equal(drawn, [e.value for e in series["two_nn"]])
     assert file_bytes(figure, "svg") == file_bytes(again, "svg")

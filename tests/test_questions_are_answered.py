@@ -1,6 +1,8 @@
 """The page of worked questions runs as it stands, in four lines a question, and so does its notebook; tables leave whole."""
 
 import json
+import os
+import pathlib
 import re
 
 import known_results
@@ -62,21 +64,25 @@ def test_every_question_is_asked():
     assert page.count("\n## ") == len(BLOCKS) >= 5
 
 
-def test_the_notebook_is_the_page_and_executes(folder, tmp_path, capsys):
-    out = tmp_path / "questions.ipynb"
-    assert main(["export", str(folder), "--out", str(out)]) == 0
-    made = json.loads(out.read_text(encoding="utf-8"))
-    assert (made["nbformat"], made["nbformat_minor"]) == (4, 5) and len({cell["id"] for cell in made["cells"]}) == len(
-        made["cells"]
-    )
+def test_the_notebook_is_the_page_and_executes_in_its_own_folder(folder, tmp_path, monkeypatch, capsys):
+    """Its cells of code run one after the other in one namespace, as Jupyter runs them; Jupyter itself is not needed here."""
+    (tmp_path / "notes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(folder), "--out", "notes/questions.ipynb"]) == 0
+    monkeypatch.chdir(tmp_path / "notes")
+    made = json.loads(pathlib.Path("questions.ipynb").read_text(encoding="utf-8"))
+    assert (made["nbformat"], made["nbformat_minor"]) == (4, 5)
+    assert len({cell["id"] for cell in made["cells"]}) == len(made["cells"])
     code = [cell["source"] for cell in made["cells"] if cell["cell_type"] == "code"]
-    assert code[1:] == [block.strip().replace(notebook.ASKED, str(folder)) for block in BLOCKS]
+    near = os.path.relpath(folder)
+    assert code[1:] == [block.strip().replace(notebook.ASKED, near) for block in BLOCKS]
+    capsys.readouterr()
     room = {}
-    for source in code:
+    for number, source in enumerate(code):
         exec(source, room)
+        assert bool(capsys.readouterr().out.strip()) == (number > 0)  # every question has an answer
     prose = "".join(cell["source"] for cell in made["cells"] if cell["cell_type"] == "markdown")
     assert prose.count("## ") == len(BLOCKS) and notebook.ASKED not in prose
-    capsys.readouterr()
 
 
 def test_trainings_are_a_row_each_with_what_was_predicted_and_found(folder):

@@ -10,6 +10,7 @@ import sys
 
 import peft
 import pytest
+import stranger
 from chats import speaker, tokenizer_of
 
 import costate
@@ -92,6 +93,14 @@ def test_a_folder_as_the_readme_describes_it_is_read(tmp_path):
         rows = [{"sentence": f"{name} text {i}", "label": ("bad", "good")[i % 2]} for i in range(40)]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     assert costate.tasks.load(str(tmp_path)).classes == ("bad", "good")
+
+
+def test_a_strangers_hour_is_on_the_page():
+    """What `tests/stranger.py` runs in a fresh clone: a probe, a study, its table, its report, and a question to it."""
+    found = stranger.commands(README)
+    assert [words[1] for words in found] == ["probe", "validate", "export", "report"]
+    assert {"--seeds", "2", "--deltas", "lora,prefix"} <= set(found[1]) and "costate.trainings" in stranger.question(README)
+    assert len(set(stranger.reviews(400))) == 400 and {mood for _, mood in stranger.reviews(400)} == {"good", "bad"}
 
 
 GIVEN = """

@@ -1,9 +1,10 @@
-"""Pictures of measurements: curvature by block, dimension by subspace and along the layers, and figures as files."""
+"""Pictures of measurements: curvature by block, dimension by subspace and along the layers, reach, and figures as files."""
 
 from probes.drawing.curvature import curvature_figure, density_curve, finest
 from probes.drawing.dimension import dimension_figure, layers_figure
 from probes.drawing.files import FORMATS, file_bytes
 from probes.drawing.model import model_page, modules_figure
+from probes.drawing.reach import reach_figure
 
 __all__ = [
     "FORMATS",
@@ -15,4 +16,5 @@ __all__ = [
     "layers_figure",
     "model_page",
     "modules_figure",
+    "reach_figure",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from probes.curvature.density import DensityCurve
 from probes.curvature.summary import BlockSummary
-from probes.drawing.files import GREY, LOWER, SHARE, STYLE, UPPER
+from probes.drawing.files import GREY, LOWER, SHARE, UPPER, log_axis, signed_ticks, theme
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,11 +24,10 @@ def curvature_figure(
     unit: str = "loss per squared parameter",
 ) -> Figure:
     """Return the eigenvalue ends of every block, the whole's spectral density with its band, the layers' dimensions."""
-    import matplotlib
     from matplotlib.figure import Figure
 
     rows = max(len(blocks), 12)
-    with matplotlib.rc_context(STYLE):
+    with theme():
         figure = Figure(figsize=(8, 1 + 0.21 * rows + 0.1), layout="constrained")
         panels = figure.subplot_mosaic([["ends", "density"], ["ends", "dimension"]], width_ratios=(1, 1.15))
         _ends(panels["ends"], blocks, unit)
@@ -56,25 +55,28 @@ def _ends(axes: Axes, blocks: Sequence[BlockSummary], unit: str) -> None:
     at = np.arange(len(blocks))
     low, high = (np.array([getattr(b, end).value for b in blocks]) for end in ("smallest", "largest"))
     axes.hlines(at, low, high, color=GREY, lw=0.8, zorder=1)
-    for values, end, color in ((low, "smallest", LOWER), (high, "largest", UPPER)):
+    for values, end, color, marker, size in ((low, "smallest", LOWER, "o", 26), (high, "largest", UPPER, "D", 9)):
         ready = np.array([getattr(b, end).converged for b in blocks])
         faces = [color if r else "white" for r in ready]
-        axes.scatter(values, at, s=18, c=faces, edgecolors=color, linewidths=1, zorder=2, label=end, clip_on=False)
+        axes.scatter(
+            values, at, s=size, marker=marker, c=faces, edgecolors=color, linewidths=1, zorder=2, label=end, clip_on=False
+        )
     scale = max(np.abs(low).max(), np.abs(high).max()) or 1.0
     axes.axvline(0, color=GREY, lw=0.6, zorder=0)
     axes.margins(x=0.06)
     axes.set_xscale("symlog", linthresh=10.0 ** np.floor(np.log10(scale) - 2), linscale=0.5)
+    signed_ticks(axes)
     axes.set_yticks(at, [b.name for b in blocks])
     axes.set_ylim(len(blocks) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(f"eigenvalue ({unit})")
     axes.set_title("Ends of the spectrum, by block", pad=20)
-    axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1), borderaxespad=0)
+    axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
 
 
 def _density(axes: Axes, whole: BlockSummary, unit: str) -> None:
     """The density on axes that are linear near zero, with its band, down to a tenth of one eigenvalue."""
-    from matplotlib.ticker import NullLocator, SymmetricalLogLocator
+    from matplotlib.ticker import NullLocator
 
     curve = density_curve(whole)
     width = finest(whole)
@@ -91,10 +93,11 @@ def _density(axes: Axes, whole: BlockSummary, unit: str) -> None:
             lw=0,
             label=f"{curve.confidence:.0%} band over {len(whole.density.nodes)} probes",
         )
-        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), borderaxespad=0)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
     axes.set_ylim(floor, None)
+    log_axis(axes, "y")
     axes.set_xscale("asinh", linear_width=3 * width)
-    axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=10.0 ** np.ceil(np.log10(3 * width))))
+    signed_ticks(axes)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlabel=f"eigenvalue ({unit})", ylabel="density")
     axes.set_title(f"Spectral density: {whole.name}, D = {whole.size:,}", pad=20)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probes.dimension.threshold import DimensionEstimate
-from probes.drawing.files import GREY, LOWER, SHARE, STYLE, UPPER
+from probes.drawing.files import GREY, LOWER, SERIES, SHARE, UPPER, legend, theme
 from probes.records import Estimate
 
 if TYPE_CHECKING:
@@ -32,16 +32,15 @@ def dimension_figure(
     shade. An interval that runs out of the dimensions tried ends in an arrow, and an estimate beyond them is said
     in the title instead of drawn. Raises ValueError for lengths that differ.
     """
-    import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullLocator
+    from matplotlib.ticker import NullLocator
 
     d, y = np.asarray(dimensions, dtype=float), np.asarray(scores, dtype=float)
     of = np.zeros(len(d), dtype=int) if seeds is None else np.unique(seeds, return_inverse=True)[1]
     if not d.shape == y.shape == of.shape:
         raise ValueError(f"dimensions, scores and seeds must be one row per run, got {d.shape}, {y.shape} and {of.shape}")
     curve, goal, share = estimate.curve, estimate.threshold, f"{100 * estimate.share:.3g}"
-    with matplotlib.rc_context(STYLE):
+    with theme():
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.subplots()
         axes.fill_between(
@@ -60,9 +59,9 @@ def dimension_figure(
                 label="runs, a shade per seed" if seed == 0 and len(shades) > 1 else "runs" if seed == 0 else None,
             )
         if len(baseline):
-            axes.axhline(np.mean(baseline), color=GREY, lw=0.8, ls=":", label="full runs, mean")
+            axes.axhline(np.mean(baseline), color=GREY, lw=0.9, ls="-.", label="full runs, mean")
         if chance is not None:
-            axes.axhline(chance, color=GREY, lw=0.8, ls=(0, (1, 3)), label="chance")
+            axes.axhline(chance, color=GREY, lw=0.9, ls=":", label="chance")
         axes.axhline(goal, color=LOWER, lw=0.9, ls="--", label=f"threshold, {share} % of the gain")
         low, high = d.min(), d.max()
         if low <= estimate.isotonic <= high:
@@ -86,12 +85,12 @@ def dimension_figure(
                 axes.plot(at, goal, marker="|" if end == at else arrow, ms=9, color=LOWER, zorder=4, clip_on=False)
             axes.plot(estimate.value, goal, marker="o", ms=6, color=LOWER, zorder=5, ls="", label=_words(estimate))
         axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_locator(LogLocator(base=2, numticks=12))
+        axes.set_xticks(_apart(np.unique(d)), labels=[f"{x:g}" for x in _apart(np.unique(d))])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlim(low / 1.15, high * 1.15)
         axes.set(xlabel="dimension of the subspace", ylabel=score)
         axes.set_title(_words(estimate) + (f"\n{estimate.warning}" if estimate.warning else ""), fontsize=8.5, wrap=True)
-        axes.legend(frameon=False, fontsize=7.5, loc="best")
+        legend(figure, "lower left", *axes.get_legend_handles_labels())
     return figure
 
 
@@ -101,31 +100,40 @@ def layers_figure(rows: Mapping[str, Mapping[str, Sequence[Estimate]]], layers: 
     rows maps a label ("initial", "checkpoint") to {estimator: one Estimate per layer}. Raises ValueError when a
     series is not as long as layers.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
     panels = list(dict.fromkeys(name for series in rows.values() for name in series))
     at, columns = np.arange(len(layers)), min(3, len(panels))
-    with matplotlib.rc_context(STYLE):
+    with theme():
         figure = Figure(figsize=(2.8 * columns + 0.6, 2.3 * math.ceil(len(panels) / columns) + 0.3), layout="constrained")
         grid = figure.subplots(math.ceil(len(panels) / columns), columns, squeeze=False).ravel()
-        for axes, name in zip(grid, panels, strict=False):
-            for (label, series), color, shift in zip(rows.items(), (UPPER, LOWER, SHARE), (-0.06, 0.06, 0), strict=False):
+        for number, (axes, name) in enumerate(zip(grid, panels, strict=False)):
+            for (label, series), (color, marker, dash), shift in zip(rows.items(), SERIES, (-0.06, 0.06, 0), strict=False):
                 found = series.get(name, ())
                 if len(found) != len(layers):
                     raise ValueError(f"{name} of {label} must hold an estimate per layer, {len(layers)}, got {len(found)}")
                 value = np.array([e.value for e in found])
                 reach = np.abs(np.array([e.interval for e in found]).T - value)
-                axes.errorbar(at + shift, value, reach, color=color, lw=1.2, elinewidth=0.8, marker="o", ms=3, label=label)
+                axes.errorbar(at + shift, value, reach, color=color, ls=dash, elinewidth=0.8, marker=marker, ms=3, label=label)
             axes.set_title(name.replace("_", " "), fontsize=8.5)
-            axes.set_xticks(at, layers, rotation=90 if max(map(len, layers)) > 3 else 0)
-            axes.set_ylim(bottom=0)
+            lowest = number + columns >= len(panels)
+            axes.set_xticks(at, layers if lowest else [""] * len(at), rotation=90 if max(map(len, layers)) > 3 else 0)
+            axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
         if len(rows) > 1:
-            grid[0].legend(frameon=False, fontsize=7.5)
+            legend(figure, "upper right", *grid[0].get_legend_handles_labels())
         figure.supylabel("dimension", fontsize=8.5)
     return figure
+
+
+def _apart(at: np.ndarray) -> list[float]:
+    """The dimensions whose numbers have room beside each other on a logarithmic axis: a twelfth of it or more apart."""
+    made: list[float] = []
+    for x in at:
+        if not made or math.log(x / made[-1]) >= math.log(at[-1] / at[0]) / 12:
+            made.append(float(x))
+    return made
 
 
 def _words(estimate: DimensionEstimate) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probes.drawing.files import STYLE
+from probes.drawing.files import theme
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,14 +25,13 @@ SHOWN = {
 
 def modules_figure(modules: Sequence[Mapping]) -> Figure:
     """Return maps of reach, change and effective rank: a row per layer, a column per kind of module."""
-    import matplotlib
     import seaborn
     from matplotlib.figure import Figure
 
     places = _places([row["place"] for row in modules])
     layers, kinds = (list(dict.fromkeys(part)) for part in zip(*places, strict=True))
     wanted = [key for key in SHOWN if any(_known(row.get(key)) for row in modules)]
-    with matplotlib.rc_context(STYLE):
+    with theme():
         size = (0.8 + len(wanted) * (1.9 + 0.3 * len(kinds)), 1.6 + 0.2 * len(layers))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, len(wanted), squeeze=False, sharey=True)[0]

@@ -70,6 +70,8 @@ def load(
     package's code. Raises ValueError in one sentence for an unknown name and for whatever cannot be met.
     """
     check_sizes(sizes)
+    if not str(name).strip():
+        raise ValueError(f"expected a task, file or folder, got an empty name: name a file or choose among {', '.join(names())}")
     if isinstance(name, str) and name in names():
         if columns is not None:
             raise ValueError(f"the embedded task {name!r} takes no columns, which are for files and hub data: drop them")

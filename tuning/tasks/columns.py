@@ -40,6 +40,8 @@ def chosen(present: Sequence[str], columns: Mapping[str, str] | None, where: str
     for part, column in parts.items():
         if column not in present:
             raise ValueError(f"{where} has no column {column!r} for {part}, only {', '.join(present)}: {HOW}")
+    if len(set(parts.values())) < len(parts):
+        raise ValueError(f"columns names one column of {where} for two parts, expected one for each: correct it")
     unknown = [name for name in present if name not in (*TEXTS, *LABELS, *UNUSED)]
     if strict and columns is None and unknown:
         raise ValueError(f"{where} has the unknown column {unknown[0]!r}: drop it, or {HOW}")

@@ -73,6 +73,9 @@ def csv_rows(path: pathlib.Path) -> list[Row]:
         rows: list[Row] = [dict(row) for row in reader]
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num} of {path} is not CSV ({error}): correct or remove it") from error
+    names = [name for name in reader.fieldnames or () if name]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{path} has more than one column called {twice!r}: rename or drop one")
     for number, row in enumerate(rows, start=1):
         if " extra" in row:
             raise ValueError(f"row {number} of {path} has more fields than the header: quote texts that contain commas")
@@ -276,6 +279,7 @@ def load(path: pathlib.Path, columns: Mapping[str, str] | None, seed: int) -> Ta
             row["place"] = f"row {number} of {path.name}"
             key = [fold(str(row.get(part))) for part in ("text_a", "text_b")]
             parts[drawn_split("\n".join([f"{seed}:{key[0]}", key[1]]))].append(row)
+        _shared(path.name, parts)
         rows = {key: part for key, part in parts.items() if part or key != "dev"}
         return task_from_rows(path.name.removesuffix(str(suffix(path))), "files", rows, None, f"file {path.name}")
     files = split_files(path)
@@ -285,6 +289,30 @@ def load(path: pathlib.Path, columns: Mapping[str, str] | None, seed: int) -> Ta
     ordered = sorted(files, key=lambda key: (("train", "dev", "test", key).index(key), key))
     rows_by_split = {key: read_rows(files[key], columns) for key in ordered}
     return task_from_rows(path.resolve().name, family, rows_by_split, classes, f"folder {path.resolve().name}")
+
+
+def _shared(file: str, parts: Mapping[str, Sequence[Row]]) -> None:
+    """Raise ValueError for a file whose rows share no classes, or whose split leaves test empty or a class out of train."""
+    rows = [row for part in parts.values() for row in part]
+    texts = len({(row.get("text_a"), row.get("text_b")) for row in rows})
+    way = "add different texts, or give a folder with a train and a test file"
+    for key in ("train", "test"):
+        if not parts[key]:
+            raise ValueError(f"{file} was split by its texts, of which it has {texts}, and none fell into {key}: {way}")
+    labels = {key: [str(row["label"]) for row in rows if row.get("label") not in (None, "")] for key, rows in parts.items()}
+    counts = [label for some in labels.values() for label in some]
+    kinds = dict.fromkeys(counts)
+    if len(counts) > 3 and 2 * len(kinds) > len(counts):
+        raise ValueError(
+            f"{file} has {len(kinds)} different labels in {len(counts)} rows, expected classes that many rows share: "
+            "name the column of the label, or put numbers into classes"
+        )
+    for label in kinds:
+        if label not in labels["train"]:
+            share = f"{counts.count(label)} of {len(counts)} rows"
+            raise ValueError(
+                f"class {label!r} has {share} of {file}, which was split by its texts, and none fell into train: {way}"
+            )
 
 
 def drawn_split(key: str) -> str:

@@ -9,6 +9,7 @@ the checkpoint.
 from __future__ import annotations
 
 import argparse
+import os
 
 from .options import add_json, drawn, folder
 from .output import plain
@@ -56,7 +57,8 @@ def _results(options: argparse.Namespace) -> dict:
             raise ValueError("a notebook holds the worked questions and no table: leave out --table, or give a .csv")
         from ..notebook import notebook
 
-        content, about = notebook(options.results).encode(), {"questions": options.results}
+        own = os.path.relpath(options.results, out.parent)  # notebooks run in the folder where they lie
+        content, about = notebook(own).encode(), {"questions": options.results}
     else:
         frame = _table(options.results, options.table or TABLES[0])
         about = {"table": options.table or TABLES[0], "rows": len(frame), "columns": list(frame.columns)}

@@ -11,7 +11,9 @@ from pathlib import Path
 COLUMNS = {"text": "text_a", "text_b": "text_b", "label": "label"}
 ENGINES = ("pool", "ray")
 DTYPES = ("float32", "float64", "bfloat16")
-PROCESSES = min(2, os.cpu_count() or 1)
+CORES = os.cpu_count() or 1
+PROCESSES = min(2, CORES)
+MOST = {"threads": max(8, CORES), "processes": max(64, 4 * CORES), "seed": 2**32 - 1, "share": 1, "tolerance": 1}
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +71,7 @@ def columns(options: argparse.Namespace) -> dict[str, str] | None:
 
 
 def bounded(options: argparse.Namespace, least: Mapping[str, float], *, above: Mapping[str, float] | None = None) -> None:
-    """Raise ValueError unless every number given is finite and at least its bound, or above it."""
+    """Raise ValueError unless every number given is finite and at least its bound, or above it, and at most that of MOST."""
     for limits, strict in ((least, False), (above or {}, True)):
         for name, limit in limits.items():
             given = getattr(options, name, None)
@@ -77,6 +79,10 @@ def bounded(options: argparse.Namespace, least: Mapping[str, float], *, above: M
                 if value is not None and not (math.isfinite(value) and (value > limit if strict else value >= limit)):
                     word = "above" if strict else "of at least"
                     raise ValueError(f"--{name.replace('_', '-')} must be a number {word} {limit:g}, got {value:g}: correct it")
+    for name, most in MOST.items():
+        if (given := getattr(options, name, None) or 0) > most:
+            where = " on this machine" if name in ("threads", "processes") else ""
+            raise ValueError(f"--{name} must be at most {most}{where}, got {given}: lower it")
 
 
 def target(path: str | None, option: str = "--out") -> Path | None:

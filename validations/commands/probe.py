@@ -59,7 +59,7 @@ SPENT = {  # what a probe spends on a flag that is not given: quickly, and with 
         "budget": (24, 64),
     },
     "dimension": {
-        "most": (96, 128),
+        "most": (72, 128),
         "held_out": (HELD_OUT, None),
         "dimensions": ("16,64,256", "4,16,64,256"),
         "runs": (2, 3),
@@ -94,8 +94,9 @@ def run(options: argparse.Namespace) -> dict:
         if getattr(options, flag, None) is None:
             setattr(options, flag, spent[options.thorough])
     bounded(options, LEAST, above={"ridge": 0, "margin": 0, "tolerance": 0, "minutes": 0, "share": 0})
-    if sys.stderr.isatty():  # loading takes seconds
-        aside(f"{options.instrument}: loading")
+    if "torch" not in sys.modules:  # which alone takes seconds
+        subject = (options.model, options.data) if options.instrument == "model" else (options.backbone, options.task)
+        aside(f"{options.instrument}: loading {' and '.join(subject)}")
     usable(options.device)
     import torch
 

@@ -57,7 +57,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict:
     """Return the verdicts of the study, or with --dry-run what it takes; raises ValueError for what cannot be met."""
-    bounded(options, {"processes": 1, "seeds": 1, "examples": 8, "length": 1}, above={"limit": 0})
+    bounded(options, {"processes": 1, "seeds": 1, "examples": 8, "length": 3}, above={"limit": 0})
     from tuning.preparation import backbone_of, task_of
 
     from .. import plan

@@ -138,7 +138,7 @@ def dimension(options: argparse.Namespace) -> dict:
                 found = fit(lambda theta, moved=moved: objective(moved(theta)), start, **budget)
                 result["dimensions"].append(d)
                 result["scores"].append(score(moved(found.params)))
-            told(options.runs * (1 + number))
+                told(options.runs * number + run + 1)
         tried, scores, full = (result[name] for name in ("dimensions", "scores", "full"))
         found = probes.threshold_dimension(tried, scores, baseline=full, chance=floor, seed=options.seed)
         result |= {

@@ -54,6 +54,10 @@ def model(options: argparse.Namespace) -> dict:
     out, table = drawn(options.out, "--out", ("json",)), drawn(options.table, "--table", TABLES)
     figure, html = drawn(options.figure, "--figure", drawing.FORMATS), drawn(options.html, "--html", PAGES)
     begun = time.perf_counter()
+    if options.params and options.adapter:
+        raise ValueError("--params names numbers of the model itself, --adapter those of an adapter: give one of the two")
+    if not _file(options.data).is_file():
+        raise ValueError(f"expected a file of rows at --data {options.data}, found none: check the path")
     aside(f"reading {options.model}{' with ' + options.adapter if options.adapter else ''}")
     live, tokenizer, task = _loaded(options)
     attached, notes = _attached(options, live, tokenizer, task)

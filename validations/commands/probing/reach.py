@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import probes
@@ -18,7 +17,7 @@ from tuning.subjects import subject
 
 from ...store import write_atomic
 from ..options import drawn
-from ..output import keeping, write_record
+from ..output import aside, keeping, write_record
 from . import tables
 from .setting import Setting, places_of, setting
 
@@ -58,7 +57,7 @@ def controllability(options: argparse.Namespace) -> dict:
     if options.by == "token" and (options.against or options.checkpoint):
         raise ValueError("--by token measures signals of the frozen model; leave out --against and --checkpoint")
     against = {text: parse(text) for text in options.against}
-    s = setting(options)
+    s = setting(options, checked=lambda start: _head_names(start, options.delta) if options.by == "head" else None)
     outputs, point = _token_signals(s) if options.by == "token" else (s.subject.outputs, s.point)
     g = probes.response(outputs, point, s.batches)
     labels = torch.cat([b.labels for b in s.batches])
@@ -77,6 +76,7 @@ def controllability(options: argparse.Namespace) -> dict:
         "ridge": options.ridge,
         "places": [],
     }
+    aside(f"the response to {g.shape[2]} numbers is known; {len(whole.places) + 1} places to price")
     with keeping(found, out):
         for name, part in {"all": whole, **whole.places}.items():
             cost = probes.least_energy(part, shift, ridge=options.ridge)
@@ -134,26 +134,25 @@ def _reach_places(s: Setting, g: probes.Response, by: str) -> dict:
         axes = {name: (0, length) for name in g.names}
         return probes.axis_places(g.shapes, axes, lambda i: words.get(i, "content"))
     heads = s.subject.backbone.key_value_heads  # where queries share keys, a head is the whole group
-    axes = {}
-    for name, shape in g.shapes.items():
-        last = tuple(name.split(".")[-2:])
-        if last[0] in ("attention", "cross") and last[1] in ("keys", "values"):
-            axes[name] = (1, heads)
-        elif len(shape) == 2 and last in (("q", "B"), ("k", "B"), ("v", "B")):
-            axes[name] = (0, heads)
-    if not axes:
-        raise ValueError(f"{s.subject.delta.name} has no parameters of single heads; use a prefix or lora, or --by port")
+    axes = {name: (axis, heads) for name, axis in _head_names(s.point, s.subject.delta.name).items()}
     return probes.axis_places(g.shapes, axes, lambda i: f"head {i}")
 
 
-def _draw(gramians: Mapping[str, probes.OutputGramian], path: Path) -> None:
-    """Write the reachable singular values of every delta against their index, on logarithmic axes."""
-    from matplotlib.figure import Figure
+def _head_names(point: Mapping[str, torch.Tensor], delta: str) -> dict[str, int]:
+    """The parameters that belong to single heads, each with its axis of heads; raises ValueError for a delta without any."""
+    axes = {}
+    for name, value in point.items():
+        last = tuple(name.split(".")[-2:])
+        if last[0] in ("attention", "cross") and last[1] in ("keys", "values"):
+            axes[name] = 1
+        elif value.ndim == 2 and last in (("q", "B"), ("k", "B"), ("v", "B")):
+            axes[name] = 0
+    if not axes:
+        raise ValueError(f"{delta} has no parameters of single heads; use a prefix or lora, or --by port")
+    return axes
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for name, found in gramians.items():
-        axes.loglog(np.arange(1, found.rank + 1), found.values[: found.rank].cpu().numpy(), label=name)
-    axes.set(xlabel="output direction", ylabel="reach per root of control energy")
-    axes.legend(frameon=False)
-    write_atomic(path, drawing.file_bytes(figure, path.suffix[1:]))
+
+def _draw(gramians: Mapping[str, probes.OutputGramian], path: Path) -> None:
+    """Write the reachable singular values of every delta against their index."""
+    values = {name: found.values[: found.rank].tolist() for name, found in gramians.items()}
+    write_atomic(path, drawing.file_bytes(drawing.reach_figure(values), path.suffix[1:]))
