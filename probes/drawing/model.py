@@ -69,16 +69,17 @@ def model_page(made: Mapping, figure: str) -> str:
     parts.append("<h2>Layers</h2>" + _table(made["layers"]))
     parts.append(f"<details><summary>All {len(made['modules'])} modules</summary>" + _table(made["modules"]) + "</details>")
     parts.append("<h2>Units</h2>" + _pairs(made["units"]))
-    top = f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(title)}</title><style>{_CSS}</style>"
-    return f"{top}<body>{''.join(parts)}</body></html>"
+    top = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+    return f"{top}<title>{_text(title)}</title><style>{_CSS}</style><body>{''.join(parts)}</body></html>"
 
 
 _CSS = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}"
     "h1{font-size:1.5rem;overflow-wrap:anywhere}h2{font-size:1.1rem;margin-top:2rem}"
-    "table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.85rem}"
+    "table{display:block;overflow:auto;border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.85rem}"
     "td,th{padding:.15rem .7rem .15rem 0;text-align:right;white-space:nowrap}td:first-child,th:first-child{text-align:left}"
-    "th{border-bottom:1px solid #999;font-weight:600}dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1.2rem}"
+    "th{border-bottom:1px solid #999;font-weight:600}"
+    "dl{display:grid;grid-template-columns:fit-content(55%) minmax(0,1fr);gap:.1rem 1.2rem}"
     "dt{color:#555}dd{margin:0}.note{border-left:3px solid #D55E00;padding-left:.7rem}"
     "pre{background:#f4f4f4;padding:.8rem;overflow:auto}figure{margin:0;overflow:auto}svg{max-width:100%;height:auto}details{overflow:auto}"
 )
