@@ -40,7 +40,7 @@ def decoder_of_signals(signals, own, dimension, *, ridge=RIDGE):
 
 
 def random_row_space(own, dimension, rng):
-    """Return random orthonormal directions (M, k) in the row space of a delta's response (N, M): a null for `decoder_of_signals`."""
+    """Return random orthonormal directions (M, k) in the row space of a delta's response (N, M): a null."""
     _, s, vt = svd(np.asarray(own, float), full_matrices=False, lapack_driver="gesvd")
     rows = vt[s > 1e-6 * s[0]].T
     return rows @ np.linalg.qr(rng.standard_normal((rows.shape[1], min(dimension, rows.shape[1]))))[0]

@@ -145,7 +145,7 @@ def decompose(
 ) -> Decomposition:
     """Return the decoders and encoders that AdamW finds for deltas trained on some tasks.
 
-    A step takes one task and minimises sum_t loss_t(z_t0 + U_t sum_s w_s I_s) + gamma |z_t* - z_t0 - U_t I_t|^2 / (n_t s_t^2), with
+    A step takes a task and minimises sum_t loss_t(z_t0 + U_t sum_s w_s I_s) + gamma |z_t* - z_t0 - U_t I_t|^2 / (n_t s_t^2), with
     codes I_t = E_t (z_t* - z_t0), fresh weights w on the simplex, s_t the root mean square of delta t's displacements, in which
     its decoder is measured, and gamma the `reconstruction`. One task is the published single-task setting, more the multi-task
     one. Raises ValueError for tasks that differ in number between deltas, for fewer than two deltas, and for a delta that no

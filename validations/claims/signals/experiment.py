@@ -14,7 +14,7 @@ from tuning.training import flatten
 
 from ...store import Record
 from ..practice.tangent import tangent
-from ..shared.setting import Experiment, Setting, own_rng, own_seed
+from ..shared.setting import Experiment, Setting, own_rng
 from ..shared.training import at_rest, at_start, first
 from ..subspace.experiment import check_dev, inside, told, trained
 

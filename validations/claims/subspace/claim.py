@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from ...statistics import Columns, Statistic
+from ...statistics import Statistic
 from ...verdict import Criterion, Least
 from ..shared.claim import Assumption, Cell, Claim, Comparison, Row
 from ..shared.plants import own
