@@ -151,7 +151,7 @@ CODE_TRANSFER = Claim(
     statement="A code trained on a new task through one delta's decoder, read by another delta's and not trained further, keeps at least "
     "four fifths of what that delta reaches with all its numbers, chance taken off, and a fifth more than the same code rotated, than "
     "codes of other tasks and than the frozen network.",
-    equation=r"T = frac(sum_(s eq.not t) p (z_(t,0) + U_t I_s) - p_0, sum_(s eq.not t) p (z_t) - p_0)",
+    equation=r"T = frac(sum_(s != t) p (z_(t,0) + U_t I_s) - p_0, sum_(s != t) p (z_t) - p_0)",
     equation_alt="T is held-out accuracy p of delta t with the code of delta s, summed over pairs of different deltas, over that with all "
     "numbers, both less the accuracy p nought of the largest class",
     derived=ONE_SUBSPACE.derived,
