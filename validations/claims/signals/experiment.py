@@ -16,7 +16,7 @@ from ...store import Record
 from ..practice.tangent import tangent
 from ..shared.setting import Experiment, Setting, own_rng
 from ..shared.training import at_rest, at_start, first
-from ..subspace.experiment import check_dev, inside, told, trained
+from ..subspace.experiment import check_options, inside, told, trained
 
 DIMENSION, TEXTS = 16, 128
 ARMS = ("predicted", "random", "other")
@@ -34,7 +34,7 @@ def predict(setting: Setting) -> Record:
     trained. The random one lies in the row space of the delta's response, the other one is made in the same way from the text and
     the head of another task, drawn. Options: dev, dimension, texts.
     """
-    check_dev(setting)
+    check_options(setting, "code_steps", "code_rates")
     if not setting.other_tasks:
         raise ValueError("expected at least one other task to compare with, got none: add tasks to the study")
     d, texts = (setting.options.get(name, known) for name, known in (("dimension", DIMENSION), ("texts", TEXTS)))

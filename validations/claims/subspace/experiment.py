@@ -43,10 +43,12 @@ def trained(setting: Setting, delta: str) -> Practised:
     return practised(setting.subjects[delta], setting.train, setting.dev, setting.test, recipe=recipe, seed=seed)
 
 
-def check_dev(setting: Setting) -> None:
-    """Raise ValueError for a setting without dev text."""
+def check_options(setting: Setting, *names: str) -> None:
+    """Raise ValueError for a setting without dev text or without one of the options that are named."""
     if setting.dev is None:
         raise ValueError("deltas and codes choose their rates on dev text: give the part's option dev, a number of texts")
+    if missing := [name for name in names if name not in setting.options]:
+        raise ValueError(f"expected the options {', '.join(names)} in the study's part, {missing[0]} is missing: give it")
 
 
 def _sources(setting: Setting) -> list[Setting]:
@@ -65,7 +67,7 @@ def predict(setting: Setting) -> Record:
     dev, sources, dimensions, tested (the dimension of nulls and rivals), joint_steps and joint_rate of the decomposition,
     code_steps and code_rates, and those of `tuning.practice.Recipe`, with rates by delta where they are a table.
     """
-    check_dev(setting)
+    check_options(setting, "joint_steps", "joint_rate", "code_steps", "code_rates")
     options, sources = setting.options, _sources(setting)
     tasks = {
         delta: [Solved(source.subjects[delta], trained(source, delta).params, source.train) for source in sources]
