@@ -10,6 +10,8 @@ import zoo
 from tuning import LoRA, Prefix
 from tuning.decomposition import Decoder, Decomposition, InCode, Solved, decompose, principal, random_decoders, stick, uniform
 from tuning.practice import logits_of
+from validations.claims.subspace.claim import ahead, corrected, published
+from validations.claims.subspace.experiment import predict
 from validations.claims.subspace.plants import NUMBERS, SIGNALS, together
 
 TASKS = 6
@@ -113,3 +115,20 @@ def test_what_cannot_be_decomposed_is_refused():
     still = [replace(one, params=one.subject.initial) for one in tasks["lora"]]
     with pytest.raises(ValueError, match="trained lora that has moved"):
         decompose(tasks | {"lora": still}, 1, seed=0)
+
+
+def test_corrected_performance_takes_chance_off():
+    """Of 0.9 with all numbers and 0.5 by chance, 0.7 keeps a half; the published ratio says seven ninths."""
+    columns = {name: np.array([value, value]) for name, value in {"full": 0.9, "learned": 0.7, "majority": 0.5}.items()}
+    assert corrected("learned")(columns) == pytest.approx(0.5) and published("learned")(columns) == pytest.approx(7 / 9)
+    assert ahead("learned", "majority")(columns) == pytest.approx(0.5)
+
+
+def test_a_part_that_lacks_what_its_cells_need_is_refused_by_name():
+    given = together(0, 0)
+    with pytest.raises(ValueError, match="give the part's option dev"):
+        predict(replace(given, dev=None))
+    with pytest.raises(ValueError, match="code_rates is missing"):
+        predict(replace(given, options={k: v for k, v in given.options.items() if k != "code_rates"}))
+    with pytest.raises(ValueError, match="at least one other task"):
+        predict(replace(given, other_tasks=()))
