@@ -25,8 +25,10 @@ from .regret.claim import REGRET_BATCH, REGRET_CAPACITY, REGRET_EARLY, REGRET_LA
 from .shared.claim import Assumption, Cell, Claim
 from .shared.setting import Experiment
 from .sharpness.claim import SHARPNESS_GAP
+from .signals.claim import PREDICTED_SUBSPACE
 from .sites.claim import TUNABLE_PORTS
 from .size.claim import PRACTICE_SIZE
+from .subspace.claim import CODE_TRANSFER, ONE_SUBSPACE
 from .sweep.claim import ALIKE, LOW, SWEEP_CURVE
 from .symbolic.claim import PREFIX_LIMITS
 from .synthesis.claim import SYNTHESISED_ADAPTER
@@ -74,6 +76,9 @@ CLAIMS: tuple[Claim, ...] = (
     BUDGET_LAW,
     MINIMUM_ENERGY,
     SUBSPACE_TRANSFER,
+    ONE_SUBSPACE,
+    CODE_TRANSFER,
+    PREDICTED_SUBSPACE,
     ADVICE,
     PREFIX_LIMITS,
     COUNT,
