@@ -1,13 +1,17 @@
 """python tests/record.py [claim ...]: run claims on their known plants and write what came out into tests/known_answers.
 
-Tests of the report build their results from these tables under the claims' own words; `test_known_answers_are_current` says when
-to record anew. All claims take about ten minutes of one core.
+Tests of the report build their results from these tables under the claims' own words. Every claim's are marked with the code and
+the libraries that made them: while these stand, `test_known_answers_are_current` need not run its plants again. All claims take
+about six minutes of two cores. Numbers that another processor's arithmetic may have moved stay as they were.
 """
 
+import importlib.metadata
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,10 +19,13 @@ import numpy as np
 from validations.claims import CLAIMS, named
 from validations.judge import checked
 from validations.plan import plant_experiments
+from validations.sources import digest
 from validations.store import write_atomic
 
 FOLDER = pathlib.Path(__file__).with_name("known_answers")
 DIGITS = 6
+LIBRARIES = ("torch", "numpy", "scipy", "cvxpy", "transformers")
+ARITHMETIC = ("ATEN_CPU_CAPABILITY", "OPENBLAS_CORETYPE")  # settings under which `make test-shifts` asks for another processor's
 
 
 def answers(claims: Sequence[str], which: str) -> Iterator[tuple[str, dict, dict]]:
@@ -49,8 +56,35 @@ def _short(value: Any) -> Any:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
+def made_by(claim: str) -> str:
+    """Return the mark of what a claim's answers depend on: its sources, the versions of libraries, a forced arithmetic."""
+    versions = [importlib.metadata.version(name).partition("+")[0] for name in LIBRARIES]
+    forced = [os.environ[name] for name in ARITHMETIC if name in os.environ]
+    return " ".join([digest([named(claim).experiment.module, named(claim).module, "validations.judge"]), *versions, *forced])
+
+
+def close(one: Any, other: Any) -> bool:
+    """Whether two recorded values are the same word, or the same number but for another processor's arithmetic."""
+    if isinstance(one, float) and isinstance(other, int | float):
+        return one == other or abs(one - other) <= max(1e-3 * abs(other), 1e-6) or (one != one and other != other)
+    return one == other
+
+
+def difference(tables: Mapping[str, dict], known: Mapping[str, dict]) -> str:
+    """Return where some tables differ from recorded ones; nothing where they are the same."""
+    for part, table in tables.items():
+        if part not in known or table["columns"] != known[part]["columns"]:
+            return f"the columns of {part}"
+        if len(table["rows"]) != len(known[part]["rows"]):
+            return f"the number of rows of {part}"
+        for row, kept in zip(table["rows"], known[part]["rows"], strict=True):
+            if not all(map(close, row, kept)):
+                return f"{part}: {row} where {kept} was recorded"
+    return ""
+
+
 def read(claim: str) -> dict:
-    """Return what a claim's plants came to: "good" and "bad" -> tables by part, "evidence" -> words by assumption."""
+    """Return what a claim's plants came to: "made", a mark; "good", "bad": tables by part; "evidence": words by assumption."""
     return json.loads((FOLDER / f"{claim}.json").read_text(encoding="utf-8"))
 
 
@@ -60,15 +94,34 @@ def rows(claim: str, which: str = "good", part: str = "rows") -> list[dict]:
     return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
 
 
+def _group(group: tuple[str, tuple[str, ...]]) -> list[tuple[str, str, dict, dict]]:
+    return [(group[0], *answer) for answer in answers(group[1], group[0])]
+
+
 def main(claims: Sequence[str]) -> None:
     """Record the claims named, all without a name."""
     chosen = [named(claim).id for claim in claims] or [claim.id for claim in CLAIMS]
-    bad = {claim: tables for claim, tables, _ in answers(chosen, "bad")}
-    for claim, good, evidence in answers(chosen, "good"):
-        known = {"evidence": evidence, "good": good, "bad": bad[claim]}
-        text = json.dumps(known, separators=(",", ":"), ensure_ascii=False).replace("],[", "],\n[")
-        write_atomic(FOLDER / f"{claim}.json", f"{text}\n".encode())
-        print(FOLDER / f"{claim}.json")
+    groups = [(which, tuple(id for id in ids if id in chosen)) for _, which, ids in plant_experiments()]
+    found: dict[str, dict] = {claim: {} for claim in chosen}
+    with ProcessPoolExecutor(2) as pool:
+        for answered in pool.map(_group, [group for group in groups if group[1]]):
+            for which, claim, tables, evidence in answered:
+                found[claim] |= {which: tables} | ({"evidence": evidence} if which == "good" else {})
+                if {"good", "bad"} <= set(found[claim]):
+                    _write(claim, found[claim])
+
+
+def _write(claim: str, found: Mapping) -> None:
+    """Write a claim's answers; those that are as recorded keep their digits."""
+    path = FOLDER / f"{claim}.json"
+    kept = read(claim) if path.is_file() else {}
+    known = {"made": made_by(claim), "evidence": found["evidence"]}
+    for which in ("good", "bad"):
+        stands = set(kept.get(which, {})) == set(found[which]) and not difference(found[which], kept[which])
+        known[which] = kept[which] if stands else found[which]
+    text = json.dumps(known, separators=(",", ":"), ensure_ascii=False).replace("],[", "],\n[")
+    write_atomic(path, f"{text}\n".encode())
+    print(path, flush=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,11 @@ WITHIN = 3.0
 STUDY = (pathlib.Path(__file__).with_name("cheap.toml")).read_text(encoding="utf-8")
 
 
+def heard():
+    """Let a process hear SIGINT, which is ignored where the tests themselves were started in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def started(tmp_path, processes):
     (tmp_path / "cheap.toml").write_text(STUDY, encoding="utf-8")
     words = ["--study", str(tmp_path / "cheap.toml"), "--out", str(tmp_path / "out"), "--processes", str(processes)]
@@ -26,6 +31,7 @@ def started(tmp_path, processes):
         stderr=subprocess.PIPE,
         encoding="utf-8",
         start_new_session=True,
+        preexec_fn=heard,
     )
 
 
@@ -88,14 +94,16 @@ with stoppable() as stop:
 @pytest.mark.parametrize("where", ["library", "python"])
 @pytest.mark.parametrize("number", stopping.SIGNALS)
 def test_a_long_call_of_a_library_does_not_keep_a_command(where, number):
-    run = subprocess.Popen(
-        [sys.executable, "-c", AT_WORK, where], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
-    )
-    assert run.stdout.readline() == "ready\n"
-    begun = time.monotonic()
-    run.send_signal(number)
-    _, said = run.communicate(timeout=30)
-    assert time.monotonic() - begun < WITHIN
+    words, pipe = [sys.executable, "-c", AT_WORK, where], subprocess.PIPE
+    run = subprocess.Popen(words, cwd=ROOT, stdout=pipe, stderr=pipe, encoding="utf-8", preexec_fn=heard)
+    try:
+        assert run.stdout.readline() == "ready\n"
+        begun = time.monotonic()
+        run.send_signal(number)
+        _, said = run.communicate(timeout=30)
+        assert time.monotonic() - begun < WITHIN
+    finally:
+        run.kill()  # where it did not stop, it would work for ever
     assert run.returncode == 128 + number and said == "stopped\n"
 
 
