@@ -149,7 +149,7 @@ def test_too_little_time_measures_less_and_says_so(place, capsys):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"--data": "missing.jsonl"}, "missing.jsonl is no file"),
+        ({"--data": "missing.jsonl"}, "expected a file of rows at --data missing.jsonl, found none: check the path"),
         ({"--adapter": "nowhere"}, "adapter_config.json at nowhere"),
         ({"probe": "./nowhere"}, "expected a model folder"),
         ({"--device": "abacus"}, "abacus"),

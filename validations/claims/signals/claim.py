@@ -91,7 +91,8 @@ PREDICTED_SUBSPACE = Claim(
         Criterion("share", "share of the gain", share("gain_predicted"), (KEPT, np.inf), (LOST, np.inf)),
         Criterion("lead", "share above both other subspaces'", LEAD, (AHEAD, np.inf), (0.0, np.inf)),
     ),
-    nulls=tuple(Comparison(f"share of the gain: {WORDS[arm]}", share(f"gain_{arm}")) for arm in ARMS[1:]),
+    rivals=(Comparison(f"share of the gain: {WORDS['other']}", share("gain_other")),),
+    nulls=(Comparison(f"share of the gain: {WORDS['random']}", share("gain_random")),),
     also=tuple(Comparison(f"squared length of the trained step inside: {WORDS[arm]}", mean(f"captured_{arm}")) for arm in ARMS)
     + (Comparison("points of held-out accuracy: all numbers", mean("points")),)
     + (Comparison("points of held-out accuracy: foretold subspace", mean("points_predicted")),),
