@@ -235,16 +235,19 @@ def test_margin_shift_is_the_smallest_that_gives_the_margin(classes):
 @pytest.mark.parametrize("targets", [("q", "v"), ("mlp",)])
 def test_lora_at_zero_reaches_the_rank_that_its_second_factor_has(kind, targets):
     """Only B moves outputs at B = 0: rank = min(N C, sum of r d_out), one less per column of a B whose output goes
-    straight into a residual stream from which layer normalisation removes the mean.
+    straight into a residual stream from which layer normalisation removes the mean. A decoder that is asked for its first
+    word attends to one token of its own, so that queries there choose nothing; ReLU leaves units out that no text lights.
     """
     backbone = backbone_of(kind)
     s = subject_of(backbone, LoRA(1, targets=targets))
-    live = sum(value.numel() for name, value in s.initial.items() if name.endswith(".B"))
+    alone = [name.replace(".cross.", ".attention.") for name in s.initial if name.endswith(".cross.q.B")]
+    live = sum(value.numel() for name, value in s.initial.items() if name.endswith(".B") and name not in alone)
+    dark = sum(value.numel() for name, value in s.initial.items() if name.endswith(".up.B")) if kind == "t5" else 0
     centred = any(isinstance(module, torch.nn.LayerNorm) for module in backbone.model.modules())
     most = live - (backbone.blocks if centred and "mlp" in targets else 0)
     for size in (4, 40):
         found = output_gramian(response(s.outputs, s.initial, [batch_of(size)]))
-        assert found.live == live < found.size == s.size
+        assert live - dark // 2 <= found.live <= live < found.size == s.size
         assert found.rank == min(3 * size, most)
         assert 1 <= found.effective_rank <= found.rank
 
