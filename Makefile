@@ -69,7 +69,7 @@ list: setup ## list claims, studies, tasks, deltas, backbones and instruments
 calibrate: setup ## count how often verdicts are wrong on planted worlds; the report shows it (3 minutes)
 	$(COSTATE) calibrate --processes $(PROCESSES)
 
-known-good: setup ## run every claim on its known plants and record what the tests build reports from (6 minutes)
+known-good: setup ## run every claim on its known plants and record what the tests build reports from (12 minutes)
 	@$(BIN)/python tests/record.py
 
 bench: setup ## measure our solvers beside others, ratios of CPU time: BENCH=control|curvature|dimension|practice|desk [CASE]

@@ -1,7 +1,7 @@
 """Runs cells of the quick study under other processors' arithmetic and says by how much their numbers differ.
 
 python tests/processors.py [--claim ID ...] [--tasks A,B] [--deltas A,B]: a line for each arithmetic, and whether a second run of
-the same arithmetic gives the same numbers.
+the same arithmetic gives the same numbers. With --record the report's sentence about other processors says what came out.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+RECORD = pathlib.Path(__file__).parents[1] / "reports" / "processors.json"
 ARITHMETIC: dict[str, dict[str, str]] = {
     "own": {},
     "own again": {},
@@ -70,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--claim", action="append", help="default: linearised-optimum, whose cells train one delta to its end")
     parser.add_argument("--tasks", default="agreement")
     parser.add_argument("--deltas", default="lora,prefix")
+    parser.add_argument("--record", action="store_true", help="write the differences to reports/processors.json")
     parser.add_argument("--into", type=pathlib.Path, help="only run the cells here, under the arithmetic of this process")
     options = parser.parse_args(arguments)
     options.claim = options.claim or ["linearised-optimum"]
@@ -89,13 +91,18 @@ def main(arguments: list[str] | None = None) -> int:
             begun.append(subprocess.Popen(command, env=os.environ | arithmetic))
         if any([process.wait() for process in begun]):
             return 1
-        found = {}
+        found, other = {}, {phase: [] for phase in PHASES}
         for name in list(ARITHMETIC)[1:]:
             for phase, said in PHASES.items():
                 off = differences(room / "own" / "cells of it", room / name / "cells of it", phase)
                 found[name, phase] = max(off.values())
+                other[phase] += [] if name == "own again" else off.values()
                 told = ", ".join(f"{word} {np.quantile(list(off.values()), q):.1e}" for word, q in SHARES.items())
                 print(f"{name:<10} {len(off):>4} numbers {said}: {told} ({max(off, key=off.get)})", flush=True)
+        if options.record:
+            told = {word: float(np.quantile(sum(other.values(), []), q)) for word, q in (("half", 0.5), ("nine_in_ten", 0.9))}
+            told |= {f"largest_{phase}": max(off) for phase, off in other.items()}
+            RECORD.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return int(any(found["own again", phase] > 0 for phase in PHASES))
 
 

@@ -2,7 +2,7 @@
 
 Tests of the report build their results from these tables under the claims' own words. Every claim's are marked with the code and
 the libraries that made them: while these stand, `test_known_answers_are_current` need not run its plants again. All claims take
-about six minutes of two cores. Numbers that another processor's arithmetic may have moved stay as they were.
+about twelve minutes of two cores. Numbers that another processor's arithmetic may have moved stay as they were.
 """
 
 import importlib.metadata
