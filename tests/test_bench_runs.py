@@ -47,9 +47,9 @@ def test_every_peer_agrees_with_ours(case):
 SMALL = {"size": Size(1, 8, 2, 5), "steps": 3}
 LLAMA = Llama(1, 16, 2, 1, 24, 512)
 BIG = (
-    Large("fine", LLAMA, torch.float32, 0),
-    Large("coarse", LLAMA, torch.bfloat16, 0),
-    Large("coarse alone", LLAMA, torch.bfloat16, 0, False),
+    Large("fine", LLAMA, torch.float32, 0, 0),
+    Large("coarse", LLAMA, torch.bfloat16, 0, 0),
+    Large("coarse alone", LLAMA, torch.bfloat16, 0, 1 << 60),
 )
 
 

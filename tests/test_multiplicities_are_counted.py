@@ -65,6 +65,14 @@ def test_no_start_hides_a_copy():
         np.testing.assert_allclose(found.values.abs(), wanted, rtol=2e-3)
 
 
+def test_a_proof_that_would_take_long_is_left_soon():
+    """Two of the five leading values stand in a bulk, where a proof by the complement would take as long as a whole sequence."""
+    values = torch.cat([torch.tensor([20.0, 15.0, 12.0]), torch.linspace(-1, 1, 4000).pow(3)])
+    found = top_eigenpairs(Diagonal(values), 5, tol=1e-2)
+    first = top_eigenpairs(Diagonal(values), 5, tol=1e-2, proof=False)
+    assert found.status == "converged" and found.products <= first.products + 12
+
+
 def test_a_distinct_spectrum_costs_few_products_more_than_one_sequence():
     """On a LoRA-like spectrum, eight leading values and a decaying rest, ten pairs and the proof take under 40 products."""
     rest = 3e-4 * np.exp(-np.arange(4000) / 40) * np.resize([1, -1], 4000)

@@ -7,6 +7,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy, gelu, silu
 
 from probes import (
+    end_eigenpairs,
     gauss_newton,
     gauss_newton_spectrum,
     hessian,
@@ -74,6 +75,22 @@ def test_half_precision_is_taken_and_near(dtype, own):
         assert (op @ v - true @ v).norm() <= bound * (true @ v).norm()
         found = top_eigenpairs(op, 2, tol=0.05).values
         torch.testing.assert_close(found.double(), top_eigenpairs(true, 2).values, rtol=2 * bound, atol=0)
+
+
+def test_residuals_of_coarse_products_are_measured_on_them():
+    """A search takes what it multiplied by for a matrix: what bfloat16 rounds shows only when the pairs are multiplied again."""
+    outputs, params = network(torch.bfloat16), at(torch.float32)
+    op = hessian(loss_of(outputs), params, batches())
+    found, ends = top_eigenpairs(op, 2, tol=1e-4), end_eigenpairs(op, tol=1e-4)
+    for pairs in (found, ends):
+        gap = (op @ pairs.vectors).double() - pairs.vectors.double() * pairs.values
+        torch.testing.assert_close(pairs.residuals, gap.norm(dim=0), rtol=1e-3, atol=0)
+        assert pairs.rounded > 1e-4 and pairs.status == f"converged, rounded to {pairs.rounded:.0e}"
+    before = op.products
+    again = top_eigenpairs(op, 2, tol=1e-4)
+    assert op.products - before == again.products
+    fine = top_eigenpairs(hessian(loss_of(network(torch.float32)), params, batches()), 2, tol=1e-4)
+    assert fine.status == "converged" and fine.rounded == 0.0
 
 
 @pytest.mark.parametrize("dtype", HALF)

@@ -22,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from probes.curvature.cached_derivatives import cached_derivatives
 from probes.curvature.operators import Operator
+from probes.curvature.replay import Product, Replayed, recordable
 from probes.inputs import check_repeats, check_values, coarsest, named, precision, settle, steady
 from probes.layout import batch_size, check_batches, check_finite, check_params, flatten, unflatten
 
@@ -30,7 +31,6 @@ MEMINFO = Path("/proc/meminfo")  # where a system states it, what is free
 
 Leaves = dict[str, Tensor]
 Held = dict[int, tuple[int, StorageWeakRef]]  # what a graph saves: address -> bytes, and whether the storage is still there
-Product = Callable[[list[Tensor]], Sequence[Tensor | None]]  # one tensor per parameter in and out
 Weights = Sequence[float] | Callable[[object], float] | str | None
 
 
@@ -77,7 +77,6 @@ class _Mean:
 
     def graph(self, names: Sequence[str], batch, second: bool = True) -> tuple[Built, Held]:
         """Return the graph for the named parameters, and what it saves."""
-        active = {k: self.point[k].clone().requires_grad_() for k in names}
         held: Held = {}
 
         def note(x: Tensor) -> Tensor:
@@ -86,9 +85,12 @@ class _Mean:
                 held[storage.data_ptr()] = storage.nbytes(), StorageWeakRef(storage)
             return x.detach()  # a node that saved its own output would keep itself alive
 
-        whole = {k: active.get(k, self.point[k]) for k in self.point}
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), saved_tensors_hooks(note, lambda x: x), cached_derivatives():
-            return self.build(active, whole, batch, second), held
+        device = next(iter(self.point.values())).device
+        with recordable(device), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), saved_tensors_hooks(note, lambda x: x):
+            active = {k: self.point[k].clone().requires_grad_() for k in names}
+            whole = {k: active.get(k, self.point[k]) for k in self.point}
+            with cached_derivatives():
+                return self.build(active, whole, batch, second), held
 
     def checked(self, i: int, second: bool = True) -> tuple[Built, Held]:
         """Return the graph of batch i for all parameters; ValueError, with the batch, for chance and for what is not finite."""
@@ -204,6 +206,8 @@ def _assemble(mean: _Mean, names: tuple[str, ...], first: tuple[Built, Held] | N
         used += size * fits
         if fits and mean.compiled:
             product = _compiled(product, [mean.point[k] for k in names])
+        elif fits and like.device.type == "cuda" and product is not None:
+            product = Replayed(product, like.device)
         ready.append(product if fits else None)
         del made, product
     if counted and None not in items:

@@ -25,7 +25,8 @@ from probes.layout import dense
 
 ORDERS = {"magnitude": np.abs, "largest": lambda x: x, "smallest": lambda x: -x}
 PROOF = 12  # steps after which a settled Ritz value may end a sequence that found nothing
-PATIENCE = 36  # steps after which a proof is left to a whole sequence
+PATIENCE = 24  # steps that a proof may be expected to take before it is left to a whole sequence
+SOON = 4  # steps after which that is known well enough
 RISK = 1e-6  # probability with which the bound on what a sequence has not seen may fail
 
 
@@ -88,7 +89,7 @@ def unseen(alpha: Sequence[float], beta: Sequence[float], at: float) -> float:
     whatever has the same coefficients alpha (m,), beta (m,) holds no more mass at t (Akhiezer 1965, sec. 2.5).
     """
     before, now, total = 0.0, 1.0, 1.0
-    for a, b, last in zip(alpha, beta, [0.0, *beta[:-1]], strict=True):
+    for a, b, last in zip(alpha, beta, [0.0, *beta][: len(beta)], strict=True):
         if b == 0 or total > 1e200:
             break
         before, now = now, ((at - a) * now - last * before) / b
@@ -148,12 +149,17 @@ class _Search:
             return ()
         return {"largest": (self.goal,), "smallest": (-self.goal,), "magnitude": (self.goal, -self.goal)}[self.which]
 
-    def excluded(self, run: _Krylov, edges: Sequence[float]) -> bool:
-        """Return whether the sequence's start would have shown an eigenvalue at the edges, at the risk RISK."""
+    def lacking(self, run: _Krylov, edges: Sequence[float]) -> float:
+        """Return about how many more steps show an eigenvalue at the edges, at the risk RISK; 0 when it would have shown."""
         # with probability 1 - RISK a random start has this share in any one direction, so in what was missed
-        size = run.locked.shape[0] - run.locked.shape[1]
-        share = RISK**2 * math.pi / (2 * size)
-        return all(unseen(run.alpha, run.beta, t) < share for t in edges)
+        size, m = run.locked.shape[0] - run.locked.shape[1], len(run.alpha)
+        share, more = RISK**2 * math.pi / (2 * size), 0.0
+        for t in edges:
+            now, before = (unseen(run.alpha[:i], run.beta[:i], t) for i in (m, m // 2))
+            if now >= share:
+                fall = math.log(before / now) / (m - m // 2)
+                more = max(more, math.log(now / share) / fall if fall > 0 else math.inf)
+        return more
 
     def resume(self, known: Tensor) -> Tensor:
         """Take over the pairs that the span of known columns holds; what it holds nearly is returned as a hint."""
@@ -191,7 +197,7 @@ class _Search:
                 not wanted.any()
                 and m >= PROOF
                 and self.order(theta[0]) + residual[0] <= self.bar
-                and self.excluded(run, self.edges)
+                and self.lacking(run, self.edges) == 0
             )
             if spent or settled or (wanted.any() and m > wanted.sum() and (m > self.missing) and met[wanted].all()):
                 break
@@ -219,12 +225,15 @@ class _Search:
         op = self.op if run.exhausted else _Lifted(self.op, lift, run.basis[len(run.alpha)])
         rest = _Krylov(op, _start(op, self.generator, known, nothing), known)
         edges = [t for t in (up, None if down is None else down + lift - lowered) if t is not None]
-        while self.products < self.limit and len(rest.alpha) < PATIENCE and not rest.exhausted:
+        while self.products < self.limit and not rest.exhausted:
             theta, s, _ = self.advance(rest)
             if (above := self.order(theta) > goal).any():
                 return False, rest.vectors(s[:, above])
-            if self.excluded(rest, edges):
+            more = self.lacking(rest, edges)
+            if more == 0:
                 return True, nothing
+            if len(rest.alpha) >= SOON and len(rest.alpha) + more > PATIENCE:
+                break
         return rest.exhausted, nothing
 
 

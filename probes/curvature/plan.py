@@ -123,7 +123,7 @@ class Watched:
 
     def __init__(self, op, part: Part, tell: Tell | None):
         self.op, self.part, self.tell, self.products = op, part, tell, 0
-        self.shape, self.dtype, self.device = op.shape, op.dtype, op.device
+        self.shape, self.dtype, self.device, self.precision = op.shape, op.dtype, op.device, op.precision
 
     def __matmul__(self, v: Tensor) -> Tensor:
         found, made = self.op @ v, 1 if v.ndim == 1 else v.shape[1]

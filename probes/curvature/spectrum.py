@@ -24,8 +24,10 @@ class Eigenpairs:
     """k eigenvalues of an operator in decreasing order of what was asked for, with multiplicity.
 
     values (k,), vectors (D, k) orthonormal, residuals (k,) = |A x - theta x|, converged (k,) where the
-    residual meets the tolerance. An eigenvalue of A lies within residuals[i] of values[i]. status is
-    "converged" or "not converged".
+    search met the tolerance. An eigenvalue of A lies within residuals[i] of values[i]. Products that round coarser than
+    their dtype (a base in bfloat16) leave larger residuals than a search can see: they are taken by one more product a pair,
+    and rounded is the largest of them over |theta|; 0.0 elsewhere.
+    status is "converged", "converged, rounded to 2e-02" or "not converged".
     """
 
     which: str
@@ -34,11 +36,13 @@ class Eigenpairs:
     residuals: Tensor
     converged: Tensor
     products: int
+    rounded: float = 0.0
 
     @property
     def status(self) -> str:
-        """Return whether every pair met the tolerance."""
-        return "converged" if bool(self.converged.all()) else "not converged"
+        """Return whether every pair met the tolerance, and how coarsely the products round."""
+        found = "converged" if bool(self.converged.all()) else "not converged"
+        return f"{found}, rounded to {self.rounded:.0e}" if self.rounded else found
 
 
 @dataclass(frozen=True)
@@ -111,12 +115,21 @@ def top_eigenpairs(
     limit = 20 * k + 200 if max_products is None else max_products
     if limit < 1:
         raise ValueError(f"max_products must be at least 1, got {limit}")
-    return Eigenpairs(which, *lanczos.extreme(op, k, which, tol, seed, limit, known, proof))
+    return _pairs(op, which, *lanczos.extreme(op, k, which, tol, seed, limit, known, proof))
 
 
 def end_eigenpairs(op, *, tol: float = 1e-3, seed: int = 0, max_products: int = 200) -> Eigenpairs:
     """Return the largest and the smallest eigenpair of a symmetric operator, in this order, by one Lanczos sequence."""
-    return Eigenpairs("ends", *lanczos.ends(op, tol, seed, max_products))
+    return _pairs(op, "ends", *lanczos.ends(op, tol, seed, max_products))
+
+
+def _pairs(op, which: str, values: Tensor, vectors: Tensor, residuals: Tensor, converged: Tensor, products: int) -> Eigenpairs:
+    """The pairs of a search, which takes its products for a matrix's; where they round coarser, with residuals measured anew."""
+    if torch.finfo(getattr(op, "precision", op.dtype)).eps <= torch.finfo(op.dtype).eps:
+        return Eigenpairs(which, values, vectors, residuals, converged, products)
+    residuals = ((op @ vectors).double() - vectors.double() * values).norm(dim=0)
+    rounded = float((residuals / values.abs().clamp_min(torch.finfo(values.dtype).tiny)).max())
+    return Eigenpairs(which, values, vectors, residuals, converged, products + len(values), rounded)
 
 
 def gauss_newton_spectrum(
