@@ -21,8 +21,6 @@ from .store import canonical, content_key
 from .study import DTYPES, Part, Study
 from .verdict import NEEDED
 
-# The kinds of cells that read states or signals token by token, which both stacks of an encoder-decoder do not share.
-TOKENS = ("disturbance", "feedback", "information", "initialisation", "loop", "perturbation", "synthesis")
 PLANTS = "plants"  # the kind of the cells on which claims are tried out; the others are called as their experiment
 
 
@@ -61,9 +59,9 @@ def jobs(study: Study, claims: Sequence[Claim], cache: pathlib.Path) -> list[tup
     and an encoder-decoder where states are read token by token.
     """
     found, wanted = [], {claim.experiment.name: claim.experiment for claim in claims}
-    for kind in filter(TOKENS.__contains__, wanted):
-        backbone = study.parts.get(kind, Part()).options.get("backbone", study.backbone)
-        what = f"cells of the kind {kind!r}, which read states token by token"
+    for name in (name for name, experiment in wanted.items() if experiment.by_token):
+        backbone = study.parts.get(name, Part()).options.get("backbone", study.backbone)
+        what = f"cells of the kind {name!r}, which read states token by token"
         check_one_stack(backbone_of(backbone, dtype=study.dtype), what)
     for experiment in wanted.values():
         made = _protocol_cells(study, experiment) if experiment.make else _task_cells(study, experiment, cache)

@@ -367,4 +367,6 @@ def _gains(setting: Setting, predicted: Record, params: Params) -> dict:
     }
 
 
-EXPERIMENT = Experiment("disturbance", "disturbed prefix and adapter", ("prefix", "adapter"), predict, measure, weight=8.0)
+EXPERIMENT = Experiment(
+    "disturbance", "disturbed prefix and adapter", ("prefix", "adapter"), predict, measure, weight=8.0, by_token=True
+)

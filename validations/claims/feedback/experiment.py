@@ -236,5 +236,5 @@ def _along(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
 
 
 EXPERIMENT = Experiment(
-    "feedback", "one feedback law for all examples", ("adapter",), predict, measure, weight=5.0, per_delta=True
+    "feedback", "one feedback law for all examples", ("adapter",), predict, measure, weight=5.0, per_delta=True, by_token=True
 )

@@ -142,5 +142,5 @@ def _trained(setting: Setting, network: Any, white: Sequence[np.ndarray], r: flo
 
 
 EXPERIMENT = Experiment(
-    "information", "signals that see more and more", ("delta",), predict, measure, weight=15.0, per_delta=True
+    "information", "signals that see more and more", ("delta",), predict, measure, weight=15.0, per_delta=True, by_token=True
 )

@@ -151,5 +151,5 @@ def _told(run: Run) -> dict:
 
 
 EXPERIMENT = Experiment(
-    "initialisation", "one LoRA from several starts", ("delta",), predict, measure, weight=60.0, per_delta=True
+    "initialisation", "one LoRA from several starts", ("delta",), predict, measure, weight=60.0, per_delta=True, by_token=True
 )

@@ -199,5 +199,11 @@ def _haar(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 EXPERIMENT = Experiment(
-    "loop", "bias, prefix and adapter at the same ports", ("bias", "prefix", "adapter"), predict, measure, weight=6.0
+    "loop",
+    "bias, prefix and adapter at the same ports",
+    ("bias", "prefix", "adapter"),
+    predict,
+    measure,
+    weight=6.0,
+    by_token=True,
 )

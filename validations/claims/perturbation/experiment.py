@@ -290,5 +290,5 @@ def _against_tuning(subject: Any, energy: Energy, params: Params, batch: Any, si
 
 
 EXPERIMENT = Experiment(
-    "perturbation", "a tuned prefix under perturbation, with control", ("prefix",), predict, measure, weight=9.0
+    "perturbation", "a tuned prefix under perturbation, with control", ("prefix",), predict, measure, weight=9.0, by_token=True
 )

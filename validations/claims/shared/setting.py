@@ -44,7 +44,8 @@ class Experiment:
 
     roles: the names that the part's deltas take in `Setting.subjects`, in order; with `per_delta`, every delta is a cell of its
     own in the one role; with `further`, more deltas than roles may come and keep their own names. needs_other_tasks: give the
-    settings of the other tasks too. weight: its expected cost relative to other kinds, which only orders and paces a run. An
+    settings of the other tasks too. by_token: it reads states or signals token by token, which the two stacks of an
+    encoder-decoder do not share. weight: its expected cost relative to other kinds, which only orders and paces a run. An
     experiment with models and data of its own has `protocols` in the place of tasks, and `make(protocol, seed)`.
     """
 
@@ -57,6 +58,7 @@ class Experiment:
     per_delta: bool = False
     further: bool = False
     needs_other_tasks: bool = False
+    by_token: bool = False
     protocols: tuple[str, ...] = ()
     make: Callable[[str, int], "Setting"] | None = None
 

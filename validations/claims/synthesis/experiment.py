@@ -296,4 +296,5 @@ EXPERIMENT = Experiment(
     predict,
     measure,
     weight=8.0,
+    by_token=True,
 )
