@@ -116,6 +116,8 @@ MISTAKES = [  # what is asked, in a folder of the data below, and words of the a
     (["probe", "some-model", "--data", "missing.jsonl"], "expected a file of rows at --data missing.jsonl"),
     (["probe", "some-model", "--data", "odd/reviews.csv", "--share", "2"], "--share must be at most 1"),
     (["probe", "some-model", "--data", "odd/reviews.csv", "--params", "*.bias", "--adapter", "a"], "give one of the two"),
+    (["probe", "some-model", "--data", "odd/reviews.csv", "--rank", "4", "--adapter", "a"], "--rank is of a fresh LoRA"),
+    (["probe", "some-model", "--data", "odd/reviews.csv", "--targets", "q", "--params", "b"], "--targets is of a fresh LoRA"),
     (["probe", "dimension", *TASK, "--kind", "sparce"], "kind must be one of"),
 ]
 

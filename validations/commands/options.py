@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -105,7 +106,16 @@ def folder(path: str, option: str = "--out") -> Path:
 def writable(place: Path) -> bool:
     """Return whether the folder can be written, or made where it does not exist."""
     nearest = next(above for above in (place, *place.absolute().parents) if above.exists())
-    return nearest.is_dir() and os.access(nearest, os.W_OK)
+    return nearest.is_dir() and _takes_files(nearest)
+
+
+def _takes_files(folder: Path) -> bool:
+    """Whether a file can be made there; asked by making one, for a superuser is told of rights that /proc does not have."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def drawn(path: str | None, option: str, kinds: Sequence[str]) -> Path | None:
@@ -115,7 +125,7 @@ def drawn(path: str | None, option: str, kinds: Sequence[str]) -> Path | None:
     found = Path(path)
     if found.suffix[1:] not in kinds:
         raise ValueError(f"{option} must end in {' or '.join('.' + kind for kind in kinds)}, got {path!r}")
-    if not found.parent.is_dir() or found.is_dir() or not os.access(found.parent, os.W_OK):
+    if not found.parent.is_dir() or found.is_dir() or not _takes_files(found.parent):
         raise ValueError(f"{option} needs a file in an existing folder that can be written, got {path!r}")
     return found
 

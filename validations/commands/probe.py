@@ -241,7 +241,7 @@ def _model(one: argparse.ArgumentParser) -> None:
         help="jsonl (also .gz, csv, parquet) of messages, prompt and completion, text, or text and label",
     )
     one.add_argument("--adapter", metavar="DIR", help="a PEFT folder (default: a fresh LoRA, to look before training)")
-    one.add_argument("--rank", type=int, default=8, help="rank of the fresh LoRA (default: 8)")
+    one.add_argument("--rank", type=int, help="rank of the fresh LoRA (default: 8)")
     one.add_argument(
         "--targets", nargs="+", metavar="MODULE", help="modules of the fresh LoRA (default: PEFT's choice for the model)"
     )

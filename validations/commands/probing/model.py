@@ -29,6 +29,7 @@ from ..output import aside, finite, write_record
 from .progress import duration
 
 TABLES, PAGES = ("csv", "parquet"), ("html",)
+RANK = 8  # of a fresh LoRA
 TASKS = {
     "CAUSAL_LM": "AutoModelForCausalLM",
     "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
@@ -56,14 +57,18 @@ def model(options: argparse.Namespace) -> dict:
     begun = time.perf_counter()
     if options.params and options.adapter:
         raise ValueError("--params names numbers of the model itself, --adapter those of an adapter: give one of the two")
+    if (options.rank is not None or options.targets) and (options.params or options.adapter):
+        flag, given = "--targets" if options.targets else "--rank", "--adapter" if options.adapter else "--params"
+        raise ValueError(f"{flag} is of a fresh LoRA, which {given} leaves out: give one of the two")
+    rank = RANK if options.rank is None else options.rank
     if not _file(options.data).is_file():
         raise ValueError(f"expected a file of rows at --data {options.data}, found none: check the path")
     aside(f"reading {options.model}{' with ' + options.adapter if options.adapter else ''}")
-    live, tokenizer, task = _loaded(options)
+    live, tokenizer, task = _loaded(options, rank)
     attached, notes = _attached(options, live, tokenizer, task)
     head = {
         "model": options.model,
-        "adapter": options.adapter or ("none" if options.params else f"fresh LoRA of rank {options.rank}, B = 0"),
+        "adapter": options.adapter or ("none" if options.params else f"fresh LoRA of rank {rank}, B = 0"),
         "loss kind": attached.kind,
         "numbers": attached.size,
         "sequences": sum(len(b["labels"]) for b in attached.batches),
@@ -122,7 +127,7 @@ def _said(value: object) -> object:
     return f"{'' if value.get('converged', True) else '~'}{value['value']:.4g} ± {error:.2g}"
 
 
-def _loaded(options: argparse.Namespace) -> tuple[Any, Any, str]:
+def _loaded(options: argparse.Namespace, rank: int) -> tuple[Any, Any, str]:
     """The live model, its tokenizer and PEFT's name of its task; ValueError for what cannot be loaded, in one sentence."""
     from transformers import AutoConfig, AutoTokenizer
     from transformers.utils import logging
@@ -161,7 +166,7 @@ def _loaded(options: argparse.Namespace) -> tuple[Any, Any, str]:
         tokenizer.pad_token = tokenizer.eos_token
     if live.config.pad_token_id is None:
         live.config.pad_token_id = tokenizer.pad_token_id
-    return _adapted(options, live, task), tokenizer, task
+    return _adapted(options, rank, live, task), tokenizer, task
 
 
 def _settings(adapter: str | None) -> dict:
@@ -186,7 +191,7 @@ def _classes(options: argparse.Namespace, config) -> int:
     return config.num_labels
 
 
-def _adapted(options: argparse.Namespace, live, task: str):
+def _adapted(options: argparse.Namespace, rank: int, live, task: str):
     """The model with the adapter that is asked for, or a fresh one; as it is where --params names its own numbers."""
     if options.params:
         return live
@@ -196,7 +201,7 @@ def _adapted(options: argparse.Namespace, live, task: str):
         raise ValueError("expected the package peft: run pip install peft, or name the model's own --params") from error
     warnings.filterwarnings("ignore", category=FutureWarning)  # transformers' own, about its names
     if options.adapter is None:
-        return peft.get_peft_model(live, peft.LoraConfig(r=options.rank, target_modules=options.targets, task_type=task)).eval()
+        return peft.get_peft_model(live, peft.LoraConfig(r=rank, target_modules=options.targets, task_type=task)).eval()
     try:
         return peft.PeftModel.from_pretrained(live, options.adapter, is_trainable=True).eval()
     except (RuntimeError, KeyError, AttributeError) as error:
