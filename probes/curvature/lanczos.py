@@ -201,11 +201,12 @@ class _Search:
             )
             if spent or settled or (wanted.any() and m > wanted.sum() and (m > self.missing) and met[wanted].all()):
                 break
-        keep = wanted & (met | spent)
-        if keep.any():
+        found = bool((wanted & (met | spent)).any())
+        keep = met | (wanted & spent)  # what converged beside the wanted is out of the way of the sequences that follow
+        if found:
             self.vectors = torch.cat([self.vectors, run.vectors(s[:, keep])], dim=1)
             self.values, self.residuals = np.append(self.values, theta[keep]), np.append(self.residuals, residual[keep])
-        return run, bool(keep.any())
+        return run, found
 
     def check(self, run: _Krylov) -> tuple[bool, Tensor]:
         """Return whether nothing above the bar was missed, by steps in the complement of all that `run` spans; else hints."""
