@@ -9,6 +9,7 @@ from torch import Tensor
 from tuning.backbones import Backbone
 from tuning.deltas.delta import Delta, Shapes
 from tuning.edits import Edits, merge
+from tuning.taxonomy import Taxon
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,12 @@ class Combined(Delta):
     Parts are (label, delta) pairs, for example a prefix on the attention with a parallel adapter on the mlp
     (the mix-and-match adapter of He et al. 2022, section 4.6).
     """
+
+    taxon = Taxon(
+        family="combination",
+        does="what its parts do",
+        numbers="",
+    )
 
     parts: tuple[tuple[str, Delta], ...]
 

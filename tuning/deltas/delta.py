@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from tuning.backbones import Backbone
 from tuning.edits import Edits
+from tuning.taxonomy import Taxon
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 class Delta(ABC):
-    """A way to tune; parameters are named "block.site.what", with "label/" in front inside a combination."""
+    """A way to tune; parameters are named "block.site.what", with "label/" in front inside a combination.
+
+    taxon: the place of its kind in the taxonomy.
+    """
+
+    taxon: ClassVar[Taxon]
 
     @property
     @abstractmethod

@@ -10,6 +10,7 @@ from torch import Tensor
 from tuning.backbones import Backbone
 from tuning.deltas.delta import Delta, Shapes
 from tuning.edits import Edits
+from tuning.taxonomy import Taxon
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,12 @@ class Full(Delta):
 
     A pattern is matched with the short name ("2.mlp.up.weight", "embedding.…") and with the model's own name.
     """
+
+    taxon = Taxon(
+        family="specification",
+        does="weight change of any weight",
+        numbers="P",
+    )
 
     patterns: tuple[str, ...] = ("*",)
 

@@ -13,6 +13,7 @@ from tuning.backbones import Backbone, WeightMap
 from tuning.deltas.delta import Delta, Shapes, zeros
 from tuning.deltas.maps import add_low_rank, grouped, maps_of, weight_change
 from tuning.edits import Edits
+from tuning.taxonomy import Taxon
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,13 @@ class LoRA(Delta):
     A is gaussian with variance 1/d_in at the start, B zero. Targets are a subset of q, k, v, o, up, gate, down,
     the fused maps qkv and gate_up as wholes, and mlp, which stands for up and down; `blocks` restricts it to some blocks.
     """
+
+    taxon = Taxon(
+        family="reparameterisation",
+        does="weight change of low rank",
+        numbers="4 L r d",
+        peft="LoraConfig",
+    )
 
     rank: int
     alpha: float | None = None

@@ -12,6 +12,7 @@ from tuning.deltas.delta import Delta, Shapes, check_positive
 from tuning.deltas.pieces import pieces
 from tuning.deltas.places import chosen_blocks
 from tuning.edits import Edits
+from tuning.taxonomy import Taxon
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,13 @@ class Prefix(Delta):
     the prefix, as in PEFT; without, it keeps its positions and, in rotary models, the pieces stand just
     before it. `blocks` restricts the prefix to some blocks.
     """
+
+    taxon = Taxon(
+        family="addition",
+        does="keys and values in every attention: a gated signal",
+        numbers="2 L l d",
+        peft="PrefixTuningConfig",
+    )
 
     length: int
     shift_positions: bool = False

@@ -1,18 +1,21 @@
 """List what there is: claims, studies, tasks, deltas, backbones, supported architectures and instruments.
 
 costate list deltas shows every delta as --delta and --deltas take it, with its settings; --backbone counts its numbers there.
+costate list taxonomy is a table of them: family, numbers as a formula, what each does to the network, and PEFT's name of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import textwrap
 from collections.abc import Mapping
 
 from .options import add_json
 from .probe import INSTRUMENTS
 
 COMBINED = "lora:rank=4 & bitfit"
-KINDS = ("claims", "studies", "tasks", "deltas", "backbones", "architectures", "instruments")
+KINDS = ("claims", "studies", "tasks", "deltas", "taxonomy", "backbones", "architectures", "instruments")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +39,7 @@ def run(options: argparse.Namespace) -> dict:
         "studies": lambda: {path.stem: study.read(path.stem).question for path in sorted(study.FOLDER.glob("*.toml"))},
         "tasks": lambda: list(catalogue.tasks()),
         "deltas": lambda: _deltas(options.backbone),
+        "taxonomy": _taxonomy,
         "backbones": lambda: list(catalogue.backbones()),
         "architectures": lambda: catalogue.architectures(),
         "instruments": lambda: dict(INSTRUMENTS),
@@ -54,7 +58,12 @@ def _deltas(backbone: str | None) -> dict[str, dict]:
         settings = dict.fromkeys(delta.needed, "needed") | {
             name: None if value is None else _word(value) for name, value in delta.options.items()
         }
-        found[delta.name] = {"text": written, "is": delta.sentence, "settings": {} if delta.name == "combined" else settings}
+        found[delta.name] = {
+            "text": written,
+            "is": delta.sentence,
+            "family": delta.taxon.family,
+            "settings": {} if delta.name == "combined" else settings,
+        }
     if backbone is not None:
         from tuning.backbones import load
         from tuning.deltas import parse
@@ -65,6 +74,15 @@ def _deltas(backbone: str | None) -> dict[str, dict]:
     return found
 
 
+def _taxonomy() -> dict[str, dict[str, str]]:
+    """Return the place of every delta in the taxonomy, families in its order."""
+    from tuning import catalogue
+    from tuning.taxonomy import FAMILIES
+
+    placed = sorted(catalogue.deltas(), key=lambda delta: list(FAMILIES).index(delta.taxon.family))
+    return {delta.name: dataclasses.asdict(delta.taxon) for delta in placed}
+
+
 def _word(value: object) -> str:
     """Return a default as a short text has it."""
     return "+".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
@@ -72,7 +90,20 @@ def _word(value: object) -> str:
 
 def text(found: dict, options: argparse.Namespace) -> str:
     """Return the lists in words."""
-    return "\n".join(line for kind, entries in found.items() for line in [kind, *_lines(entries)])
+    lines = {kind: (_table if kind == "taxonomy" else _lines)(entries) for kind, entries in found.items()}
+    return "\n".join(line for kind, own in lines.items() for line in [kind, *own])
+
+
+def _table(entries: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return the taxonomy in columns, with what the letters mean."""
+    from tuning.taxonomy import COUNTED
+
+    heads = {"family": "family", "numbers": "numbers", "does": "what it does", "peft": "in PEFT"}
+    rows = [("delta", *heads.values())]
+    rows += [(name, *(one[key] or "-" for key in heads)) for name, one in entries.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [f"  {line}" for line in [*lines, *textwrap.wrap(COUNTED, 120)]]
 
 
 def _lines(entries: Mapping | list) -> list[str]:
@@ -85,7 +116,7 @@ def _lines(entries: Mapping | list) -> list[str]:
             continue
         needs = [key for key, value in what["settings"].items() if value == "needed"]
         may = [key if value is None else f"{key}={value}" for key, value in what["settings"].items() if value != "needed"]
-        settings = "; ".join(f"{word} {', '.join(some)}" for word, some in (("needs", needs), ("may have", may)) if some)
+        parts = [f"{word} {', '.join(some)}" for word, some in (("needs", needs), ("may have", may)) if some]
         size = f" ({what['size']:,} numbers)" if "size" in what else ""
-        made += [f"  {what['text']:<22} {what['is']}{size}", *([f"  {'':<22} {settings}"] if settings else [])]
+        made += [f"  {what['text']:<22} {what['is']}{size}", f"  {'':<22} {'; '.join([what['family'], *parts])}"]
     return made

@@ -1,0 +1,58 @@
+"""Every kind of delta has one place in the taxonomy, its formula gives its size, and the list and PEFT's own names agree."""
+
+import json
+
+import pytest
+import zoo
+from sympy.parsing.sympy_parser import convert_xor, implicit_multiplication, parse_expr, standard_transformations
+
+from costate import main
+from tuning import catalogue
+from tuning.deltas import KINDS, parse
+from tuning.taxonomy import FAMILIES
+
+SETTING = 3  # the value of every letter that is a setting
+LETTERS = {"L": 2, "d": 16, "m": 24}  # the blocks, width and hidden units of the tiny encoder
+CHOICES = {choice.name: choice for choice in catalogue.deltas()}
+
+
+def counted(formula: str, P: int) -> float:
+    """The value of a formula as it is printed: letters side by side are multiplied."""
+    rules = (*standard_transformations, implicit_multiplication, convert_xor)
+    known = dict.fromkeys("lrkh", SETTING) | LETTERS | {"P": P}
+    expression = parse_expr(formula, local_dict={}, transformations=rules)
+    return float(expression.subs({str(letter): known[str(letter)] for letter in expression.free_symbols}))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_kind_has_one_record_of_its_place(name):
+    taxon = KINDS[name].taxon
+    assert "taxon" in vars(KINDS[name]), "its own, not another kind's"
+    assert CHOICES[name].taxon == taxon and taxon.family in FAMILIES and taxon.does
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if name != "combined"])
+def test_the_formula_is_the_size(name):
+    needed = ",".join(f"{setting}={SETTING}" for setting in CHOICES[name].needed)
+    delta, backbone = parse(f"{name}:{needed}"), zoo.backbone_of("bert")
+    assert counted(KINDS[name].taxon.numbers, sum(p.numel() for p in backbone.model.parameters())) == delta.size(backbone)
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if KINDS[name].taxon.peft])
+def test_peft_has_what_it_is_said_to_have(name):
+    peft = pytest.importorskip("peft")
+    config, _, setting = KINDS[name].taxon.peft.partition("(")
+    fields = vars(getattr(peft, config))["__dataclass_fields__"]
+    assert not setting or setting.partition("=")[0] in fields
+
+
+def test_the_list_shows_every_kind_family_by_family(capsys):
+    assert main(["list", "taxonomy", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["taxonomy"]
+    assert set(found) == set(KINDS)
+    families = [one["family"] for one in found.values()]
+    assert families == sorted(families, key=list(FAMILIES).index)
+    assert main(["list", "taxonomy"]) == 0
+    told = capsys.readouterr().out
+    assert all(any(line.split()[0] == name for line in told.splitlines()) for name in KINDS)
+    assert max(map(len, told.splitlines())) <= 130
