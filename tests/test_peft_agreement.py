@@ -6,7 +6,7 @@ import zoo
 
 peft = pytest.importorskip("peft")
 
-from tuning import IA3, Adapter, LoRA, Prefix, Prompt, features, wrap  # noqa: E402
+from tuning import IA3, Adapter, Full, LNTuning, LoRA, Prefix, Prompt, features, wrap  # noqa: E402
 from tuning.backbones import frame, hidden  # noqa: E402
 from tuning.peft_format import export_peft, import_peft, peft_line  # noqa: E402
 
@@ -30,6 +30,9 @@ CASES = [
     ("bert", Prompt(3, shift_positions=True)),
     ("gpt2", Prompt(3, shift_positions=True)),
     ("llama", Prompt(3, shift_positions=True)),
+    *((kind, LNTuning()) for kind in zoo.KINDS),
+    ("bert", LNTuning(blocks=(1,))),
+    ("gpt2", Full(("ln_f.*", "h.1.ln_1.*"))),
     *((kind, delta) for kind in zoo.NEWER for delta in (ALL, IA3(), Prompt(3, shift_positions=True))),
     *((kind, Prefix(3, shift_positions=True)) for kind in zoo.NEWER if kind != "modernbert"),
     *((kind, delta) for kind in zoo.TWO_STACKS for delta in (ALL, IA3(), LoRA(2, blocks=(1, 2)))),
@@ -69,7 +72,9 @@ def test_import_inverts_export(kind, delta, tmp_path):
     assert (ours - back).abs().max() < TOLERANCE
     if backbone.layout.fused is None:
         assert again.edits(backbone, numbers).shift == delta.edits(backbone, params).shift
-        assert all(torch.equal(numbers[name], params[name]) for name in params)
+        # PEFT holds normalisations themselves, of order one: what they are moved by comes back to their rounding
+        slack = 1e-6 if isinstance(delta, LNTuning | Full) else 0.0
+        assert all((numbers[name] - params[name]).abs().max() <= slack for name in params)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import zoo
 
 peft = pytest.importorskip("peft")
 
-from peft import IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig  # noqa: E402
+from peft import IA3Config, LNTuningConfig, LoraConfig, PrefixTuningConfig, PromptTuningConfig  # noqa: E402
 
 from tuning import IA3, Combined, LoRA, wrap  # noqa: E402
 from tuning.backbones import frame, hidden  # noqa: E402
@@ -21,7 +21,13 @@ from tuning.peft_settings import _IDLE, _READ, checked  # noqa: E402
 TOLERANCE = 1e-5
 QV = {"target_modules": ["query", "value"]}
 SLOTS = {"num_virtual_tokens": 3, "task_type": "FEATURE_EXTRACTION"}
-CONFIGS = {"LORA": LoraConfig, "IA3": IA3Config, "PREFIX_TUNING": PrefixTuningConfig, "PROMPT_TUNING": PromptTuningConfig}
+CONFIGS = {
+    "LORA": LoraConfig,
+    "IA3": IA3Config,
+    "LN_TUNING": LNTuningConfig,
+    "PREFIX_TUNING": PrefixTuningConfig,
+    "PROMPT_TUNING": PromptTuningConfig,
+}
 
 
 def lora(kind="bert", **settings):
@@ -69,6 +75,13 @@ CASES = {
             "exclude_modules": ["1.attention.output.dense"],
         },
     ),
+    **{f"ln-{kind}": (kind, LNTuningConfig, {}) for kind in ("gpt2", "llama", "qwen2", "gemma2")},
+    "ln-bert": ("bert", LNTuningConfig, {"target_modules": ["LayerNorm"]}),
+    "ln-some": (
+        "bert",
+        LNTuningConfig,
+        {"target_modules": ["output.LayerNorm"], "exclude_modules": ["attention.output.LayerNorm"]},
+    ),
     **{
         f"{name}-{kind}": (kind, config, SLOTS)
         for name, config in (("prefix", PrefixTuningConfig), ("prompt", PromptTuningConfig))
@@ -94,7 +107,7 @@ def made(kind, config, folder, size=0.3):
 
 def numbers(model):
     """How many numbers the adapter has as PEFT loads it."""
-    names = ("lora_", "ia3_", "prompt_encoder", "modules_to_save")
+    names = ("lora_", "ia3_", "ln_tuning_", "prompt_encoder", "modules_to_save")
     return sum(p.numel() for name, p in model.named_parameters() if any(part in name for part in names))
 
 

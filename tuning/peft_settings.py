@@ -15,6 +15,7 @@ _IDLE = {
     "": {"base_model_name_or_path", "inference_mode", "peft_type", "peft_version", "revision", "task_type"},
     "LORA": {"eva_config", "fan_in_fan_out", "lora_dropout", "megatron_core", "qalora_group_size", "runtime_config"},
     "IA3": {"fan_in_fan_out", "init_ia3_weights"},
+    "LN_TUNING": set(),
     # A folder of a projected prefix holds what the projection makes of it, and PEFT reads it without one.
     "PREFIX_TUNING": {"encoder_hidden_size", "init_weights", "prefix_projection"},
     "PROMPT_TUNING": {
@@ -44,12 +45,14 @@ _READ: dict[str, dict[str, tuple[type, ...]]] = {
         "init_lora_weights": (bool, str),
     },
     "IA3": {"target_modules": _NAMES, "exclude_modules": _NAMES, "feedforward_modules": _NAMES},
+    "LN_TUNING": {"target_modules": _NAMES, "exclude_modules": _NAMES},
     "PREFIX_TUNING": {
         name: (int,)
         for name in ("num_virtual_tokens", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers")
     },
     "PROMPT_TUNING": {name: (int,) for name in ("num_virtual_tokens", "token_dim", "num_transformer_submodules")},
 }
+PROMPTED = ("PREFIX_TUNING", "PROMPT_TUNING")
 METHODS = tuple(filter(None, _READ))
 # Initial values of A and B that leave the base weights as they are.
 _STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
@@ -77,7 +80,7 @@ def checked(config: object) -> dict:
                 raise ValueError(f"expected {name} of a PEFT {method} adapter to be {kinds}, got {value!r}; save it anew")
         elif name not in idle and value and value != "none":
             why = f" ({_WHY[name]})" if name in _WHY else ""
-            remedy = _MERGE if method in ("LORA", "IA3") else "train it without"
+            remedy = "train it without" if method in PROMPTED else _MERGE
             raise ValueError(f"expected a PEFT {method} adapter without {name}, got {name}={value!r}{why}; {remedy}")
     if method == "LORA":
         _check_lora(config)

@@ -16,6 +16,7 @@ from tuning.deltas.combined import Combined
 from tuning.deltas.delta import Delta
 from tuning.deltas.full import Full
 from tuning.deltas.ia3 import IA3
+from tuning.deltas.ln_tuning import LNTuning
 from tuning.deltas.lora import LoRA
 from tuning.deltas.port_bias import PortBias
 from tuning.deltas.prefix import Prefix
@@ -28,6 +29,7 @@ KINDS: dict[str, type[Delta]] = {
     "adapter": Adapter,
     "lora": LoRA,
     "bitfit": BitFit,
+    "ln-tuning": LNTuning,
     "port-bias": PortBias,
     "ia3": IA3,
     "full": Full,

@@ -34,7 +34,7 @@ class Adapter(Delta):
 
     taxon = Taxon(
         family="addition",
-        does="additive signal at every port, a network of its state",
+        does="additive signal at ports, a function of the state",
         numbers="2 L (2 r d + r + d)",
     )
 

@@ -26,7 +26,7 @@ class IA3(Delta):
 
     taxon = Taxon(
         family="addition",
-        does="multiplicative: factors on what maps read or put out",
+        does="multiplicative: factors on inputs or outputs of maps",
         numbers="L (2 d + m)",
         peft="IA3Config",
     )

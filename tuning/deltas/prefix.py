@@ -29,7 +29,7 @@ class Prefix(Delta):
 
     taxon = Taxon(
         family="addition",
-        does="keys and values in every attention: a gated signal",
+        does="keys and values in every attention, gated signals",
         numbers="2 L l d",
         peft="PrefixTuningConfig",
     )
