@@ -3,7 +3,7 @@
 import pytest
 import zoo
 
-from tuning import IA3, Adapter, BitFit, Full, LoRA, PortBias, Prefix, Prompt, place_of
+from tuning import IA3, Adapter, BitFit, Full, LastLayers, LNTuning, LoRA, PortBias, Prefix, Prompt, place_of
 
 
 @pytest.fixture(scope="module", params=zoo.KINDS)
@@ -37,9 +37,29 @@ def test_sizes_of_the_papers():
     assert IA3().size(backbone) == blocks * (2 * d + 24)
     assert BitFit().size(backbone) == d + blocks * (4 * d + d + 24 + d + d)
     assert Full().size(backbone) == sum(p.numel() for p in backbone.model.parameters())
+    assert LNTuning().size(backbone) == 2 * d + blocks * 2 * 2 * d
+    assert LNTuning(blocks=(1,)).size(backbone) == 2 * 2 * d
     grouped = zoo.backbone_of("llama")
     assert Prefix(5).size(grouped) == blocks * 2 * 5 * d // 2
     assert LoRA(3).size(grouped) == blocks * 3 * (2 * d + d + d // 2)
+
+
+def test_the_last_layers_are_the_rest_of_the_network(backbone):
+    """All blocks and what stands before them are full tuning, no number twice; what follows the last block is moved with it."""
+    keys = {count: set(LastLayers(count).shapes(backbone)) for count in range(1, backbone.blocks + 1)}
+    rest = set(Full().shapes(backbone)) - keys[backbone.blocks]
+    assert {place_of(key) for key in rest} <= {"embedding", "memory"}
+    for count in range(1, backbone.blocks):
+        assert keys[count] < keys[count + 1]
+        assert {key.partition(".")[0] for key in keys[count + 1] - keys[count]} == {str(backbone.blocks - count - 1)}
+
+
+def test_ln_tuning_is_every_gain_and_its_bias(backbone):
+    """Weights of one axis that are no bias are gains of normalisations, in every architecture."""
+    weights = dict(backbone.model.named_parameters())
+    gains = {name for name, value in weights.items() if value.ndim == 1 and not name.endswith(".bias")}
+    biases = {name.removesuffix("weight") + "bias" for name in gains} & set(weights)
+    assert set(LNTuning().parameters(backbone).values()) == gains | biases
 
 
 @pytest.mark.parametrize(
@@ -54,6 +74,9 @@ def test_sizes_of_the_papers():
         (lambda: Adapter(1, activation="step"), "activation among"),
         (lambda: Adapter(1, ports=("2.mlp",)).shapes(zoo.backbone_of("bert")), "expected ports among"),
         (lambda: Prefix(1, blocks=(7,)).shapes(zoo.backbone_of("bert")), "expected blocks between"),
+        (lambda: LastLayers(0), "positive count"),
+        (lambda: LastLayers(3).shapes(zoo.backbone_of("bert")), "at most the 2 blocks"),
+        (lambda: LNTuning(blocks=(2,)).shapes(zoo.backbone_of("bert")), "expected blocks between"),
         (lambda: Full(("nothing",)).shapes(zoo.backbone_of("bert")), "match none"),
     ],
 )

@@ -11,15 +11,15 @@ from tuning import catalogue
 from tuning.deltas import KINDS, parse
 from tuning.taxonomy import FAMILIES
 
-SETTING = 3  # the value of every letter that is a setting
-LETTERS = {"L": 2, "d": 16, "m": 24}  # the blocks, width and hidden units of the tiny encoder
+LETTERS = {"L": 2, "d": 16, "m": 24, "l": 3, "r": 3, "k": 2}  # the tiny encoder has two blocks, so k is no more
+SETTINGS = {"length": "l", "bottleneck": "r", "rank": "r", "count": "k"}
 CHOICES = {choice.name: choice for choice in catalogue.deltas()}
 
 
 def counted(formula: str, P: int) -> float:
     """The value of a formula as it is printed: letters side by side are multiplied."""
     rules = (*standard_transformations, implicit_multiplication, convert_xor)
-    known = dict.fromkeys("lrkh", SETTING) | LETTERS | {"P": P}
+    known = LETTERS | {"P": P}
     expression = parse_expr(formula, local_dict={}, transformations=rules)
     return float(expression.subs({str(letter): known[str(letter)] for letter in expression.free_symbols}))
 
@@ -33,7 +33,7 @@ def test_a_kind_has_one_record_of_its_place(name):
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name != "combined"])
 def test_the_formula_is_the_size(name):
-    needed = ",".join(f"{setting}={SETTING}" for setting in CHOICES[name].needed)
+    needed = ",".join(f"{setting}={LETTERS[SETTINGS[setting]]}" for setting in CHOICES[name].needed)
     delta, backbone = parse(f"{name}:{needed}"), zoo.backbone_of("bert")
     assert counted(KINDS[name].taxon.numbers, sum(p.numel() for p in backbone.model.parameters())) == delta.size(backbone)
 

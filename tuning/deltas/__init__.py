@@ -16,6 +16,7 @@ from tuning.deltas.combined import Combined
 from tuning.deltas.delta import Delta
 from tuning.deltas.full import Full
 from tuning.deltas.ia3 import IA3
+from tuning.deltas.last_layers import LastLayers
 from tuning.deltas.ln_tuning import LNTuning
 from tuning.deltas.lora import LoRA
 from tuning.deltas.port_bias import PortBias
@@ -30,6 +31,7 @@ KINDS: dict[str, type[Delta]] = {
     "lora": LoRA,
     "bitfit": BitFit,
     "ln-tuning": LNTuning,
+    "last-layers": LastLayers,
     "port-bias": PortBias,
     "ia3": IA3,
     "full": Full,

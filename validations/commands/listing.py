@@ -95,15 +95,20 @@ def text(found: dict, options: argparse.Namespace) -> str:
 
 
 def _table(entries: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Return the taxonomy in columns, with what the letters mean."""
-    from tuning.taxonomy import COUNTED
+    """Return the taxonomy in columns under its families, with what the letters mean."""
+    from tuning.taxonomy import COUNTED, FAMILIES
 
-    heads = {"family": "family", "numbers": "numbers", "does": "what it does", "peft": "in PEFT"}
-    rows = [("delta", *heads.values())]
-    rows += [(name, *(one[key] or "-" for key in heads)) for name, one in entries.items()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [f"  {line}" for line in [*lines, *textwrap.wrap(COUNTED, 120)]]
+    cells = {name: (name, one["numbers"] or "-", one["does"], one["peft"] or "-") for name, one in entries.items()}
+    heads = ("delta", "numbers", "what it does", "in PEFT")
+    widths = [max(map(len, column)) for column in zip(heads, *cells.values(), strict=True)]
+
+    def line(row: tuple[str, ...]) -> str:
+        return "    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+    lines = [line(heads)]
+    for family, trains in FAMILIES.items():
+        lines += [f"  {family}: {trains}", *(line(cells[name]) for name, one in entries.items() if one["family"] == family)]
+    return [*lines, *(f"  {part}" for part in textwrap.wrap(COUNTED, 120))]
 
 
 def _lines(entries: Mapping | list) -> list[str]:
