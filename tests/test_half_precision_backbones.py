@@ -4,11 +4,18 @@ import pytest
 import torch
 from seeds import shifted
 
-from tuning.deltas import Adapter, BitFit, LoRA, Prefix
+from tuning.deltas import Adapter, BitFit, DoRA, LNTuning, LoRA, Prefix
 from tuning.preparation import backbone_of, prepare, task_of
 from tuning.training import adamw
 
-DELTAS = {"lora": LoRA(2), "adapter": Adapter(2), "prefix": Prefix(2), "bitfit": BitFit()}
+DELTAS = {
+    "lora": LoRA(2),
+    "adapter": Adapter(2),
+    "prefix": Prefix(2),
+    "bitfit": BitFit(),
+    "dora": DoRA(2),
+    "ln-tuning": LNTuning(),
+}
 
 
 @pytest.fixture(scope="module")

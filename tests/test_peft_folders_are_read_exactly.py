@@ -48,6 +48,10 @@ CASES = {
     "alphas": lora(**QV, alpha_pattern={"value": 7, "0.attention.self.query": 2}),
     "ranks-rslora": lora(**QV, use_rslora=True, rank_pattern={"value": 3}, alpha_pattern={"query": 1}),
     "rslora": lora(**QV, use_rslora=True),
+    "dora": lora(**QV, use_dora=True),
+    "dora-ranks": lora(**QV, use_dora=True, use_rslora=True, rank_pattern={"query": 3}),
+    "dora-gpt2": lora("gpt2", target_modules=["c_attn", "mlp.c_proj"], fan_in_fan_out=True, use_dora=True),
+    "dora-llama": lora("llama", target_modules="all-linear", use_dora=True),
     "dropout": lora(**QV, lora_dropout=0.5),
     "stored-otherwise": lora(**QV, fan_in_fan_out=True),
     "gaussian": lora(**QV, init_lora_weights="gaussian"),
@@ -182,7 +186,6 @@ def test_a_converted_pissa_adapter_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"use_dora": True}, "use_dora=True"),
         ({"bias": "all"}, "bias='all'.*trains biases"),
         ({"bias": "lora_only"}, "bias='lora_only'"),
         ({"lora_bias": True}, "lora_bias=True"),

@@ -3,7 +3,7 @@
 import pytest
 import zoo
 
-from tuning import IA3, Adapter, BitFit, Full, LastLayers, LNTuning, LoRA, PortBias, Prefix, Prompt, place_of
+from tuning import IA3, Adapter, BitFit, DoRA, Full, LastLayers, LNTuning, LoRA, PortBias, Prefix, Prompt, place_of
 
 
 @pytest.fixture(scope="module", params=zoo.KINDS)
@@ -37,6 +37,7 @@ def test_sizes_of_the_papers():
     assert IA3().size(backbone) == blocks * (2 * d + 24)
     assert BitFit().size(backbone) == d + blocks * (4 * d + d + 24 + d + d)
     assert Full().size(backbone) == sum(p.numel() for p in backbone.model.parameters())
+    assert DoRA(3).size(backbone) == LoRA(3).size(backbone) + blocks * 2 * d
     assert LNTuning().size(backbone) == 2 * d + blocks * 2 * 2 * d
     assert LNTuning(blocks=(1,)).size(backbone) == 2 * 2 * d
     grouped = zoo.backbone_of("llama")
@@ -68,6 +69,8 @@ def test_ln_tuning_is_every_gain_and_its_bias(backbone):
         (lambda: Prefix(0), "positive length"),
         (lambda: Prompt(-1), "positive length"),
         (lambda: LoRA(0), "positive rank"),
+        (lambda: DoRA(0), "positive rank"),
+        (lambda: DoRA(1, targets=("w",)), "DoRA targets among"),
         (lambda: LoRA(1, targets=("w",)), "targets among"),
         (lambda: Adapter(0), "positive bottleneck"),
         (lambda: Adapter(1, placement="beside"), "placement"),

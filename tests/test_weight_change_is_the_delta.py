@@ -1,11 +1,14 @@
 """A delta that is a change of the weights gives the same states when it is merged into them."""
 
+import copy
+
 import pytest
 import torch
 import zoo
 
-from tuning import BitFit, Combined, Edits, features, wrap
+from tuning import BitFit, Combined, DoRA, Edits, LoRA, features, wrap
 from tuning.backbones import pool
+from tuning.deltas.maps import frozen_weight
 
 CHANGING = [name for name, d in zoo.DELTAS.items() if hasattr(d, "weight_changes") and not isinstance(d, Combined)]
 
@@ -32,3 +35,27 @@ def test_merged_equals_applied(kind, name):
         assert (features(wrap(model), batch) - applied).abs().max() < 1e-11
     # The library's rotary models round through float32 in softmax and every normalisation, of which Gemma has nine here.
     assert (pool(backbone, states, batch.mask) - applied).abs().max() < (1e-4 if backbone.layout.pre_norm else 1e-11)
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_dora_sets_the_length_of_every_row(kind):
+    """The changed weight has rows as long as the magnitudes say, in the directions that LoRA with the same numbers gives."""
+    backbone = zoo.backbone_of(kind)
+    delta = DoRA(2, alpha=4, targets=("q", "o"))
+    params = zoo.moved(delta.initial(backbone, 0))
+    low = LoRA(2, alpha=4, targets=("q", "o"))
+    changed, plain = (made.weight_changes(backbone, params) for made in (delta, low))
+    for key, linear in delta.maps(backbone):
+        name = f"{linear.path}.weight"
+        W, V = (frozen_weight(wrap_with(backbone, name, change), linear) for change in (changed[name], plain[name]))
+        assert (torch.linalg.vector_norm(W, dim=1) - params[f"{key}.magnitude"].abs()).abs().max() < 1e-12
+        cosine = torch.nn.functional.cosine_similarity(W, V, dim=1) * params[f"{key}.magnitude"].sign()
+        assert (cosine - 1).abs().max() < 1e-12
+
+
+def wrap_with(backbone, name, change):
+    """The backbone with one weight changed, in a copy."""
+    model = copy.deepcopy(backbone.model)
+    with torch.no_grad():
+        model.get_parameter(name).add_(change)
+    return wrap(model)

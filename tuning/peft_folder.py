@@ -33,7 +33,7 @@ _ON_TOP = (
     "vocab_projector",
 )
 _LEAVES = {
-    "LORA": ("lora_A.weight", "lora_B.weight"),
+    "LORA": ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector"),
     "IA3": ("ia3_l",),
     "LN_TUNING": ("ln_tuning_layers.weight", "ln_tuning_layers.bias"),
 }
@@ -122,11 +122,11 @@ def _meant(method: str) -> str:
     return "normalisations" if method == "LN_TUNING" else "linear maps of the blocks"
 
 
-def _leaves(method: str, backbone: Backbone, path: str) -> set[str]:
-    """Return the tensors that a method has at a module: those of a normalisation are copies of its own."""
-    if method != "LN_TUNING":
-        return set(_LEAVES[method])
-    return {f"ln_tuning_layers.{leaf}" for leaf, _ in backbone.model.get_submodule(path).named_parameters()}
+def _leaves(folder: PeftFolder, backbone: Backbone, path: str) -> set[str]:
+    """Return the tensors that the folder has to have at a module: those of a normalisation are copies of its own."""
+    if folder.method == "LN_TUNING":
+        return {f"ln_tuning_layers.{leaf}" for leaf, _ in backbone.model.get_submodule(path).named_parameters()}
+    return set(_LEAVES[folder.method]) - (set() if folder.settings.get("use_dora") else {"lora_magnitude_vector"})
 
 
 def _check_complete(folder: PeftFolder, known: dict[str, Place], backbone: Backbone) -> None:
@@ -137,7 +137,7 @@ def _check_complete(folder: PeftFolder, known: dict[str, Place], backbone: Backb
     for path, place in known.items():
         whole = folder.inside + path
         meant, found = targeted(folder.settings, whole), place in folder.modules
-        if meant != found or (found and set(folder.modules[place]) != _leaves(folder.method, backbone, path)):
+        if meant != found or (found and set(folder.modules[place]) != _leaves(folder, backbone, path)):
             state = "found none or a part" if meant else "found some"
             raise ValueError(
                 f"expected {'the' if meant else 'no'} tensors of {whole} in {folder.path} by its settings ({wanted[:200]}), "

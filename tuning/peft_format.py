@@ -1,6 +1,6 @@
 """Deltas in the folder format of the PEFT library, both ways.
 
-LoRA, IA3, LN-tuning, prefix and prompt exist there. PEFT wraps a fused query-key-value map as one, so LoRA on single parts
+LoRA, DoRA, IA3, LN-tuning, prefix and prompt exist there. PEFT wraps a fused query-key-value map as one, so LoRA on single parts
 is written as one map of a larger rank with a block structure, and read back as the map "qkv", as PEFT holds it.
 """
 
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from tuning.architectures import ROLES
 from tuning.backbones import Backbone, transposed
-from tuning.deltas import IA3, Combined, LNTuning, LoRA, Prefix, Prompt
+from tuning.deltas import IA3, Combined, DoRA, LNTuning, LoRA, Prefix, Prompt
+from tuning.deltas.low_rank import LowRank
 from tuning.deltas.places import chosen_blocks
 from tuning.deltas.weights import Weights
 from tuning.peft_folder import START, TABLE, PeftFolder, read
@@ -33,8 +34,8 @@ def import_peft(folder: str | Path, backbone: Backbone) -> tuple[object, Params]
 
     Modules of different ranks, scales or blocks make a combination of deltas. What stands on the hidden states (a
     classifier) is left out with one warning; `import_peft_classifier` reads it. Raises ValueError, naming the setting or
-    tensor, for a missing or damaged folder, another method, settings that this lab does not have (DoRA,
-    biases, PiSSA starts, ...), and tensors without a place.
+    tensor, for a missing or damaged folder, another method, settings that this lab does not have
+    (biases, PiSSA starts, ...), and tensors without a place.
     """
     found = read(folder, backbone)
     if found.top:
@@ -66,16 +67,17 @@ def export_peft(folder: str | Path, backbone: Backbone, delta: object, params: P
     """
     params = {name: value.detach() for name, value in params.items() if name not in READOUT_PARAMETERS}
     parts = _parts(delta, params)
-    if all(isinstance(part, LoRA) for part, _ in parts):
+    kinds = {type(part) for part, _ in parts}
+    if kinds in ({LoRA}, {DoRA}):
         config, tensors = _lora_out(backbone, parts, inside)
-    elif all(isinstance(part, IA3) for part, _ in parts):
+    elif kinds == {IA3}:
         config, tensors = _ia3_out(backbone, parts, inside)
     elif isinstance(delta, Weights):
         config, tensors = norms_out(backbone, delta, params, inside)
     elif isinstance(delta, Prefix | Prompt):
         config, tensors = _context_out(backbone, delta, params)
     else:
-        raise ValueError(f"expected LoRA, IA3, LN-tuning, a prefix or a prompt for PEFT, got {delta.name}")
+        raise ValueError(f"expected LoRA, DoRA, IA3, LN-tuning, a prefix or a prompt for PEFT, got {delta.name}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     common = {
@@ -99,10 +101,11 @@ def peft_line(backbone: Backbone, delta: object) -> str | None:
     other prefixes and prompts. It moves the text behind a prefix or prompt, and wants a task_type for these; SEQ_CLS instead
     trains a classifier beside them.
     """
-    if isinstance(delta, LoRA) and _whole(backbone, delta.roles):
+    if isinstance(delta, LowRank) and _whole(backbone, delta.roles):
         wanted, alpha = wanted_of(backbone, delta.roles, delta.blocks), delta.scale * delta.rank
         alpha = int(alpha) if alpha == int(alpha) else alpha
-        return f"LoraConfig(r={delta.rank}, lora_alpha={alpha}, target_modules={_said(backbone, wanted)})"
+        dora = ", use_dora=True" if isinstance(delta, DoRA) else ""
+        return f"LoraConfig(r={delta.rank}, lora_alpha={alpha}, target_modules={_said(backbone, wanted)}{dora})"
     if isinstance(delta, IA3) and _whole(backbone, delta.targets):
         targets, inputs = (
             _said(backbone, wanted_of(backbone, [r for r in ROLES if r in roles], delta.blocks))
@@ -181,7 +184,7 @@ def _lora_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[
                 a, b = (params[f"{block}.{site}.{role}.{what}"] for what in "AB")
                 found = modules.setdefault((block, inner_of(backbone, block, role, site)), [])
                 found.append((backbone.linear(block, role, site), a, b, part.scale))
-    tensors, sizes = {}, {}
+    tensors, sizes = _magnitudes_out(backbone, parts, inside), {}
     for (block, inner), found in modules.items():
         scale, columns = found[0][3], []
         for linear, a, b, own in found:
@@ -210,17 +213,40 @@ def _lora_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[
         "fan_in_fan_out": transposed(backbone.model.get_submodule(backbone.linear(0, "o").path)),
         "lora_dropout": 0.0,
         "bias": "none",
+        "use_dora": isinstance(first, DoRA),
     }
     return config, tensors
 
 
+def _magnitudes_out(backbone: Backbone, parts: list, inside: str) -> dict[str, Tensor]:
+    """Return DoRA's magnitudes of whole modules: of rows that no part trains, the norms of their frozen weights."""
+    made: dict[str, Tensor] = {}
+    taken: set[str] = set()
+    for part, params in parts:
+        for key, linear in part.maps(backbone) if isinstance(part, DoRA) else ():
+            module, name = backbone.model.get_submodule(linear.path), f"{START}{inside}{linear.path}.lora_magnitude_vector"
+            rows = torch.arange(linear.whole) if linear.rows is None else linear.rows.cpu()
+            if taken & (own := {f"{name}{row}" for row in rows.tolist()}):
+                raise ValueError(f"expected one DoRA of a map for PEFT, got several at {linear.path}; train one of a larger rank")
+            taken |= own
+            whole = module.weight.detach().T if transposed(module) else module.weight.detach()
+            trained = params[f"{key}.magnitude"]
+            start = made.get(name, torch.linalg.vector_norm(whole, dim=1).to(trained))
+            made[name] = start.index_copy(0, rows.to(start.device), trained)
+    return made
+
+
 def _lora_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
+    dora = bool(folder.settings.get("use_dora"))
+    leaves = {"A": "lora_A.weight", "B": "lora_B.weight"} | ({"magnitude": "lora_magnitude_vector"} if dora else {})
     places: dict[tuple, list[int]] = {}
     for (block, role, site), pair in placed(folder):
         linear = backbone.linear(block, role, site)
         rank, alpha = rank_and_alpha(folder.settings, folder.inside + linear.path)
         check_shape(folder, pair["lora_A.weight"], (rank, linear.d_in), f"{linear.path}.lora_A")
         check_shape(folder, pair["lora_B.weight"], (linear.d_out, rank), f"{linear.path}.lora_B")
+        if dora:
+            check_shape(folder, pair["lora_magnitude_vector"], (linear.d_out,), f"{linear.path}.lora_magnitude_vector")
         places.setdefault((role, rank, alpha), []).append((block, site))
     groups: dict[tuple, list[str]] = {}
     for role in ROLES:
@@ -229,13 +255,13 @@ def _lora_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
                 groups.setdefault((rank, alpha, blocks_of(folder, backbone, role, blocks)), []).append(role)
     made = []
     for (rank, alpha, blocks), roles in groups.items():
-        delta = LoRA(rank, None if alpha == rank else alpha, tuple(roles), blocks)
+        delta = (DoRA if dora else LoRA)(rank, None if alpha == rank else alpha, tuple(roles), blocks)
         named = {
-            f"{block}.{site}.{role}.{what}": folder.modules[block, f"{site}.{role}"][f"lora_{what}.weight"]
+            f"{block}.{site}.{role}.{what}": folder.modules[block, f"{site}.{role}"][leaf]
             for block in chosen_blocks(backbone, blocks)
             for role in roles
             for site in backbone.sites(block, role)
-            for what in "AB"
+            for what, leaf in leaves.items()
         }
         made.append((delta, {name: named[name] for name in delta.shapes(backbone)}))
     return _together(made, "lora")

@@ -36,6 +36,7 @@ _READ: dict[str, dict[str, tuple[type, ...]]] = {
         "r": (int,),
         "lora_alpha": _NUMBER,
         "use_rslora": (bool,),
+        "use_dora": (bool,),
         "rank_pattern": (dict,),
         "alpha_pattern": (dict,),
         "target_modules": _NAMES,
@@ -57,7 +58,6 @@ METHODS = tuple(filter(None, _READ))
 # Initial values of A and B that leave the base weights as they are.
 _STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 _WHY = {
-    "use_dora": "it rescales whole weight matrices",
     "bias": "it trains biases of the base model beside the adapter",
     "lora_bias": "it trains biases beside the factors",
     "target_parameters": "it adapts parameters that are no linear maps",

@@ -14,6 +14,7 @@ from tuning.deltas.adapter import Adapter
 from tuning.deltas.bitfit import BitFit
 from tuning.deltas.combined import Combined
 from tuning.deltas.delta import Delta
+from tuning.deltas.dora import DoRA
 from tuning.deltas.full import Full
 from tuning.deltas.ia3 import IA3
 from tuning.deltas.last_layers import LastLayers
@@ -29,6 +30,7 @@ KINDS: dict[str, type[Delta]] = {
     "prefix": Prefix,
     "adapter": Adapter,
     "lora": LoRA,
+    "dora": DoRA,
     "bitfit": BitFit,
     "ln-tuning": LNTuning,
     "last-layers": LastLayers,
