@@ -8,7 +8,7 @@ import zoo
 
 peft = pytest.importorskip("peft")
 
-from tuning import IA3, Adapter, Combined, DoRA, Full, LastLayers, LNTuning, LoRA, Prefix, Prompt, features, wrap  # noqa: E402
+from tuning import IA3, Adapter, Combined, DoRA, Full, LastLayers, LNTuning, LoRA, Prefix, Prompt, VeRA, features, wrap  # noqa: E402
 from tuning.backbones import frame, hidden  # noqa: E402
 from tuning.peft_format import export_peft, import_peft, peft_line  # noqa: E402
 
@@ -35,6 +35,10 @@ CASES = [
     ("llama", Prompt(3, shift_positions=True)),
     *((kind, DIRECTIONS) for kind in zoo.KINDS),
     *((kind, DoRA(2, alpha=6, blocks=(1,))) for kind in ("bert", "gpt2", "gpt_neox")),
+    *((kind, VeRA(3, targets=("o", "mlp"))) for kind in zoo.KINDS if kind not in ("phi3", "modernbert")),
+    *((kind, VeRA(3, targets=("qkv", "gate_up"), projection=4)) for kind in ("phi3", "modernbert")),
+    ("gpt2", VeRA(3, targets=("qkv", "o", "mlp"), blocks=(1,))),
+    ("gpt2", VeRA(3, targets=("v", "down"))),
     *((kind, LNTuning()) for kind in zoo.KINDS),
     ("bert", LNTuning(blocks=(1,))),
     ("gpt2", Full(("ln_f.*", "h.1.ln_1.*"))),
@@ -82,6 +86,12 @@ def test_import_inverts_export(kind, delta, tmp_path):
         # PEFT holds normalisations themselves, of order one: what they are moved by comes back to their rounding
         slack = 1e-6 if isinstance(delta, LNTuning | Full) else 0.0
         assert all((numbers[name] - params[name]).abs().max() <= slack for name in params)
+
+
+def test_peft_scales_the_parts_of_a_fused_map_as_one(tmp_path):
+    backbone = zoo.backbone_of("gpt2")
+    with pytest.raises(ValueError, match="several parts of h.0.attn.c_attn; name qkv"):
+        export_peft(tmp_path / "new", backbone, VeRA(2), VeRA(2).initial(backbone, 0))
 
 
 @pytest.mark.parametrize("kind", ["bert", "llama"])
@@ -149,9 +159,9 @@ def test_a_classifier_made_around_the_base_model_finds_its_modules(tmp_path):
 @pytest.mark.parametrize(
     ("delta", "words"),
     [
-        (Adapter(2), "expected LoRA, DoRA, IA3"),
+        (Adapter(2), "expected LoRA, DoRA, VeRA, IA3"),
         (LastLayers(1), "expected whole normalisations"),
-        (Combined((("a", LoRA(1)), ("b", DoRA(1)))), "expected LoRA, DoRA, IA3"),
+        (Combined((("a", LoRA(1)), ("b", DoRA(1)))), "expected LoRA, DoRA, VeRA, IA3"),
         (Combined((("a", DoRA(1)), ("b", DoRA(1)))), "expected one DoRA of a map"),
         (Prefix(2), "shift_positions"),
         (Prompt(2), "shift_positions"),

@@ -10,7 +10,7 @@ import zoo
 
 peft = pytest.importorskip("peft")
 
-from peft import IA3Config, LNTuningConfig, LoraConfig, PrefixTuningConfig, PromptTuningConfig  # noqa: E402
+from peft import IA3Config, LNTuningConfig, LoraConfig, PrefixTuningConfig, PromptTuningConfig, VeraConfig  # noqa: E402
 
 from tuning import IA3, Combined, LoRA, wrap  # noqa: E402
 from tuning.backbones import frame, hidden  # noqa: E402
@@ -24,6 +24,7 @@ SLOTS = {"num_virtual_tokens": 3, "task_type": "FEATURE_EXTRACTION"}
 CONFIGS = {
     "LORA": LoraConfig,
     "IA3": IA3Config,
+    "VERA": VeraConfig,
     "LN_TUNING": LNTuningConfig,
     "PREFIX_TUNING": PrefixTuningConfig,
     "PROMPT_TUNING": PromptTuningConfig,
@@ -79,6 +80,9 @@ CASES = {
             "exclude_modules": ["1.attention.output.dense"],
         },
     ),
+    **{f"vera-{kind}": (kind, VeraConfig, {"r": 3}) for kind in ("bert", "gpt2", "llama", "qwen2", "gpt_neox")},
+    "vera-wide": ("bert", VeraConfig, {"r": 3, "target_modules": ["query", "output.dense"], "projection_prng_key": 7}),
+    "vera-drawn": ("bert", VeraConfig, {"r": 3, "save_projection": False, "layers_to_transform": [1]}),
     **{f"ln-{kind}": (kind, LNTuningConfig, {}) for kind in ("gpt2", "llama", "qwen2", "gemma2")},
     "ln-bert": ("bert", LNTuningConfig, {"target_modules": ["LayerNorm"]}),
     "ln-some": (
@@ -111,7 +115,7 @@ def made(kind, config, folder, size=0.3):
 
 def numbers(model):
     """How many numbers the adapter has as PEFT loads it."""
-    names = ("lora_", "ia3_", "ln_tuning_", "prompt_encoder", "modules_to_save")
+    names = ("lora_", "ia3_", "vera_lambda", "ln_tuning_", "prompt_encoder", "modules_to_save")
     return sum(p.numel() for name, p in model.named_parameters() if any(part in name for part in names))
 
 
@@ -253,7 +257,7 @@ def rewritten(folder, **settings):
         ({"r": True}, "expected r of a PEFT LORA adapter"),
         ({"lora_alpha": 0}, "expected positive lora_alpha"),
         ({"rank_pattern": {"query": 1.5}}, "expected positive r and rank_pattern"),
-        ({"peft_type": "VERA"}, "expected a PEFT method among LORA, IA3"),
+        ({"peft_type": "LOHA"}, "expected a PEFT method among LORA, IA3"),
         ({"peft_type": "IA3"}, "expected a PEFT IA3 adapter without init_lora_weights"),
     ],
 )
@@ -304,6 +308,20 @@ def test_another_shape_of_model_is_refused(tmp_path):
     rewritten(folder, num_transformer_submodules=2)
     with pytest.raises(ValueError, match="num_transformer_submodules=2"):
         import_peft(folder, backbone)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_frozen_matrices_that_no_seed_draws_are_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    made("bert", VeraConfig(r=3), tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    save_file(load_file(file) | {"base_model.vera_A": torch.zeros(3, 16)}, file)
+    with pytest.raises(ValueError, match="expected base_model.vera_A .* as projection_prng_key=0 draws it"):
+        import_peft(tmp_path, zoo.backbone_of("bert"))
+    made("bert", VeraConfig(r=3, target_modules=r".*(0\.attention\.self\.query|1\.attention\.self\.value)"), tmp_path)
+    with pytest.raises(ValueError, match="expected VeRA in the same blocks"):
+        import_peft(tmp_path, zoo.backbone_of("bert"))
 
 
 def test_modules_that_differ_make_a_combination(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import zoo
 
-from tuning import IA3, Adapter, BitFit, DoRA, Full, LastLayers, LNTuning, LoRA, PortBias, Prefix, Prompt, place_of
+from tuning import IA3, Adapter, BitFit, DoRA, Full, LastLayers, LNTuning, LoRA, PortBias, Prefix, Prompt, VeRA, place_of
 
 
 @pytest.fixture(scope="module", params=zoo.KINDS)
@@ -38,6 +38,7 @@ def test_sizes_of_the_papers():
     assert BitFit().size(backbone) == d + blocks * (4 * d + d + 24 + d + d)
     assert Full().size(backbone) == sum(p.numel() for p in backbone.model.parameters())
     assert DoRA(3).size(backbone) == LoRA(3).size(backbone) + blocks * 2 * d
+    assert VeRA(7).size(backbone) == blocks * 2 * (7 + d)
     assert LNTuning().size(backbone) == 2 * d + blocks * 2 * 2 * d
     assert LNTuning(blocks=(1,)).size(backbone) == 2 * 2 * d
     grouped = zoo.backbone_of("llama")

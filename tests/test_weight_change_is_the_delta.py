@@ -1,12 +1,13 @@
 """A delta that is a change of the weights gives the same states when it is merged into them."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 import zoo
 
-from tuning import BitFit, Combined, DoRA, Edits, LoRA, features, wrap
+from tuning import BitFit, Combined, DoRA, Edits, LoRA, VeRA, features, wrap
 from tuning.backbones import pool
 from tuning.deltas.maps import frozen_weight
 
@@ -51,6 +52,23 @@ def test_dora_sets_the_length_of_every_row(kind):
         assert (torch.linalg.vector_norm(W, dim=1) - params[f"{key}.magnitude"].abs()).abs().max() < 1e-12
         cosine = torch.nn.functional.cosine_similarity(W, V, dim=1) * params[f"{key}.magnitude"].sign()
         assert (cosine - 1).abs().max() < 1e-12
+
+
+def test_vera_shares_its_matrices_and_starts_where_peft_starts_it():
+    """Every map has the top left corners of one A and one B, and a change diag(b) B diag(d) A."""
+    backbone, delta = zoo.backbone_of("bert"), VeRA(3, targets=("q", "mlp"), projection=5)
+    start = delta.initial(backbone, 0)
+    assert all(bool((value == (0.1 if name.endswith(".d") else 0.0)).all()) for name, value in start.items())
+    A, B = (matrix.double() for matrix in delta.drawn(backbone))
+    assert A.shape == (3, 24) and B.shape == (24, 3)
+    params = zoo.moved(start)
+    changes = delta.weight_changes(backbone, params)
+    for key, linear in delta.maps(backbone):
+        b, d = params[f"{key}.b"], params[f"{key}.d"]
+        expected = torch.einsum("o,or,r,ri->oi", b, B[: linear.d_out], d, A[:, : linear.d_in])
+        assert (changes[f"{linear.path}.weight"] - expected).abs().max() < 1e-14
+    other = dataclasses.replace(delta, projection=6)
+    assert not torch.equal(other.drawn(backbone)[0], delta.drawn(backbone)[0])
 
 
 def wrap_with(backbone, name, change):

@@ -19,6 +19,7 @@ from tuning import (
     Prefix,
     Prompt,
     Readout,
+    VeRA,
     subject,
     wrap,
 )
@@ -67,6 +68,7 @@ DELTAS = {
     "lora": LoRA(2, alpha=4, targets=("q", "k", "v", "o", "mlp")),
     "lora-qv": LoRA(2),
     "dora": DoRA(2, alpha=4, targets=("q", "k", "v", "o", "mlp")),
+    "vera": VeRA(3, targets=("q", "k", "v", "o", "mlp")),
     "bitfit": BitFit(),
     "ln-tuning": LNTuning(),
     "last-layer": LastLayers(1),

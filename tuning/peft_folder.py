@@ -17,6 +17,7 @@ from tuning.peft_settings import PROMPTED, checked, targeted
 
 Place = tuple[int | None, str]
 START = "base_model.model."
+SHARED = ("base_model.vera_A", "base_model.vera_B")
 TABLE = "prompt_embeddings"
 # Modules that stand on the last hidden states: they change the logits of a model, never its hidden states.
 _ON_TOP = (
@@ -35,6 +36,7 @@ _ON_TOP = (
 _LEAVES = {
     "LORA": ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector"),
     "IA3": ("ia3_l",),
+    "VERA": ("vera_lambda_d", "vera_lambda_b"),
     "LN_TUNING": ("ln_tuning_layers.weight", "ln_tuning_layers.bias"),
 }
 
@@ -43,7 +45,7 @@ _LEAVES = {
 class PeftFolder:
     """settings; inside: the base model's name in the model adapted ("bert."); modules: {(block, role): {leaf: tensor}}, where a
     normalisation is (None, path); top: {name: tensor} of what stands on the hidden states; table: the rows of a prompt or
-    prefix."""
+    prefix; shared: {name: tensor} of VeRA's frozen matrices."""
 
     path: Path
     settings: dict
@@ -51,6 +53,7 @@ class PeftFolder:
     modules: dict[Place, dict[str, Tensor]]
     top: dict[str, Tensor]
     table: Tensor | None
+    shared: dict[str, Tensor]
 
     @property
     def method(self) -> str:
@@ -75,6 +78,7 @@ def read(folder: str | Path, backbone: Backbone) -> PeftFolder:
     table = tensors.pop(TABLE, None) if prompted else None
     if prompted and table is None:
         raise ValueError(f"expected {TABLE} in {folder}, found {sorted(tensors)[:1] or 'nothing'}; save it anew")
+    shared = {name: tensors.pop(name) for name in SHARED if settings["peft_type"] == "VERA" and name in tensors}
     start = START.removesuffix("model.") if prompted else START
     prefix = f"{backbone.model.base_model_prefix}."
     inside = prefix if any(name.startswith(start + prefix) for name in tensors) else ""
@@ -101,7 +105,7 @@ def read(folder: str | Path, backbone: Backbone) -> PeftFolder:
                 f"expected tensors of {settings['peft_type']} on the {_meant(settings['peft_type'])} of {backbone.architecture}, "
                 f"got {name} in {folder}; was it made for another model, or for its embeddings or normalisations?"
             )
-    found = PeftFolder(folder, settings, inside, modules, top, table)
+    found = PeftFolder(folder, settings, inside, modules, top, table, shared)
     if not prompted:
         _check_complete(found, known, backbone)
     return found

@@ -1,7 +1,7 @@
 """Deltas in the folder format of the PEFT library, both ways.
 
-LoRA, DoRA, IA3, LN-tuning, prefix and prompt exist there. PEFT wraps a fused query-key-value map as one, so LoRA on single parts
-is written as one map of a larger rank with a block structure, and read back as the map "qkv", as PEFT holds it.
+LoRA, DoRA, VeRA, IA3, LN-tuning, prefix and prompt exist there. PEFT wraps a fused query-key-value map as one, so LoRA on
+single parts is written as one map of a larger rank with a block structure, and read back as the map "qkv", as PEFT holds it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from tuning.backbones import Backbone, transposed
 from tuning.deltas import IA3, Combined, DoRA, LNTuning, LoRA, Prefix, Prompt
 from tuning.deltas.low_rank import LowRank
 from tuning.deltas.places import chosen_blocks
+from tuning.deltas.vera import VeRA
 from tuning.deltas.weights import Weights
 from tuning.peft_folder import START, TABLE, PeftFolder, read
 from tuning.peft_heads import head_of
-from tuning.peft_modules import Wanted, blocks_of, check_shape, expression, inner_of, placed, wanted_of
+from tuning.peft_modules import Wanted, blocks_of, check_shape, expression, groups_of, inner_of, placed, wanted_of
 from tuning.peft_norms import norms_in, norms_out
 from tuning.peft_settings import rank_and_alpha
+from tuning.peft_vera import vera_in, vera_out
 from tuning.subjects import READOUT_PARAMETERS, Params, Readout
 
 
@@ -72,12 +74,14 @@ def export_peft(folder: str | Path, backbone: Backbone, delta: object, params: P
         config, tensors = _lora_out(backbone, parts, inside)
     elif kinds == {IA3}:
         config, tensors = _ia3_out(backbone, parts, inside)
+    elif isinstance(delta, VeRA):
+        config, tensors = vera_out(backbone, delta, params, inside)
     elif isinstance(delta, Weights):
         config, tensors = norms_out(backbone, delta, params, inside)
     elif isinstance(delta, Prefix | Prompt):
         config, tensors = _context_out(backbone, delta, params)
     else:
-        raise ValueError(f"expected LoRA, DoRA, IA3, LN-tuning, a prefix or a prompt for PEFT, got {delta.name}")
+        raise ValueError(f"expected LoRA, DoRA, VeRA, IA3, LN-tuning, a prefix or a prompt for PEFT, got {delta.name}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     common = {
@@ -106,6 +110,9 @@ def peft_line(backbone: Backbone, delta: object) -> str | None:
         alpha = int(alpha) if alpha == int(alpha) else alpha
         dora = ", use_dora=True" if isinstance(delta, DoRA) else ""
         return f"LoraConfig(r={delta.rank}, lora_alpha={alpha}, target_modules={_said(backbone, wanted)}{dora})"
+    if isinstance(delta, VeRA) and _whole(backbone, delta.roles):
+        wanted = wanted_of(backbone, delta.roles, delta.blocks)
+        return f"VeraConfig(r={delta.rank}, target_modules={_said(backbone, wanted)}, projection_prng_key={delta.projection})"
     if isinstance(delta, IA3) and _whole(backbone, delta.targets):
         targets, inputs = (
             _said(backbone, wanted_of(backbone, [r for r in ROLES if r in roles], delta.blocks))
@@ -169,6 +176,7 @@ def _delta_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
     readers: dict[str, Callable] = {
         "LORA": _lora_in,
         "IA3": _ia3_in,
+        "VERA": vera_in,
         "LN_TUNING": norms_in,
         "PREFIX_TUNING": _prefix_in,
         "PROMPT_TUNING": _prompt_in,
@@ -239,20 +247,14 @@ def _magnitudes_out(backbone: Backbone, parts: list, inside: str) -> dict[str, T
 def _lora_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
     dora = bool(folder.settings.get("use_dora"))
     leaves = {"A": "lora_A.weight", "B": "lora_B.weight"} | ({"magnitude": "lora_magnitude_vector"} if dora else {})
-    places: dict[tuple, list[int]] = {}
     for (block, role, site), pair in placed(folder):
         linear = backbone.linear(block, role, site)
-        rank, alpha = rank_and_alpha(folder.settings, folder.inside + linear.path)
+        rank, _ = rank_and_alpha(folder.settings, folder.inside + linear.path)
         check_shape(folder, pair["lora_A.weight"], (rank, linear.d_in), f"{linear.path}.lora_A")
         check_shape(folder, pair["lora_B.weight"], (linear.d_out, rank), f"{linear.path}.lora_B")
         if dora:
             check_shape(folder, pair["lora_magnitude_vector"], (linear.d_out,), f"{linear.path}.lora_magnitude_vector")
-        places.setdefault((role, rank, alpha), []).append((block, site))
-    groups: dict[tuple, list[str]] = {}
-    for role in ROLES:
-        for (own, rank, alpha), blocks in places.items():
-            if own == role:
-                groups.setdefault((rank, alpha, blocks_of(folder, backbone, role, blocks)), []).append(role)
+    groups = groups_of(folder, backbone, lambda path: rank_and_alpha(folder.settings, path))
     made = []
     for (rank, alpha, blocks), roles in groups.items():
         delta = (DoRA if dora else LoRA)(rank, None if alpha == rank else alpha, tuple(roles), blocks)

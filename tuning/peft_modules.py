@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor
 
+from tuning.architectures import ROLES
 from tuning.backbones import Backbone
 from tuning.deltas.places import chosen_blocks
 from tuning.peft_folder import PeftFolder
@@ -80,3 +81,17 @@ def check_shape(folder: PeftFolder, tensor: Tensor, shape: tuple[int, ...], wher
             f"expected numbers of shape {shape} at {where} in {folder.path}, got {tuple(tensor.shape)}; was it made for "
             "another model?"
         )
+
+
+def groups_of(folder: PeftFolder, backbone: Backbone, setting: Callable[[str], tuple]) -> dict[tuple, list[str]]:
+    """Return {(*setting of a module's path, blocks): roles that have it there}, roles in forward order."""
+    places: dict[tuple, list[tuple[int, str]]] = {}
+    for (block, role, site), _ in placed(folder):
+        path = backbone.linear(block, role, site).path
+        places.setdefault((role, setting(folder.inside + path)), []).append((block, site))
+    groups: dict[tuple, list[str]] = {}
+    for role in ROLES:
+        for (own, value), where in places.items():
+            if own == role:
+                groups.setdefault((*value, blocks_of(folder, backbone, role, where)), []).append(role)
+    return groups

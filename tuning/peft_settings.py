@@ -15,6 +15,7 @@ _IDLE = {
     "": {"base_model_name_or_path", "inference_mode", "peft_type", "peft_version", "revision", "task_type"},
     "LORA": {"eva_config", "fan_in_fan_out", "lora_dropout", "megatron_core", "qalora_group_size", "runtime_config"},
     "IA3": {"fan_in_fan_out", "init_ia3_weights"},
+    "VERA": {"d_initial", "fan_in_fan_out", "init_weights", "vera_dropout"},
     "LN_TUNING": set(),
     # A folder of a projected prefix holds what the projection makes of it, and PEFT reads it without one.
     "PREFIX_TUNING": {"encoder_hidden_size", "init_weights", "prefix_projection"},
@@ -46,6 +47,14 @@ _READ: dict[str, dict[str, tuple[type, ...]]] = {
         "init_lora_weights": (bool, str),
     },
     "IA3": {"target_modules": _NAMES, "exclude_modules": _NAMES, "feedforward_modules": _NAMES},
+    "VERA": {
+        "r": (int,),
+        "target_modules": _NAMES,
+        "projection_prng_key": (int,),
+        "save_projection": (bool,),
+        "layers_to_transform": (int, list),
+        "layers_pattern": _NAMES,
+    },
     "LN_TUNING": {"target_modules": _NAMES, "exclude_modules": _NAMES},
     "PREFIX_TUNING": {
         name: (int,)

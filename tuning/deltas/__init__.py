@@ -23,6 +23,7 @@ from tuning.deltas.lora import LoRA
 from tuning.deltas.port_bias import PortBias
 from tuning.deltas.prefix import Prefix
 from tuning.deltas.prompt import Prompt
+from tuning.deltas.vera import VeRA
 from tuning.edits import Edits
 
 KINDS: dict[str, type[Delta]] = {
@@ -31,6 +32,7 @@ KINDS: dict[str, type[Delta]] = {
     "adapter": Adapter,
     "lora": LoRA,
     "dora": DoRA,
+    "vera": VeRA,
     "bitfit": BitFit,
     "ln-tuning": LNTuning,
     "last-layers": LastLayers,
