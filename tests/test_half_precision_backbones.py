@@ -4,7 +4,7 @@ import pytest
 import torch
 from seeds import shifted
 
-from tuning.deltas import Adapter, BitFit, DoRA, LNTuning, LoRA, Prefix, VeRA
+from tuning.deltas import Adapter, BitFit, DoRA, LNTuning, LoRA, Prefix, SHiRA, VeRA
 from tuning.preparation import backbone_of, prepare, task_of
 from tuning.training import adamw
 
@@ -16,6 +16,7 @@ DELTAS = {
     "dora": DoRA(2),
     "ln-tuning": LNTuning(),
     "vera": VeRA(8),
+    "shira": SHiRA(2),
 }
 
 

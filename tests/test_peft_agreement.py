@@ -8,7 +8,7 @@ import zoo
 
 peft = pytest.importorskip("peft")
 
-from tuning import IA3, Adapter, Combined, DoRA, Full, LastLayers, LNTuning, LoRA, Prefix, Prompt, VeRA, features, wrap  # noqa: E402
+from tuning import IA3, Adapter, Combined, DoRA, Full, LastLayers, LNTuning, LoRA, Prefix, Prompt, SHiRA, VeRA, features, wrap  # noqa: E402
 from tuning.backbones import frame, hidden  # noqa: E402
 from tuning.peft_format import export_peft, import_peft, peft_line  # noqa: E402
 
@@ -39,6 +39,9 @@ CASES = [
     *((kind, VeRA(3, targets=("qkv", "gate_up"), projection=4)) for kind in ("phi3", "modernbert")),
     ("gpt2", VeRA(3, targets=("qkv", "o", "mlp"), blocks=(1,))),
     ("gpt2", VeRA(3, targets=("v", "down"))),
+    *((kind, SHiRA(2, targets=("o", "mlp"))) for kind in zoo.KINDS if kind not in ("phi3", "modernbert", "gpt2")),
+    *((kind, SHiRA(2, targets=("qkv", "gate_up"), mask_seed=4)) for kind in ("phi3", "modernbert")),
+    ("bert", SHiRA(2, blocks=(1,))),
     *((kind, LNTuning()) for kind in zoo.KINDS),
     ("bert", LNTuning(blocks=(1,))),
     ("gpt2", Full(("ln_f.*", "h.1.ln_1.*"))),
@@ -86,6 +89,14 @@ def test_import_inverts_export(kind, delta, tmp_path):
         # PEFT holds normalisations themselves, of order one: what they are moved by comes back to their rounding
         slack = 1e-6 if isinstance(delta, LNTuning | Full) else 0.0
         assert all((numbers[name] - params[name]).abs().max() <= slack for name in params)
+
+
+@pytest.mark.parametrize("targets", [("q",), ("o",)])
+def test_peft_has_no_shira_on_parts_of_maps_or_on_gpt2(targets, tmp_path):
+    backbone, delta = zoo.backbone_of("gpt2"), SHiRA(1, targets=targets)
+    with pytest.raises(ValueError, match="expected SHiRA on whole linear layers for PEFT"):
+        export_peft(tmp_path / "new", backbone, delta, delta.initial(backbone, 0))
+    assert peft_line(backbone, SHiRA(1, targets=targets, mask_seed=1)) is None
 
 
 def test_peft_scales_the_parts_of_a_fused_map_as_one(tmp_path):
@@ -159,9 +170,11 @@ def test_a_classifier_made_around_the_base_model_finds_its_modules(tmp_path):
 @pytest.mark.parametrize(
     ("delta", "words"),
     [
-        (Adapter(2), "expected LoRA, DoRA, VeRA, IA3"),
+        (Adapter(2), "expected LoRA, DoRA, VeRA, IA3, SHiRA"),
         (LastLayers(1), "expected whole normalisations"),
-        (Combined((("a", LoRA(1)), ("b", DoRA(1)))), "expected LoRA, DoRA, VeRA, IA3"),
+        (Combined((("a", LoRA(1)), ("b", DoRA(1)))), "expected LoRA, DoRA, VeRA, IA3, SHiRA"),
+        (Combined((("a", SHiRA(1)), ("b", SHiRA(1)))), "expected one SHiRA of a map"),
+        (Combined((("a", SHiRA(1)), ("b", SHiRA(2, blocks=(1,))))), "expected SHiRA of one rank"),
         (Combined((("a", DoRA(1)), ("b", DoRA(1)))), "expected one DoRA of a map"),
         (Prefix(2), "shift_positions"),
         (Prompt(2), "shift_positions"),

@@ -10,7 +10,7 @@ import zoo
 
 peft = pytest.importorskip("peft")
 
-from peft import IA3Config, LNTuningConfig, LoraConfig, PrefixTuningConfig, PromptTuningConfig, VeraConfig  # noqa: E402
+from peft import IA3Config, LNTuningConfig, LoraConfig, PrefixTuningConfig, PromptTuningConfig, ShiraConfig, VeraConfig  # noqa: E402
 
 from tuning import IA3, Combined, LoRA, wrap  # noqa: E402
 from tuning.backbones import frame, hidden  # noqa: E402
@@ -25,6 +25,7 @@ CONFIGS = {
     "LORA": LoraConfig,
     "IA3": IA3Config,
     "VERA": VeraConfig,
+    "SHIRA": ShiraConfig,
     "LN_TUNING": LNTuningConfig,
     "PREFIX_TUNING": PrefixTuningConfig,
     "PROMPT_TUNING": PromptTuningConfig,
@@ -83,6 +84,8 @@ CASES = {
     **{f"vera-{kind}": (kind, VeraConfig, {"r": 3}) for kind in ("bert", "gpt2", "llama", "qwen2", "gpt_neox")},
     "vera-wide": ("bert", VeraConfig, {"r": 3, "target_modules": ["query", "output.dense"], "projection_prng_key": 7}),
     "vera-drawn": ("bert", VeraConfig, {"r": 3, "save_projection": False, "layers_to_transform": [1]}),
+    **{f"shira-{kind}": (kind, ShiraConfig, {"r": 2, "random_seed": 3}) for kind in ("bert", "llama", "gpt_neox")},
+    "shira-blocks": ("bert", ShiraConfig, {"r": 2, "random_seed": 0, "target_modules": r".*(query|1\.attention\.self\.key)"}),
     **{f"ln-{kind}": (kind, LNTuningConfig, {}) for kind in ("gpt2", "llama", "qwen2", "gemma2")},
     "ln-bert": ("bert", LNTuningConfig, {"target_modules": ["LayerNorm"]}),
     "ln-some": (
@@ -115,7 +118,7 @@ def made(kind, config, folder, size=0.3):
 
 def numbers(model):
     """How many numbers the adapter has as PEFT loads it."""
-    names = ("lora_", "ia3_", "vera_lambda", "ln_tuning_", "prompt_encoder", "modules_to_save")
+    names = ("lora_", "ia3_", "vera_lambda", "shira_weight", "ln_tuning_", "prompt_encoder", "modules_to_save")
     return sum(p.numel() for name, p in model.named_parameters() if any(part in name for part in names))
 
 
@@ -321,6 +324,12 @@ def test_frozen_matrices_that_no_seed_draws_are_refused(tmp_path):
         import_peft(tmp_path, zoo.backbone_of("bert"))
     made("bert", VeraConfig(r=3, target_modules=r".*(0\.attention\.self\.query|1\.attention\.self\.value)"), tmp_path)
     with pytest.raises(ValueError, match="expected VeRA in the same blocks"):
+        import_peft(tmp_path, zoo.backbone_of("bert"))
+
+
+def test_entries_that_no_seed_draws_are_refused(tmp_path):
+    made("bert", ShiraConfig(r=2), tmp_path)
+    with pytest.raises(ValueError, match="random_seed=None draws, got others; train it with a random_seed"):
         import_peft(tmp_path, zoo.backbone_of("bert"))
 
 

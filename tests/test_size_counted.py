@@ -3,7 +3,7 @@
 import pytest
 import zoo
 
-from tuning import IA3, Adapter, BitFit, DoRA, Full, LastLayers, LNTuning, LoRA, PortBias, Prefix, Prompt, VeRA, place_of
+from tuning import IA3, Adapter, BitFit, DoRA, Full, LastLayers, LNTuning, LoRA, PortBias, Prefix, Prompt, SHiRA, VeRA, place_of
 
 
 @pytest.fixture(scope="module", params=zoo.KINDS)
@@ -39,6 +39,7 @@ def test_sizes_of_the_papers():
     assert Full().size(backbone) == sum(p.numel() for p in backbone.model.parameters())
     assert DoRA(3).size(backbone) == LoRA(3).size(backbone) + blocks * 2 * d
     assert VeRA(7).size(backbone) == blocks * 2 * (7 + d)
+    assert SHiRA(3).size(backbone) == LoRA(3).size(backbone)
     assert LNTuning().size(backbone) == 2 * d + blocks * 2 * 2 * d
     assert LNTuning(blocks=(1,)).size(backbone) == 2 * 2 * d
     grouped = zoo.backbone_of("llama")
@@ -70,6 +71,7 @@ def test_ln_tuning_is_every_gain_and_its_bias(backbone):
         (lambda: Prefix(0), "positive length"),
         (lambda: Prompt(-1), "positive length"),
         (lambda: LoRA(0), "positive rank"),
+        (lambda: SHiRA(9).shapes(zoo.backbone_of("bert")), "at most the 256 entries"),
         (lambda: DoRA(0), "positive rank"),
         (lambda: DoRA(1, targets=("w",)), "DoRA targets among"),
         (lambda: LoRA(1, targets=("w",)), "targets among"),

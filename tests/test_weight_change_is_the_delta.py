@@ -7,7 +7,7 @@ import pytest
 import torch
 import zoo
 
-from tuning import BitFit, Combined, DoRA, Edits, LoRA, VeRA, features, wrap
+from tuning import BitFit, Combined, DoRA, Edits, LoRA, SHiRA, VeRA, features, wrap
 from tuning.backbones import pool
 from tuning.deltas.maps import frozen_weight
 
@@ -69,6 +69,21 @@ def test_vera_shares_its_matrices_and_starts_where_peft_starts_it():
         assert (changes[f"{linear.path}.weight"] - expected).abs().max() < 1e-14
     other = dataclasses.replace(delta, projection=6)
     assert not torch.equal(other.drawn(backbone)[0], delta.drawn(backbone)[0])
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_shira_moves_the_largest_entries_or_those_of_its_seed(kind):
+    backbone = zoo.backbone_of(kind)
+    for delta in (SHiRA(2, targets=("q", "o")), SHiRA(2, targets=("q", "o"), mask_seed=1)):
+        params = zoo.moved(delta.initial(backbone, 0))
+        changes = delta.weight_changes(backbone, params)
+        for key, linear in delta.maps(backbone):
+            W = frozen_weight(backbone, linear)
+            moved = frozen_weight(wrap_with(backbone, f"{linear.path}.weight", changes[f"{linear.path}.weight"]), linear) != W
+            assert int(moved.sum()) == 2 * (linear.d_in + linear.d_out) == len(params[f"{key}.values"])
+            assert (W[moved].abs().min() >= W[~moved].abs().max()) == (delta.mask_seed is None)
+    first, again = (SHiRA(2, ("q", "o"), mask_seed=seed).weight_changes(backbone, params) for seed in (1, 2))
+    assert any(not torch.equal(first[name], again[name]) for name in first)
 
 
 def wrap_with(backbone, name, change):

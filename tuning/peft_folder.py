@@ -37,6 +37,7 @@ _LEAVES = {
     "LORA": ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector"),
     "IA3": ("ia3_l",),
     "VERA": ("vera_lambda_d", "vera_lambda_b"),
+    "SHIRA": ("shira_weight", "shira_indices"),
     "LN_TUNING": ("ln_tuning_layers.weight", "ln_tuning_layers.bias"),
 }
 

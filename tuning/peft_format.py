@@ -1,7 +1,7 @@
 """Deltas in the folder format of the PEFT library, both ways.
 
-LoRA, DoRA, VeRA, IA3, LN-tuning, prefix and prompt exist there. PEFT wraps a fused query-key-value map as one, so LoRA on
-single parts is written as one map of a larger rank with a block structure, and read back as the map "qkv", as PEFT holds it.
+LoRA, DoRA, VeRA, IA3, SHiRA, LN-tuning, prefix and prompt exist there. PEFT wraps a fused query-key-value map as one, so LoRA
+on single parts is written as one map of a larger rank with a block structure, and read back as the map "qkv", as PEFT holds it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from torch import Tensor
 from tuning.architectures import ROLES
 from tuning.backbones import Backbone, transposed
 from tuning.deltas import IA3, Combined, DoRA, LNTuning, LoRA, Prefix, Prompt
-from tuning.deltas.low_rank import LowRank
+from tuning.deltas.on_maps import LowRank
 from tuning.deltas.places import chosen_blocks
+from tuning.deltas.shira import SHiRA
 from tuning.deltas.vera import VeRA
 from tuning.deltas.weights import Weights
 from tuning.peft_folder import START, TABLE, PeftFolder, read
 from tuning.peft_heads import head_of
-from tuning.peft_modules import Wanted, blocks_of, check_shape, expression, groups_of, inner_of, placed, wanted_of
+from tuning.peft_modules import Wanted, blocks_of, check_shape, expression, groups_of, inner_of, placed, together, wanted_of
 from tuning.peft_norms import norms_in, norms_out
 from tuning.peft_settings import rank_and_alpha
+from tuning.peft_shira import shira_in, shira_out
 from tuning.peft_vera import vera_in, vera_out
 from tuning.subjects import READOUT_PARAMETERS, Params, Readout
 
@@ -76,12 +78,14 @@ def export_peft(folder: str | Path, backbone: Backbone, delta: object, params: P
         config, tensors = _ia3_out(backbone, parts, inside)
     elif isinstance(delta, VeRA):
         config, tensors = vera_out(backbone, delta, params, inside)
+    elif kinds == {SHiRA}:
+        config, tensors = shira_out(backbone, parts, inside)
     elif isinstance(delta, Weights):
         config, tensors = norms_out(backbone, delta, params, inside)
     elif isinstance(delta, Prefix | Prompt):
         config, tensors = _context_out(backbone, delta, params)
     else:
-        raise ValueError(f"expected LoRA, DoRA, VeRA, IA3, LN-tuning, a prefix or a prompt for PEFT, got {delta.name}")
+        raise ValueError(f"expected LoRA, DoRA, VeRA, IA3, SHiRA, LN-tuning, a prefix or a prompt for PEFT, got {delta.name}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     common = {
@@ -113,6 +117,9 @@ def peft_line(backbone: Backbone, delta: object) -> str | None:
     if isinstance(delta, VeRA) and _whole(backbone, delta.roles):
         wanted = wanted_of(backbone, delta.roles, delta.blocks)
         return f"VeraConfig(r={delta.rank}, target_modules={_said(backbone, wanted)}, projection_prng_key={delta.projection})"
+    if isinstance(delta, SHiRA) and delta.mask_seed is not None and _whole(backbone, delta.roles) and not _turned(backbone):
+        wanted = wanted_of(backbone, delta.roles, delta.blocks)
+        return f"ShiraConfig(r={delta.rank}, target_modules={_said(backbone, wanted)}, random_seed={delta.mask_seed})"
     if isinstance(delta, IA3) and _whole(backbone, delta.targets):
         targets, inputs = (
             _said(backbone, wanted_of(backbone, [r for r in ROLES if r in roles], delta.blocks))
@@ -142,18 +149,13 @@ def _parts(delta: object, params: Params) -> list[tuple[object, Params]]:
     ]
 
 
-def _together(parts: list[tuple[object, Params]], name: str) -> tuple[object, Params]:
-    """Return one delta as it is, several as a combination."""
-    if len(parts) == 1:
-        return parts[0]
-    labelled = [(f"{name}-{i}", *part) for i, part in enumerate(parts)]
-    return Combined(tuple((label, part) for label, part, _ in labelled)), {
-        f"{label}/{key}": value for label, _, params in labelled for key, value in params.items()
-    }
-
-
 def _whole(backbone: Backbone, roles: Iterable[str]) -> bool:
     return all(backbone.linear(0, role).rows is None for role in roles)
+
+
+def _turned(backbone: Backbone) -> bool:
+    """Return whether the maps store their weights as (inputs, outputs)."""
+    return transposed(backbone.model.get_submodule(backbone.linear(0, "o").path))
 
 
 def _said(backbone: Backbone, wanted: Wanted) -> str:
@@ -177,6 +179,7 @@ def _delta_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
         "LORA": _lora_in,
         "IA3": _ia3_in,
         "VERA": vera_in,
+        "SHIRA": shira_in,
         "LN_TUNING": norms_in,
         "PREFIX_TUNING": _prefix_in,
         "PROMPT_TUNING": _prompt_in,
@@ -218,7 +221,7 @@ def _lora_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[
         "target_modules": expression(backbone, wanted),
         "rank_pattern": {pattern: rank for pattern, (rank, _) in patterns},
         "alpha_pattern": {pattern: alpha for pattern, (_, alpha) in patterns},
-        "fan_in_fan_out": transposed(backbone.model.get_submodule(backbone.linear(0, "o").path)),
+        "fan_in_fan_out": _turned(backbone),
         "lora_dropout": 0.0,
         "bias": "none",
         "use_dora": isinstance(first, DoRA),
@@ -266,7 +269,7 @@ def _lora_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
             for what, leaf in leaves.items()
         }
         made.append((delta, {name: named[name] for name in delta.shapes(backbone)}))
-    return _together(made, "lora")
+    return together(made, "lora")
 
 
 def _ia3_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[str, Tensor]]:
@@ -313,7 +316,7 @@ def _ia3_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
         delta = IA3(tuple(role for role, _ in chosen), tuple(role for role, enters in chosen if enters), blocks)
         names = [(name, (int(name.partition(".")[0]), name.partition(".")[2])) for name in delta.shapes(backbone)]
         made.append((delta, {name: folder.modules[place]["ia3_l"].flatten() for name, place in names}))
-    return _together(made, "ia3")
+    return together(made, "ia3")
 
 
 def _check_context(method: str, backbone: Backbone) -> None:

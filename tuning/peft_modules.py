@@ -9,8 +9,10 @@ from torch import Tensor
 
 from tuning.architectures import ROLES
 from tuning.backbones import Backbone
+from tuning.deltas.combined import Combined
 from tuning.deltas.places import chosen_blocks
 from tuning.peft_folder import PeftFolder
+from tuning.subjects import Params
 
 Wanted = dict[str, list[int]]
 
@@ -95,3 +97,13 @@ def groups_of(folder: PeftFolder, backbone: Backbone, setting: Callable[[str], t
             if own == role:
                 groups.setdefault((*value, blocks_of(folder, backbone, role, where)), []).append(role)
     return groups
+
+
+def together(parts: list[tuple[object, Params]], name: str) -> tuple[object, Params]:
+    """Return one delta as it is, several as a combination."""
+    if len(parts) == 1:
+        return parts[0]
+    labelled = [(f"{name}-{i}", *part) for i, part in enumerate(parts)]
+    return Combined(tuple((label, part) for label, part, _ in labelled)), {
+        f"{label}/{key}": value for label, _, params in labelled for key, value in params.items()
+    }

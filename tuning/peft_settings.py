@@ -16,6 +16,7 @@ _IDLE = {
     "LORA": {"eva_config", "fan_in_fan_out", "lora_dropout", "megatron_core", "qalora_group_size", "runtime_config"},
     "IA3": {"fan_in_fan_out", "init_ia3_weights"},
     "VERA": {"d_initial", "fan_in_fan_out", "init_weights", "vera_dropout"},
+    "SHIRA": {"fan_in_fan_out", "init_weights", "mask_type"},
     "LN_TUNING": set(),
     # A folder of a projected prefix holds what the projection makes of it, and PEFT reads it without one.
     "PREFIX_TUNING": {"encoder_hidden_size", "init_weights", "prefix_projection"},
@@ -55,6 +56,7 @@ _READ: dict[str, dict[str, tuple[type, ...]]] = {
         "layers_to_transform": (int, list),
         "layers_pattern": _NAMES,
     },
+    "SHIRA": {"r": (int,), "random_seed": (int,), "target_modules": _NAMES},
     "LN_TUNING": {"target_modules": _NAMES, "exclude_modules": _NAMES},
     "PREFIX_TUNING": {
         name: (int,)

@@ -23,6 +23,7 @@ from tuning.deltas.lora import LoRA
 from tuning.deltas.port_bias import PortBias
 from tuning.deltas.prefix import Prefix
 from tuning.deltas.prompt import Prompt
+from tuning.deltas.shira import SHiRA
 from tuning.deltas.vera import VeRA
 from tuning.edits import Edits
 
@@ -36,6 +37,7 @@ KINDS: dict[str, type[Delta]] = {
     "bitfit": BitFit,
     "ln-tuning": LNTuning,
     "last-layers": LastLayers,
+    "shira": SHiRA,
     "port-bias": PortBias,
     "ia3": IA3,
     "full": Full,
@@ -147,7 +149,7 @@ def _value(kind: str, value: str, where: str) -> object:
             return tuple(filter(None, value.split("+")))
         if kind == "bool":
             return {"true": True, "false": False}[value]
-        return value if kind == "str" else int(value) if kind == "int" else float(value)
+        return value if kind == "str" else int(value) if kind.startswith("int") else float(value)
     except (ValueError, KeyError) as error:
         raise ValueError(f"expected a value of kind {kind} in {where!r}, got {value!r}") from error
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tuning.backbones import Backbone, WeightMap
 from tuning.deltas.delta import Shapes
-from tuning.deltas.low_rank import LowRank
 from tuning.deltas.maps import add_rows, frozen_weight, grouped, weight_change
+from tuning.deltas.on_maps import LowRank
 from tuning.edits import Edits
 from tuning.taxonomy import Taxon
 

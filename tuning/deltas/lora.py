@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tuning.backbones import Backbone
-from tuning.deltas.low_rank import LowRank
 from tuning.deltas.maps import add_low_rank, grouped, weight_change
+from tuning.deltas.on_maps import LowRank
 from tuning.edits import Edits
 from tuning.taxonomy import Taxon
 

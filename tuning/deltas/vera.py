@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tuning.backbones import Backbone, WeightMap
 from tuning.deltas.delta import Shapes, zeros
-from tuning.deltas.low_rank import OnMaps
 from tuning.deltas.maps import add_low_rank, grouped, weight_change
+from tuning.deltas.on_maps import OnMaps
 from tuning.edits import Edits
 from tuning.taxonomy import Taxon
 

@@ -12,7 +12,7 @@ from tuning.deltas.maps import maps_of
 
 
 class OnMaps(Delta):
-    """A delta of linear maps, whose roles `targets` names: q, k, v, o, up, gate, down, qkv, gate_up, and mlp for up and down."""
+    """A delta of linear maps with a rank; `targets` names their roles: q, k, v, o, up, gate, down, qkv, gate_up, mlp for two."""
 
     rank: int
     targets: tuple[str, ...]
