@@ -4,7 +4,7 @@ import pytest
 import torch
 from seeds import shifted
 
-from tuning.deltas import Adapter, BitFit, DoRA, LNTuning, LoRA, Prefix, SHiRA, VeRA
+from tuning.deltas import Adapter, BitFit, DoRA, LNTuning, LoKr, LoRA, Prefix, SHiRA, VeRA
 from tuning.preparation import backbone_of, prepare, task_of
 from tuning.training import adamw
 
@@ -17,6 +17,7 @@ DELTAS = {
     "ln-tuning": LNTuning(),
     "vera": VeRA(8),
     "shira": SHiRA(2),
+    "lokr": LoKr(2),
 }
 
 

@@ -7,7 +7,20 @@ import zoo
 from tuning import Edits
 from tuning.lean import serves
 
-WRITTEN_OUT = {"prefix", "prefix-shifted", "adapter", "parallel", "lora", "lora-qv", "dora", "vera", "port-bias", "ia3", "mix"}
+WRITTEN_OUT = {
+    "prefix",
+    "prefix-shifted",
+    "adapter",
+    "parallel",
+    "lora",
+    "lora-qv",
+    "dora",
+    "vera",
+    "lokr",
+    "port-bias",
+    "ia3",
+    "mix",
+}
 
 
 @pytest.mark.parametrize("kind", zoo.KINDS)

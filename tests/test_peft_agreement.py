@@ -8,7 +8,23 @@ import zoo
 
 peft = pytest.importorskip("peft")
 
-from tuning import IA3, Adapter, Combined, DoRA, Full, LastLayers, LNTuning, LoRA, Prefix, Prompt, SHiRA, VeRA, features, wrap  # noqa: E402
+from tuning import (  # noqa: E402
+    IA3,
+    Adapter,
+    Combined,
+    DoRA,
+    Full,
+    LastLayers,
+    LNTuning,
+    LoKr,
+    LoRA,
+    Prefix,
+    Prompt,
+    SHiRA,
+    VeRA,
+    features,
+    wrap,
+)
 from tuning.backbones import frame, hidden  # noqa: E402
 from tuning.peft_format import export_peft, import_peft, peft_line  # noqa: E402
 
@@ -42,6 +58,9 @@ CASES = [
     *((kind, SHiRA(2, targets=("o", "mlp"))) for kind in zoo.KINDS if kind not in ("phi3", "modernbert", "gpt2")),
     *((kind, SHiRA(2, targets=("qkv", "gate_up"), mask_seed=4)) for kind in ("phi3", "modernbert")),
     ("bert", SHiRA(2, blocks=(1,))),
+    *((kind, LoKr(1, alpha=2, targets=("o", "mlp"))) for kind in zoo.KINDS if kind not in ("phi3", "modernbert", "gpt2")),
+    *((kind, LoKr(2, targets=("qkv", "gate_up"), factor=2)) for kind in ("phi3", "modernbert")),
+    ("bert", LoKr(2, alpha=3, blocks=(1,), factor=2)),
     *((kind, LNTuning()) for kind in zoo.KINDS),
     ("bert", LNTuning(blocks=(1,))),
     ("gpt2", Full(("ln_f.*", "h.1.ln_1.*"))),
@@ -91,12 +110,13 @@ def test_import_inverts_export(kind, delta, tmp_path):
         assert all((numbers[name] - params[name]).abs().max() <= slack for name in params)
 
 
+@pytest.mark.parametrize("make", [lambda *a: SHiRA(1, *a, mask_seed=1), lambda *a: LoKr(1, None, *a)], ids=["shira", "lokr"])
 @pytest.mark.parametrize("targets", [("q",), ("o",)])
-def test_peft_has_no_shira_on_parts_of_maps_or_on_gpt2(targets, tmp_path):
-    backbone, delta = zoo.backbone_of("gpt2"), SHiRA(1, targets=targets)
-    with pytest.raises(ValueError, match="expected SHiRA on whole linear layers for PEFT"):
+def test_peft_adapts_no_parts_of_maps_and_no_gpt2_so(make, targets, tmp_path):
+    backbone, delta = zoo.backbone_of("gpt2"), make(targets)
+    with pytest.raises(ValueError, match="on whole linear layers for PEFT"):
         export_peft(tmp_path / "new", backbone, delta, delta.initial(backbone, 0))
-    assert peft_line(backbone, SHiRA(1, targets=targets, mask_seed=1)) is None
+    assert peft_line(backbone, delta) is None
 
 
 def test_peft_scales_the_parts_of_a_fused_map_as_one(tmp_path):
@@ -170,11 +190,13 @@ def test_a_classifier_made_around_the_base_model_finds_its_modules(tmp_path):
 @pytest.mark.parametrize(
     ("delta", "words"),
     [
-        (Adapter(2), "expected LoRA, DoRA, VeRA, IA3, SHiRA"),
+        (Adapter(2), "expected LoRA, DoRA, VeRA, LoKr"),
         (LastLayers(1), "expected whole normalisations"),
-        (Combined((("a", LoRA(1)), ("b", DoRA(1)))), "expected LoRA, DoRA, VeRA, IA3, SHiRA"),
+        (Combined((("a", LoRA(1)), ("b", DoRA(1)))), "expected LoRA, DoRA, VeRA, LoKr"),
         (Combined((("a", SHiRA(1)), ("b", SHiRA(1)))), "expected one SHiRA of a map"),
         (Combined((("a", SHiRA(1)), ("b", SHiRA(2, blocks=(1,))))), "expected SHiRA of one rank"),
+        (Combined((("a", LoKr(1)), ("b", LoKr(1)))), "expected one LoKr of a map"),
+        (Combined((("a", LoKr(1)), ("b", LoKr(1, factor=2)))), "expected LoKr of one factor"),
         (Combined((("a", DoRA(1)), ("b", DoRA(1)))), "expected one DoRA of a map"),
         (Prefix(2), "shift_positions"),
         (Prompt(2), "shift_positions"),

@@ -10,7 +10,16 @@ import zoo
 
 peft = pytest.importorskip("peft")
 
-from peft import IA3Config, LNTuningConfig, LoraConfig, PrefixTuningConfig, PromptTuningConfig, ShiraConfig, VeraConfig  # noqa: E402
+from peft import (  # noqa: E402
+    IA3Config,
+    LNTuningConfig,
+    LoKrConfig,
+    LoraConfig,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    ShiraConfig,
+    VeraConfig,
+)
 
 from tuning import IA3, Combined, LoRA, wrap  # noqa: E402
 from tuning.backbones import frame, hidden  # noqa: E402
@@ -24,6 +33,7 @@ SLOTS = {"num_virtual_tokens": 3, "task_type": "FEATURE_EXTRACTION"}
 CONFIGS = {
     "LORA": LoraConfig,
     "IA3": IA3Config,
+    "LOKR": LoKrConfig,
     "VERA": VeraConfig,
     "SHIRA": ShiraConfig,
     "LN_TUNING": LNTuningConfig,
@@ -84,6 +94,14 @@ CASES = {
     **{f"vera-{kind}": (kind, VeraConfig, {"r": 3}) for kind in ("bert", "gpt2", "llama", "qwen2", "gpt_neox")},
     "vera-wide": ("bert", VeraConfig, {"r": 3, "target_modules": ["query", "output.dense"], "projection_prng_key": 7}),
     "vera-drawn": ("bert", VeraConfig, {"r": 3, "save_projection": False, "layers_to_transform": [1]}),
+    "lokr": ("bert", LoKrConfig, {"r": 1, "alpha": 3, **QV}),
+    "lokr-whole": ("bert", LoKrConfig, {"r": 8, **QV, "decompose_factor": 2, "layers_to_transform": [1]}),
+    "lokr-ranks": (
+        "bert",
+        LoKrConfig,
+        {"r": 1, **QV, "rank_pattern": {"query": 4}, "alpha_pattern": {"1.attention.self.value": 2}},
+    ),
+    "lokr-llama": ("llama", LoKrConfig, {"r": 1, "target_modules": ["q_proj", "v_proj", "down_proj"]}),
     **{f"shira-{kind}": (kind, ShiraConfig, {"r": 2, "random_seed": 3}) for kind in ("bert", "llama", "gpt_neox")},
     "shira-blocks": ("bert", ShiraConfig, {"r": 2, "random_seed": 0, "target_modules": r".*(query|1\.attention\.self\.key)"}),
     **{f"ln-{kind}": (kind, LNTuningConfig, {}) for kind in ("gpt2", "llama", "qwen2", "gemma2")},
@@ -118,7 +136,7 @@ def made(kind, config, folder, size=0.3):
 
 def numbers(model):
     """How many numbers the adapter has as PEFT loads it."""
-    names = ("lora_", "ia3_", "vera_lambda", "shira_weight", "ln_tuning_", "prompt_encoder", "modules_to_save")
+    names = ("lora_", "ia3_", "vera_lambda", "lokr_", "shira_weight", "ln_tuning_", "prompt_encoder", "modules_to_save")
     return sum(p.numel() for name, p in model.named_parameters() if any(part in name for part in names))
 
 
@@ -260,7 +278,7 @@ def rewritten(folder, **settings):
         ({"r": True}, "expected r of a PEFT LORA adapter"),
         ({"lora_alpha": 0}, "expected positive lora_alpha"),
         ({"rank_pattern": {"query": 1.5}}, "expected positive r and rank_pattern"),
-        ({"peft_type": "LOHA"}, "expected a PEFT method among LORA, IA3"),
+        ({"peft_type": "LOHA"}, "expected a PEFT method among LORA, IA3, LOKR"),
         ({"peft_type": "IA3"}, "expected a PEFT IA3 adapter without init_lora_weights"),
     ],
 )

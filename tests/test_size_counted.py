@@ -3,7 +3,23 @@
 import pytest
 import zoo
 
-from tuning import IA3, Adapter, BitFit, DoRA, Full, LastLayers, LNTuning, LoRA, PortBias, Prefix, Prompt, SHiRA, VeRA, place_of
+from tuning import (
+    IA3,
+    Adapter,
+    BitFit,
+    DoRA,
+    Full,
+    LastLayers,
+    LNTuning,
+    LoKr,
+    LoRA,
+    PortBias,
+    Prefix,
+    Prompt,
+    SHiRA,
+    VeRA,
+    place_of,
+)
 
 
 @pytest.fixture(scope="module", params=zoo.KINDS)
@@ -40,6 +56,7 @@ def test_sizes_of_the_papers():
     assert DoRA(3).size(backbone) == LoRA(3).size(backbone) + blocks * 2 * d
     assert VeRA(7).size(backbone) == blocks * 2 * (7 + d)
     assert SHiRA(3).size(backbone) == LoRA(3).size(backbone)
+    assert LoKr(1).size(backbone) == blocks * 2 * (4 * 4 + 2 * 4) and LoKr(2).size(backbone) == blocks * 2 * (4 * 4 + 4 * 4)
     assert LNTuning().size(backbone) == 2 * d + blocks * 2 * 2 * d
     assert LNTuning(blocks=(1,)).size(backbone) == 2 * 2 * d
     grouped = zoo.backbone_of("llama")
@@ -72,6 +89,7 @@ def test_ln_tuning_is_every_gain_and_its_bias(backbone):
         (lambda: Prompt(-1), "positive length"),
         (lambda: LoRA(0), "positive rank"),
         (lambda: SHiRA(9).shapes(zoo.backbone_of("bert")), "at most the 256 entries"),
+        (lambda: LoKr(1, factor=0), "positive factor"),
         (lambda: DoRA(0), "positive rank"),
         (lambda: DoRA(1, targets=("w",)), "DoRA targets among"),
         (lambda: LoRA(1, targets=("w",)), "targets among"),

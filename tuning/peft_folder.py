@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ _ON_TOP = (
 _LEAVES = {
     "LORA": ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector"),
     "IA3": ("ia3_l",),
+    "LOKR": ("lokr_w1", "lokr_w2", "lokr_w2_a", "lokr_w2_b"),
     "VERA": ("vera_lambda_d", "vera_lambda_b"),
     "SHIRA": ("shira_weight", "shira_indices"),
     "LN_TUNING": ("ln_tuning_layers.weight", "ln_tuning_layers.bias"),
@@ -127,10 +129,12 @@ def _meant(method: str) -> str:
     return "normalisations" if method == "LN_TUNING" else "linear maps of the blocks"
 
 
-def _leaves(folder: PeftFolder, backbone: Backbone, path: str) -> set[str]:
+def _leaves(folder: PeftFolder, backbone: Backbone, path: str, own: Iterable[str]) -> set[str]:
     """Return the tensors that the folder has to have at a module: those of a normalisation are copies of its own."""
     if folder.method == "LN_TUNING":
         return {f"ln_tuning_layers.{leaf}" for leaf, _ in backbone.model.get_submodule(path).named_parameters()}
+    if folder.method == "LOKR":  # whose second factor is one matrix or a product, by its size
+        return {"lokr_w1"} | ({"lokr_w2"} if "lokr_w2" in own else {"lokr_w2_a", "lokr_w2_b"})
     return set(_LEAVES[folder.method]) - (set() if folder.settings.get("use_dora") else {"lora_magnitude_vector"})
 
 
@@ -142,7 +146,7 @@ def _check_complete(folder: PeftFolder, known: dict[str, Place], backbone: Backb
     for path, place in known.items():
         whole = folder.inside + path
         meant, found = targeted(folder.settings, whole), place in folder.modules
-        if meant != found or (found and set(folder.modules[place]) != _leaves(folder, backbone, path)):
+        if meant != found or (found and set(folder.modules[place]) != _leaves(folder, backbone, path, folder.modules[place])):
             state = "found none or a part" if meant else "found some"
             raise ValueError(
                 f"expected {'the' if meant else 'no'} tensors of {whole} in {folder.path} by its settings ({wanted[:200]}), "

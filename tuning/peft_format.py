@@ -1,7 +1,8 @@
 """Deltas in the folder format of the PEFT library, both ways.
 
-LoRA, DoRA, VeRA, IA3, SHiRA, LN-tuning, prefix and prompt exist there. PEFT wraps a fused query-key-value map as one, so LoRA
-on single parts is written as one map of a larger rank with a block structure, and read back as the map "qkv", as PEFT holds it.
+LoRA, DoRA, VeRA, LoKr, IA3, SHiRA, LN-tuning, prefix and prompt exist there. PEFT wraps a fused query-key-value map as one, so
+LoRA on single parts is written as one map of a larger rank with a block structure, and read back as the map "qkv", as PEFT holds
+it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from tuning.architectures import ROLES
 from tuning.backbones import Backbone, transposed
-from tuning.deltas import IA3, Combined, DoRA, LNTuning, LoRA, Prefix, Prompt
+from tuning.deltas import IA3, Combined, DoRA, LNTuning, LoKr, LoRA, Prefix, Prompt
 from tuning.deltas.on_maps import LowRank
 from tuning.deltas.places import chosen_blocks
 from tuning.deltas.shira import SHiRA
@@ -25,7 +26,19 @@ from tuning.deltas.vera import VeRA
 from tuning.deltas.weights import Weights
 from tuning.peft_folder import START, TABLE, PeftFolder, read
 from tuning.peft_heads import head_of
-from tuning.peft_modules import Wanted, blocks_of, check_shape, expression, groups_of, inner_of, placed, together, wanted_of
+from tuning.peft_lokr import lokr_in, lokr_out
+from tuning.peft_modules import (
+    Wanted,
+    blocks_of,
+    check_shape,
+    expression,
+    groups_of,
+    inner_of,
+    placed,
+    sized,
+    together,
+    wanted_of,
+)
 from tuning.peft_norms import norms_in, norms_out
 from tuning.peft_settings import rank_and_alpha
 from tuning.peft_shira import shira_in, shira_out
@@ -78,6 +91,8 @@ def export_peft(folder: str | Path, backbone: Backbone, delta: object, params: P
         config, tensors = _ia3_out(backbone, parts, inside)
     elif isinstance(delta, VeRA):
         config, tensors = vera_out(backbone, delta, params, inside)
+    elif kinds == {LoKr}:
+        config, tensors = lokr_out(backbone, parts, inside)
     elif kinds == {SHiRA}:
         config, tensors = shira_out(backbone, parts, inside)
     elif isinstance(delta, Weights):
@@ -85,7 +100,9 @@ def export_peft(folder: str | Path, backbone: Backbone, delta: object, params: P
     elif isinstance(delta, Prefix | Prompt):
         config, tensors = _context_out(backbone, delta, params)
     else:
-        raise ValueError(f"expected LoRA, DoRA, VeRA, IA3, SHiRA, LN-tuning, a prefix or a prompt for PEFT, got {delta.name}")
+        raise ValueError(
+            f"expected LoRA, DoRA, VeRA, LoKr, IA3, SHiRA, LN-tuning, a prefix or a prompt for PEFT, got {delta.name}"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     common = {
@@ -110,13 +127,15 @@ def peft_line(backbone: Backbone, delta: object) -> str | None:
     trains a classifier beside them.
     """
     if isinstance(delta, LowRank) and _whole(backbone, delta.roles):
-        wanted, alpha = wanted_of(backbone, delta.roles, delta.blocks), delta.scale * delta.rank
-        alpha = int(alpha) if alpha == int(alpha) else alpha
+        wanted, alpha = wanted_of(backbone, delta.roles, delta.blocks), _plain(delta.scale * delta.rank)
         dora = ", use_dora=True" if isinstance(delta, DoRA) else ""
         return f"LoraConfig(r={delta.rank}, lora_alpha={alpha}, target_modules={_said(backbone, wanted)}{dora})"
     if isinstance(delta, VeRA) and _whole(backbone, delta.roles):
         wanted = wanted_of(backbone, delta.roles, delta.blocks)
         return f"VeraConfig(r={delta.rank}, target_modules={_said(backbone, wanted)}, projection_prng_key={delta.projection})"
+    if isinstance(delta, LoKr) and _whole(backbone, delta.roles) and not _turned(backbone):
+        wanted, size = wanted_of(backbone, delta.roles, delta.blocks), f"r={delta.rank}, alpha={_plain(delta.scale * delta.rank)}"
+        return f"LoKrConfig({size}, target_modules={_said(backbone, wanted)}, decompose_factor={delta.factor})"
     if isinstance(delta, SHiRA) and delta.mask_seed is not None and _whole(backbone, delta.roles) and not _turned(backbone):
         wanted = wanted_of(backbone, delta.roles, delta.blocks)
         return f"ShiraConfig(r={delta.rank}, target_modules={_said(backbone, wanted)}, random_seed={delta.mask_seed})"
@@ -153,6 +172,10 @@ def _whole(backbone: Backbone, roles: Iterable[str]) -> bool:
     return all(backbone.linear(0, role).rows is None for role in roles)
 
 
+def _plain(alpha: float) -> float:
+    return int(alpha) if alpha == int(alpha) else alpha
+
+
 def _turned(backbone: Backbone) -> bool:
     """Return whether the maps store their weights as (inputs, outputs)."""
     return transposed(backbone.model.get_submodule(backbone.linear(0, "o").path))
@@ -178,6 +201,7 @@ def _delta_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
     readers: dict[str, Callable] = {
         "LORA": _lora_in,
         "IA3": _ia3_in,
+        "LOKR": lokr_in,
         "VERA": vera_in,
         "SHIRA": shira_in,
         "LN_TUNING": norms_in,
@@ -209,24 +233,16 @@ def _lora_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[
         tensors[f"{start}.lora_B.weight"] = torch.cat(columns, dim=1)
         sizes.setdefault((rank, scale * rank), {}).setdefault(inner, []).append(block)
     first = parts[0][0]
-    own = first.rank, first.scale * first.rank
-    patterns = [(expression(backbone, wanted), size) for size, wanted in sizes.items() if size != own]
-    wanted: Wanted = {}
-    for block, inner in modules:
-        wanted.setdefault(inner, []).append(block)
+    settings, alpha = sized(backbone, sizes, (first.rank, first.scale * first.rank))
     config = {
         "peft_type": "LORA",
-        "r": own[0],
-        "lora_alpha": own[1],
-        "target_modules": expression(backbone, wanted),
-        "rank_pattern": {pattern: rank for pattern, (rank, _) in patterns},
-        "alpha_pattern": {pattern: alpha for pattern, (_, alpha) in patterns},
+        "lora_alpha": alpha,
         "fan_in_fan_out": _turned(backbone),
         "lora_dropout": 0.0,
         "bias": "none",
         "use_dora": isinstance(first, DoRA),
     }
-    return config, tensors
+    return config | settings, tensors
 
 
 def _magnitudes_out(backbone: Backbone, parts: list, inside: str) -> dict[str, Tensor]:

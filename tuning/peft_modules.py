@@ -85,6 +85,22 @@ def check_shape(folder: PeftFolder, tensor: Tensor, shape: tuple[int, ...], wher
         )
 
 
+def sized(backbone: Backbone, sizes: Mapping[tuple[int, float], Wanted], own: tuple[int, float]) -> tuple[dict, float]:
+    """Return PEFT's settings of modules whose (rank, alpha) differ, and the alpha of those that no pattern names."""
+    wanted: Wanted = {}
+    for modules in sizes.values():
+        for inner, blocks in modules.items():
+            wanted.setdefault(inner, []).extend(blocks)
+    patterns = [(expression(backbone, modules), size) for size, modules in sizes.items() if size != own]
+    settings = {
+        "r": own[0],
+        "target_modules": expression(backbone, {inner: sorted(blocks) for inner, blocks in wanted.items()}),
+        "rank_pattern": {pattern: rank for pattern, (rank, _) in patterns},
+        "alpha_pattern": {pattern: alpha for pattern, (_, alpha) in patterns},
+    }
+    return settings, own[1]
+
+
 def groups_of(folder: PeftFolder, backbone: Backbone, setting: Callable[[str], tuple]) -> dict[tuple, list[str]]:
     """Return {(*setting of a module's path, blocks): roles that have it there}, roles in forward order."""
     places: dict[tuple, list[tuple[int, str]]] = {}

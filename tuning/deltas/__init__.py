@@ -19,6 +19,7 @@ from tuning.deltas.full import Full
 from tuning.deltas.ia3 import IA3
 from tuning.deltas.last_layers import LastLayers
 from tuning.deltas.ln_tuning import LNTuning
+from tuning.deltas.lokr import LoKr
 from tuning.deltas.lora import LoRA
 from tuning.deltas.port_bias import PortBias
 from tuning.deltas.prefix import Prefix
@@ -34,6 +35,7 @@ KINDS: dict[str, type[Delta]] = {
     "lora": LoRA,
     "dora": DoRA,
     "vera": VeRA,
+    "lokr": LoKr,
     "bitfit": BitFit,
     "ln-tuning": LNTuning,
     "last-layers": LastLayers,
