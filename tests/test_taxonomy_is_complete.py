@@ -7,9 +7,11 @@ import zoo
 from sympy.parsing.sympy_parser import convert_xor, implicit_multiplication, parse_expr, standard_transformations
 
 from costate import main
+from reports import document
 from tuning import catalogue
 from tuning.deltas import KINDS, parse
 from tuning.taxonomy import FAMILIES
+from validations.describe import taxonomy as described
 
 LETTERS = {"L": 2, "d": 16, "m": 24, "p": 4, "q": 4, "l": 3, "r": 3, "k": 2}  # the tiny encoder has two blocks, so k is no more
 RANKS = {"lokr": 1}  # of a larger rank its second factor is no product in so small a network
@@ -58,3 +60,10 @@ def test_the_list_shows_every_kind_family_by_family(capsys):
     told = capsys.readouterr().out
     assert all(any(line.split()[0] == name for line in told.splitlines()) for name in KINDS)
     assert max(map(len, told.splitlines())) <= 130
+
+
+def test_a_report_has_a_line_for_every_kind_and_old_results_have_none():
+    table = document.taxonomy(described())
+    assert [line[1] for line in table["lines"]] == [KINDS[name].__name__ for name in catalogue.taxonomy()]
+    assert all(line[0] in FAMILIES and line[3] and line[4] for line in table["lines"]) and table["counted"]
+    assert document.taxonomy(None) is None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tuning.architectures import ARCHITECTURES
 from tuning.shipped import SHIPPED
-from tuning.taxonomy import Taxon
+from tuning.taxonomy import FAMILIES, Taxon
 
 _DELTAS = Path(__file__).parent / "deltas"
 
@@ -42,6 +42,12 @@ def deltas() -> tuple[Choice, ...]:
     imports = [node for node in _source("__init__").body if isinstance(node, ast.ImportFrom)]
     home = {alias.name: node.module.rpartition(".")[2] for node in imports for alias in node.names}
     return tuple(_choice(name, kind, home[kind]) for name, kind in kinds().items())
+
+
+def taxonomy() -> dict[str, Taxon]:
+    """Return the place of every delta, by its name in short texts, families in the order of `FAMILIES`."""
+    placed = sorted(deltas(), key=lambda delta: list(FAMILIES).index(delta.taxon.family))
+    return {delta.name: delta.taxon for delta in placed}
 
 
 def architectures() -> dict[str, str]:

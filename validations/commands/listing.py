@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> dict:
         "studies": lambda: {path.stem: study.read(path.stem).question for path in sorted(study.FOLDER.glob("*.toml"))},
         "tasks": lambda: list(catalogue.tasks()),
         "deltas": lambda: _deltas(options.backbone),
-        "taxonomy": _taxonomy,
+        "taxonomy": lambda: {name: dataclasses.asdict(taxon) for name, taxon in catalogue.taxonomy().items()},
         "backbones": lambda: list(catalogue.backbones()),
         "architectures": lambda: catalogue.architectures(),
         "instruments": lambda: dict(INSTRUMENTS),
@@ -72,15 +72,6 @@ def _deltas(backbone: str | None) -> dict[str, dict]:
         for one in found.values():
             one["size"] = parse(one["text"]).size(frozen)
     return found
-
-
-def _taxonomy() -> dict[str, dict[str, str]]:
-    """Return the place of every delta in the taxonomy, families in its order."""
-    from tuning import catalogue
-    from tuning.taxonomy import FAMILIES
-
-    placed = sorted(catalogue.deltas(), key=lambda delta: list(FAMILIES).index(delta.taxon.family))
-    return {delta.name: dataclasses.asdict(delta.taxon) for delta in placed}
 
 
 def _word(value: object) -> str:
