@@ -4,7 +4,7 @@ import pytest
 import torch
 from seeds import shifted
 
-from tuning.deltas import Adapter, BitFit, DoRA, LNTuning, LoKr, LoRA, Prefix, SHiRA, VeRA
+from tuning.deltas import Adapter, BitFit, DoRA, LNTuning, LoKr, LoRA, Prefix, ProjectedPrefix, SHiRA, VeRA
 from tuning.preparation import backbone_of, prepare, task_of
 from tuning.training import adamw
 
@@ -12,6 +12,7 @@ DELTAS = {
     "lora": LoRA(2),
     "adapter": Adapter(2),
     "prefix": Prefix(2),
+    "projected-prefix": ProjectedPrefix(2),
     "bitfit": BitFit(),
     "dora": DoRA(2),
     "ln-tuning": LNTuning(),

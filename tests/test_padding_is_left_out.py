@@ -10,6 +10,7 @@ from tuning.lean import serves
 WRITTEN_OUT = {
     "prefix",
     "prefix-shifted",
+    "projected-prefix",
     "adapter",
     "parallel",
     "lora",

@@ -19,6 +19,7 @@ from tuning import (  # noqa: E402
     LoKr,
     LoRA,
     Prefix,
+    ProjectedPrefix,
     Prompt,
     SHiRA,
     VeRA,
@@ -117,6 +118,40 @@ def test_peft_adapts_no_parts_of_maps_and_no_gpt2_so(make, targets, tmp_path):
     with pytest.raises(ValueError, match="on whole linear layers for PEFT"):
         export_peft(tmp_path / "new", backbone, delta, delta.initial(backbone, 0))
     assert peft_line(backbone, delta) is None
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
+def test_a_projected_prefix_is_pefts_before_and_after_its_network_is_dropped(kind, tmp_path):
+    """The same states, gradients and count of numbers while it is trained; its folder holds the prefix that it makes."""
+    backbone, batch, hidden_units = zoo.backbone_of(kind, dtype=torch.float32), zoo.batch_of(), 5
+    delta = ProjectedPrefix(3, hidden=hidden_units, shift_positions=True)
+    params = {name: value.requires_grad_() for name, value in zoo.moved(delta.initial(backbone, 0)).items()}
+    config = {"task_type": "FEATURE_EXTRACTION", "num_virtual_tokens": 3, "prefix_projection": True}
+    config = peft.PrefixTuningConfig(**config, encoder_hidden_size=hidden_units)
+    model = peft.get_peft_model(zoo.model_of(kind, dtype=torch.float32), config).eval()
+    encoder = model.prompt_encoder["default"]
+    theirs_of = [encoder.embedding.weight, *encoder.transform.parameters()]
+
+    def ours(named):
+        blocks = [torch.cat([named[f"{block}.attention.{what}"] for block in range(2)]) for what in ("up", "up_bias")]
+        return [*(named[f"embedding.{what}"] for what in ("rows", "down", "down_bias")), *blocks]
+
+    with torch.no_grad():
+        for there, here in zip(theirs_of, ours(params), strict=True):
+            there.copy_(here)
+    weight = torch.randn(*batch.tokens.shape, 16, generator=torch.Generator().manual_seed(3)) * batch.mask[..., None] / 16
+    states = hidden(backbone, batch, frame(backbone, delta.edits(backbone, params)))
+    trained = zoo.library_states(model, batch)[:, -batch.tokens.shape[1] :]
+    assert ((trained - states) * batch.mask[..., None]).abs().max() < TOLERANCE
+    assert delta.size(backbone) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    slopes = dict(zip(params, torch.autograd.grad((states * weight).sum(), list(params.values())), strict=True))
+    for here, there in zip(ours(slopes), torch.autograd.grad((trained * weight).sum(), theirs_of), strict=True):
+        assert (here - there).abs().max() < TOLERANCE * there.abs().max()
+    export_peft(tmp_path, backbone, delta, params)
+    saved, numbers = import_peft(tmp_path, backbone)
+    assert saved == Prefix(3, shift_positions=True)
+    assert torch.equal(hidden(backbone, batch, frame(backbone, saved.edits(backbone, numbers))), states)
+    assert ((theirs(kind, tmp_path, batch) - states) * batch.mask[..., None]).abs().max() < TOLERANCE
 
 
 def test_peft_scales_the_parts_of_a_fused_map_as_one(tmp_path):

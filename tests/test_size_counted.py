@@ -15,6 +15,7 @@ from tuning import (
     LoRA,
     PortBias,
     Prefix,
+    ProjectedPrefix,
     Prompt,
     SHiRA,
     VeRA,
@@ -56,6 +57,7 @@ def test_sizes_of_the_papers():
     assert DoRA(3).size(backbone) == LoRA(3).size(backbone) + blocks * 2 * d
     assert VeRA(7).size(backbone) == blocks * 2 * (7 + d)
     assert SHiRA(3).size(backbone) == LoRA(3).size(backbone)
+    assert ProjectedPrefix(5, hidden=7).size(backbone) == 5 * d + 7 * (d + 1) + blocks * 2 * d * (7 + 1)
     assert LoKr(1).size(backbone) == blocks * 2 * (4 * 4 + 2 * 4) and LoKr(2).size(backbone) == blocks * 2 * (4 * 4 + 4 * 4)
     assert LNTuning().size(backbone) == 2 * d + blocks * 2 * 2 * d
     assert LNTuning(blocks=(1,)).size(backbone) == 2 * 2 * d
@@ -90,6 +92,8 @@ def test_ln_tuning_is_every_gain_and_its_bias(backbone):
         (lambda: LoRA(0), "positive rank"),
         (lambda: SHiRA(9).shapes(zoo.backbone_of("bert")), "at most the 256 entries"),
         (lambda: LoKr(1, factor=0), "positive factor"),
+        (lambda: ProjectedPrefix(0), "positive length"),
+        (lambda: ProjectedPrefix(1, hidden=0), "positive number of hidden units"),
         (lambda: DoRA(0), "positive rank"),
         (lambda: DoRA(1, targets=("w",)), "DoRA targets among"),
         (lambda: LoRA(1, targets=("w",)), "targets among"),

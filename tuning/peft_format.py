@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tuning.architectures import ROLES
 from tuning.backbones import Backbone, transposed
-from tuning.deltas import IA3, Combined, DoRA, LNTuning, LoKr, LoRA, Prefix, Prompt
+from tuning.deltas import IA3, Combined, DoRA, LNTuning, LoKr, LoRA, Prefix, ProjectedPrefix, Prompt
 from tuning.deltas.on_maps import LowRank
 from tuning.deltas.places import chosen_blocks
 from tuning.deltas.shira import SHiRA
@@ -83,6 +83,8 @@ def export_peft(folder: str | Path, backbone: Backbone, delta: object, params: P
     does.
     """
     params = {name: value.detach() for name, value in params.items() if name not in READOUT_PARAMETERS}
+    if isinstance(delta, ProjectedPrefix):  # PEFT saves what the projection makes
+        delta, params = delta.plain(backbone, params)
     parts = _parts(delta, params)
     kinds = {type(part) for part, _ in parts}
     if kinds in ({LoRA}, {DoRA}):
@@ -153,6 +155,11 @@ def peft_line(backbone: Backbone, delta: object) -> str | None:
         return None
     if isinstance(delta, Prefix) and delta.blocks is None:
         return f'PrefixTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens={delta.length})'
+    if isinstance(delta, ProjectedPrefix):
+        more = "" if delta.hidden is None else f", encoder_hidden_size={delta.hidden}"
+        return (
+            f'PrefixTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens={delta.length}, prefix_projection=True{more})'
+        )
     if isinstance(delta, Prompt):
         return f'PromptTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens={delta.length})'
     return None

@@ -22,7 +22,7 @@ COUNTED = (
 class Taxon:
     """Where a kind of delta belongs: one of `FAMILIES`, what it does to the network, its size, and PEFT's name of it.
 
-    numbers: how many are trained, as `COUNTED` says. peft: PEFT's configuration, with the setting that makes it this kind;
+    numbers: how many are trained, as `COUNTED` says. peft: PEFT's configuration, and the setting that makes it this kind;
     empty where PEFT has none.
     """
 

@@ -23,6 +23,7 @@ from tuning.deltas.lokr import LoKr
 from tuning.deltas.lora import LoRA
 from tuning.deltas.port_bias import PortBias
 from tuning.deltas.prefix import Prefix
+from tuning.deltas.projected_prefix import ProjectedPrefix
 from tuning.deltas.prompt import Prompt
 from tuning.deltas.shira import SHiRA
 from tuning.deltas.vera import VeRA
@@ -31,6 +32,7 @@ from tuning.edits import Edits
 KINDS: dict[str, type[Delta]] = {
     "prompt": Prompt,
     "prefix": Prefix,
+    "projected-prefix": ProjectedPrefix,
     "adapter": Adapter,
     "lora": LoRA,
     "dora": DoRA,

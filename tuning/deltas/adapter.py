@@ -34,7 +34,7 @@ class Adapter(Delta):
 
     taxon = Taxon(
         family="addition",
-        does="additive signal at ports, a function of the state",
+        does="additive signal, read from the state",
         numbers="2 L (2 r d + r + d)",
     )
 

@@ -25,7 +25,7 @@ class BitFit(Delta):
 
     taxon = Taxon(
         family="specification",
-        does="weight change of the biases, constant signals",
+        does="weight change of biases: constants",
         numbers="d + L (7 d + m)",
     )
 

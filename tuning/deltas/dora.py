@@ -28,9 +28,9 @@ class DoRA(LowRank):
 
     taxon = Taxon(
         family="reparameterisation",
-        does="weight change: direction of low rank, magnitude",
+        does="weight change, direction and magnitude",
         numbers="2 L (2 r d + d)",
-        peft="LoraConfig(use_dora=True)",
+        peft="LoraConfig, use_dora",
     )
 
     rank: int

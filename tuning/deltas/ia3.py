@@ -26,7 +26,7 @@ class IA3(Delta):
 
     taxon = Taxon(
         family="addition",
-        does="multiplicative: factors on inputs or outputs of maps",
+        does="multiplicative: factors at linear maps",
         numbers="L (2 d + m)",
         peft="IA3Config",
     )

@@ -20,7 +20,7 @@ class PortBias(Delta):
 
     taxon = Taxon(
         family="addition",
-        does="additive signal at ports, a constant",
+        does="additive signal, a constant",
         numbers="2 L d",
     )
 

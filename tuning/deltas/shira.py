@@ -29,7 +29,7 @@ class SHiRA(OnMaps):
 
     taxon = Taxon(
         family="specification",
-        does="weight change of single entries, a fixed mask",
+        does="weight change of single entries, masked",
         numbers="4 L r d",
         peft="ShiraConfig",
     )

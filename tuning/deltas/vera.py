@@ -27,7 +27,7 @@ class VeRA(OnMaps):
 
     taxon = Taxon(
         family="reparameterisation",
-        does="weight change: scales of shared random matrices",
+        does="weight change, scaled random matrices",
         numbers="2 L (r + d)",
         peft="VeraConfig",
     )
