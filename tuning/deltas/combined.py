@@ -38,6 +38,11 @@ class Combined(Delta):
         """Return the names of the parts."""
         return "+".join(part.name for _, part in self.parts)
 
+    @property
+    def exact(self) -> Combined:
+        """Return the parts in their exact forms."""
+        return Combined(tuple((label, part.exact) for label, part in self.parts))
+
     def _own(self, label: str, params: dict[str, Tensor]) -> dict[str, Tensor]:
         start = label + "/"
         return {name.removeprefix(start): value for name, value in params.items() if name.startswith(start)}

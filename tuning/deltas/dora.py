@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,8 +23,8 @@ class DoRA(LowRank):
     """m V / |V| on the target linear maps, V = W + (alpha / rank) B A with the norm taken row by row (Liu et al. 2024, eq. 5).
 
     The magnitude m of every output is trained and starts as |W|; A, B, `targets` and `blocks` are those of LoRA. With `detached`
-    a backward pass takes |V| for a constant, as PEFT trains it (section 4.3): that is no derivative of the loss, so probes need
-    it off.
+    a backward pass takes |V| for a constant, as PEFT trains it (section 4.3): that is no derivative of the loss, so probes take
+    the `exact` form, and studies refuse it.
     """
 
     taxon = Taxon(
@@ -38,6 +39,11 @@ class DoRA(LowRank):
     targets: tuple[str, ...] = ("q", "v")
     blocks: tuple[int, ...] | None = None
     detached: bool = False
+
+    @property
+    def exact(self) -> DoRA:
+        """Return the same function, differentiated through the norm."""
+        return dataclasses.replace(self, detached=False)
 
     def shapes(self, backbone: Backbone) -> Shapes:
         """Return the shapes A (rank, d_in), B (d_out, rank) and magnitude (d_out,) of every target."""

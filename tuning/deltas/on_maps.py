@@ -12,7 +12,10 @@ from tuning.deltas.maps import maps_of
 
 
 class OnMaps(Delta):
-    """A delta of linear maps with a rank; `targets` names their roles: q, k, v, o, up, gate, down, qkv, gate_up, mlp for two."""
+    """A delta of linear maps with a rank; `targets` names their roles: q, k, v, o, up, gate, down, qkv, gate_up.
+
+    The target mlp stands for up and down, and qkv and gate_up are fused maps as wholes.
+    """
 
     rank: int
     targets: tuple[str, ...]
