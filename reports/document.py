@@ -75,6 +75,7 @@ def document(results: Results, gallery: Mapping[str, Drawn], letters: str = "") 
             }
             for d in results.study["deltas"]
         ],
+        "taxonomy": taxonomy(results.study.get("taxonomy")),
         "settings": glossary.settings({style.spelled(k): plain(v) for k, v in results.study.get("settings", {}).items()}),
         "words": [list(line) for line in glossary.WORDS],
         "letters-of": [{"symbol": letter, "meaning": said, "unit": unit} for letter, said, unit in glossary.LETTERS],
@@ -269,6 +270,14 @@ def task_row(task: Mapping) -> list[str]:
     share = [words.number(task.get(k), decimals=2) for k in ("majority", "frozen")]
     counts = [words.number(task.get(k)) for k in ("classes", "train", "test")]
     return [task["label"], task.get("family", ""), *counts, *share, str(task.get("digest", ""))[:10]]
+
+
+def taxonomy(record: Mapping | None) -> dict | None:
+    """Return the lines of the table of kinds of delta and its caption, or None where the record has none."""
+    if record is None:
+        return None
+    lines = [[k["family"], k["kind"], k["numbers"], k["does"], k["peft"] or words.NOTHING] for k in record["kinds"]]
+    return {"lines": lines, "counted": record["counted"]}
 
 
 def leaks(tasks: Sequence[Mapping]) -> str:

@@ -13,6 +13,7 @@ from theory.derivations import DERIVATIONS
 from validations import calibrate, publish
 from validations.claims import CLAIMS, Cell, Claim
 from validations.claims.shared.claim import Comparison
+from validations.describe import taxonomy
 from validations.judge import Evidence, verdicts_of
 from validations.results import write_verdicts
 from validations.store import Record
@@ -159,6 +160,7 @@ def _described(study: Study) -> dict:
             {"name": name, "label": of["label"], "size": 2048 * (i + 1), "reference": DELTAS[name][1]}
             for i, (name, of) in enumerate(study.deltas.items())
         ],
+        "taxonomy": taxonomy(),
         "seeds": list(study.seeds),
         "settings": {"ridge": 0.01, "steps": 400, "gate.limit": 0.3, "boot_draws": 2000, "dimensions": [2, 4, 8, 16],
                      "early_stop": False},

@@ -1,11 +1,13 @@
 """Forward mode, reverse mode, second derivatives and per-example Jacobians agree."""
 
+import dataclasses
+
 import pytest
 import torch
 import zoo
 from torch.func import grad, jacrev, jvp, vjp, vmap
 
-from tuning import Batch
+from tuning import Batch, BitFit, Combined, DoRA
 
 KINDS = ("bert", "mpnet", "gpt2", "llama")
 # Relative to the largest entry: float64 rounding through two blocks and two derivatives.
@@ -52,6 +54,21 @@ def test_modes_agree(backbone, name):
     rounding = 1e3 * torch.finfo(torch.float64).eps * abs(loss(params)) / h
     assert rounding < 1e-8 and abs(whole - half) < 1e-3 * (1 + abs(slope))
     assert abs(half - slope) < abs(whole - half) / 2 + rounding
+
+
+def test_a_detached_dora_has_an_exact_form(backbone):
+    """The same function; the detached gradient is another, so no derivative, and the exact form's is the derivative."""
+    delta, batch = Combined((("a", DoRA(2, detached=True)), ("b", BitFit()))), zoo.batch_of()
+    assert delta.exact == Combined((("a", DoRA(2)), ("b", BitFit()))) and delta.exact.exact == delta.exact
+    assert all(one.exact == one for one in zoo.DELTAS.values())
+    made = zoo.subject_of(backbone, delta)
+    params = zoo.moved(made.initial)
+    exact = dataclasses.replace(made, delta=delta.exact)
+    assert torch.equal(made.outputs(params, batch), exact.outputs(params, batch))
+    first, other = (grad(lambda at, one=one: one.loss(at, batch))(params) for one in (made, exact))
+    slopes = [dot(slope, other) for slope in (first, other)]
+    _, along = jvp(lambda at: exact.loss(at, batch), (params,), (other,))
+    assert abs(slopes[1] - along) < TOLERANCE * (1 + abs(along)) < abs(slopes[0] - along)
 
 
 @pytest.mark.parametrize("name", ["prefix", "adapter", "lora", "full", "stack"])

@@ -4,11 +4,22 @@ import pytest
 import torch
 from seeds import shifted
 
-from tuning.deltas import Adapter, BitFit, LoRA, Prefix
+from tuning.deltas import Adapter, BitFit, DoRA, LNTuning, LoKr, LoRA, Prefix, ProjectedPrefix, SHiRA, VeRA
 from tuning.preparation import backbone_of, prepare, task_of
 from tuning.training import adamw
 
-DELTAS = {"lora": LoRA(2), "adapter": Adapter(2), "prefix": Prefix(2), "bitfit": BitFit()}
+DELTAS = {
+    "lora": LoRA(2),
+    "adapter": Adapter(2),
+    "prefix": Prefix(2),
+    "projected-prefix": ProjectedPrefix(2),
+    "bitfit": BitFit(),
+    "dora": DoRA(2),
+    "ln-tuning": LNTuning(),
+    "vera": VeRA(8),
+    "shira": SHiRA(2),
+    "lokr": LoKr(2),
+}
 
 
 @pytest.fixture(scope="module")

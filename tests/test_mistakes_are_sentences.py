@@ -68,6 +68,7 @@ MISTAKES = [  # what is asked, in a folder of the data below, and words of the a
     ([*STUDY, "--tasks", "agreement", "--data", "data"], "both name the tasks"),
     ([*STUDY, "--deltas", "lorra"], "one of quick's own"),
     ([*STUDY, "--deltas", "lora:rank=0"], "positive rank"),
+    ([*STUDY, "--deltas", "dora:rank=1,detached=true"], "dora-1 detached; leave that out"),
     ([*STUDY, "--deltas", "lora", "--claim", "lq-feedback"], "leaves nothing to test of lq-feedback"),
     ([*STUDY, "--data", "missing"], "does not exist"),
     ([*TRAIN, "--device", "gpu"], "unrecognized arguments: --device"),

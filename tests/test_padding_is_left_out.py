@@ -7,7 +7,21 @@ import zoo
 from tuning import Edits
 from tuning.lean import serves
 
-WRITTEN_OUT = {"prefix", "prefix-shifted", "adapter", "parallel", "lora", "lora-qv", "port-bias", "ia3", "mix"}
+WRITTEN_OUT = {
+    "prefix",
+    "prefix-shifted",
+    "projected-prefix",
+    "adapter",
+    "parallel",
+    "lora",
+    "lora-qv",
+    "dora",
+    "vera",
+    "lokr",
+    "port-bias",
+    "ia3",
+    "mix",
+}
 
 
 @pytest.mark.parametrize("kind", zoo.KINDS)

@@ -9,7 +9,16 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 peft = pytest.importorskip("peft")
 
-from peft import IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig  # noqa: E402
+from peft import (  # noqa: E402
+    IA3Config,
+    LNTuningConfig,
+    LoKrConfig,
+    LoraConfig,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    ShiraConfig,
+    VeraConfig,
+)
 
 from tuning import wrap  # noqa: E402
 from tuning.checkpoints import load, save  # noqa: E402
@@ -24,6 +33,16 @@ CASES = {
         "bert",
         LoraConfig(task_type="SEQ_CLS", r=2, target_modules="all-linear", alpha_pattern={"pooler.dense": 3}),
     ),
+    "bert-pooler-dora": (
+        "bert",
+        LoraConfig(task_type="SEQ_CLS", r=2, target_modules="all-linear", use_dora=True, alpha_pattern={"pooler.dense": 3}),
+    ),
+    "bert-vera": ("bert", VeraConfig(task_type="SEQ_CLS", r=3)),
+    "bert-lokr": ("bert", LoKrConfig(task_type="SEQ_CLS", r=1, **QV)),
+    "bert-shira": ("bert", ShiraConfig(task_type="SEQ_CLS", r=2, random_seed=1, **QV)),
+    "bert-norms": ("bert", LNTuningConfig(task_type="SEQ_CLS", target_modules=["LayerNorm"])),
+    "llama-norms": ("llama", LNTuningConfig(task_type="SEQ_CLS")),
+    "llama-dora": ("llama", LoraConfig(task_type="SEQ_CLS", r=2, target_modules="all-linear", use_dora=True)),
     "bert-pooler-trained": ("bert", LoraConfig(task_type="SEQ_CLS", r=2, modules_to_save=["pooler"], **QV)),
     "bert-ia3": ("bert", IA3Config(task_type="SEQ_CLS")),
     "bert-ia3-pooler": (
@@ -100,7 +119,10 @@ def test_the_logits_are_pefts(case, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("case", ["bert", "bert-ia3", "bert-prefix", "llama", "gpt2"])
+@pytest.mark.parametrize(
+    "case",
+    ["bert", "bert-ia3", "bert-prefix", "bert-vera", "bert-lokr", "bert-shira", "bert-norms", "llama", "llama-dora", "gpt2"],
+)
 def test_every_trained_number_is_in_the_delta_or_the_readout(case, tmp_path):
     _, _, backbone, trained = made(case, tmp_path)
     delta, params, readout = import_peft_classifier(tmp_path, backbone)

@@ -10,7 +10,16 @@ import zoo
 
 peft = pytest.importorskip("peft")
 
-from peft import IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig  # noqa: E402
+from peft import (  # noqa: E402
+    IA3Config,
+    LNTuningConfig,
+    LoKrConfig,
+    LoraConfig,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    ShiraConfig,
+    VeraConfig,
+)
 
 from tuning import IA3, Combined, LoRA, wrap  # noqa: E402
 from tuning.backbones import frame, hidden  # noqa: E402
@@ -21,7 +30,16 @@ from tuning.peft_settings import _IDLE, _READ, checked  # noqa: E402
 TOLERANCE = 1e-5
 QV = {"target_modules": ["query", "value"]}
 SLOTS = {"num_virtual_tokens": 3, "task_type": "FEATURE_EXTRACTION"}
-CONFIGS = {"LORA": LoraConfig, "IA3": IA3Config, "PREFIX_TUNING": PrefixTuningConfig, "PROMPT_TUNING": PromptTuningConfig}
+CONFIGS = {
+    "LORA": LoraConfig,
+    "IA3": IA3Config,
+    "LOKR": LoKrConfig,
+    "VERA": VeraConfig,
+    "SHIRA": ShiraConfig,
+    "LN_TUNING": LNTuningConfig,
+    "PREFIX_TUNING": PrefixTuningConfig,
+    "PROMPT_TUNING": PromptTuningConfig,
+}
 
 
 def lora(kind="bert", **settings):
@@ -42,6 +60,10 @@ CASES = {
     "alphas": lora(**QV, alpha_pattern={"value": 7, "0.attention.self.query": 2}),
     "ranks-rslora": lora(**QV, use_rslora=True, rank_pattern={"value": 3}, alpha_pattern={"query": 1}),
     "rslora": lora(**QV, use_rslora=True),
+    "dora": lora(**QV, use_dora=True),
+    "dora-ranks": lora(**QV, use_dora=True, use_rslora=True, rank_pattern={"query": 3}),
+    "dora-gpt2": lora("gpt2", target_modules=["c_attn", "mlp.c_proj"], fan_in_fan_out=True, use_dora=True),
+    "dora-llama": lora("llama", target_modules="all-linear", use_dora=True),
     "dropout": lora(**QV, lora_dropout=0.5),
     "stored-otherwise": lora(**QV, fan_in_fan_out=True),
     "gaussian": lora(**QV, init_lora_weights="gaussian"),
@@ -69,6 +91,26 @@ CASES = {
             "exclude_modules": ["1.attention.output.dense"],
         },
     ),
+    **{f"vera-{kind}": (kind, VeraConfig, {"r": 3}) for kind in ("bert", "gpt2", "llama", "qwen2", "gpt_neox")},
+    "vera-wide": ("bert", VeraConfig, {"r": 3, "target_modules": ["query", "output.dense"], "projection_prng_key": 7}),
+    "vera-drawn": ("bert", VeraConfig, {"r": 3, "save_projection": False, "layers_to_transform": [1]}),
+    "lokr": ("bert", LoKrConfig, {"r": 1, "alpha": 3, **QV}),
+    "lokr-whole": ("bert", LoKrConfig, {"r": 8, **QV, "decompose_factor": 2, "layers_to_transform": [1]}),
+    "lokr-ranks": (
+        "bert",
+        LoKrConfig,
+        {"r": 1, **QV, "rank_pattern": {"query": 4}, "alpha_pattern": {"1.attention.self.value": 2}},
+    ),
+    "lokr-llama": ("llama", LoKrConfig, {"r": 1, "target_modules": ["q_proj", "v_proj", "down_proj"]}),
+    **{f"shira-{kind}": (kind, ShiraConfig, {"r": 2, "random_seed": 3}) for kind in ("bert", "llama", "gpt_neox")},
+    "shira-blocks": ("bert", ShiraConfig, {"r": 2, "random_seed": 0, "target_modules": r".*(query|1\.attention\.self\.key)"}),
+    **{f"ln-{kind}": (kind, LNTuningConfig, {}) for kind in ("gpt2", "llama", "qwen2", "gemma2")},
+    "ln-bert": ("bert", LNTuningConfig, {"target_modules": ["LayerNorm"]}),
+    "ln-some": (
+        "bert",
+        LNTuningConfig,
+        {"target_modules": ["output.LayerNorm"], "exclude_modules": ["attention.output.LayerNorm"]},
+    ),
     **{
         f"{name}-{kind}": (kind, config, SLOTS)
         for name, config in (("prefix", PrefixTuningConfig), ("prompt", PromptTuningConfig))
@@ -94,7 +136,7 @@ def made(kind, config, folder, size=0.3):
 
 def numbers(model):
     """How many numbers the adapter has as PEFT loads it."""
-    names = ("lora_", "ia3_", "prompt_encoder", "modules_to_save")
+    names = ("lora_", "ia3_", "vera_lambda", "lokr_", "shira_weight", "ln_tuning_", "prompt_encoder", "modules_to_save")
     return sum(p.numel() for name, p in model.named_parameters() if any(part in name for part in names))
 
 
@@ -169,7 +211,6 @@ def test_a_converted_pissa_adapter_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"use_dora": True}, "use_dora=True"),
         ({"bias": "all"}, "bias='all'.*trains biases"),
         ({"bias": "lora_only"}, "bias='lora_only'"),
         ({"lora_bias": True}, "lora_bias=True"),
@@ -237,7 +278,7 @@ def rewritten(folder, **settings):
         ({"r": True}, "expected r of a PEFT LORA adapter"),
         ({"lora_alpha": 0}, "expected positive lora_alpha"),
         ({"rank_pattern": {"query": 1.5}}, "expected positive r and rank_pattern"),
-        ({"peft_type": "VERA"}, "expected a PEFT method among LORA, IA3"),
+        ({"peft_type": "LOHA"}, "expected a PEFT method among LORA, IA3, LOKR"),
         ({"peft_type": "IA3"}, "expected a PEFT IA3 adapter without init_lora_weights"),
     ],
 )
@@ -288,6 +329,26 @@ def test_another_shape_of_model_is_refused(tmp_path):
     rewritten(folder, num_transformer_submodules=2)
     with pytest.raises(ValueError, match="num_transformer_submodules=2"):
         import_peft(folder, backbone)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_frozen_matrices_that_no_seed_draws_are_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    made("bert", VeraConfig(r=3), tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    save_file(load_file(file) | {"base_model.vera_A": torch.zeros(3, 16)}, file)
+    with pytest.raises(ValueError, match="expected base_model.vera_A .* as projection_prng_key=0 draws it"):
+        import_peft(tmp_path, zoo.backbone_of("bert"))
+    made("bert", VeraConfig(r=3, target_modules=r".*(0\.attention\.self\.query|1\.attention\.self\.value)"), tmp_path)
+    with pytest.raises(ValueError, match="expected VeRA in the same blocks"):
+        import_peft(tmp_path, zoo.backbone_of("bert"))
+
+
+def test_entries_that_no_seed_draws_are_refused(tmp_path):
+    made("bert", ShiraConfig(r=2), tmp_path)
+    with pytest.raises(ValueError, match="random_seed=None draws, got others; train it with a random_seed"):
+        import_peft(tmp_path, zoo.backbone_of("bert"))
 
 
 def test_modules_that_differ_make_a_combination(tmp_path):

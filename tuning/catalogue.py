@@ -10,17 +10,19 @@ from pathlib import Path
 
 from tuning.architectures import ARCHITECTURES
 from tuning.shipped import SHIPPED
+from tuning.taxonomy import FAMILIES, Taxon
 
 _DELTAS = Path(__file__).parent / "deltas"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A delta: its name in short texts, its class, one sentence, the settings it needs, and the others with their defaults."""
+    """A delta: its name in short texts, its class, one sentence, its taxon, the settings it needs, the others with defaults."""
 
     name: str
     kind: str
     sentence: str
+    taxon: Taxon
     needed: tuple[str, ...]
     options: dict[str, object]
 
@@ -40,6 +42,12 @@ def deltas() -> tuple[Choice, ...]:
     imports = [node for node in _source("__init__").body if isinstance(node, ast.ImportFrom)]
     home = {alias.name: node.module.rpartition(".")[2] for node in imports for alias in node.names}
     return tuple(_choice(name, kind, home[kind]) for name, kind in kinds().items())
+
+
+def taxonomy() -> dict[str, Taxon]:
+    """Return the place of every delta, by its name in short texts, families in the order of `FAMILIES`."""
+    placed = sorted(deltas(), key=lambda delta: list(FAMILIES).index(delta.taxon.family))
+    return {delta.name: delta.taxon for delta in placed}
 
 
 def architectures() -> dict[str, str]:
@@ -68,10 +76,12 @@ def _choice(name: str, kind: str, module: str) -> Choice:
     (found,) = (node for node in _source(module).body if isinstance(node, ast.ClassDef) and node.name == kind)
     text = " ".join((ast.get_docstring(found) or "").split())
     fields = {node.target.id: node.value for node in found.body if isinstance(node, ast.AnnAssign)}
+    (placed,) = (node.value for node in found.body if isinstance(node, ast.Assign) and node.targets[0].id == "taxon")
     return Choice(
         name=name,
         kind=kind,
         sentence=re.match(r".*?\.(?= [A-Z`]|$)", text).group(),
+        taxon=Taxon(**{word.arg: ast.literal_eval(word.value) for word in placed.keywords}),
         needed=tuple(field for field, default in fields.items() if default is None),
         options={field: ast.literal_eval(default) for field, default in fields.items() if default is not None},
     )

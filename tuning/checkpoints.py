@@ -90,7 +90,8 @@ def load(path: str | Path, backbone: Backbone) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             record = json.loads((file.metadata() or {}).get("record", "null"))
             names = list(file.keys())
-            tensors = {name: file.get_tensor(name).to(backbone.device, backbone.fine) for name in names}
+            # Copied to where products round as those of any tensor do; in the file they may lie at any byte.
+            tensors = {name: file.get_tensor(name).to(backbone.device, backbone.fine, copy=True) for name in names}
     except (SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"expected a whole checkpoint at {path}, got a damaged file ({error})") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:

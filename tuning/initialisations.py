@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from tuning.backbones import Backbone, Batch, WeightMap, check_one_stack, transposed, wrap
+from tuning.backbones import Backbone, Batch, WeightMap, check_one_stack, wrap
 from tuning.deltas import LoRA
 from tuning.deltas.delta import Delta, Shapes
-from tuning.deltas.maps import add_rows, grouped, maps_of
+from tuning.deltas.maps import add_rows, frozen_weight, grouped, maps_of
 from tuning.edits import Edits
 from tuning.subjects import Subject
 
@@ -103,19 +103,13 @@ def readings(subject: Subject, batch: Batch, *, size: int = 64) -> Readings:
         outputs.append(y.detach())
     keys = [key for key, _ in maps]
     return Readings(
-        {key: _weight(subject.backbone, m) for key, m in maps},
+        {key: frozen_weight(subject.backbone, m) for key, m in maps},
         dict(zip(keys, map(torch.cat, zip(*inputs, strict=True)), strict=True)),
         dict(zip(keys, map(torch.cat, zip(*slopes, strict=True)), strict=True)),
         torch.cat(outputs),
         batch.mask,
         batch.labels,
     )
-
-
-def _weight(backbone: Backbone, linear: WeightMap) -> Tensor:
-    module = backbone.model.get_submodule(linear.path)
-    weight = module.weight.detach().T if transposed(module) else module.weight.detach()
-    return weight if linear.rows is None else weight[linear.rows]
 
 
 def kaiming(seen: Readings, rank: int, seed: int) -> Start:

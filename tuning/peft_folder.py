@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tuning.backbones import Backbone
-from tuning.peft_settings import checked, targeted
+from tuning.deltas.ln_tuning import norms_of
+from tuning.peft_settings import PROMPTED, checked, targeted
 
+Place = tuple[int | None, str]
 START = "base_model.model."
-PROMPTED = ("PREFIX_TUNING", "PROMPT_TUNING")
+SHARED = ("base_model.vera_A", "base_model.vera_B")
 TABLE = "prompt_embeddings"
 # Modules that stand on the last hidden states: they change the logits of a model, never its hidden states.
 _ON_TOP = (
@@ -31,20 +34,29 @@ _ON_TOP = (
     "vocab_layer_norm",
     "vocab_projector",
 )
-_LEAVES = {"LORA": ("lora_A.weight", "lora_B.weight"), "IA3": ("ia3_l",)}
+_LEAVES = {
+    "LORA": ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector"),
+    "IA3": ("ia3_l",),
+    "LOKR": ("lokr_w1", "lokr_w2", "lokr_w2_a", "lokr_w2_b"),
+    "VERA": ("vera_lambda_d", "vera_lambda_b"),
+    "SHIRA": ("shira_weight", "shira_indices"),
+    "LN_TUNING": ("ln_tuning_layers.weight", "ln_tuning_layers.bias"),
+}
 
 
 @dataclass(frozen=True)
 class PeftFolder:
-    """settings; inside: the base model's name in the model adapted ("bert."); modules: {(block, role): {leaf: tensor}};
-    top: {name: tensor} of what stands on the hidden states; table: the rows of a prompt or prefix."""
+    """settings; inside: the base model's name in the model adapted ("bert."); modules: {(block, role): {leaf: tensor}}, where a
+    normalisation is (None, path); top: {name: tensor} of what stands on the hidden states; table: the rows of a prompt or
+    prefix; shared: {name: tensor} of VeRA's frozen matrices."""
 
     path: Path
     settings: dict
     inside: str
-    modules: dict[tuple[int, str], dict[str, Tensor]]
+    modules: dict[Place, dict[str, Tensor]]
     top: dict[str, Tensor]
     table: Tensor | None
+    shared: dict[str, Tensor]
 
     @property
     def method(self) -> str:
@@ -69,15 +81,12 @@ def read(folder: str | Path, backbone: Backbone) -> PeftFolder:
     table = tensors.pop(TABLE, None) if prompted else None
     if prompted and table is None:
         raise ValueError(f"expected {TABLE} in {folder}, found {sorted(tensors)[:1] or 'nothing'}; save it anew")
+    shared = {name: tensors.pop(name) for name in SHARED if settings["peft_type"] == "VERA" and name in tensors}
     start = START.removesuffix("model.") if prompted else START
     prefix = f"{backbone.model.base_model_prefix}."
     inside = prefix if any(name.startswith(start + prefix) for name in tensors) else ""
-    known = {
-        backbone.path(block, inner): (block, f"{site}.{role}")
-        for block in range(backbone.blocks)
-        for (site, role), inner in backbone.row(block).maps.items()
-    }
-    modules: dict[tuple[int, str], dict[str, Tensor]] = {}
+    known = _known(settings["peft_type"], backbone)
+    modules: dict[Place, dict[str, Tensor]] = {}
     top: dict[str, Tensor] = {}
     for name, value in tensors.items():
         within = name.removeprefix(start + inside)
@@ -96,24 +105,48 @@ def read(folder: str | Path, backbone: Backbone) -> PeftFolder:
             top[above] = value
         else:
             raise ValueError(
-                f"expected tensors of {settings['peft_type']} on the linear maps of the blocks of {backbone.architecture}, "
+                f"expected tensors of {settings['peft_type']} on the {_meant(settings['peft_type'])} of {backbone.architecture}, "
                 f"got {name} in {folder}; was it made for another model, or for its embeddings or normalisations?"
             )
-    found = PeftFolder(folder, settings, inside, modules, top, table)
+    found = PeftFolder(folder, settings, inside, modules, top, table, shared)
     if not prompted:
-        _check_complete(found, known)
+        _check_complete(found, known, backbone)
     return found
 
 
-def _check_complete(folder: PeftFolder, known: dict[str, tuple[int, str]]) -> None:
+def _known(method: str, backbone: Backbone) -> dict[str, Place]:
+    """Return {path: place} of the modules that a method can act on: the linear maps of the blocks, or the normalisations."""
+    if method == "LN_TUNING":
+        return {path: (None, path) for path in norms_of(backbone)}
+    return {
+        backbone.path(block, inner): (block, f"{site}.{role}")
+        for block in range(backbone.blocks)
+        for (site, role), inner in backbone.row(block).maps.items()
+    }
+
+
+def _meant(method: str) -> str:
+    return "normalisations" if method == "LN_TUNING" else "linear maps of the blocks"
+
+
+def _leaves(folder: PeftFolder, backbone: Backbone, path: str, own: Iterable[str]) -> set[str]:
+    """Return the tensors that the folder has to have at a module: those of a normalisation are copies of its own."""
+    if folder.method == "LN_TUNING":
+        return {f"ln_tuning_layers.{leaf}" for leaf, _ in backbone.model.get_submodule(path).named_parameters()}
+    if folder.method == "LOKR":  # whose second factor is one matrix or a product, by its size
+        return {"lokr_w1"} | ({"lokr_w2"} if "lokr_w2" in own else {"lokr_w2_a", "lokr_w2_b"})
+    return set(_LEAVES[folder.method]) - (set() if folder.settings.get("use_dora") else {"lora_magnitude_vector"})
+
+
+def _check_complete(folder: PeftFolder, known: dict[str, Place], backbone: Backbone) -> None:
     """Raise ValueError unless the folder has all tensors of the modules that its settings name, and of no others."""
     if not folder.modules:
-        raise ValueError(f"expected {folder.method} on the linear maps of the blocks, got none in {folder.path}; train some")
+        raise ValueError(f"expected {folder.method} on the {_meant(folder.method)}, got none in {folder.path}; train some")
     wanted = "target_modules={target_modules!r}".format(**{"target_modules": None} | folder.settings)
     for path, place in known.items():
         whole = folder.inside + path
         meant, found = targeted(folder.settings, whole), place in folder.modules
-        if meant != found or (found and set(folder.modules[place]) != set(_LEAVES[folder.method])):
+        if meant != found or (found and set(folder.modules[place]) != _leaves(folder, backbone, path, folder.modules[place])):
             state = "found none or a part" if meant else "found some"
             raise ValueError(
                 f"expected {'the' if meant else 'no'} tensors of {whole} in {folder.path} by its settings ({wanted[:200]}), "

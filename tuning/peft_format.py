@@ -1,13 +1,13 @@
 """Deltas in the folder format of the PEFT library, both ways.
 
-LoRA, IA3, prefix and prompt exist there. PEFT wraps a fused query-key-value map as one, so LoRA on single parts
-is written as one map of a larger rank with a block structure, and read back as the map "qkv", as PEFT holds it.
+LoRA, DoRA, VeRA, LoKr, IA3, SHiRA, LN-tuning, prefix and prompt exist there. PEFT wraps a fused query-key-value map as one, so
+LoRA on single parts is written as one map of a larger rank with a block structure, and read back as the map "qkv", as PEFT holds
+it.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -18,14 +18,32 @@ from torch import Tensor
 
 from tuning.architectures import ROLES
 from tuning.backbones import Backbone, transposed
-from tuning.deltas import IA3, Combined, LoRA, Prefix, Prompt
+from tuning.deltas import IA3, Combined, DoRA, LNTuning, LoKr, LoRA, Prefix, ProjectedPrefix, Prompt
+from tuning.deltas.on_maps import LowRank
 from tuning.deltas.places import chosen_blocks
+from tuning.deltas.shira import SHiRA
+from tuning.deltas.vera import VeRA
+from tuning.deltas.weights import Weights
 from tuning.peft_folder import START, TABLE, PeftFolder, read
 from tuning.peft_heads import head_of
+from tuning.peft_lokr import lokr_in, lokr_out
+from tuning.peft_modules import (
+    Wanted,
+    blocks_of,
+    check_shape,
+    expression,
+    groups_of,
+    inner_of,
+    placed,
+    sized,
+    together,
+    wanted_of,
+)
+from tuning.peft_norms import norms_in, norms_out
 from tuning.peft_settings import rank_and_alpha
+from tuning.peft_shira import shira_in, shira_out
+from tuning.peft_vera import vera_in, vera_out
 from tuning.subjects import READOUT_PARAMETERS, Params, Readout
-
-Wanted = dict[str, list[int]]
 
 
 def import_peft(folder: str | Path, backbone: Backbone) -> tuple[object, Params]:
@@ -33,8 +51,8 @@ def import_peft(folder: str | Path, backbone: Backbone) -> tuple[object, Params]
 
     Modules of different ranks, scales or blocks make a combination of deltas. What stands on the hidden states (a
     classifier) is left out with one warning; `import_peft_classifier` reads it. Raises ValueError, naming the setting or
-    tensor, for a missing or damaged folder, a method other than the four, settings that this lab does not have (DoRA,
-    biases, PiSSA starts, ...), and tensors without a place.
+    tensor, for a missing or damaged folder, another method, settings that this lab does not have
+    (biases, PiSSA starts, ...), and tensors without a place.
     """
     found = read(folder, backbone)
     if found.top:
@@ -65,15 +83,28 @@ def export_peft(folder: str | Path, backbone: Backbone, delta: object, params: P
     does.
     """
     params = {name: value.detach() for name, value in params.items() if name not in READOUT_PARAMETERS}
+    if isinstance(delta, ProjectedPrefix):  # PEFT saves what the projection makes
+        delta, params = delta.plain(backbone, params)
     parts = _parts(delta, params)
-    if all(isinstance(part, LoRA) for part, _ in parts):
+    kinds = {type(part) for part, _ in parts}
+    if kinds in ({LoRA}, {DoRA}):
         config, tensors = _lora_out(backbone, parts, inside)
-    elif all(isinstance(part, IA3) for part, _ in parts):
+    elif kinds == {IA3}:
         config, tensors = _ia3_out(backbone, parts, inside)
+    elif isinstance(delta, VeRA):
+        config, tensors = vera_out(backbone, delta, params, inside)
+    elif kinds == {LoKr}:
+        config, tensors = lokr_out(backbone, parts, inside)
+    elif kinds == {SHiRA}:
+        config, tensors = shira_out(backbone, parts, inside)
+    elif isinstance(delta, Weights):
+        config, tensors = norms_out(backbone, delta, params, inside)
     elif isinstance(delta, Prefix | Prompt):
         config, tensors = _context_out(backbone, delta, params)
     else:
-        raise ValueError(f"expected LoRA, IA3, a prefix or a prompt for PEFT, got {delta.name}")
+        raise ValueError(
+            f"expected LoRA, DoRA, VeRA, LoKr, IA3, SHiRA, LN-tuning, a prefix or a prompt for PEFT, got {delta.name}"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     common = {
@@ -97,20 +128,38 @@ def peft_line(backbone: Backbone, delta: object) -> str | None:
     other prefixes and prompts. It moves the text behind a prefix or prompt, and wants a task_type for these; SEQ_CLS instead
     trains a classifier beside them.
     """
-    if isinstance(delta, LoRA) and _whole(backbone, delta.roles):
-        wanted, alpha = _wanted(backbone, delta.roles, delta.blocks), delta.scale * delta.rank
-        alpha = int(alpha) if alpha == int(alpha) else alpha
-        return f"LoraConfig(r={delta.rank}, lora_alpha={alpha}, target_modules={_said(backbone, wanted)})"
+    if isinstance(delta, LowRank) and _whole(backbone, delta.roles):
+        wanted, alpha = wanted_of(backbone, delta.roles, delta.blocks), _plain(delta.scale * delta.rank)
+        dora = ", use_dora=True" if isinstance(delta, DoRA) else ""
+        return f"LoraConfig(r={delta.rank}, lora_alpha={alpha}, target_modules={_said(backbone, wanted)}{dora})"
+    if isinstance(delta, VeRA) and _whole(backbone, delta.roles):
+        wanted = wanted_of(backbone, delta.roles, delta.blocks)
+        return f"VeraConfig(r={delta.rank}, target_modules={_said(backbone, wanted)}, projection_prng_key={delta.projection})"
+    if isinstance(delta, LoKr) and _whole(backbone, delta.roles) and not _turned(backbone):
+        wanted, size = wanted_of(backbone, delta.roles, delta.blocks), f"r={delta.rank}, alpha={_plain(delta.scale * delta.rank)}"
+        return f"LoKrConfig({size}, target_modules={_said(backbone, wanted)}, decompose_factor={delta.factor})"
+    if isinstance(delta, SHiRA) and delta.mask_seed is not None and _whole(backbone, delta.roles) and not _turned(backbone):
+        wanted = wanted_of(backbone, delta.roles, delta.blocks)
+        return f"ShiraConfig(r={delta.rank}, target_modules={_said(backbone, wanted)}, random_seed={delta.mask_seed})"
     if isinstance(delta, IA3) and _whole(backbone, delta.targets):
         targets, inputs = (
-            _said(backbone, _wanted(backbone, [r for r in ROLES if r in roles], delta.blocks))
+            _said(backbone, wanted_of(backbone, [r for r in ROLES if r in roles], delta.blocks))
             for roles in (set(delta.targets), set(delta.targets) & set(delta.inputs))
         )
         return f"IA3Config(target_modules={targets}, feedforward_modules={inputs})"
+    if isinstance(delta, LNTuning):
+        return (
+            f"LNTuningConfig(target_modules={norms_out(backbone, delta, delta.initial(backbone, 0), '')[0]['target_modules']!r})"
+        )
     if backbone.layout.second is not None:
         return None
     if isinstance(delta, Prefix) and delta.blocks is None:
         return f'PrefixTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens={delta.length})'
+    if isinstance(delta, ProjectedPrefix):
+        more = "" if delta.hidden is None else f", encoder_hidden_size={delta.hidden}"
+        return (
+            f'PrefixTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens={delta.length}, prefix_projection=True{more})'
+        )
     if isinstance(delta, Prompt):
         return f'PromptTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens={delta.length})'
     return None
@@ -126,54 +175,17 @@ def _parts(delta: object, params: Params) -> list[tuple[object, Params]]:
     ]
 
 
-def _together(parts: list[tuple[object, Params]], name: str) -> tuple[object, Params]:
-    """Return one delta as it is, several as a combination."""
-    if len(parts) == 1:
-        return parts[0]
-    labelled = [(f"{name}-{i}", *part) for i, part in enumerate(parts)]
-    return Combined(tuple((label, part) for label, part, _ in labelled)), {
-        f"{label}/{key}": value for label, _, params in labelled for key, value in params.items()
-    }
-
-
 def _whole(backbone: Backbone, roles: Iterable[str]) -> bool:
     return all(backbone.linear(0, role).rows is None for role in roles)
 
 
-def _wanted(backbone: Backbone, roles: Iterable[str], blocks: tuple[int, ...] | None) -> Wanted:
-    """Return {path inside a block: blocks} of these roles."""
-    made: Wanted = {}
-    for role in roles:
-        for block in chosen_blocks(backbone, blocks):
-            for site in backbone.sites(block, role):
-                made.setdefault(_inner(backbone, block, role, site), []).append(block)
-    return made
+def _plain(alpha: float) -> float:
+    return int(alpha) if alpha == int(alpha) else alpha
 
 
-def _inner(backbone: Backbone, block: int, role: str, site: str) -> str:
-    return backbone.linear(block, role, site).path.removeprefix(backbone.path(block, ""))
-
-
-def _expression(backbone: Backbone, wanted: Mapping[str, list[int]]) -> str:
-    """Return the expression that matches these modules of these blocks and no others, whatever the base model is part of."""
-    stacks = []
-    for row, whole in backbone.stacks:
-        groups: dict[tuple[int, ...], list[str]] = {}
-        for inner, blocks in wanted.items():
-            if own := tuple(block - whole.start for block in blocks if block in whole):
-                groups.setdefault(own, []).append(inner)
-        chosen = []
-        for blocks, inners in groups.items():
-            numbers = r"\d+" if len(blocks) == len(whole) else _either(map(str, blocks))
-            chosen.append(rf"{numbers}\.{_either(map(re.escape, inners))}")
-        if chosen:
-            stacks.append(rf"{re.escape(row.blocks)}\.{_either(chosen)}")
-    return rf"(.*\.)?{_either(stacks)}"
-
-
-def _either(words: Iterable[str]) -> str:
-    words = list(words)
-    return words[0] if len(words) == 1 else f"({'|'.join(words)})"
+def _turned(backbone: Backbone) -> bool:
+    """Return whether the maps store their weights as (inputs, outputs)."""
+    return transposed(backbone.model.get_submodule(backbone.linear(0, "o").path))
 
 
 def _said(backbone: Backbone, wanted: Wanted) -> str:
@@ -188,42 +200,22 @@ def _said(backbone: Backbone, wanted: Wanted) -> str:
                 endings.append(ending)
                 break
         else:
-            return f'r"{_expression(backbone, wanted)}"'
+            return f'r"{expression(backbone, wanted)}"'
     return json.dumps(endings)
 
 
 def _delta_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
-    readers: dict[str, Callable] = {"LORA": _lora_in, "IA3": _ia3_in, "PREFIX_TUNING": _prefix_in, "PROMPT_TUNING": _prompt_in}
+    readers: dict[str, Callable] = {
+        "LORA": _lora_in,
+        "IA3": _ia3_in,
+        "LOKR": lokr_in,
+        "VERA": vera_in,
+        "SHIRA": shira_in,
+        "LN_TUNING": norms_in,
+        "PREFIX_TUNING": _prefix_in,
+        "PROMPT_TUNING": _prompt_in,
+    }
     return readers[folder.method](folder, backbone)
-
-
-def _placed(folder: PeftFolder) -> list[tuple[tuple[int, str, str], dict[str, Tensor]]]:
-    """Return ((block, role, sublayer), tensors) of the folder's modules."""
-    return sorted(
-        (((block, *reversed(place.split("."))), found) for (block, place), found in folder.modules.items()),
-        key=lambda placed: placed[0],
-    )
-
-
-def _blocks_of(folder: PeftFolder, backbone: Backbone, role: str, places: Iterable[tuple[int, str]]) -> tuple[int, ...] | None:
-    """Return the blocks of one role's places, None for all; raises ValueError where it is one attention of two."""
-    places = set(places)
-    blocks = tuple(sorted({block for block, _ in places}))
-    for block in blocks:
-        if missing := [site for site in backbone.sites(block, role) if (block, site) not in places]:
-            raise ValueError(
-                f"expected {folder.method} of one kind on both attentions of a decoder's block, {folder.path} has none like the "
-                f"other on {backbone.linear(block, role, missing[0]).path}; train both alike"
-            )
-    return None if blocks == tuple(range(backbone.blocks)) else blocks
-
-
-def _shape(folder: PeftFolder, tensor: Tensor, shape: tuple[int, ...], where: str) -> None:
-    if tuple(tensor.shape) != shape:
-        raise ValueError(
-            f"expected numbers of shape {shape} at {where} in {folder.path}, got {tuple(tensor.shape)}; was it made for "
-            "another model?"
-        )
 
 
 def _lora_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[str, Tensor]]:
@@ -232,9 +224,9 @@ def _lora_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[
         for block in chosen_blocks(backbone, part.blocks):
             for role, site in [(own, site) for own in part.roles for site in backbone.sites(block, own)]:
                 a, b = (params[f"{block}.{site}.{role}.{what}"] for what in "AB")
-                found = modules.setdefault((block, _inner(backbone, block, role, site)), [])
+                found = modules.setdefault((block, inner_of(backbone, block, role, site)), [])
                 found.append((backbone.linear(block, role, site), a, b, part.scale))
-    tensors, sizes = {}, {}
+    tensors, sizes = _magnitudes_out(backbone, parts, inside), {}
     for (block, inner), found in modules.items():
         scale, columns = found[0][3], []
         for linear, a, b, own in found:
@@ -248,50 +240,59 @@ def _lora_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[
         tensors[f"{start}.lora_B.weight"] = torch.cat(columns, dim=1)
         sizes.setdefault((rank, scale * rank), {}).setdefault(inner, []).append(block)
     first = parts[0][0]
-    own = first.rank, first.scale * first.rank
-    patterns = [(_expression(backbone, wanted), size) for size, wanted in sizes.items() if size != own]
-    wanted: Wanted = {}
-    for block, inner in modules:
-        wanted.setdefault(inner, []).append(block)
+    settings, alpha = sized(backbone, sizes, (first.rank, first.scale * first.rank))
     config = {
         "peft_type": "LORA",
-        "r": own[0],
-        "lora_alpha": own[1],
-        "target_modules": _expression(backbone, wanted),
-        "rank_pattern": {pattern: rank for pattern, (rank, _) in patterns},
-        "alpha_pattern": {pattern: alpha for pattern, (_, alpha) in patterns},
-        "fan_in_fan_out": transposed(backbone.model.get_submodule(backbone.linear(0, "o").path)),
+        "lora_alpha": alpha,
+        "fan_in_fan_out": _turned(backbone),
         "lora_dropout": 0.0,
         "bias": "none",
+        "use_dora": isinstance(first, DoRA),
     }
-    return config, tensors
+    return config | settings, tensors
+
+
+def _magnitudes_out(backbone: Backbone, parts: list, inside: str) -> dict[str, Tensor]:
+    """Return DoRA's magnitudes of whole modules: of rows that no part trains, the norms of their frozen weights."""
+    made: dict[str, Tensor] = {}
+    taken: set[str] = set()
+    for part, params in parts:
+        for key, linear in part.maps(backbone) if isinstance(part, DoRA) else ():
+            module, name = backbone.model.get_submodule(linear.path), f"{START}{inside}{linear.path}.lora_magnitude_vector"
+            rows = torch.arange(linear.whole) if linear.rows is None else linear.rows.cpu()
+            if taken & (own := {f"{name}{row}" for row in rows.tolist()}):
+                raise ValueError(f"expected one DoRA of a map for PEFT, got several at {linear.path}; train one of a larger rank")
+            taken |= own
+            whole = module.weight.detach().T if transposed(module) else module.weight.detach()
+            trained = params[f"{key}.magnitude"]
+            start = made.get(name, torch.linalg.vector_norm(whole, dim=1).to(trained))
+            made[name] = start.index_copy(0, rows.to(start.device), trained)
+    return made
 
 
 def _lora_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
-    places: dict[tuple, list[int]] = {}
-    for (block, role, site), pair in _placed(folder):
+    dora = bool(folder.settings.get("use_dora"))
+    leaves = {"A": "lora_A.weight", "B": "lora_B.weight"} | ({"magnitude": "lora_magnitude_vector"} if dora else {})
+    for (block, role, site), pair in placed(folder):
         linear = backbone.linear(block, role, site)
-        rank, alpha = rank_and_alpha(folder.settings, folder.inside + linear.path)
-        _shape(folder, pair["lora_A.weight"], (rank, linear.d_in), f"{linear.path}.lora_A")
-        _shape(folder, pair["lora_B.weight"], (linear.d_out, rank), f"{linear.path}.lora_B")
-        places.setdefault((role, rank, alpha), []).append((block, site))
-    groups: dict[tuple, list[str]] = {}
-    for role in ROLES:
-        for (own, rank, alpha), blocks in places.items():
-            if own == role:
-                groups.setdefault((rank, alpha, _blocks_of(folder, backbone, role, blocks)), []).append(role)
+        rank, _ = rank_and_alpha(folder.settings, folder.inside + linear.path)
+        check_shape(folder, pair["lora_A.weight"], (rank, linear.d_in), f"{linear.path}.lora_A")
+        check_shape(folder, pair["lora_B.weight"], (linear.d_out, rank), f"{linear.path}.lora_B")
+        if dora:
+            check_shape(folder, pair["lora_magnitude_vector"], (linear.d_out,), f"{linear.path}.lora_magnitude_vector")
+    groups = groups_of(folder, backbone, lambda path: rank_and_alpha(folder.settings, path))
     made = []
     for (rank, alpha, blocks), roles in groups.items():
-        delta = LoRA(rank, None if alpha == rank else alpha, tuple(roles), blocks)
+        delta = (DoRA if dora else LoRA)(rank, None if alpha == rank else alpha, tuple(roles), blocks)
         named = {
-            f"{block}.{site}.{role}.{what}": folder.modules[block, f"{site}.{role}"][f"lora_{what}.weight"]
+            f"{block}.{site}.{role}.{what}": folder.modules[block, f"{site}.{role}"][leaf]
             for block in chosen_blocks(backbone, blocks)
             for role in roles
             for site in backbone.sites(block, role)
-            for what in "AB"
+            for what, leaf in leaves.items()
         }
         made.append((delta, {name: named[name] for name in delta.shapes(backbone)}))
-    return _together(made, "lora")
+    return together(made, "lora")
 
 
 def _ia3_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[str, Tensor]]:
@@ -309,15 +310,15 @@ def _ia3_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[s
             if key in tensors and tensors[key].shape != factor.shape:
                 raise ValueError(f"expected IA3 on one side of a map for PEFT, got both at {linear.path}")
             tensors[key] = tensors[key] * factor if key in tensors else factor
-            blocks = wanted[enters].setdefault(_inner(backbone, block, role, site), [])
+            blocks = wanted[enters].setdefault(inner_of(backbone, block, role, site), [])
             if block not in blocks:
                 blocks.append(block)
     down = backbone.model.get_submodule(backbone.path(0, backbone.layout.roles["down"]))
-    said = [_expression(backbone, side) for side in wanted.values() if side]
+    said = [expression(backbone, side) for side in wanted.values() if side]
     config = {
         "peft_type": "IA3",
         "target_modules": "|".join(said),
-        "feedforward_modules": _expression(backbone, wanted[True]) if wanted[True] else [],
+        "feedforward_modules": expression(backbone, wanted[True]) if wanted[True] else [],
         "fan_in_fan_out": transposed(down),
     }
     return config, tensors
@@ -325,20 +326,20 @@ def _ia3_out(backbone: Backbone, parts: list, inside: str) -> tuple[dict, dict[s
 
 def _ia3_in(folder: PeftFolder, backbone: Backbone) -> tuple[object, Params]:
     places: dict[tuple[str, bool], list[tuple[int, str]]] = {}
-    for (block, role, site), found in _placed(folder):
+    for (block, role, site), found in placed(folder):
         linear, factor = backbone.linear(block, role, site), found["ia3_l"]
         enters = factor.ndim == 2 and factor.shape[0] == 1
-        _shape(folder, factor, (1, linear.d_in) if enters else (linear.d_out, 1), linear.path)
+        check_shape(folder, factor, (1, linear.d_in) if enters else (linear.d_out, 1), linear.path)
         places.setdefault((role, enters), []).append((block, site))
     groups: dict[tuple[int, ...] | None, list[tuple[str, bool]]] = {}
     for place in sorted(places, key=lambda place: (ROLES.index(place[0]), place[1])):
-        groups.setdefault(_blocks_of(folder, backbone, place[0], places[place]), []).append(place)
+        groups.setdefault(blocks_of(folder, backbone, place[0], places[place]), []).append(place)
     made = []
     for blocks, chosen in groups.items():
         delta = IA3(tuple(role for role, _ in chosen), tuple(role for role, enters in chosen if enters), blocks)
         names = [(name, (int(name.partition(".")[0]), name.partition(".")[2])) for name in delta.shapes(backbone)]
         made.append((delta, {name: folder.modules[place]["ia3_l"].flatten() for name, place in names}))
-    return _together(made, "ia3")
+    return together(made, "ia3")
 
 
 def _check_context(method: str, backbone: Backbone) -> None:
@@ -393,7 +394,7 @@ def _prefix_in(folder: PeftFolder, backbone: Backbone) -> tuple[Prefix, Params]:
         folder,
         {"num_virtual_tokens": length, "num_layers": backbone.blocks, "num_attention_heads": heads, "token_dim": heads * width},
     )
-    _shape(folder, folder.table, (length, 2 * backbone.blocks * heads * width), TABLE)
+    check_shape(folder, folder.table, (length, 2 * backbone.blocks * heads * width), TABLE)
     parts = folder.table.view(length, 2 * backbone.blocks, heads, width)
     params = {
         f"{block}.attention.{what}": parts[:, 2 * block + i].contiguous()
@@ -407,5 +408,5 @@ def _prompt_in(folder: PeftFolder, backbone: Backbone) -> tuple[Prompt, Params]:
     _check_context(folder.method, backbone)
     length = len(folder.table)
     _agree(folder, {"num_virtual_tokens": length, "token_dim": backbone.width})
-    _shape(folder, folder.table, (length, backbone.width), TABLE)
+    check_shape(folder, folder.table, (length, backbone.width), TABLE)
     return Prompt(length, shift_positions=True), {"embedding.prompt": folder.table}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from tuning.backbones import Backbone, check_one_stack
@@ -68,13 +69,16 @@ def _layer(folder: PeftFolder, backbone: Backbone, path: str, taken: set[str]) -
     else:
         dense = pooler.get_submodule(path.removeprefix("pooler."))
         weight, bias = (value.detach().to(backbone.device, backbone.fine) for value in (dense.weight, dense.bias))
-    a, b, factor = (folder.top.get(f"{path}.{leaf}") for leaf in ("lora_A.weight", "lora_B.weight", "ia3_l"))
-    taken.update(f"{path}.{leaf}" for leaf in ("lora_A.weight", "lora_B.weight", "ia3_l"))
+    leaves = [f"{path}.{leaf}" for leaf in ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector", "ia3_l")]
+    a, b, magnitude, factor = map(folder.top.get, leaves)
+    taken.update(leaves)
     if a is not None and b is not None:
         rank, alpha = rank_and_alpha(folder.settings, folder.inside + path)
         if a.shape != (rank, weight.shape[1]) or b.shape != (weight.shape[0], rank):
             raise ValueError(f"expected LoRA of rank {rank} at {path} in {folder.path}, got {tuple(a.shape)}; save it anew")
         weight = weight + alpha / rank * b @ a
+        if magnitude is not None:
+            weight = weight * (magnitude / torch.linalg.vector_norm(weight, dim=1))[:, None]
     if factor is not None:
         if factor.shape not in ((len(weight), 1), (1, weight.shape[1])):
             raise ValueError(f"expected one factor per row or column at {path} in {folder.path}, got {tuple(factor.shape)}")

@@ -15,6 +15,10 @@ _IDLE = {
     "": {"base_model_name_or_path", "inference_mode", "peft_type", "peft_version", "revision", "task_type"},
     "LORA": {"eva_config", "fan_in_fan_out", "lora_dropout", "megatron_core", "qalora_group_size", "runtime_config"},
     "IA3": {"fan_in_fan_out", "init_ia3_weights"},
+    "LOKR": {"init_weights", "module_dropout", "rank_dropout", "rank_dropout_scale", "use_effective_conv2d"},
+    "VERA": {"d_initial", "fan_in_fan_out", "init_weights", "vera_dropout"},
+    "SHIRA": {"fan_in_fan_out", "init_weights", "mask_type"},
+    "LN_TUNING": set(),
     # A folder of a projected prefix holds what the projection makes of it, and PEFT reads it without one.
     "PREFIX_TUNING": {"encoder_hidden_size", "init_weights", "prefix_projection"},
     "PROMPT_TUNING": {
@@ -35,6 +39,7 @@ _READ: dict[str, dict[str, tuple[type, ...]]] = {
         "r": (int,),
         "lora_alpha": _NUMBER,
         "use_rslora": (bool,),
+        "use_dora": (bool,),
         "rank_pattern": (dict,),
         "alpha_pattern": (dict,),
         "target_modules": _NAMES,
@@ -44,17 +49,39 @@ _READ: dict[str, dict[str, tuple[type, ...]]] = {
         "init_lora_weights": (bool, str),
     },
     "IA3": {"target_modules": _NAMES, "exclude_modules": _NAMES, "feedforward_modules": _NAMES},
+    "LOKR": {
+        "r": (int,),
+        "alpha": _NUMBER,
+        "rank_pattern": (dict,),
+        "alpha_pattern": (dict,),
+        "target_modules": _NAMES,
+        "exclude_modules": _NAMES,
+        "layers_to_transform": (int, list),
+        "layers_pattern": _NAMES,
+        "decompose_factor": (int,),
+    },
+    "VERA": {
+        "r": (int,),
+        "target_modules": _NAMES,
+        "projection_prng_key": (int,),
+        "save_projection": (bool,),
+        "layers_to_transform": (int, list),
+        "layers_pattern": _NAMES,
+    },
+    "SHIRA": {"r": (int,), "random_seed": (int,), "target_modules": _NAMES},
+    "LN_TUNING": {"target_modules": _NAMES, "exclude_modules": _NAMES},
     "PREFIX_TUNING": {
         name: (int,)
         for name in ("num_virtual_tokens", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers")
     },
     "PROMPT_TUNING": {name: (int,) for name in ("num_virtual_tokens", "token_dim", "num_transformer_submodules")},
 }
+PROMPTED = ("PREFIX_TUNING", "PROMPT_TUNING")
+_ALPHA = {"LORA": "lora_alpha", "LOKR": "alpha"}  # what a method calls the alpha by which, over the rank, its change is scaled
 METHODS = tuple(filter(None, _READ))
 # Initial values of A and B that leave the base weights as they are.
 _STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 _WHY = {
-    "use_dora": "it rescales whole weight matrices",
     "bias": "it trains biases of the base model beside the adapter",
     "lora_bias": "it trains biases beside the factors",
     "target_parameters": "it adapts parameters that are no linear maps",
@@ -77,10 +104,12 @@ def checked(config: object) -> dict:
                 raise ValueError(f"expected {name} of a PEFT {method} adapter to be {kinds}, got {value!r}; save it anew")
         elif name not in idle and value and value != "none":
             why = f" ({_WHY[name]})" if name in _WHY else ""
-            remedy = _MERGE if method in ("LORA", "IA3") else "train it without"
+            remedy = "train it without" if method in PROMPTED else _MERGE
             raise ValueError(f"expected a PEFT {method} adapter without {name}, got {name}={value!r}{why}; {remedy}")
     if method == "LORA":
-        _check_lora(config)
+        _check_start(config)
+    if method in _ALPHA:
+        _check_sizes(config)
     if config.get("num_transformer_submodules") not in (None, 1):
         raise ValueError(
             f"expected a PEFT adapter of one stack of blocks, got num_transformer_submodules="
@@ -89,27 +118,31 @@ def checked(config: object) -> dict:
     return config
 
 
-def _check_lora(config: Mapping) -> None:
+def _check_start(config: Mapping) -> None:
     start = config.get("init_lora_weights", True)
     if start not in _STARTS:
         raise ValueError(
             f"expected LoRA on unchanged base weights, got init_lora_weights={start!r}, which changes them or freezes a "
             "factor; save it in PEFT with path_initial_model_for_weight_conversion, which makes it plain LoRA, or merge it"
         )
-    numbers = {"r": config.get("r", 8), "lora_alpha": config.get("lora_alpha", 8)}
-    for name, pattern in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")):
+
+
+def _check_sizes(config: Mapping) -> None:
+    alpha = _ALPHA[config["peft_type"]]
+    numbers = {"r": config.get("r", 8), alpha: config.get(alpha, 8)}
+    for name, pattern in (("r", "rank_pattern"), (alpha, "alpha_pattern")):
         for value in (numbers[name], *(config.get(pattern) or {}).values()):
             if isinstance(value, bool) or not isinstance(value, _NUMBER) or not value > 0 or (name == "r" and value % 1):
                 raise ValueError(f"expected positive {name} and {pattern} in a PEFT adapter, got {value!r}; save it anew")
 
 
 def rank_and_alpha(config: Mapping, path: str) -> tuple[int, float]:
-    """Return the rank r of a LoRA module and the alpha with which (alpha / r) B A is what PEFT adds there.
+    """Return the rank r of a module and the alpha with which alpha / r times the product of factors is what PEFT adds there.
 
     With use_rslora PEFT adds (alpha / sqrt(r)) B A, which is this with sqrt(r) alpha for alpha.
     """
     rank = int(_matching(config.get("rank_pattern"), path, config.get("r", 8)))
-    alpha = _matching(config.get("alpha_pattern"), path, config.get("lora_alpha", 8))
+    alpha = _matching(config.get("alpha_pattern"), path, config.get(_ALPHA[config["peft_type"]], 8))
     return rank, alpha * (rank**0.5 if config.get("use_rslora") else 1)
 
 

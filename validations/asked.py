@@ -9,6 +9,7 @@ from tuning import catalogue
 from tuning.deltas import parse, record_of
 
 from .claims import Claim, named
+from .plan import delta
 from .study import SPLITS, Part, Study, read, resampled, with_data
 
 OPEN = ("tuned", "practice")  # experiments that train one delta, of whatever kind and size
@@ -153,7 +154,9 @@ def _without(options: Mapping, names: set[str]) -> dict:
 def _spec(text: str, study: Study) -> dict:
     """Return the table of a delta that a short text names."""
     try:
-        return {"label": text, **record_of(parse(text))}
+        made = {"label": text, **record_of(parse(text))}
+        delta(made)
+        return made
     except ValueError as error:
         own = ", ".join(study.deltas)
         raise ValueError(f"{error}; --deltas takes that, or one of {study.name}'s own: {own}") from None

@@ -9,8 +9,9 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 
-from tuning import tasks
+from tuning import catalogue, tasks
 from tuning.preparation import backbone_of, task_of
+from tuning.taxonomy import COUNTED
 from tuning.verbalisers import TEMPLATE
 
 from .claims import EXPERIMENTS
@@ -69,6 +70,7 @@ def describe(study: Study, folder: pathlib.Path, frozen_accuracy: Mapping[str, f
             }
             for name, spec in study.deltas.items()
         ],
+        "taxonomy": taxonomy(),
         "seeds": list(study.every_seed),
         "seeds_vary": any((part.seeds or study.seeds) != study.every_seed for part in study.parts.values()),
         "settings": {**dataclasses.asdict(study.sizes), **dataclasses.asdict(study.solver)}
@@ -80,6 +82,13 @@ def describe(study: Study, folder: pathlib.Path, frozen_accuracy: Mapping[str, f
         }
         | _asked(study, labels.values()),
     }
+
+
+def taxonomy() -> dict:
+    """Return the kinds of delta, each with its place in the taxonomy, and what the letters of their sizes mean."""
+    kinds = catalogue.kinds()
+    places = [{"kind": kinds[name], **dataclasses.asdict(taxon)} for name, taxon in catalogue.taxonomy().items()]
+    return {"kinds": places, "counted": COUNTED}
 
 
 def _asked(study: Study, names: Iterable[str]) -> dict[str, str]:

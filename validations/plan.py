@@ -25,8 +25,18 @@ PLANTS = "plants"  # the kind of the cells on which claims are tried out; the ot
 
 
 def delta(spec: Mapping[str, Any]) -> Delta:
-    """Return the delta of a study's table (`tuning.deltas.build`); the kind "Palette" is all of `forecast.PALETTE`."""
-    return PALETTE if spec.get("kind") == "Palette" else build({k: v for k, v in spec.items() if k != "label"})
+    """Return the delta of a study's table (`tuning.deltas.build`); the kind "Palette" is all of `forecast.PALETTE`.
+
+    Raises ValueError for one whose backward passes are no derivatives of the loss, as forecasts are made from these.
+    """
+    if spec.get("kind") == "Palette":
+        return PALETTE
+    made = build({k: v for k, v in spec.items() if k != "label"})
+    if made.exact != made:
+        raise ValueError(
+            f"expected a delta that is trained along derivatives of the loss, got {made.name} detached; leave that out"
+        )
+    return made
 
 
 def prepared(settings: Mapping[str, Any], cache: str, task: str | None = None, device: str = "cpu") -> Prepared:

@@ -14,20 +14,34 @@ from tuning.deltas.adapter import Adapter
 from tuning.deltas.bitfit import BitFit
 from tuning.deltas.combined import Combined
 from tuning.deltas.delta import Delta
+from tuning.deltas.dora import DoRA
 from tuning.deltas.full import Full
 from tuning.deltas.ia3 import IA3
+from tuning.deltas.last_layers import LastLayers
+from tuning.deltas.ln_tuning import LNTuning
+from tuning.deltas.lokr import LoKr
 from tuning.deltas.lora import LoRA
 from tuning.deltas.port_bias import PortBias
 from tuning.deltas.prefix import Prefix
+from tuning.deltas.projected_prefix import ProjectedPrefix
 from tuning.deltas.prompt import Prompt
+from tuning.deltas.shira import SHiRA
+from tuning.deltas.vera import VeRA
 from tuning.edits import Edits
 
 KINDS: dict[str, type[Delta]] = {
     "prompt": Prompt,
     "prefix": Prefix,
+    "projected-prefix": ProjectedPrefix,
     "adapter": Adapter,
     "lora": LoRA,
+    "dora": DoRA,
+    "vera": VeRA,
+    "lokr": LoKr,
     "bitfit": BitFit,
+    "ln-tuning": LNTuning,
+    "last-layers": LastLayers,
+    "shira": SHiRA,
     "port-bias": PortBias,
     "ia3": IA3,
     "full": Full,
@@ -139,7 +153,7 @@ def _value(kind: str, value: str, where: str) -> object:
             return tuple(filter(None, value.split("+")))
         if kind == "bool":
             return {"true": True, "false": False}[value]
-        return value if kind == "str" else int(value) if kind == "int" else float(value)
+        return value if kind == "str" else int(value) if kind.startswith("int") else float(value)
     except (ValueError, KeyError) as error:
         raise ValueError(f"expected a value of kind {kind} in {where!r}, got {value!r}") from error
 

@@ -13,6 +13,7 @@ from tuning.backbones import Backbone
 from tuning.deltas.delta import Delta, Shapes, zeros
 from tuning.deltas.places import chosen_ports
 from tuning.edits import Edits
+from tuning.taxonomy import Taxon
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -30,6 +31,12 @@ class Adapter(Delta):
     input (He et al. 2022, section 4.1). W_up and b_up start at zero, W_down as in a linear layer, so the
     identity is exact. `ports` holds sites or keys, `blocks` restricts them further; None means all.
     """
+
+    taxon = Taxon(
+        family="addition",
+        does="additive signal, read from the state",
+        numbers="2 L (2 r d + r + d)",
+    )
 
     bottleneck: int
     placement: str = "sequential"

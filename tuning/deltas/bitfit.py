@@ -12,6 +12,7 @@ from tuning.deltas.delta import Delta, Shapes
 from tuning.deltas.maps import maps_of
 from tuning.deltas.places import chosen_blocks
 from tuning.edits import Edits
+from tuning.taxonomy import Taxon
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,12 @@ class BitFit(Delta):
     A backbone that has no bias anywhere (Llama) gets one on the output of each linear map of its blocks
     instead. `blocks` leaves only the biases inside these blocks.
     """
+
+    taxon = Taxon(
+        family="specification",
+        does="weight change of biases: constants",
+        numbers="d + L (7 d + m)",
+    )
 
     blocks: tuple[int, ...] | None = None
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from tuning.backbones import Backbone
 from tuning.deltas.delta import Delta, Shapes
 from tuning.edits import Edits, merge
+from tuning.taxonomy import Taxon
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,12 @@ class Combined(Delta):
     Parts are (label, delta) pairs, for example a prefix on the attention with a parallel adapter on the mlp
     (the mix-and-match adapter of He et al. 2022, section 4.6).
     """
+
+    taxon = Taxon(
+        family="combination",
+        does="what its parts do",
+        numbers="",
+    )
 
     parts: tuple[tuple[str, Delta], ...]
 
@@ -30,6 +37,11 @@ class Combined(Delta):
     def name(self) -> str:
         """Return the names of the parts."""
         return "+".join(part.name for _, part in self.parts)
+
+    @property
+    def exact(self) -> Combined:
+        """Return the parts in their exact forms."""
+        return Combined(tuple((label, part.exact) for label, part in self.parts))
 
     def _own(self, label: str, params: dict[str, Tensor]) -> dict[str, Tensor]:
         start = label + "/"

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from tuning.backbones import Backbone
 from tuning.edits import Edits
+from tuning.taxonomy import Taxon
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 class Delta(ABC):
-    """A way to tune; parameters are named "block.site.what", with "label/" in front inside a combination."""
+    """A way to tune; parameters are named "block.site.what", with "label/" in front inside a combination.
+
+    taxon: the place of its kind in the taxonomy.
+    """
+
+    taxon: ClassVar[Taxon]
 
     @property
     @abstractmethod
@@ -33,6 +40,11 @@ class Delta(ABC):
     def initial(self, backbone: Backbone, seed: int) -> dict[str, Tensor]:
         """Return the parameters at their start: zero, whatever the seed, unless the delta says otherwise."""
         return {name: zeros(shape, backbone) for name, shape in self.shapes(backbone).items()}
+
+    @property
+    def exact(self) -> Delta:
+        """Return the delta of the same function whose backward passes give the loss's derivative: itself, unless it says so."""
+        return self
 
     def size(self, backbone: Backbone) -> int:
         """Return how many numbers are trained."""

@@ -5,19 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from torch import Tensor
-
 from tuning.backbones import Backbone
-from tuning.deltas.delta import Delta, Shapes
-from tuning.edits import Edits
+from tuning.deltas.weights import Weights
+from tuning.taxonomy import Taxon
 
 
 @dataclass(frozen=True)
-class Full(Delta):
+class Full(Weights):
     """An additive change, zero at the start, of every weight whose name matches one of the patterns.
 
     A pattern is matched with the short name ("2.mlp.up.weight", "embedding.…") and with the model's own name.
     """
+
+    taxon = Taxon(
+        family="specification",
+        does="weight change of any weight",
+        numbers="P",
+    )
 
     patterns: tuple[str, ...] = ("*",)
 
@@ -26,7 +30,8 @@ class Full(Delta):
         """Return a short name."""
         return "full" if self.patterns == ("*",) else "weights"
 
-    def _names(self, backbone: Backbone) -> dict[str, str]:
+    def parameters(self, backbone: Backbone) -> dict[str, str]:
+        """Return the matching weights; raises ValueError where there are none."""
         pairs = ((backbone.key_of(name), name) for name, _ in backbone.model.named_parameters())
         found = {
             key: name
@@ -36,15 +41,3 @@ class Full(Delta):
         if not found:
             raise ValueError(f"expected patterns that match weights of {backbone.name}, {self.patterns} match none")
         return found
-
-    def shapes(self, backbone: Backbone) -> Shapes:
-        """Return the shape of every matching weight."""
-        return {key: tuple(backbone.model.get_parameter(name).shape) for key, name in self._names(backbone).items()}
-
-    def edits(self, backbone: Backbone, params: dict[str, Tensor]) -> Edits:
-        """Return the changes, added to the weights inside the forward pass."""
-        return Edits(weights=self.weight_changes(backbone, params))
-
-    def weight_changes(self, backbone: Backbone, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return {model parameter: change}."""
-        return {name: params[key] for key, name in self._names(backbone).items()}

@@ -13,6 +13,7 @@ from tuning.backbones import Backbone, WeightMap
 from tuning.deltas.delta import Delta, Shapes, zeros
 from tuning.deltas.maps import grouped, maps_of
 from tuning.edits import Edits
+from tuning.taxonomy import Taxon
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,13 @@ class IA3(Delta):
     `targets` are roles of linear maps; those among `inputs` have what enters them scaled, the others what
     leaves them. `blocks` restricts it to some blocks.
     """
+
+    taxon = Taxon(
+        family="addition",
+        does="multiplicative: factors at linear maps",
+        numbers="L (2 d + m)",
+        peft="IA3Config",
+    )
 
     targets: tuple[str, ...] = ("k", "v", "down")
     inputs: tuple[str, ...] = ("down",)

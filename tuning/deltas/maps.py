@@ -43,6 +43,14 @@ def grouped(pairs: Iterable[tuple[str, Callable]]) -> dict[str, tuple[Callable, 
     return table
 
 
+def frozen_weight(backbone: Backbone, linear: WeightMap) -> Tensor:
+    """Return the frozen weight (d_out, d_in) of a map."""
+    module = backbone.model.get_submodule(linear.path)
+    weight = module.weight.detach()
+    weight = weight.T if transposed(module) else weight
+    return weight if linear.rows is None else weight[linear.rows]
+
+
 def weight_change(backbone: Backbone, linear: WeightMap, change: Tensor) -> tuple[str, Tensor]:
     """Return (parameter, additive change in the layout the module stores) for a change (d_out, d_in) of a map."""
     module = backbone.model.get_submodule(linear.path)

@@ -11,11 +11,18 @@ from tuning.backbones import Backbone
 from tuning.deltas.delta import Delta, Shapes
 from tuning.deltas.places import chosen_ports
 from tuning.edits import Edits
+from tuning.taxonomy import Taxon
 
 
 @dataclass(frozen=True)
 class PortBias(Delta):
     """One trained vector per port, added to the sublayer's output: the plainest open-loop control."""
+
+    taxon = Taxon(
+        family="addition",
+        does="additive signal, a constant",
+        numbers="2 L d",
+    )
 
     ports: tuple[str, ...] | None = None
     blocks: tuple[int, ...] | None = None

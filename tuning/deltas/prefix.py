@@ -12,6 +12,7 @@ from tuning.deltas.delta import Delta, Shapes, check_positive
 from tuning.deltas.pieces import pieces
 from tuning.deltas.places import chosen_blocks
 from tuning.edits import Edits
+from tuning.taxonomy import Taxon
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,13 @@ class Prefix(Delta):
     the prefix, as in PEFT; without, it keeps its positions and, in rotary models, the pieces stand just
     before it. `blocks` restricts the prefix to some blocks.
     """
+
+    taxon = Taxon(
+        family="addition",
+        does="gated signals: trained keys and values",
+        numbers="2 L l d",
+        peft="PrefixTuningConfig",
+    )
 
     length: int
     shift_positions: bool = False
@@ -41,16 +49,7 @@ class Prefix(Delta):
     def shapes(self, backbone: Backbone) -> Shapes:
         """Return the shape (length, key-value heads, head width) of the keys and of the values of every block."""
         shape = (self.length, backbone.key_value_heads, backbone.head_width)
-        return {f"{name}.{what}": shape for name in self._places(backbone) for what in ("keys", "values")}
-
-    def _places(self, backbone: Backbone) -> dict[str, int | str]:
-        """Return {name of an attention: its key in the edits}."""
-        inside = set(chosen_blocks(backbone, self.blocks))
-        return {
-            port.key: port.block if port.site == SITES[0] else port.key
-            for port in backbone.ports
-            if port.block in inside and port.site in (SITES[0], "cross")
-        }
+        return {f"{name}.{what}": shape for name in attentions_of(backbone, self.blocks) for what in ("keys", "values")}
 
     def initial(self, backbone: Backbone, seed: int) -> dict[str, Tensor]:
         """Return the keys and values of seeded vocabulary pieces, taken from one pass of the frozen model."""
@@ -60,13 +59,23 @@ class Prefix(Delta):
         with torch.no_grad():
             hidden(backbone, Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), tokens[:, 0]), run)
         made = {}
-        for name, key in self._places(backbone).items():
+        for name, key in attentions_of(backbone, self.blocks).items():
             for what, kept in zip(("keys", "values"), run.keys[key], strict=True):
                 made[f"{name}.{what}"] = kept[0].transpose(0, 1).contiguous()
         return made
 
     def edits(self, backbone: Backbone, params: dict[str, Tensor]) -> Edits:
         """Return the keys and values of every block."""
-        places = self._places(backbone).items()
+        places = attentions_of(backbone, self.blocks).items()
         pairs = {key: (params[f"{name}.keys"], params[f"{name}.values"]) for name, key in places}
         return Edits(prefix=pairs, shift=self.length if self.shift_positions else 0)
+
+
+def attentions_of(backbone: Backbone, blocks: tuple[int, ...] | None) -> dict[str, int | str]:
+    """Return {name of an attention of these blocks: its key in the edits}."""
+    inside = set(chosen_blocks(backbone, blocks))
+    return {
+        port.key: port.block if port.site == SITES[0] else port.key
+        for port in backbone.ports
+        if port.block in inside and port.site in (SITES[0], "cross")
+    }

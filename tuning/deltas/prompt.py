@@ -10,6 +10,7 @@ from tuning.backbones import Backbone
 from tuning.deltas.delta import Delta, Shapes, check_positive
 from tuning.deltas.pieces import pieces
 from tuning.edits import Edits
+from tuning.taxonomy import Taxon
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,13 @@ class Prompt(Delta):
     the text moves behind the prompt, as in PEFT; without, the text keeps its positions, so that a prompt
     which receives no attention changes nothing.
     """
+
+    taxon = Taxon(
+        family="addition",
+        does="rows in front of the text",
+        numbers="l d",
+        peft="PromptTuningConfig",
+    )
 
     length: int
     shift_positions: bool = False

@@ -1,18 +1,21 @@
 """List what there is: claims, studies, tasks, deltas, backbones, supported architectures and instruments.
 
 costate list deltas shows every delta as --delta and --deltas take it, with its settings; --backbone counts its numbers there.
+costate list taxonomy is a table of them: family, numbers as a formula, what each does to the network, and PEFT's name of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import textwrap
 from collections.abc import Mapping
 
 from .options import add_json
 from .probe import INSTRUMENTS
 
 COMBINED = "lora:rank=4 & bitfit"
-KINDS = ("claims", "studies", "tasks", "deltas", "backbones", "architectures", "instruments")
+KINDS = ("claims", "studies", "tasks", "deltas", "taxonomy", "backbones", "architectures", "instruments")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +39,7 @@ def run(options: argparse.Namespace) -> dict:
         "studies": lambda: {path.stem: study.read(path.stem).question for path in sorted(study.FOLDER.glob("*.toml"))},
         "tasks": lambda: list(catalogue.tasks()),
         "deltas": lambda: _deltas(options.backbone),
+        "taxonomy": lambda: {name: dataclasses.asdict(taxon) for name, taxon in catalogue.taxonomy().items()},
         "backbones": lambda: list(catalogue.backbones()),
         "architectures": lambda: catalogue.architectures(),
         "instruments": lambda: dict(INSTRUMENTS),
@@ -54,7 +58,12 @@ def _deltas(backbone: str | None) -> dict[str, dict]:
         settings = dict.fromkeys(delta.needed, "needed") | {
             name: None if value is None else _word(value) for name, value in delta.options.items()
         }
-        found[delta.name] = {"text": written, "is": delta.sentence, "settings": {} if delta.name == "combined" else settings}
+        found[delta.name] = {
+            "text": written,
+            "is": delta.sentence,
+            "family": delta.taxon.family,
+            "settings": {} if delta.name == "combined" else settings,
+        }
     if backbone is not None:
         from tuning.backbones import load
         from tuning.deltas import parse
@@ -72,7 +81,25 @@ def _word(value: object) -> str:
 
 def text(found: dict, options: argparse.Namespace) -> str:
     """Return the lists in words."""
-    return "\n".join(line for kind, entries in found.items() for line in [kind, *_lines(entries)])
+    lines = {kind: (_table if kind == "taxonomy" else _lines)(entries) for kind, entries in found.items()}
+    return "\n".join(line for kind, own in lines.items() for line in [kind, *own])
+
+
+def _table(entries: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return the taxonomy in columns under its families, with what the letters mean."""
+    from tuning.taxonomy import COUNTED, FAMILIES
+
+    cells = {name: (name, one["numbers"] or "-", one["does"], one["peft"] or "-") for name, one in entries.items()}
+    heads = ("delta", "numbers", "what it does", "in PEFT")
+    widths = [max(map(len, column)) for column in zip(heads, *cells.values(), strict=True)]
+
+    def line(row: tuple[str, ...]) -> str:
+        return "    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+    lines = [line(heads)]
+    for family, trains in FAMILIES.items():
+        lines += [f"  {family}: {trains}", *(line(cells[name]) for name, one in entries.items() if one["family"] == family)]
+    return [*lines, *(f"  {part}" for part in textwrap.wrap(COUNTED, 120))]
 
 
 def _lines(entries: Mapping | list) -> list[str]:
@@ -85,7 +112,7 @@ def _lines(entries: Mapping | list) -> list[str]:
             continue
         needs = [key for key, value in what["settings"].items() if value == "needed"]
         may = [key if value is None else f"{key}={value}" for key, value in what["settings"].items() if value != "needed"]
-        settings = "; ".join(f"{word} {', '.join(some)}" for word, some in (("needs", needs), ("may have", may)) if some)
+        parts = [f"{word} {', '.join(some)}" for word, some in (("needs", needs), ("may have", may)) if some]
         size = f" ({what['size']:,} numbers)" if "size" in what else ""
-        made += [f"  {what['text']:<22} {what['is']}{size}", *([f"  {'':<22} {settings}"] if settings else [])]
+        made += [f"  {what['text']:<22} {what['is']}{size}", f"  {'':<22} {'; '.join([what['family'], *parts])}"]
     return made

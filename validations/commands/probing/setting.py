@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -81,7 +81,7 @@ def setting(
     at = "checkpoint" if saved and getattr(options, "at", None) != "initial" else "initial"
     held_out = _some(task.splits["test"], options.held_out, options.seed)
     return Setting(
-        subject=made,
+        subject=replace(made, delta=made.delta.exact),
         point=saved.params if at == "checkpoint" else made.initial,
         batches=given.train.chunks(),
         test=encode(backbone, held_out, length=options.length),
