@@ -87,7 +87,7 @@ def _protocol_cells(study: Study, experiment: Experiment) -> Iterator[tuple[dict
 def _task_cells(study: Study, experiment: Experiment, cache: pathlib.Path) -> Iterator[tuple[dict, str, str]]:
     """Yield (settings, name, deltas in words) of the cells of an experiment on the study's backbone and tasks."""
     part = study.parts.get(experiment.name, Part())
-    names, chosen = part.deltas or tuple(study.deltas), part.tasks or study.tasks
+    names, chosen = part.deltas or tuple(study.deltas), (*(part.tasks or study.tasks), *study.development)
     if experiment.needs_other_tasks and len(chosen) < 2:
         return  # no other task to learn from: the claim is then not applicable
     columns, labels = tuple(study.columns.items()), tasks.distinct_names(study.every_task)
