@@ -116,7 +116,7 @@ def error_rates(calibration: Mapping | None, figure: Mapping | None) -> dict | N
 
 
 def about(study: Mapping) -> str:
-    """Return what the study's verdicts are about, where not all tasks replicate: those of one seed, or not those of development."""
+    """Return what verdicts are about, where the seed replicates, or where some tasks are of development; else nothing."""
     aside = [f"“{t['label']}”" for t in study["tasks"] if t["name"] in study.get("development", ())]
     if study.get("unit", "task") == "task":
         return f"Settings were chosen on {words.listed(aside)}, on which no verdict rests." if aside else ""

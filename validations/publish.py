@@ -158,8 +158,7 @@ def decided(
     Of the study it asks the unit, the looks, the deltas' labels, and the tasks of development, which decide nothing.
     """
     aside = [name for task, name in distinct_names(study.every_task).items() if task in study.development]
-    deciding = [(kind, job) for kind, job in found if job.settings.get("name") not in aside]
-    evidence = [Evidence.of(claim, cells(store, deciding, claim)) for claim in claims]
+    evidence = [Evidence.of(claim, [one for one in cells(store, found, claim) if one.task not in aside]) for claim in claims]
     verdicts = verdicts_of(evidence, study.unit, study.looks)
     tables = {(whole.claim.id, "rows"): list(whole.rows) for whole in evidence} | {
         (whole.claim.id, part): [row for cell in whole.cells for row in make(cell)]
