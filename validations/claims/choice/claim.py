@@ -11,14 +11,13 @@ from ..practice.runs import LEARNS
 from ..shared.claim import Cell, Claim, Comparison, Row, mean
 from . import plants
 from .calibrated import calibrated, radius
-from .options import FORECASTS, FULL, Options, Runs, complete
-from .race import Price, Won, grid, race, random_gain, shortened
+from .options import FORECASTS, FULL, Options, Runs, by_rate, complete
+from .race import Price, Won, entrants, grid, race, random_gain, shortened
 
 NEEDED = 3  # other tasks, without which nothing is calibrated
 LEVEL = 0.9  # of the intervals
 SHARE = 0.1  # of the grid's price that a race may take
 SHARES = (0.05, 0.1, 0.2, 0.4)
-ENTRANTS = 1 / 3  # of the runs, that enter a race with a forecast
 TEXT = {"step": 96.0, "look": 150.0}  # passes, where a step takes 32 texts and a look 150 of dev
 
 
@@ -213,11 +212,6 @@ def _price(cell: Cell) -> tuple[Price, float]:
     return Price(**TEXT), float(sum(one["optimum"] + one["relinearised"] for one in passes))
 
 
-def _entrants(prior: np.ndarray) -> list[int]:
-    """Return the runs that enter a race: a share of all, those of the most points foretold."""
-    return [int(run) for run in np.argsort(-prior, kind="stable")[: max(3, round(ENTRANTS * len(prior)))]]
-
-
 def _finishes(cell: Cell, shares: tuple[float, ...]) -> list[Row]:
     """Return, for each share of the grid's price, the points that every way of searching loses against the whole grid."""
     if not (groups := _known(cell)):
@@ -234,8 +228,8 @@ def _finishes(cell: Cell, shares: tuple[float, ...]) -> list[Row]:
     for share in shares:
         budget = share * whole.spent
         forecast = int(np.argmax(prior))
-        led = race(runs, _entrants(prior), budget - told, price)
-        plain = race(runs, range(len(prior)), budget, price)
+        led = race(runs.losses, runs.steps, entrants(prior), budget - told, price)
+        plain = race(runs.losses, runs.steps, range(len(prior)), budget, price)
         found.append(
             {"share": share, "lost": lost(led), "lost_plain": lost(plain), "cost": (led.spent + told) / whole.spent}
             | {"cost_plain": plain.spent / whole.spent, "lost_random": best - random_gain(runs, budget, price)}
@@ -251,6 +245,15 @@ def _finishes(cell: Cell, shares: tuple[float, ...]) -> list[Row]:
 
 def _race_rows(cell: Cell) -> list[Row]:
     return [cell.at(None) | row for row in _finishes(cell, (SHARE,))]
+
+
+def _rates(cell: Cell) -> list[Row]:
+    """Return the points that every option gained at each of its rates."""
+    runs, names = Runs.of(cell.beside), list(cell.beside)
+    rates = [run["rate"] for one in cell.beside.values() for run in by_rate(one)]
+    place = {"task": cell.task, "seed": cell.seed}
+    found = zip(runs.option, rates, runs.reached, strict=True)
+    return [place | {"option": names[o], "rate": rate, "gained": float(reached)} for o, rate, reached in found]
 
 
 def _budgets(cell: Cell) -> list[Row]:
@@ -276,7 +279,7 @@ CHOICE_RACE = Claim(
     sources=("jamieson2016",),
     experiment=EXPERIMENT,
     rows=_race_rows,
-    parts={"budgets": _budgets},
+    parts={"budgets": _budgets, "rates": _rates},
     deltas=(FULL,),
     statistic=Comparison("points of held-out accuracy lost against the whole grid's choice", mean("lost")),
     criteria=(

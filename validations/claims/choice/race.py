@@ -3,12 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from .options import Runs
 
 RATIO = 3  # of the runs that go on after a round, one in so many
+ENTRANTS = 1 / 3  # of the runs, that enter a race with a forecast
 
 
 @dataclass(frozen=True)
@@ -32,33 +34,49 @@ class Won:
     spent: float
 
 
-def race(runs: Runs, entrants: Sequence[int], budget: float, price: Price) -> Won:
+def entrants(prior: np.ndarray) -> list[int]:
+    """Return the runs that enter a race: a share of all, those of the most points foretold."""
+    return [int(run) for run in np.argsort(-prior, kind="stable")[: max(RATIO, round(ENTRANTS * len(prior)))]]
+
+
+class Losses(Protocol):
+    """Dev losses by run and look, known or trained for when asked."""
+
+    def __getitem__(self, place: tuple[int, int]) -> float: ...
+
+
+def race(losses: Losses, steps: np.ndarray, entrants: Sequence[int], budget: float, price: Price) -> Won:
     """Return the winner of successive halving among some runs within a budget (Jamieson and Talwalkar 2016, figure 1).
 
     What the budget leaves after one whole run is shared evenly among the rounds. In a round every run goes on, under its own
     schedule, to the furthest look that the share pays for; by dev loss there one in `RATIO` goes on. The last is run to
-    its end, and the look of its least dev loss is taken.
+    its end, and the look of its least dev loss is taken. steps: of the looks (L,). Of more entrants than the budget takes to their
+    first look the first are taken, and one alone is run whatever the budget.
     """
     field, at, spent = list(entrants), -1, 0.0
-    rounds = math.ceil(math.log(max(len(field), 1), RATIO) - 1e-9)
-    share = (budget - price.run(runs.steps)) / max(rounds, 1)
+    while len(field) > 1 and len(field) * (steps[0] * price.step + price.look) > _share(len(field), steps, budget, price):
+        field.pop()
+    share = _share(len(field), steps, budget, price)
     seen: set[int] = set()
     while len(field) > 1:
-        begun = runs.steps[at] if at >= 0 else 0
-        costs = len(field) * ((runs.steps - begun) * price.step + price.look)
-        paid = [look for look in range(at + 1, len(runs.steps)) if costs[look] <= share]
+        begun = steps[at] if at >= 0 else 0
+        costs = len(field) * ((steps - begun) * price.step + price.look)
+        paid = [look for look in range(at + 1, len(steps)) if costs[look] <= share]
         if paid:
             at = paid[-1]
             spent += float(costs[at])
             seen.add(at)
-        if at < 0:
-            raise ValueError(f"expected a budget that takes {len(field)} runs to their first look, got {budget:g}: enter fewer")
-        field = sorted(field, key=lambda run: runs.losses[run, at])[: math.ceil(len(field) / RATIO)]
-    (last,), begun = field, runs.steps[at] if at >= 0 else 0
-    later = range(at + 1, len(runs.steps))
-    spent += float((runs.steps[-1] - begun) * price.step + len(later) * price.look)
-    look = min(seen | {*later}, key=lambda look: (runs.losses[last, look], look))
+        field = sorted(field, key=lambda run: losses[run, at])[: math.ceil(len(field) / RATIO)]
+    (last,), begun = field, steps[at] if at >= 0 else 0
+    later = range(at + 1, len(steps))
+    spent += float((steps[-1] - begun) * price.step + len(later) * price.look)
+    look = min(seen | {*later}, key=lambda look: (losses[last, look], look))
     return Won(last, look, spent)
+
+
+def _share(count: int, steps: np.ndarray, budget: float, price: Price) -> float:
+    """Return what every round of a race of so many runs may take."""
+    return (budget - price.run(steps)) / max(math.ceil(math.log(count, RATIO) - 1e-9), 1)
 
 
 def grid(runs: Runs, price: Price) -> Won:
