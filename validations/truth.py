@@ -33,9 +33,9 @@ class Truth:
     def read(cls, folder: str | pathlib.Path) -> "Truth":
         """Return what a results folder knows; raises ValueError where it holds no finished study of options."""
         record = read_verdicts(folder)
-        if "choice-gain.options" not in record["tied"]["tables"] or "choice-race.rates" not in record["tied"]["tables"]:
+        if not {"choice-forecast", "choice-gain.options", "choice-race.rates"} <= set(record["tied"]["tables"]):
             raise ValueError(
-                f"expected the results of a study with the claims choice-gain and choice-race in {folder}, got those of "
+                f"expected the results of a study with the three claims of choices in {folder}, got those of "
                 f'"{record["study"]["name"]}": run `costate validate --study choices`'
             )
         rows, rates = table(folder, record, "choice-gain", "options"), table(folder, record, "choice-race", "rates")
@@ -46,7 +46,8 @@ class Truth:
         made = tuple(Options(names, own[list(FORECASTS)].to_numpy(), own["gained"].to_numpy()) for own in tasks)
         mean = rates.groupby(["option", "rate"])["gained"].mean()
         reached = {name: {float(rate): float(points) for rate, points in mean[name].items()} for name in names}
-        past = table(folder, record, "choice-forecast").merge(table(folder, record, "choice-race"), on=["task", "seed"])
+        raced = table(folder, record, "choice-race")[["task", "seed", "lost", "cost"]]
+        past = table(folder, record, "choice-forecast").merge(raced, on=["task", "seed"])
         return cls(record["study"]["name"], record["study"]["backbone"]["name"], names, made, reached, past)
 
     def only(self, names: Sequence[str]) -> "Truth":

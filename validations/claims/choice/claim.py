@@ -175,7 +175,7 @@ CHOICE_GAIN = Claim(
             "points by which the forecast is nearer than the mean on other tasks",
             mean("nearer"),
             (1.0, np.inf),
-            (0.0, np.inf),
+            (0.25, np.inf),
             "points",
         ),
     ),
@@ -187,7 +187,7 @@ CHOICE_GAIN = Claim(
     nulls=(Comparison("range of the options' gains, in points", mean("spread")),),
     assumptions=(LEARNS,),
     rule="Supported when the intervals hold more than four fifths of the gains, and forecasts are a point nearer than the mean on other "
-    "tasks; refuted when they hold less than three fifths, or forecasts are no nearer.",
+    "tasks; refuted when they hold less than three fifths, or forecasts are less than a quarter of a point nearer.",
     reason="Intervals of nine tenths on a dozen tasks are told from such of eight tenths only where tasks agree; wide ones hold everything, "
     "so that their half-width stands beside them, and a forecast must be nearer than what is known without it.",
     change="Tasks unlike those on which the forecast was calibrated.",
