@@ -116,6 +116,10 @@ def _grounds(options: argparse.Namespace) -> tuple:
     study = study if options.length is None else with_length(study, options.length)
     place = pathlib.Path(options.results or f"build/{study.name}")
     truth = Truth.read(place)
+    if truth.study != study.name:
+        raise ValueError(
+            f"expected the results of the study {study.name} in {place}, got those of {truth.study}: give --results or --study"
+        )
     known = [name for name in truth.names if name in study.deltas]
     wanted = known if options.options is None else listed(options.options)
     for name in wanted:
