@@ -10,7 +10,8 @@ from ..style import GREY, Labels, Mark
 
 SEARCHES = {
     "lost": (Mark("#0072B2", "o"), "race led by the forecast"),
-    "lost_plain": (Mark("#56B4E9", "s"), "race of all runs"),
+    "lost_table": (Mark("#009E73", "P"), "race led by the means on other tasks"),
+    "lost_plain": (Mark("#56B4E9", "s"), "successive halving of all runs"),
     "lost_random": (Mark("#D55E00", "^"), "random search"),
     "lost_shortened": (Mark("#E69F00", "v"), "grid with shortened runs"),
 }
@@ -87,7 +88,17 @@ FIGURES = (
         "choice-race",
         choice_race,
         needs={
-            "budgets": ("task", "share", "lost", "lost_plain", "lost_random", "lost_shortened", "lost_forecast", "cost_forecast"),
+            "budgets": (
+                "task",
+                "share",
+                "lost",
+                "lost_table",
+                "lost_plain",
+                "lost_random",
+                "lost_shortened",
+                "lost_forecast",
+                "cost_forecast",
+            ),
         },
         caption=(
             "What searches lose. Points of held-out accuracy lost against the choice of the whole grid of options and rates, by "

@@ -170,22 +170,24 @@ def _setting(given: object, study: object, truth: object, options: argparse.Name
 
 def _raced(options: argparse.Namespace, truth: object, advice: object, setting: object, recipes: dict, accuracy: float) -> dict:
     """Return what a race among the runs of which most is foretold chose, and what it took."""
+    import numpy as np
+
     from ..claims.choice.foretelling import Trained
-    from ..claims.choice.race import entrants, race
+    from ..claims.choice.race import race
 
     runs, prior = advice.runs(truth)
     recipe = recipes[truth.names[0]]
     made = [(setting.subjects[truth.names[o]], rate) for o, rate in runs]
     trained = Trained(made, setting.train, setting.dev, recipe, options.seed, report=lambda line: say(line, options))
     whole = len(runs) * trained.price.run(trained.steps)
-    field = entrants(prior)
-    won = race(trained, trained.steps, field, options.share * whole, trained.price)
+    order = [int(run) for run in np.argsort(-prior, kind="stable")]
+    won = race(trained, trained.steps, order, options.share * whole, trained.price)
     option, rate = runs[won.run]
     return {
         "option": truth.names[option],
         "rate": rate,
         "step": int(trained.steps[won.look]),
-        "entrants": len(field),
+        "entrants": len({run for run, _ in trained.losses}),
         "runs": len(runs),
         "dev_points": 100 * (trained.accuracies[won.run, won.look] - accuracy),
         "share_of_grid": trained.passes / whole,

@@ -10,7 +10,7 @@ import numpy as np
 from .options import Runs
 
 RATIO = 3  # of the runs that go on after a round, one in so many
-ENTRANTS = 1 / 3  # of the runs, that enter a race with a forecast
+WAIT = 0.35  # of the steps, before which a race drops no run: on a task of development nothing was learnt before a fifth of them
 
 
 @dataclass(frozen=True)
@@ -34,24 +34,39 @@ class Won:
     spent: float
 
 
-def entrants(prior: np.ndarray) -> list[int]:
-    """Return the runs that enter a race: a share of all, those of the most points foretold."""
-    return [int(run) for run in np.argsort(-prior, kind="stable")[: max(RATIO, round(ENTRANTS * len(prior)))]]
-
-
 class Losses(Protocol):
     """Dev losses by run and look, known or trained for when asked."""
 
     def __getitem__(self, place: tuple[int, int]) -> float: ...
 
 
-def race(losses: Losses, steps: np.ndarray, entrants: Sequence[int], budget: float, price: Price) -> Won:
-    """Return the winner of successive halving among some runs within a budget (Jamieson and Talwalkar 2016, figure 1).
+def race(losses: Losses, steps: np.ndarray, order: Sequence[int], budget: float, price: Price) -> Won:
+    """Return the winner of a race of the first runs of an order, as many as the budget takes.
 
-    What the budget leaves after one whole run is shared evenly among the rounds. In a round every run goes on, under its own
-    schedule, to the furthest look that the share pays for; by dev loss there one in `RATIO` goes on. The last is run to
-    its end, and the look of its least dev loss is taken. steps: of the looks (L,). Of more entrants than the budget takes to their
-    first look the first are taken, and one alone is run whatever the budget.
+    All of them go to the first look after the share `WAIT` of their steps, under their own schedule; by dev loss there one in
+    `RATIO` goes on to its end, and the run and look of the least dev loss are taken: successive halving (Jamieson and
+    Talwalkar 2016, figure 1) of two rounds. steps: of the looks (L,). One run is made whatever the budget.
+    """
+    cut = int(np.argmax(steps >= WAIT * steps[-1]))
+    start = float(steps[cut] * price.step + price.look)
+    rest = float((steps[-1] - steps[cut]) * price.step + (len(steps) - 1 - cut) * price.look)
+    taken = max(count for count in range(1, len(order) + 1) if count == 1 or _takes(count, start, rest) <= budget)
+    field = sorted(order[:taken], key=lambda run: losses[run, cut])[: math.ceil(taken / RATIO)]
+    run, look = min(((run, look) for run in field for look in range(cut, len(steps))), key=lambda place: losses[place])
+    return Won(run, look, _takes(taken, start, rest))
+
+
+def _takes(count: int, start: float, rest: float) -> float:
+    """Return the price of a race of so many runs."""
+    return count * start + math.ceil(count / RATIO) * rest
+
+
+def halving(losses: Losses, steps: np.ndarray, entrants: Sequence[int], budget: float, price: Price) -> Won:
+    """Return the winner of successive halving of all entrants within a budget (Jamieson and Talwalkar 2016, figure 1).
+
+    What the budget leaves after one whole run is shared evenly among the rounds. In a round every run goes on to the furthest
+    look that the share pays for; by dev loss there one in `RATIO` goes on. The last is run to its end, and the look of its least
+    dev loss is taken. Of more entrants than the budget takes to their first look the first are taken.
     """
     field, at, spent = list(entrants), -1, 0.0
     while len(field) > 1 and len(field) * (steps[0] * price.step + price.look) > _share(len(field), steps, budget, price):
