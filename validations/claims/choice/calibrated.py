@@ -47,7 +47,7 @@ def calibrated(tasks: Sequence[Options]) -> Calibrated:
 
 
 def residuals(tasks: Sequence[Options], strength: float | None = None) -> np.ndarray:
-    """Return gained less foretold (T, O), each task's foretold from the others; without a strength that is chosen on them too."""
+    """Return gained less foretold (T, O), each task's foretold from the others; without a strength, they choose it too."""
     found = []
     for left, task in enumerate(tasks):
         rest = [*tasks[:left], *tasks[left + 1 :]]

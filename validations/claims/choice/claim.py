@@ -18,6 +18,10 @@ NEEDED = 3  # other tasks, without which nothing is calibrated
 LEVEL = 0.9  # of the intervals
 SHARE = 0.1  # of the grid's price that a race may take
 SHARES = (0.05, 0.1, 0.2, 0.4)
+ORDERS = (
+    "order_forecast", "order_optimum", "order_path", "order_refined", "order_table", "order_numbers", "order_gradient", "order_curvature",
+)  # fmt: skip
+LOST = tuple(name.replace("order", "lost") for name in ORDERS)
 TEXT = {"step": 96.0, "look": 150.0}  # passes, where a step takes 32 texts and a look 150 of dev
 
 
@@ -51,9 +55,9 @@ def _order_rows(cell: Cell) -> list[Row]:
         return []
     own, *others = map(Options.of, groups)
     model = calibrated(others)
-    said = {"forecast": model(own.told)} | dict(zip(FORECASTS, own.told.T, strict=True)) | _rivals(groups[0], model.table)
-    order = {f"order_{name}": _rank(values, own.gained) for name, values in said.items()}
-    lost = {f"lost_{name}": float(own.gained.max() - own.gained[np.argmax(values)]) for name, values in said.items()}
+    said = [model(own.told), *own.told.T, *_rivals(groups[0], model.table).values()]
+    order = {name: _rank(values, own.gained) for name, values in zip(ORDERS, said, strict=True)}
+    lost = {name: float(own.gained.max() - own.gained[np.argmax(values)]) for name, values in zip(LOST, said, strict=True)}
     return [cell.at(None) | order | lost | {"spread": float(np.ptp(own.gained)), "options": len(own.names)}]
 
 
@@ -84,7 +88,7 @@ CHOICE_FORECAST = Claim(
     title="What is known before training ranks the deltas by what they gain",
     statement="The points of held-out accuracy that every option gains in practice are ranked, task by task, by the option's mean gain "
     "on other tasks moved by how far the tangent model's forecasts for it differ from the usual ones.",
-    equation=r'hat(g)_(o t) = macron(g)_o + w dot (x_(o t) - macron(x)_o), quad S = 1/T sum_t "Spearman"_o (hat(g)_(o t), g_(o t))',
+    equation=r'hat(g)_(o t) = macron(g)_o + chevron.l w, x_(o t) - macron(x)_o chevron.r, quad S = 1/T sum_t "Spearman"_o (hat(g)_(o t), g_(o t))',
     equation_alt="g is the gain of option o on task t in points, x the falls of the dev loss told by the tangent optimum, by AdamW on the "
     "tangent model and after linearising anew, bars are means over the other tasks, and the ridge weights w are fitted on them",
     derived="the response of the frozen model to each option's numbers on training and dev text, their labels, and what the options "
@@ -199,8 +203,10 @@ CHOICE_GAIN = Claim(
 
 
 def _priors(groups: list[Mapping[str, Cell]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the points foretold of every run (R,), and its mean on other tasks (R,): the former are the latter, moved as the
-    forecast of the run's option is."""
+    """Return the points foretold of every run (R,), and its mean on other tasks (R,).
+
+    The former are the latter, moved as the forecast of the run's option is.
+    """
     own, *others = map(Options.of, groups)
     model = calibrated(others)
     usual = np.mean([Runs.of(group).reached for group in groups[1:]], axis=0)

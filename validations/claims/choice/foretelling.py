@@ -18,8 +18,10 @@ from .race import Price
 
 
 def told(setting: Setting, subject: Any, recipe: Recipe, seed: int) -> dict[str, float]:
-    """Return the least dev losses foretold of an option by the names of `options.FORECASTS`, as a practice cell has them with one
-    linearisation; of the setting only train and dev text are read."""
+    """Return the least dev losses foretold of an option, by the names of `options.FORECASTS`.
+
+    They are those of a practice cell with one linearisation; of the setting only train and dev text are read.
+    """
     texts = Texts.of(replace(setting, test=first(setting.dev, 1)), subject.outputs, subject.initial)
     best, start = texts.optimum(), {name: value.detach() for name, value in subject.initial.items()}
     moved = (shifted(start, texts.displacement(costates, ridge, best.weight)) for ridge, costates in texts.ridges(best.weight))

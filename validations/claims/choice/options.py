@@ -35,8 +35,10 @@ class Options:
 
 
 def foretold(said: Mapping[str, Any], start: float) -> dict[str, float]:
-    """Return by how many nats a practice cell's forecasts lower the dev loss below `start`: that of the tangent optimum, of the
-    best look at AdamW's path on the tangent model, and of the last network that was linearised anew."""
+    """Return by how many nats a practice cell's forecasts lower the dev loss below `start`.
+
+    The forecasts: the tangent optimum, the best look at AdamW's path on the tangent model, the last network linearised anew.
+    """
     best = min(look["dev_loss"] for run in said["path"]["runs"] for look in run["looks"])
     further = said["relinearised"][-1]["dev_loss"] if said["relinearised"] else said["dev_loss"]
     return {"optimum": start - said["dev_loss"], "path": start - best, "refined": start - min(further, said["dev_loss"])}
@@ -85,7 +87,7 @@ def by_rate(cell: Cell) -> Sequence[Mapping]:
 
 
 def complete(cell: Cell) -> list[Mapping[str, Cell]]:
-    """Return the cells beside a cell, then those of every other task, where all tasks have the options of this one, in one order."""
+    """Return the cells beside a cell, then those of every other task that has all its options, in one order of options."""
     names = sorted(cell.beside)
     groups = [cell.beside, *cell.others]
     return [{name: group[name] for name in names} for group in groups if set(names) <= set(group)]
