@@ -47,6 +47,25 @@ def choice_forecast(rows: pd.DataFrame, options: pd.DataFrame, labels: Labels) -
     return figure
 
 
+def choice_gain(rows: pd.DataFrame, labels: Labels) -> Figure:
+    """Return the share of options in their intervals by task, and how far forecasts and means on other tasks are off."""
+    rows = panels.pooled(rows)
+    tasks = labels.in_order("task", rows["task"])
+    with style.theme():
+        figure = style.canvas(2.9)
+        left, right = figure.subplots(1, 2)
+        for place, task in enumerate(tasks):
+            own = rows[rows["task"] == task]
+            panels.dots(left, own["covered"], place, panels.PLAIN, panels.inside(own), size=18)
+        panels.by_name(left, [labels.task(task) for task in tasks], 20)
+        left.axvline(0.9, color=GREY, lw=0.8, zorder=0)
+        left.set(xlabel="share of options in their intervals", title="(a) intervals of nine tenths")
+        series = {"off": "forecast", "off_usual": "mean gain on other tasks", "reach": "half-width of the intervals"}
+        panels.rivals(right, rows, series, labels, width=20)
+        right.set(xlabel="distance from the gain (points)", title="(b) how far off")
+    return figure
+
+
 def choice_race(budgets: pd.DataFrame, labels: Labels) -> Figure:
     """Return the mean points lost against the whole grid's choice by the share of its price, for every way of searching."""
     with style.theme():
@@ -82,7 +101,17 @@ FIGURES = (
             "task was calibrated on the other ones."
         ),
         alt="Left: measured against foretold gain of every option, with the line of equality. Right: rank correlations.",
-        also=("choice-gain",),
+    ),
+    ClaimFigure(
+        "choice-gain",
+        choice_gain,
+        needs={"rows": ("task", "covered", "off", "off_usual", "reach")},
+        caption=(
+            "How far gains are foretold. (a) Share of a task's options whose gain lies in its interval; the line is their level. "
+            "(b) Mean distance over a task's options of the gain from the forecast, and from the option's mean on other tasks; "
+            "half of the intervals' width beside them. Every point is a task, bars are medians. {n}."
+        ),
+        alt="Left: share of options in their intervals by task. Right: distances of forecasts and of means on other tasks.",
     ),
     ClaimFigure(
         "choice-race",

@@ -55,7 +55,7 @@ class Trained:
     @property
     def price(self) -> Price:
         """Return what a step and a look take."""
-        return Price(3.0 * self.recipe.batch_size, float(len(self.dev.labels)))
+        return Price(3.0 * self.recipe.batch_size, float(len(self.dev.labels)), kept=False)
 
     def __getitem__(self, place: tuple[int, int]) -> float:
         if place not in self.losses:

@@ -15,10 +15,14 @@ WAIT = 0.35  # of the steps, before which a race drops no run: on a task of deve
 
 @dataclass(frozen=True)
 class Price:
-    """What a step and a look take, in passes of a text through the network: a forward one counts one, a gradient three."""
+    """What a step and a look take, in passes of a text through the network: a forward one counts one, a gradient three.
+
+    kept: whether a run that was stopped goes on from there; else it is made anew.
+    """
 
     step: float
     look: float
+    kept: bool = True
 
     def run(self, steps: np.ndarray) -> float:
         """Return the price of one run to the last of its looks."""
@@ -49,7 +53,7 @@ def race(losses: Losses, steps: np.ndarray, order: Sequence[int], budget: float,
     """
     cut = int(np.argmax(steps >= WAIT * steps[-1]))
     start = float(steps[cut] * price.step + price.look)
-    rest = float((steps[-1] - steps[cut]) * price.step + (len(steps) - 1 - cut) * price.look)
+    rest = float((steps[-1] - price.kept * steps[cut]) * price.step + (len(steps) - 1 - cut) * price.look)
     taken = max(count for count in range(1, len(order) + 1) if count == 1 or _takes(count, start, rest) <= budget)
     field = sorted(order[:taken], key=lambda run: losses[run, cut])[: math.ceil(taken / RATIO)]
     run, look = min(((run, look) for run in field for look in range(cut, len(steps))), key=lambda place: losses[place])
