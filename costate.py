@@ -64,7 +64,7 @@ COMMANDS = {  # name -> (module, what it does); a module is imported when its co
     "train": ("validations.commands.train", "tune a delta on a task"),
     "evaluate": ("validations.commands.evaluate", "score a saved delta on a task"),
     "export": ("validations.commands.export", "write results as a table or a notebook, a saved delta as a PEFT folder"),
-    "advise": ("validations.commands.advise", "rank deltas, layers and ranks for a data set, without training any"),
+    "advise": ("validations.commands.advise", "which delta to tune for a data set, with the points that it gains"),
     "validate": ("validations.commands.validate", "run a study and decide on its claims"),
     "show": ("validations.commands.show", "print the results of a finished study"),
     "report": ("reports.command", "publish a study's results as a PDF, a page or figures"),

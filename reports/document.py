@@ -117,9 +117,10 @@ def error_rates(calibration: Mapping | None, figure: Mapping | None) -> dict | N
 
 
 def about(study: Mapping) -> str:
-    """Return what the study's verdicts are about, where the seed replicates and not the task."""
+    """Return what verdicts are about, where the seed replicates, or where some tasks are of development; else nothing."""
+    aside = [f"“{t['label']}”" for t in study["tasks"] if t["name"] in study.get("development", ())]
     if study.get("unit", "task") == "task":
-        return ""
+        return f"Settings were chosen on {words.listed(aside)}, on which no verdict rests." if aside else ""
     names = words.listed([f"“{t['label']}”" for t in study["tasks"]])
     return f"Seeds replicate here, each with a split or a network of its own, so verdicts are about {names} and no other task."
 

@@ -1,23 +1,19 @@
 """A forecast is the linear model's held-out loss; options are the parts that change nothing where they are untrained."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 import zoo
 from seeds import shifted
 
-from costate import main
 from probes.reach.response import response
 from theory.ensemble import ensemble_lq
 from theory.loss import CrossEntropy
-from tuning import IA3, Combined, PortBias, load
-from tuning.deltas import parse, text_of
+from tuning import load
+from tuning.deltas import Prefix, parse, text_of
 from tuning.peft_format import peft_line
-from validations.claims.advice.forecast import PALETTE, PREFIXES, Forecast, _fixed, forecast, interval, options
+from validations.claims.advice.forecast import PALETTE, _fixed, forecast, options
 from validations.claims.advice.plants import palette_setting
-from validations.commands import advise
 
 
 def test_a_forecast_is_the_held_out_loss_of_the_explicit_problem():
@@ -68,8 +64,8 @@ def test_options_divide_what_is_the_identity_and_nothing_else():
 
 
 def advised(backbone):
-    """All options that make advise names on a backbone."""
-    deltas = {"palette": PALETTE, **dict(PREFIXES)}
+    """All options of the claim on a backbone."""
+    deltas = {"palette": PALETTE, **{f"prefix l={length}": Prefix(length) for length in (1, 4)}}
     return [
         option
         for role, delta in deltas.items()
@@ -122,28 +118,6 @@ def test_the_line_of_every_option_makes_peft_train_as_many_numbers(kind):
     assert without == {"bias", "BitFit", "adapter"} | fused | ({"LoRA"} if fused else set())
 
 
-def test_the_advice_says_text_and_line_of_what_it_names(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("validations.claims.advice.forecast.PALETTE", Combined((("bias", PortBias()), ("IA3", IA3()))))
-    monkeypatch.setattr("validations.claims.advice.forecast.PREFIXES", ())
-
-    def guessed(found, subject, batch, chosen, seed, floors):
-        losses = np.random.default_rng(0).random((len(chosen), len(batch.labels)))
-        return [Forecast(o, 1.0, 1.0, row, 0.1, 1.0, 1.0) for o, row in zip(chosen, losses, strict=True)]
-
-    monkeypatch.setattr("validations.claims.advice.forecast.forecast", guessed)
-    words = ["advise", "--data", "agreement", "--examples", "8", "--readout", "16", "--results", str(tmp_path), "--top", "3"]
-    assert main([*words, "--json"]) == 0
-    made = json.loads(capsys.readouterr().out)
-    nano = load("nano")
-    assert all(parse(row["delta"]).size(nano) == row["parameters"] for row in made["options"])
-    assert all(row["peft"] is None or "Config(" in row["peft"] for row in made["options"])
-    rows = {row["option"]: row for row in made["options"]}
-    named = [*[row["option"] for row in made["options"][:3]], *filter(None, made["within_budget"].values())]
-    said = advise.text(made, None)
-    for option in named:
-        assert f"{rows[option]['delta']}\n" in said and (rows[option]["peft"] or "PEFT has no such option") in said
-
-
 def test_a_forecast_leaves_out_the_columns_that_vanish_and_no_others():
     backbone, batch = zoo.backbone_of("bert"), zoo.batch_of()
     made = zoo.subject_of(backbone, PALETTE)
@@ -151,15 +125,3 @@ def test_a_forecast_leaves_out_the_columns_that_vanish_and_no_others():
     for name, value in made.initial.items():
         vanishes = float(found.by_group({name: [name]})[name].kernel().diagonal().sum()) == 0
         assert vanishes == _fixed(name, value), name
-
-
-def test_the_interval_is_students():
-    x = np.random.default_rng(2).standard_normal(50)
-    low, high = interval(x)
-    assert low < x.mean() < high and abs((high - low) / 2 - 2.0096 * x.std(ddof=1) / np.sqrt(50)) < 1e-3
-
-
-def test_bad_data_is_one_sentence(capsys):
-    assert main(["advise", "--data", "no-such-folder/at-all"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and said.count("\n") == 1

@@ -83,7 +83,7 @@ def with_tasks(study: Study, names: Sequence[str]) -> Study:
             raise ValueError(f"expected an embedded task, a file, a folder or hub:NAME, got {name!r}: {hint}")
     tasks = [name if name in known or name.startswith("hub:") else with_data(study, (name,)).tasks[0] for name in names]
     parts = {kind: dataclasses.replace(part, tasks=()) for kind, part in study.parts.items()}
-    return dataclasses.replace(study, tasks=tuple(tasks), parts=parts)
+    return dataclasses.replace(study, tasks=tuple(tasks), development=(), parts=parts)
 
 
 def with_examples(study: Study, examples: int) -> Study:

@@ -101,8 +101,8 @@ def _asked(study: Study, names: Iterable[str]) -> dict[str, str]:
 
 
 def _sizes_of_its_part(study: Study, task: str) -> dict[str, int]:
-    """Return the sizes that the part with a task of its own gives."""
-    options = next(part.options for part in study.parts.values() if task in part.tasks)
+    """Return the sizes that the part with a task of its own gives; a task of development has the study's."""
+    options = next((part.options for part in study.parts.values() if task in part.tasks), {})
     return {name: options[name] for name in dataclasses.asdict(study.sizes) if name in options}
 
 

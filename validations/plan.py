@@ -95,7 +95,7 @@ def _protocol_cells(study: Study, experiment: Experiment) -> Iterator[tuple[dict
 def _task_cells(study: Study, experiment: Experiment, cache: pathlib.Path) -> Iterator[tuple[dict, str, str]]:
     """Yield (settings, name, deltas in words) of the cells of an experiment on the study's backbone and tasks."""
     part = study.parts.get(experiment.name, Part())
-    names, chosen = part.deltas or tuple(study.deltas), part.tasks or study.tasks
+    names, chosen = part.deltas or tuple(study.deltas), (*(part.tasks or study.tasks), *study.development)
     if experiment.needs_other_tasks and len(chosen) < 2:
         return  # no other task to learn from: the claim is then not applicable
     columns, labels = tuple(study.columns.items()), tasks.distinct_names(study.every_task)
@@ -105,7 +105,7 @@ def _task_cells(study: Study, experiment: Experiment, cache: pathlib.Path) -> It
         for seed in seeds:
             for group in [(name,) for name in names] if experiment.per_delta else [names]:
                 experiment.named(group)
-                options = _options(study, part, group[0] if experiment.per_delta else "")
+                options = options_of(study, part, group[0] if experiment.per_delta else "")
                 backbone = options.get("backbone", study.backbone)
                 frozen = backbone_of(backbone, dtype=study.dtype)
                 encode(frozen, data.splits["test"].rows([0]), length=study.sizes.length)
@@ -143,7 +143,7 @@ def _prompt(study: Study, name: str) -> dict:
     return dataclasses.asdict(study.prompt_of(name))
 
 
-def _options(study: Study, part: Part, delta: str) -> dict:
+def options_of(study: Study, part: Part, delta: str) -> dict:
     """Return the options of a cell: the part's, and over them those of a table that is named after its delta."""
     own = {k: v for k, v in part.options.items() if k not in study.deltas} | dict(part.options.get(delta, {}))
     return {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()}

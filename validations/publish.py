@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from theory.derivations import DERIVATIONS
+from tuning.tasks import distinct_names
 
 from . import calibrate
 from .claims import Claim
@@ -154,9 +155,10 @@ def decided(
 ) -> tuple[dict[tuple[str, str], list[dict]], list[dict]]:
     """Return what finished cells come to: the tables, (claim, part) -> rows, and the claims' records with their verdicts.
 
-    Of the study it asks the unit, the looks and the deltas' labels.
+    Of the study it asks the unit, the looks, the deltas' labels, and the tasks of development, which decide nothing.
     """
-    evidence = [Evidence.of(claim, cells(store, found, claim)) for claim in claims]
+    aside = [name for task, name in distinct_names(study.every_task).items() if task in study.development]
+    evidence = [Evidence.of(claim, [one for one in cells(store, found, claim) if one.task not in aside]) for claim in claims]
     verdicts = verdicts_of(evidence, study.unit, study.looks)
     tables = {(whole.claim.id, "rows"): list(whole.rows) for whole in evidence} | {
         (whole.claim.id, part): [row for cell in whole.cells for row in make(cell)]
@@ -189,7 +191,8 @@ def publish(study: Study, folder: pathlib.Path, found: Sequence[tuple[str, Job]]
     record = {
         "inputs": inputs,
         "judged_by": judged_by(claims),
-        "study": describe(study, folder, _frozen(store, found)) | {"unit": study.unit, "looks": study.looks},
+        "study": describe(study, folder, _frozen(store, found))
+        | {"unit": study.unit, "looks": study.looks, "development": list(study.development)},
         "claims": judged,
         "derivations": [derivation().to_json() for derivation in DERIVATIONS],
         "calibration": calibrate.shipped(),

@@ -69,7 +69,8 @@ class Study:
     """A whole study: every cell follows from it and from nothing else.
 
     unit: what replicates, "task" with seeds nested in it, or "seed" where the verdict is about the given tasks alone: splits of
-    one data set, or networks that each seed trains anew. looks: how often verdicts were drawn, as tasks were added or settings
+    one data set, or networks that each seed trains anew. development: tasks on which settings were chosen; they have cells as the
+    others do, and no verdict rests on them. looks: how often verdicts were drawn, as tasks were added or settings
     changed, this time included; p-values are multiplied by it (Bonferroni), since whoever looks twice has two chances to be
     wrong. columns: which column of tasks from files and from the hub holds text_a, text_b and label, where their names do not.
     head: "fitted" on texts of its own, or "verbaliser", a decoder's own logits at a word of every class, asked as the prompt of
@@ -85,6 +86,7 @@ class Study:
     seeds: tuple[int, ...]
     claims: tuple[str, ...]
     deltas: Mapping[str, Mapping[str, Any]]
+    development: tuple[str, ...] = ()
     sizes: Sizes = Sizes()
     solver: Solver = Solver()
     parts: Mapping[str, Part] = field(default_factory=dict)
@@ -97,8 +99,9 @@ class Study:
 
     @property
     def every_task(self) -> tuple[str, ...]:
-        """Return the study's tasks, then those that only a part of it has."""
-        return tuple(dict.fromkeys([*self.tasks, *(task for part in self.parts.values() for task in part.tasks)]))
+        """Return the study's tasks, then those that only a part of it has, then those of development."""
+        own = [task for part in self.parts.values() for task in part.tasks]
+        return tuple(dict.fromkeys([*self.tasks, *own, *self.development]))
 
     @property
     def every_seed(self) -> tuple[int, ...]:
@@ -206,14 +209,16 @@ def _lists(study: Study) -> None:
     """Raise ValueError unless tasks and seeds are lists of different names and of different whole numbers from 0 on."""
     records = {"the study": study} | {f"parts.{kind}": part for kind, part in study.parts.items()}
     for where, record in records.items():
-        for key, kind in (("tasks", str), ("seeds", int)):
-            found = getattr(record, key)
+        for key, kind in (("tasks", str), ("seeds", int), ("development", str)):
+            found = getattr(record, key, ())
             right = isinstance(found, tuple) and all(isinstance(x, kind) and not isinstance(x, bool) for x in found)
             if not right or len(set(found)) < len(found) or (kind is int and min(found, default=0) < 0):
                 what = "names of tasks" if kind is str else "whole numbers of at least 0"
                 raise ValueError(f"expected a list of different {what} as {key} of {where}, got {found!r}: correct it")
         if record is study and not (study.tasks and study.seeds):
             raise ValueError("expected at least one task and one seed in the study, got none: name them")
+    if both := set(study.development) & {task for record in records.values() for task in record.tasks}:
+        raise ValueError(f"expected tasks of development on which no verdict rests, got {sorted(both)[0]!r} twice: name it once")
 
 
 def with_data(study: Study, folders: tuple[str, ...], columns: Mapping[str, str] | None = None) -> Study:
@@ -230,7 +235,8 @@ def with_data(study: Study, folders: tuple[str, ...], columns: Mapping[str, str]
             raise ValueError(f"expected a folder or file of task data, got {folder!r}, which does not exist")
     paths = [str(pathlib.Path(f)) for f in folders]
     tasks = tuple(path if os.sep in path else os.path.join(os.curdir, path) for path in paths)
-    return dataclasses.replace(study, tasks=tasks, parts={k: dataclasses.replace(p, tasks=()) for k, p in study.parts.items()})
+    parts = {kind: dataclasses.replace(part, tasks=()) for kind, part in study.parts.items()}
+    return dataclasses.replace(study, tasks=tasks, development=(), parts=parts)
 
 
 def resampled(study: Study, seeds: int = SPLITS) -> Study:

@@ -98,10 +98,11 @@ def _plain(made: Any) -> Any:
 
 
 def _study(record: Mapping) -> Study:
-    """Return of the study what a verdict depends on: its unit, its looks and its deltas' labels."""
+    """Return of the study what a verdict depends on: its unit, its looks, its deltas' labels and its tasks of development."""
     told = record["study"]
     deltas = {delta["name"]: {"label": delta["label"]} for delta in told["deltas"]}
-    return Study(told["name"], "", "", "", (), (), (), deltas, unit=told["unit"], looks=told["looks"])
+    aside = tuple(told.get("development", ()))
+    return Study(told["name"], "", "", "", (), (), (), deltas, aside, unit=told["unit"], looks=told["looks"])
 
 
 def _found(folder: pathlib.Path, record: Mapping) -> list[tuple[str, Job]]:

@@ -4,6 +4,7 @@ from .ablation.claim import FROZEN, PLACEMENT, RETRAINED
 from .advice.claim import ADVICE
 from .bounds.claim import HESSIAN, PUBLISHED
 from .budget.claim import BUDGET_LAW
+from .choice.claim import CHOICE_FORECAST, CHOICE_GAIN, CHOICE_RACE
 from .convergence.claim import CONVERGENCE_ORDER
 from .curvature.claim import COUNT, DIRECTIONS, GAUSS_NEWTON, RESIDUAL
 from .dimension.claim import CURVE, SPECTRUM
@@ -53,6 +54,9 @@ CLAIMS: tuple[Claim, ...] = (
     PRACTICE_REFINED,
     PRACTICE_FEATURES,
     PRACTICE_SIZE,
+    CHOICE_FORECAST,
+    CHOICE_GAIN,
+    CHOICE_RACE,
     REGRET_RATE,
     REGRET_LAYERS,
     REGRET_CAPACITY,

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import stats
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from probes.curvature.spectrum import top_eigenpairs
 from probes.reach.response import Response, response
 from theory.ensemble import ensemble_lq, roots
 from theory.loss import CrossEntropy
-from tuning.deltas import IA3, Adapter, BitFit, Combined, LoRA, PortBias, Prefix
+from tuning.deltas import IA3, Adapter, BitFit, Combined, LoRA, PortBias
 from tuning.training import unflatten
 
 from ..shared.linearisation import off
@@ -40,7 +39,6 @@ PALETTE = Combined(
         *((f"adapter b={size}", Adapter(size)) for size in (2, 8)),
     )
 )
-PREFIXES = tuple((f"prefix l={length}", Prefix(length)) for length in (1, 4))
 
 
 @dataclass(frozen=True)
@@ -239,9 +237,3 @@ def _departure(subject: object, control: Mapping[str, Tensor], shift: np.ndarray
         moved = subject.outputs({n: p + control[n] if n in control else p for n, p in start.items()}, batch)
         moved = (moved - subject.outputs(start, batch)).double().cpu().numpy()
     return off(moved, shift[: len(moved)])
-
-
-def interval(difference: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Student's t interval of the mean of per-example differences (N,)."""
-    half = stats.t.ppf((1 + confidence) / 2, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference))
-    return float(difference.mean() - half), float(difference.mean() + half)

@@ -1,0 +1,1 @@
+"""Options of a study tuned as in practice: foretold, ranked and raced against each other."""
