@@ -7,6 +7,7 @@ about twelve minutes of two cores. Numbers that another processor's arithmetic m
 
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import sys
@@ -63,24 +64,33 @@ def made_by(claim: str) -> str:
     return " ".join([digest([named(claim).experiment.module, named(claim).module, "validations.judge"]), *versions, *forced])
 
 
-def close(one: Any, other: Any) -> bool:
-    """Whether two recorded values are the same word, or the same number but for another processor's arithmetic."""
-    if isinstance(one, float) and isinstance(other, int | float):
-        return one == other or abs(one - other) <= max(1e-3 * abs(other), 1e-6) or (one != one and other != other)
-    return one == other
-
-
 def difference(tables: Mapping[str, dict], known: Mapping[str, dict]) -> str:
-    """Return where some tables differ from recorded ones; nothing where they are the same."""
+    """Return where some tables differ from recorded ones; nothing where they are the same but for another processor.
+
+    Nine in ten numbers of a table must agree to 5 in 1,000 and all to a fifth: a training that stops at a tolerance moved by up
+    to 0.35 % under other instructions (reports/processors.json), and what is read at a sharp minimum by up to 10 %.
+    """
     for part, table in tables.items():
         if part not in known or table["columns"] != known[part]["columns"]:
             return f"the columns of {part}"
         if len(table["rows"]) != len(known[part]["rows"]):
             return f"the number of rows of {part}"
-        for row, kept in zip(table["rows"], known[part]["rows"], strict=True):
-            if not all(map(close, row, kept)):
-                return f"{part}: {row} where {kept} was recorded"
+        pairs = [pair for rows in zip(table["rows"], known[part]["rows"], strict=True) for pair in zip(*rows, strict=True)]
+        gaps = [_gap(*pair) for pair in pairs]
+        if (worst := max(gaps, default=0)) > 0.2:
+            found, kept = pairs[gaps.index(worst)]
+            return f"{part}: {found} where {kept} was recorded"
+        if (moved := sum(gap > 5e-3 for gap in gaps)) > 0.1 * len(gaps):
+            return f"{part}: {moved} of {len(gaps)} numbers by more than 0.5 %"
     return ""
+
+
+def _gap(one: Any, other: Any) -> float:
+    """How far two values are apart, in the recorded one; infinity between words and for what is no number in one of them."""
+    if not isinstance(one, float) or not isinstance(other, int | float) or one == other or (one != one and other != other):
+        return 0.0 if one == other or (one != one and other != other) else math.inf
+    gap = abs(one - other)
+    return 0.0 if gap <= 1e-6 else gap / abs(other) if other and gap == gap else math.inf
 
 
 def read(claim: str) -> dict:
