@@ -11,9 +11,10 @@ import pandas as pd
 from .index import ABSENT, Lines, Piece, lines
 from .quantities import described
 from .results import read_verdicts, reading, table, unicode
-from .sound import FRESH, states
+from .sound import FRESH, stamp, states
 from .sources import digest
 from .store import REMEDY, Store, unsealed
+from .store import digest as checksum
 
 IDENTITY = ("task", "delta", "seed", "port", "inside")
 COLUMNS = ("claim", "row", "stage", *IDENTITY, "size", "quantity", "unit", "value")
@@ -33,10 +34,9 @@ def measurements(folder: str | pathlib.Path = "build/quick") -> pd.DataFrame:
     """
     record, folder = read_verdicts(folder), pathlib.Path(folder)
     with reading(folder):
-        compared, trained = list(_compared(folder, record)), list(_trained(folder, record))
-        sizes = Piece("sizes", record["seal"], functools.partial(list, _sizes(record)))
-        found = lines(folder, [*compared, *trained, sizes], digest([__name__]))
-        return _framed(record, found, len(compared), len(compared) + len(trained))
+        spent, changed = stamp(folder, ("provenance",))
+        state = checksum(f"{record['seal']} {spent}".encode()) if changed < time.time_ns() - FRESH else ""
+        return _framed(record, lines(folder, state, functools.partial(_pieces, folder, record), digest([__name__])))
 
 
 def trainings(folder: str | pathlib.Path = "build/quick") -> pd.DataFrame:
@@ -90,6 +90,12 @@ def _lines(claim: str, row: int, stage: str, place: Mapping, numbers: Mapping) -
             yield claim, row, stage, *where, quantity, float(value)
 
 
+def _pieces(folder: pathlib.Path, record: Mapping) -> list[Piece]:
+    """Return what a study's numbers are read from: its tested tables, its cells, the sizes of its deltas."""
+    sizes = Piece("sizes", record["seal"], functools.partial(list, _sizes(record)))
+    return [*_compared(folder, record), *_trained(folder, record), sizes]
+
+
 def _compared(folder: pathlib.Path, record: Mapping) -> Iterator[Piece]:
     """Yield the tested table of every claim under its checksum."""
 
@@ -136,11 +142,11 @@ def _trained(folder: pathlib.Path, record: Mapping) -> Iterator[Piece]:
         yield Piece(key, f"{seal} {state}" if changed < until else None, functools.partial(read, key, seal))
 
 
-def _framed(record: Mapping, found: Lines, first: int, last: int) -> pd.DataFrame:
-    """Return lines as a frame; the pieces from `first` to `last` are those of `_trained`."""
-    made, starts, texts = dict(found.columns), np.cumsum(found.counts) - found.counts, [*found.texts]
-    counts = found.counts[first:last]
-    cells = slice(starts[first], starts[first] + counts.sum())
+def _framed(record: Mapping, found: Lines) -> pd.DataFrame:
+    """Return the lines of `_pieces` as a frame."""
+    made, texts = dict(found.columns), [*found.texts]
+    counts, end = found.counts[-1 - len(record["tied"]["cells"]) : -1], found.counts[:-1].sum()
+    cells = slice(end - counts.sum(), end)
     made["row"], made["task"] = made["row"].copy(), made["task"].copy()
     made["row"][cells] = np.repeat(np.cumsum(counts > 0) - 1, counts)
     names = {task["digest"]: unicode(task["name"]) for task in record["study"]["tasks"]}  # a kept cell's may be old
