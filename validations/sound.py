@@ -60,7 +60,7 @@ def stamp(folder: pathlib.Path, phases: Sequence[str]) -> tuple[str, int]:
     for phase in phases:
         files, changed = _files(folder / phase)
         told.append("\n".join(sorted(files)))
-        latest = max(latest, *changed, latest)
+        latest = max([latest, *changed])
     return digest("\0".join(told).encode()), latest
 
 
