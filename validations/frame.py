@@ -47,15 +47,17 @@ def trainings(folder: str | pathlib.Path = "build/quick") -> pd.DataFrame:
     and eta, which are predicted and measured, stand as measured where they were. Raises ValueError as `measurements` does.
     """
     frame = measurements(folder)
-    frame = frame[frame["claim"].isin(ARMS.values())]
+    frame = frame[frame["claim"].isin(ARMS.values()) & (frame["quantity"] != "size")]
     if frame.empty:
         raise ValueError(f"expected a study that trains single deltas in {folder}, got none: its claims compare others")
-    arm = frame["claim"].astype(str).replace({TRAINING: "full-batch"})
+    frame = frame.assign(arm=frame["claim"].cat.rename_categories({TRAINING: "full-batch"}))
+    for name in ("task", "delta", "arm", "quantity"):
+        used = frame[name].cat.remove_unused_categories()
+        frame[name] = used.cat.reorder_categories(sorted(used.cat.categories))
     index = ["task", "delta", "seed", "arm", "size"]
-    plain = frame.astype({"task": str, "delta": str, "quantity": str}).assign(arm=arm)
-    plain = plain[~plain["quantity"].isin(["size"])]
-    wide = plain.pivot_table(index=index, columns="quantity", values="value", aggfunc="last")
-    return wide.rename_axis(columns=None).reset_index().astype({"task": "category", "delta": "category", "arm": "category"})
+    wide = frame.pivot_table(index=index, columns="quantity", values="value", aggfunc="last", observed=True)
+    wide.columns = [str(name) for name in wide.columns]
+    return wide.reset_index()
 
 
 def verdicts(folder: str | pathlib.Path = "build/quick") -> pd.DataFrame:
@@ -147,11 +149,11 @@ def _framed(record: Mapping, found: Lines) -> pd.DataFrame:
     made, texts = dict(found.columns), [*found.texts]
     counts, end = found.counts[-1 - len(record["tied"]["cells"]) : -1], found.counts[:-1].sum()
     cells = slice(end - counts.sum(), end)
-    made["row"], made["task"] = made["row"].copy(), made["task"].copy()
+    made["row"], made["task"] = made["row"].astype("int64"), made["task"].copy()
     made["row"][cells] = np.repeat(np.cumsum(counts > 0) - 1, counts)
     names = {task["digest"]: unicode(task["name"]) for task in record["study"]["tasks"]}  # a kept cell's may be old
-    used, places = np.unique(made["task"][cells], return_inverse=True)
-    made["task"][cells] = (len(texts) + np.arange(len(used)))[places]
+    used = np.flatnonzero(np.bincount(made["task"][cells]))
+    made["task"][cells] = len(texts) + np.searchsorted(used, np.arange(len(texts)))[made["task"][cells]]
     texts += [names[texts[task]] for task in used]
     sizes = {delta["name"]: delta["size"] for delta in record["study"]["deltas"]}
     size = np.array([sizes.get(text, ABSENT) for text in texts] + [ABSENT])[made["delta"]]

@@ -15,7 +15,7 @@ from .store import digest, write_atomic
 
 NAME = ".numbers"
 WORDS = ("claim", "stage", "task", "delta", "port", "quantity")  # columns of texts, kept as places in a list; -1 where absent
-NUMBERS = {"row": "int64", "seed": "int64", "inside": "int8", "value": "float64"}
+NUMBERS = {"row": "int32", "seed": "int64", "inside": "int8", "value": "float64"}
 LINE = ("claim", "row", "stage", "task", "delta", "seed", "port", "inside", "quantity", "value")
 ABSENT = -1  # of inside; of a seed, which may not be negative, too
 
@@ -112,16 +112,21 @@ def _packed(names: Sequence[tuple[str, str | None]], found: Lines, made: str) ->
     texts = {name: np.frombuffer(json.dumps(text).encode(), "uint8") for name, text in told.items()}
     np.savez(buffer, counts=found.counts, **texts, **found.columns)
     data = buffer.getvalue()
-    return f"{digest(made.encode() + data)} {made}\n".encode() + data
+    return f"{_seal(made, data)} {made}\n".encode() + data
+
+
+def _seal(made: str, data: bytes) -> str:
+    return digest(f"{made} {digest(data)}".encode())
 
 
 def _kept(folder: pathlib.Path, code: str) -> tuple[str, bytes, Lines]:
     """Return what is kept: its state, names and marks of pieces as JSON, lines; none where it is missing, old or damaged."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile):
-        head, _, data = (folder / NAME).read_bytes().partition(b"\n")
-        mark, _, made = head.partition(b" ")
-        by, _, state = made.decode().partition(" ")
-        if by == code and mark == digest(made + data).encode():
+        with (folder / NAME).open("rb") as file:
+            seal, _, made = file.readline(1000).decode().rstrip("\n").partition(" ")
+            data = file.read()
+        by, _, state = made.partition(" ")
+        if by == code and seal == _seal(made, data):
             read = np.load(io.BytesIO(data), allow_pickle=False)
             columns = {name: read[name] for name in LINE}
             return state, bytes(read["names"]), Lines(columns, json.loads(bytes(read["texts"])), read["counts"])
