@@ -149,20 +149,20 @@ def _framed(record: Mapping, found: Lines) -> pd.DataFrame:
     made, texts = dict(found.columns), [*found.texts]
     counts, end = found.counts[-1 - len(record["tied"]["cells"]) : -1], found.counts[:-1].sum()
     cells = slice(end - counts.sum(), end)
-    made["row"], made["task"] = made["row"].astype("int64"), made["task"].copy()
+    made["row"], made["task"] = made["row"].astype("int64"), made["task"].astype("int32")
     made["row"][cells] = np.repeat(np.cumsum(counts > 0) - 1, counts)
     names = {task["digest"]: unicode(task["name"]) for task in record["study"]["tasks"]}  # a kept cell's may be old
-    used = np.flatnonzero(np.bincount(made["task"][cells]))
+    used = _used(made["task"][cells], len(texts))
     made["task"][cells] = len(texts) + np.searchsorted(used, np.arange(len(texts)))[made["task"][cells]]
     texts += [names[texts[task]] for task in used]
     sizes = {delta["name"]: delta["size"] for delta in record["study"]["deltas"]}
     size = np.array([sizes.get(text, ABSENT) for text in texts] + [ABSENT])[made["delta"]]
-    claims = np.flatnonzero(np.bincount(made["claim"]))
+    claims = _used(made["claim"], len(texts))
     both = np.searchsorted(claims, np.arange(len(texts)))[made["claim"]] * len(texts) + made["quantity"]
-    used = np.flatnonzero(np.bincount(both))
+    used = _used(both, len(claims) * len(texts))
     unit = [_unit(texts[claims[one // len(texts)]], texts[one % len(texts)]) for one in used]
     places = np.searchsorted(used, np.arange(len(claims) * len(texts)))[both]
-    seed, inside = made["seed"], made["inside"]
+    seed, inside = made["seed"].astype("int64"), made["inside"]
     return pd.DataFrame(
         {name: _category(made[name], texts) for name in ("claim", "stage", "task", "delta", "port", "quantity")}
         | {
@@ -177,12 +177,19 @@ def _framed(record: Mapping, found: Lines) -> pd.DataFrame:
 
 def _category(places: np.ndarray, texts: list[str]) -> pd.Categorical:
     """Return texts by their places in a list, -1 for none, as a category of those that occur, in their order."""
-    used = np.flatnonzero(np.bincount(places[places >= 0], minlength=len(texts)))
+    used = _used(places, len(texts))
     words = sorted({texts[place] for place in used})
     order = {word: number for number, word in enumerate(words)}
-    codes = np.full(len(texts) + 1, -1)
+    codes = np.full(len(texts) + 1, -1, np.min_scalar_type(-1 - len(words)))
     codes[used] = [order[texts[place]] for place in used]
     return pd.Categorical.from_codes(codes[places], categories=words)
+
+
+def _used(places: np.ndarray, count: int) -> np.ndarray:
+    """Return which places of so many occur, in their order; -1 is none."""
+    seen = np.zeros(count + 1, bool)
+    seen[places] = True
+    return np.flatnonzero(seen[:-1])
 
 
 def _forecast(claim: str, values: Mapping) -> Mapping:

@@ -15,8 +15,8 @@ from .store import digest, write_atomic
 
 NAME = ".numbers"
 WORDS = ("claim", "stage", "task", "delta", "port", "quantity")  # columns of texts, kept as places in a list; -1 where absent
-NUMBERS = {"row": "int32", "seed": "int64", "inside": "int8", "value": "float64"}
 LINE = ("claim", "row", "stage", "task", "delta", "seed", "port", "inside", "quantity", "value")
+KINDS = dict.fromkeys(LINE, "int64") | {"value": "float64"}  # while lines are read; what is kept is as narrow as it can be
 ABSENT = -1  # of inside; of a seed, which may not be negative, too
 
 
@@ -83,7 +83,7 @@ def _joined(kept: Lines, read: Sequence[Sequence[tuple]]) -> Lines:
     columns = {}
     for name, values in zip(LINE, zip(*(line for piece in read for line in piece), strict=True), strict=False):
         new = map(place, values) if name in WORDS else map(_whole, values) if name in ("seed", "inside") else values
-        columns[name] = np.concatenate([kept.columns[name], np.fromiter(new, kept.columns[name].dtype, len(values))])
+        columns[name] = np.concatenate([kept.columns[name], np.fromiter(new, KINDS[name], len(values))])
     counts = np.array([len(piece) for piece in read], "int64")
     return Lines(columns or kept.columns, texts, np.concatenate([kept.counts, counts]))
 
@@ -110,9 +110,16 @@ def _packed(names: Sequence[tuple[str, str | None]], found: Lines, made: str) ->
     """Return lines with their pieces' names and marks as the bytes of a file; made: by which code, under which state."""
     buffer, told = io.BytesIO(), {"names": names, "texts": found.texts}
     texts = {name: np.frombuffer(json.dumps(text).encode(), "uint8") for name, text in told.items()}
-    np.savez(buffer, counts=found.counts, **texts, **found.columns)
+    np.savez(buffer, counts=found.counts, **texts, **{name: _narrow(column) for name, column in found.columns.items()})
     data = buffer.getvalue()
     return f"{_seal(made, data)} {made}\n".encode() + data
+
+
+def _narrow(column: np.ndarray) -> np.ndarray:
+    """Return whole numbers in the fewest bytes that hold all of them and their negatives."""
+    if column.dtype.kind == "f" or not len(column):
+        return column
+    return column.astype(np.min_scalar_type(-1 - int(np.abs(column).max())))
 
 
 def _seal(made: str, data: bytes) -> str:
@@ -130,5 +137,5 @@ def _kept(folder: pathlib.Path, code: str) -> tuple[str, bytes, Lines]:
             read = np.load(io.BytesIO(data), allow_pickle=False)
             columns = {name: read[name] for name in LINE}
             return state, bytes(read["names"]), Lines(columns, json.loads(bytes(read["texts"])), read["counts"])
-    empty = {name: np.empty(0, NUMBERS.get(name, "int32")) for name in LINE}
+    empty = {name: np.empty(0, kind) for name, kind in KINDS.items()}
     return "", b"[]", Lines(empty, [], np.empty(0, "int64"))
