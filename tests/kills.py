@@ -2,8 +2,8 @@
 
 python tests/kills.py [--kills 100] [--seed 0] [--out FOLDER]: prints a line for each kill and how the kills were spread over the
 study's progress, and fails when a file is torn or a byte differs. What was done in FOLDER is kept there and counts when it is
-named again. A kill waits for a random number of further files, and then for a random part of the time that a file takes, so that
-kills fall anywhere in the study however busy the machine is.
+named again, under the same code. A kill waits for a random number of further files, and then for a random part of the time that
+a file takes, so that kills fall anywhere in the study however busy the machine is.
 """
 
 import argparse
@@ -66,7 +66,8 @@ def ran(out: pathlib.Path, processes: int = 1, *, files: float = math.inf, first
 
     The part is one of `each`, the seconds that a file takes, and before any file one of `first`, those until the first one.
     """
-    run, begun, there, due = started(out, processes), time.monotonic(), len(written(out)), math.inf
+    there, due = len(written(out)), math.inf
+    run, begun = started(out, processes), time.monotonic()
     while time.monotonic() < due:
         found, status = os.waitpid(run, os.WNOHANG)
         if found and (code := os.waitstatus_to_exitcode(status)):
