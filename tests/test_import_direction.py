@@ -39,6 +39,7 @@ def test_the_contracts_hold(copy):
         ("reports/load.py", "import probes"),
         ("reports/load.py", "import bench"),
         ("validations/study.py", "import bench"),
+        ("validations/study.py", "import validations.commands.options"),
     ],
 )
 def test_a_planted_violation_fails(copy, path, line):

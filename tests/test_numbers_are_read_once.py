@@ -105,6 +105,13 @@ def test_what_is_kept_gives_the_same_frame(store, reads):
     pd.testing.assert_frame_equal(frame.trainings(store), frame.trainings(shutil.copytree(store, store.parent / "copy")))
 
 
+def test_an_unchanged_store_asks_for_no_cell(store, monkeypatch):
+    first = frame.measurements(store)
+    for place, name in ((frame, "_trained"), (Store, "checksum")):
+        monkeypatch.delattr(place, name)
+    pd.testing.assert_frame_equal(first, frame.measurements(store))
+
+
 def test_young_files_are_read_each_time(store, reads, monkeypatch):
     monkeypatch.setattr(frame, "FRESH", 3600 * 10**9)
     for _ in range(2):
@@ -150,6 +157,20 @@ def test_a_changed_file_is_never_passed_over(store, phase, how):
         frame.measurements(store)
     rewritten(path, whole)
     frame.measurements(store)
+
+
+@pytest.mark.parametrize("phase", ["cells", "predicted", "provenance"])
+def test_a_file_that_leads_nowhere_hides_no_change(store, phase):
+    (store / phase / "0.json").symlink_to("nowhere")
+    frame.measurements(store)
+    keys = [k for k in results.read_verdicts(store)["tied"]["cells"] if Store(store).settings(k)["kind"] == "tuned"]
+    for path in (store / phase / f"{key}.json" for key in (keys[0], keys[-1])):
+        whole = path.read_bytes()
+        rewritten(path, whole.replace(b"1", b"2", 1))
+        with pytest.raises(ValueError, match=REMEDY):
+            frame.measurements(store)
+        rewritten(path, whole)
+        frame.measurements(store)
 
 
 def test_what_was_written_anew_is_read_anew_and_nothing_else(store, reads):

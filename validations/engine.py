@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import threadpoolctl
 
-from .commands.options import ENGINES
-
+ENGINES = ("pool", "ray")
 LIBRARIES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 THREADS = {name: "1" for name in LIBRARIES}
 TRIES = 3  # of a cell whose process was killed

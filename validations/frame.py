@@ -11,9 +11,10 @@ import pandas as pd
 from .index import ABSENT, Lines, Piece, lines
 from .quantities import described
 from .results import read_verdicts, reading, table, unicode
-from .sound import FRESH, states
+from .sound import FRESH, stamp, states
 from .sources import digest
 from .store import REMEDY, Store, unsealed
+from .store import digest as checksum
 
 IDENTITY = ("task", "delta", "seed", "port", "inside")
 COLUMNS = ("claim", "row", "stage", *IDENTITY, "size", "quantity", "unit", "value")
@@ -33,10 +34,9 @@ def measurements(folder: str | pathlib.Path = "build/quick") -> pd.DataFrame:
     """
     record, folder = read_verdicts(folder), pathlib.Path(folder)
     with reading(folder):
-        compared, trained = list(_compared(folder, record)), list(_trained(folder, record))
-        sizes = Piece("sizes", record["seal"], functools.partial(list, _sizes(record)))
-        found = lines(folder, [*compared, *trained, sizes], digest([__name__]))
-        return _framed(record, found, len(compared), len(compared) + len(trained))
+        spent, changed = stamp(folder, ("provenance",))
+        state = checksum(f"{record['seal']} {spent}".encode()) if changed < time.time_ns() - FRESH else ""
+        return _framed(record, lines(folder, state, functools.partial(_pieces, folder, record), digest([__name__])))
 
 
 def trainings(folder: str | pathlib.Path = "build/quick") -> pd.DataFrame:
@@ -47,15 +47,17 @@ def trainings(folder: str | pathlib.Path = "build/quick") -> pd.DataFrame:
     and eta, which are predicted and measured, stand as measured where they were. Raises ValueError as `measurements` does.
     """
     frame = measurements(folder)
-    frame = frame[frame["claim"].isin(ARMS.values())]
+    frame = frame[frame["claim"].isin(ARMS.values()) & (frame["quantity"] != "size")]
     if frame.empty:
         raise ValueError(f"expected a study that trains single deltas in {folder}, got none: its claims compare others")
-    arm = frame["claim"].astype(str).replace({TRAINING: "full-batch"})
+    frame = frame.assign(arm=frame["claim"].cat.rename_categories({TRAINING: "full-batch"}))
+    for name in ("task", "delta", "arm", "quantity"):
+        used = frame[name].cat.remove_unused_categories()
+        frame[name] = used.cat.reorder_categories(sorted(used.cat.categories))
     index = ["task", "delta", "seed", "arm", "size"]
-    plain = frame.astype({"task": str, "delta": str, "quantity": str}).assign(arm=arm)
-    plain = plain[~plain["quantity"].isin(["size"])]
-    wide = plain.pivot_table(index=index, columns="quantity", values="value", aggfunc="last")
-    return wide.rename_axis(columns=None).reset_index().astype({"task": "category", "delta": "category", "arm": "category"})
+    wide = frame.pivot_table(index=index, columns="quantity", values="value", aggfunc="last", observed=True)
+    wide.columns = [str(name) for name in wide.columns]
+    return wide.reset_index()
 
 
 def verdicts(folder: str | pathlib.Path = "build/quick") -> pd.DataFrame:
@@ -88,6 +90,12 @@ def _lines(claim: str, row: int, stage: str, place: Mapping, numbers: Mapping) -
     for quantity, value in numbers.items():
         if quantity not in IDENTITY and isinstance(value, int | float) and value == value:
             yield claim, row, stage, *where, quantity, float(value)
+
+
+def _pieces(folder: pathlib.Path, record: Mapping) -> list[Piece]:
+    """Return what a study's numbers are read from: its tested tables, its cells, the sizes of its deltas."""
+    sizes = Piece("sizes", record["seal"], functools.partial(list, _sizes(record)))
+    return [*_compared(folder, record), *_trained(folder, record), sizes]
 
 
 def _compared(folder: pathlib.Path, record: Mapping) -> Iterator[Piece]:
@@ -136,25 +144,25 @@ def _trained(folder: pathlib.Path, record: Mapping) -> Iterator[Piece]:
         yield Piece(key, f"{seal} {state}" if changed < until else None, functools.partial(read, key, seal))
 
 
-def _framed(record: Mapping, found: Lines, first: int, last: int) -> pd.DataFrame:
-    """Return lines as a frame; the pieces from `first` to `last` are those of `_trained`."""
-    made, starts, texts = dict(found.columns), np.cumsum(found.counts) - found.counts, [*found.texts]
-    counts = found.counts[first:last]
-    cells = slice(starts[first], starts[first] + counts.sum())
-    made["row"], made["task"] = made["row"].copy(), made["task"].copy()
+def _framed(record: Mapping, found: Lines) -> pd.DataFrame:
+    """Return the lines of `_pieces` as a frame."""
+    made, texts = dict(found.columns), [*found.texts]
+    counts, end = found.counts[-1 - len(record["tied"]["cells"]) : -1], found.counts[:-1].sum()
+    cells = slice(end - counts.sum(), end)
+    made["row"], made["task"] = made["row"].astype("int64"), made["task"].astype("int32")
     made["row"][cells] = np.repeat(np.cumsum(counts > 0) - 1, counts)
     names = {task["digest"]: unicode(task["name"]) for task in record["study"]["tasks"]}  # a kept cell's may be old
-    used, places = np.unique(made["task"][cells], return_inverse=True)
-    made["task"][cells] = (len(texts) + np.arange(len(used)))[places]
+    used = _used(made["task"][cells], len(texts))
+    made["task"][cells] = len(texts) + np.searchsorted(used, np.arange(len(texts)))[made["task"][cells]]
     texts += [names[texts[task]] for task in used]
     sizes = {delta["name"]: delta["size"] for delta in record["study"]["deltas"]}
     size = np.array([sizes.get(text, ABSENT) for text in texts] + [ABSENT])[made["delta"]]
-    claims = np.flatnonzero(np.bincount(made["claim"]))
+    claims = _used(made["claim"], len(texts))
     both = np.searchsorted(claims, np.arange(len(texts)))[made["claim"]] * len(texts) + made["quantity"]
-    used = np.flatnonzero(np.bincount(both))
+    used = _used(both, len(claims) * len(texts))
     unit = [_unit(texts[claims[one // len(texts)]], texts[one % len(texts)]) for one in used]
     places = np.searchsorted(used, np.arange(len(claims) * len(texts)))[both]
-    seed, inside = made["seed"], made["inside"]
+    seed, inside = made["seed"].astype("int64"), made["inside"]
     return pd.DataFrame(
         {name: _category(made[name], texts) for name in ("claim", "stage", "task", "delta", "port", "quantity")}
         | {
@@ -169,12 +177,19 @@ def _framed(record: Mapping, found: Lines, first: int, last: int) -> pd.DataFram
 
 def _category(places: np.ndarray, texts: list[str]) -> pd.Categorical:
     """Return texts by their places in a list, -1 for none, as a category of those that occur, in their order."""
-    used = np.flatnonzero(np.bincount(places[places >= 0], minlength=len(texts)))
+    used = _used(places, len(texts))
     words = sorted({texts[place] for place in used})
     order = {word: number for number, word in enumerate(words)}
-    codes = np.full(len(texts) + 1, -1)
+    codes = np.full(len(texts) + 1, -1, np.min_scalar_type(-1 - len(words)))
     codes[used] = [order[texts[place]] for place in used]
     return pd.Categorical.from_codes(codes[places], categories=words)
+
+
+def _used(places: np.ndarray, count: int) -> np.ndarray:
+    """Return which places of so many occur, in their order; -1 is none."""
+    seen = np.zeros(count + 1, bool)
+    seen[places] = True
+    return np.flatnonzero(seen[:-1])
 
 
 def _forecast(claim: str, values: Mapping) -> Mapping:

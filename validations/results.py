@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from .sound import sound
-from .store import REMEDY, Store, digest, read_bytes, read_json, sealed, unsealed, write_json
+from .store import REMEDY, Store, file_digest, read_json, sealed, unsealed, write_json
 
 VERDICTS = "verdicts.json"
 
@@ -42,7 +42,7 @@ def write_verdicts(
     for which, made in tables.items():
         write_json(known[table_name(*which)], unicode(made))
     tied = {
-        "tables": {name: digest(path.read_bytes()) for name, path in known.items()},
+        "tables": {name: file_digest(path) for name, path in known.items()},
         "cells": {key: Store(folder).checksum(key) for key in cells},
         "order": list(cells),  # in which rows were made: tables are sorted by key when they are written
     }
@@ -134,7 +134,7 @@ def _table(folder: str | pathlib.Path, record: Mapping, name: str) -> list:
 def _tied(folder: str | pathlib.Path, record: Mapping, name: str) -> None:
     """Raise ValueError unless a table's file is the one that the verdicts were made with."""
     path = _file(folder, name)
-    if digest(read_bytes(path)) != record["tied"]["tables"][name]:
+    if file_digest(path) != record["tied"]["tables"][name]:
         raise ValueError(f"{path} is not the table that {VERDICTS} was made with")
 
 

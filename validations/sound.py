@@ -35,10 +35,11 @@ def sound(folder: str | pathlib.Path, cells: Mapping[str, str], *, afresh: bool 
     time of change cannot be set by hand; `afresh` reads every cell.
     """
     folder = pathlib.Path(folder)
-    whole, last = _whole(folder, cells)
+    state, last = stamp(folder, PHASES)
+    whole = digest(f"{state} {list(cells.items())}".encode())
     if not afresh and whole == _mark(folder)[1]:
         return
-    store, now, kept = Store(folder), states(folder), "" if afresh else _kept(folder)
+    store, now, kept = Store(folder), states(folder, PHASES), "" if afresh else _kept(folder)
     known, made, until = set(kept.split("\n")), [], time.time_ns() - FRESH
     for key, checksum in paced(list(cells.items()), "checking cells"):
         state, changed = now.get(key, ("", until))
@@ -53,34 +54,45 @@ def sound(folder: str | pathlib.Path, cells: Mapping[str, str], *, afresh: bool 
             write_atomic(folder / NAME, f"{digest(text.encode())} {whole if last < until else '-'}\n{text}".encode())
 
 
-def _whole(folder: pathlib.Path, cells: Mapping[str, str]) -> tuple[str, int]:
-    """Return a digest of some cells' checksums and of the state of all files of cells, and when the last of these changed."""
-    told, latest = [repr(list(cells.items()))], 0
-    for phase in PHASES:
-        with contextlib.suppress(OSError), os.scandir(folder / phase) as entries:
-            found = sorted(
-                (entry.name, about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
-                for entry in entries
-                for about in (entry.stat(),)
-            )
-            latest = max([latest, *(one[3] for one in found)])
-            told.append(repr(found))
-    return digest("\n".join(told).encode()), latest
+def stamp(folder: pathlib.Path, phases: Sequence[str]) -> tuple[str, int]:
+    """Return a digest of the state of all files in some phases, and when the last of them changed."""
+    told, latest = [], 0
+    for phase in phases:
+        files, changed = _files(folder / phase)
+        told.append("\n".join(sorted(files)))
+        latest = max([latest, *changed])
+    return digest("\0".join(told).encode()), latest
 
 
-def states(folder: pathlib.Path, phases: Sequence[str] = PHASES) -> dict[str, tuple[str, int]]:
-    """Return of every cell's files in some phases size, times and number, as a text, and when the last of them changed."""
+def states(folder: pathlib.Path, phases: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """Return the state of every cell's files in some phases, as a text, and when the last of them changed."""
     found: dict[str, list[str]] = {}
     latest: dict[str, int] = {}
     for phase in phases:
-        with contextlib.suppress(OSError), os.scandir(folder / phase) as entries:
-            for entry in entries:
-                key, _, suffix = entry.name.partition(".")
-                about = entry.stat()
-                state = f"{phase}.{suffix}:{about.st_size}:{about.st_mtime_ns}:{about.st_ctime_ns}:{about.st_ino}"
-                found.setdefault(key, []).append(state)
-                latest[key] = max(latest.get(key, 0), about.st_ctime_ns)
+        for file, changed in zip(*_files(folder / phase), strict=True):
+            key = file.partition(".")[0]
+            found.setdefault(key, []).append(f"{phase}.{file}")
+            latest[key] = max(latest.get(key, 0), changed)
     return {key: (",".join(sorted(files)), latest[key]) for key, files in found.items()}
+
+
+def _files(room: pathlib.Path) -> tuple[list[str], list[int]]:
+    """Return of every file in a folder its name, size, times and number, as a text, and when it changed: one that goes, now."""
+    found, changed = [], []
+    try:
+        entries = os.scandir(room)
+    except OSError:
+        return found, changed
+    with entries:
+        for entry in entries:
+            try:
+                about = entry.stat()
+                state, at = f"{about.st_size}:{about.st_mtime_ns}:{about.st_ctime_ns}:{about.st_ino}", about.st_ctime_ns
+            except OSError:
+                state, at = "gone", time.time_ns()
+            found.append(f"{entry.name}:{state}")
+            changed.append(at)
+    return found, changed
 
 
 def _mark(folder: pathlib.Path) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import platform
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,14 +125,27 @@ def write_json(path: pathlib.Path, record: Mapping | list) -> None:
     write_atomic(path, (text + "\n").encode())
 
 
-def read_bytes(path: pathlib.Path) -> bytes:
-    """Return the bytes of a file; raises ValueError naming one that is missing or cannot be read."""
+@contextlib.contextmanager
+def _readable(path: pathlib.Path) -> Iterator[None]:
+    """Raise ValueError inside where a file is missing or cannot be read."""
     try:
-        return path.read_bytes()
+        yield
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def read_bytes(path: pathlib.Path) -> bytes:
+    """Return the bytes of a file; raises ValueError naming one that is missing or cannot be read."""
+    with _readable(path):
+        return path.read_bytes()
+
+
+def file_digest(path: pathlib.Path) -> str:
+    """Return the sha256 of a file's bytes in hex digits without holding them; raises ValueError as `read_bytes` does."""
+    with _readable(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: pathlib.Path) -> Any:

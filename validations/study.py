@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .commands.options import DTYPES
-
+DTYPES = ("float32", "float64", "bfloat16")
 UNITS = ("task", "seed")
 NEEDS = ("cpus", "gpus")
 SPLITS = 6  # of one data set

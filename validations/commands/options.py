@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..study import DTYPES
+
 COLUMNS = {"text": "text_a", "text_b": "text_b", "label": "label"}
-ENGINES = ("pool", "ray")
-DTYPES = ("float32", "float64", "bfloat16")
 CORES = os.cpu_count() or 1
 PROCESSES = min(2, CORES)
 MOST = {"threads": max(8, CORES), "processes": max(64, 4 * CORES), "seed": 2**32 - 1, "share": 1, "tolerance": 1}

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 
-from .options import DTYPES, ENGINES, PROCESSES, add_columns, add_json, bounded, columns, folder, usable
+from ..engine import ENGINES
+from ..study import DTYPES
+from .options import PROCESSES, add_columns, add_json, bounded, columns, folder, usable
 from .output import plain, say
 from .show import table
 
