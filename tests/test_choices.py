@@ -24,7 +24,8 @@ from validations.claims.choice.foretelling import Trained, told
 from validations.claims.choice.options import FORECASTS, Options, Runs, foretold
 from validations.claims.choice.race import Price, grid, halving, race, random_gain, shortened
 from validations.claims.practice.experiment import EXPERIMENT, _training_seed, recipe_of
-from validations.claims.shared.claim import Cell, side_by_side
+from validations.claims.shared.among import among
+from validations.claims.shared.claim import Cell
 from validations.results import write_verdicts
 from validations.store import Record
 from validations.study import read
@@ -164,7 +165,7 @@ def test_runs_of_a_race_are_those_of_the_sweep():
 
 def test_cells_know_those_of_every_other_task():
     cells = [Cell(task, delta, 0, Record({}, {}), Record({}, {})) for task in "abc" for delta in ("full", "lora")]
-    made = side_by_side(cells)
+    made = among(cells)
     assert [sorted({cell.task for cell in group.values()}) for group in made[0].others] == [["b"], ["c"]]
 
 
