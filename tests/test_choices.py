@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from known_options import planted_truth
 from seeds import shifted as own_seed
 
 from costate import main
@@ -24,8 +25,8 @@ from validations.claims.choice.foretelling import Trained, told
 from validations.claims.choice.options import FORECASTS, Options, Runs, foretold
 from validations.claims.choice.race import Price, grid, halving, race, random_gain, shortened
 from validations.claims.practice.experiment import EXPERIMENT, _training_seed, recipe_of
-from validations.claims.shared.claim import Cell, side_by_side
-from validations.results import write_verdicts
+from validations.claims.shared.among import among
+from validations.claims.shared.claim import Cell
 from validations.store import Record
 from validations.study import read
 
@@ -164,7 +165,7 @@ def test_runs_of_a_race_are_those_of_the_sweep():
 
 def test_cells_know_those_of_every_other_task():
     cells = [Cell(task, delta, 0, Record({}, {}), Record({}, {})) for task in "abc" for delta in ("full", "lora")]
-    made = side_by_side(cells)
+    made = among(cells)
     assert [sorted({cell.task for cell in group.values()}) for group in made[0].others] == [["b"], ["c"]]
 
 
@@ -190,25 +191,6 @@ def test_no_verdict_rests_on_a_task_of_development(monkeypatch):
     tables, (judged,) = publish.decided(study, None, [], [claim])
     assert [row["task"] for row in tables["choice-gain", "rows"]] == list(study.tasks)
     assert judged["verdicts"][0]["criteria"][0]["estimate"] == 1.0 and judged["verdicts"][0]["tasks"] == len(study.tasks)
-
-
-def planted_truth(folder, best="lora"):
-    """Write the results of a study of four small options on six tasks, on every one of which the same is best."""
-    names, rng = ("full", "lora", "prefix", "bitfit"), np.random.default_rng(0)
-    options, rates, order, raced = [], [], [], []
-    for task in "abcdef":
-        for name in names:
-            gained = 20.0 * (name == best) + rng.normal()
-            place = {"task": task, "seed": 0, "option": name}
-            options.append(place | {"gained": gained} | {which: float(rng.normal()) for which in FORECASTS})
-            rates += [place | {"rate": rate, "gained": gained - 5 * (rate > 0.01)} for rate in (0.004, 0.016)]
-        order.append({"task": task, "seed": 0, "order_forecast": 0.8, "order_table": 0.7, "lost_forecast": 0.5})
-        raced.append({"task": task, "seed": 0, "lost": 0.2, "cost": 0.09, "lost_forecast": 0.5})
-    tables = {("choice-forecast", "rows"): order, ("choice-gain", "options"): options}
-    tables |= {("choice-race", "rows"): raced, ("choice-race", "rates"): rates}
-    record = {"study": {"name": "choices", "backbone": {"name": "nano"}}, "claims": []}
-    write_verdicts(folder, record, tables=tables, cells=[])
-    return folder
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ MISTAKES = [  # what is asked, in a folder of the data below, and words of the a
     ([*STUDY, "--seeds", "0"], "--seeds must be a number of at least 1"),
     ([*STUDY, "--examples", "2"], "--examples must be a number of at least 8"),
     ([*STUDY, "--processes", "-1"], "--processes must be"),
-    (["advise", "--data", "agreement", "--readout", "0"], "--readout must be"),
+    (["advise", "--data", "agreement", "--length", "2"], "--length must be"),
     # names
     (["train", "--task", "agreemant", "--delta", "port-bias"], "did you mean 'agreement'?"),
     (["train", "--task", "hub:", "--delta", "port-bias"], "the data set has no name"),
@@ -85,7 +85,7 @@ MISTAKES = [  # what is asked, in a folder of the data below, and words of the a
     ([*OWN, "odd/reviews.csv", "--text", "body", "--columns", "text=body"], "each once"),
     ([*OWN, "data/notes.txt"], "unknown ending"),
     ([*OWN, "ragged/reviews.csv"], "more fields than the header"),
-    (["advise", "--data", "small"], "train on at most 15 (--examples)"),
+    (["advise", "--data", "small"], "too few to set 150 aside for dev: ask for fewer with --examples"),
     (["evaluate", *TASK, "--checkpoint", "data/notes.txt"], "data/notes.txt"),
     ([*TRAIN, "--out", "data"], "--out must be a file"),
     ([*TRAIN, "--out", "data/notes.txt/x.safetensors"], "--out must be a file"),

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from known_options import planted_truth
 
 import tuning.preparation
 import tuning.subjects
@@ -16,7 +17,7 @@ from tuning.preparation import backbone_of, prepare, task_of
 from tuning.tasks.task import Split, keys, make_task
 from validations import plan, run, study
 from validations.claims import named
-from validations.claims.advice import forecast
+from validations.claims.choice import foretelling
 from validations.commands import advise
 
 TEXTS = [f"film {i} is {'good' if i % 2 else 'bad'}" for i in range(160)]
@@ -47,24 +48,17 @@ def study_cell(folder, tmp_path):
 def advice_on(folder, tmp_path, monkeypatch):
     """What advice is drawn from, without the forecasts themselves."""
 
-    def survey(subjects, divided, batch, seed):
-        (subjects["prefix l=1"]).outputs(subjects["prefix l=1"].initial, batch)
+    def told(setting, subject, recipe, seed):
+        for batch in (setting.train, setting.dev):
+            subject.outputs(subject.initial, batch)
         raise InterruptedError
 
-    monkeypatch.setattr(forecast, "survey", survey)
-    columns = {"text": None, "text_b": None, "label": None, "columns": None}
-    rest = {
-        "threads": 1,
-        "results": str(tmp_path),
-        "examples": 20,
-        "readout": 60,
-        "seed": 0,
-        "length": 12,
-        "budget": None,
-        "top": 3,
-    }
+    monkeypatch.setattr(foretelling, "told", told)
+    parser = argparse.ArgumentParser()
+    advise.add(parser)
+    results = str(planted_truth(tmp_path / "results"))
     with pytest.raises(InterruptedError):
-        advise.run(argparse.Namespace(data=folder, backbone="nano", **rest, **columns))
+        advise.run(parser.parse_args(["--data", folder, "--results", results, "--examples", "20", "--length", "12"]))
 
 
 @pytest.mark.parametrize("caller", ["study", "advise", "probes", "tuning"])

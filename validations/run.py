@@ -13,7 +13,7 @@ import torch
 
 from . import plan, results
 from .claims import EXPERIMENTS, Cell, Claim, named
-from .claims.shared.claim import side_by_side
+from .claims.shared.among import among
 from .claims.shared.setting import Setting
 from .describe import provenance
 from .engine import Done, Engine, Job, run
@@ -120,7 +120,7 @@ def plant_rows(store: Store, found: Sequence[tuple[str, Job]], claim: Claim, whi
 
 
 def cells(store: Store, found: Sequence[tuple[str, Job]], claim: Claim) -> list[Cell]:
-    """Return a claim's finished cells, each beside those of its task and seed whatever their deltas."""
+    """Return a claim's finished cells, each among those of its task and seed, whatever their deltas, and of other tasks."""
     made = []
     for kind, job in found:
         if kind != claim.experiment.name:
@@ -128,7 +128,7 @@ def cells(store: Store, found: Sequence[tuple[str, Job]], claim: Claim) -> list[
         own = job.settings["deltas"][0][0] if claim.experiment.per_delta else kind
         predicted, measured = store.read("predicted", job.key), store.read("cells", job.key)
         made.append(Cell(job.settings["name"], own, job.settings["seed"], predicted, measured))
-    return [cell for cell in side_by_side(made) if not claim.deltas or cell.delta in claim.deltas]
+    return [cell for cell in among(made) if not claim.deltas or cell.delta in claim.deltas]
 
 
 def measure(

@@ -49,7 +49,10 @@ def run(options: argparse.Namespace) -> dict:
     begun, cpu = time.perf_counter(), time.process_time()
     from ..truth import Advice, record_of
 
-    study, truth, place = _grounds(options)
+    study = _study(options)
+    place, device = pathlib.Path(options.results or f"build/{study.name}"), usable(options.device)
+    given = _given(options, study, place.parent / "tasks", device)
+    truth = _grounds(options, study, place, given)
     import numpy as np
     import torch
 
@@ -59,9 +62,7 @@ def run(options: argparse.Namespace) -> dict:
     from ..claims.choice.foretelling import told
     from ..claims.choice.options import FORECASTS, FULL
 
-    device = usable(options.device)
     torch.set_num_threads(options.threads)
-    given = _given(options, study, place.parent / "tasks", device)
     setting, recipes = _setting(given, study, truth, options)
     frozen = given.subject(plan.delta(study.deltas[FULL]), options.seed)
     start, accuracy = scores(frozen, frozen.initial, given.dev)
@@ -102,19 +103,22 @@ def run(options: argparse.Namespace) -> dict:
     }
 
 
-def _grounds(options: argparse.Namespace) -> tuple:
-    """Return the study, what its results know of the options asked for, and their folder."""
-    from tuning.preparation import backbone_of
-
-    from .. import plan
-    from ..asked import listed, with_examples, with_length
+def _study(options: argparse.Namespace) -> object:
+    """Return the study whose options are weighed, in the sizes asked for."""
+    from ..asked import with_examples, with_length
     from ..study import read
-    from ..truth import Truth
 
     study = read(options.study)
     study = study if options.examples is None else with_examples(study, options.examples)
-    study = study if options.length is None else with_length(study, options.length)
-    place = pathlib.Path(options.results or f"build/{study.name}")
+    return study if options.length is None else with_length(study, options.length)
+
+
+def _grounds(options: argparse.Namespace, study: object, place: pathlib.Path, given: object) -> object:
+    """Return what the study's results know of the options asked for."""
+    from .. import plan
+    from ..asked import listed
+    from ..truth import Truth
+
     truth = Truth.read(place)
     if truth.study != study.name:
         raise ValueError(
@@ -125,14 +129,13 @@ def _grounds(options: argparse.Namespace) -> tuple:
     for name in wanted:
         if name not in known:
             raise ValueError(f"expected options among {', '.join(known)}, got {name!r}: name those")
-    backbone = backbone_of(options.backbone)
-    sizes = {name: plan.delta(study.deltas[name]).size(backbone) for name in wanted}
+    sizes = {name: plan.delta(study.deltas[name]).size(given.backbone) for name in wanted}
     kept = [name for name in wanted if options.budget is None or sizes[name] <= options.budget]
     if not kept:
         raise ValueError(
             f"expected a budget of at least {min(sizes.values())} numbers, the smallest option's, got {options.budget}"
         )
-    return study, truth.only(kept), place
+    return truth.only(kept)
 
 
 def _given(options: argparse.Namespace, study: object, cache: pathlib.Path, device: str) -> object:
@@ -149,7 +152,10 @@ def _given(options: argparse.Namespace, study: object, cache: pathlib.Path, devi
     backbone = backbone_of(options.backbone, device)
     check_data(data, options.data, backbone, study.sizes.length)
     sizes = dataclasses.asdict(study.sizes) | {"dev": study.parts["practice"].options["dev"]}
-    return prepare(backbone, data, seed=options.seed, **sizes)
+    try:
+        return prepare(backbone, data, seed=options.seed, **sizes)
+    except ValueError as error:
+        raise ValueError(f"{error}: ask for fewer with --examples, by which all parts shrink") from None
 
 
 def _setting(given: object, study: object, truth: object, options: argparse.Namespace) -> tuple:

@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 from ...verdict import Criterion, Least
 from ..practice.experiment import EXPERIMENT
 from ..practice.runs import LEARNS
+from ..shared.among import Among
 from ..shared.claim import Cell, Claim, Comparison, Row, mean
 from . import plants
 from .calibrated import calibrated, radius
@@ -25,7 +26,7 @@ LOST = tuple(name.replace("order", "lost") for name in ORDERS)
 TEXT = {"step": 96.0, "look": 150.0}  # passes, where a step takes 32 texts and a look 150 of dev
 
 
-def _known(cell: Cell) -> list[Mapping[str, Cell]]:
+def _known(cell: Among) -> list[Mapping[str, Cell]]:
     """Return the cells beside a cell and those of enough other tasks, or nothing where one of them is missing."""
     groups = complete(cell)
     return groups if len(groups) > NEEDED and len(groups[0]) > 2 else []
@@ -50,7 +51,7 @@ def _rivals(group: Mapping[str, Cell], table: np.ndarray) -> dict[str, np.ndarra
 RIVALS = ("table", "numbers", "gradient", "curvature")
 
 
-def _order_rows(cell: Cell) -> list[Row]:
+def _order_rows(cell: Among) -> list[Row]:
     if not (groups := _known(cell)):
         return []
     own, *others = map(Options.of, groups)
@@ -61,7 +62,7 @@ def _order_rows(cell: Cell) -> list[Row]:
     return [cell.at(None) | order | lost | {"spread": float(np.ptp(own.gained)), "options": len(own.names)}]
 
 
-def _options(cell: Cell) -> list[Row]:
+def _options(cell: Among) -> list[Row]:
     """Return, of every option, what was told of it, the points foretold and gained, and the rate that dev text chose."""
     if not (groups := _known(cell)):
         return []
@@ -142,7 +143,7 @@ CHOICE_FORECAST = Claim(
 )
 
 
-def _gain_rows(cell: Cell) -> list[Row]:
+def _gain_rows(cell: Among) -> list[Row]:
     if not (rows := _options(cell)):
         return []
     gained, foretold, usual = (np.array([row[name] for row in rows]) for name in ("gained", "foretold", "usual"))
@@ -213,13 +214,13 @@ def _priors(groups: list[Mapping[str, Cell]]) -> tuple[np.ndarray, np.ndarray]:
     return usual + (model(own.told) - model.table)[Runs.of(groups[0]).option], usual
 
 
-def _price(cell: Cell) -> tuple[Price, float]:
+def _price(cell: Among) -> tuple[Price, float]:
     """Return what a step and a look take, and what the forecasts of every option take, in passes of a text."""
     passes = [one.predicted.values["passes"] for one in cell.beside.values()]
     return Price(**TEXT), float(sum(one["optimum"] + one["relinearised"] for one in passes))
 
 
-def _finishes(cell: Cell, shares: tuple[float, ...]) -> list[Row]:
+def _finishes(cell: Among, shares: tuple[float, ...]) -> list[Row]:
     """Return, for each share of the grid's price, the points that every way of searching loses against the whole grid."""
     if not (groups := _known(cell)):
         return []
@@ -256,11 +257,11 @@ def _order(prior: np.ndarray) -> list[int]:
     return [int(run) for run in np.argsort(-prior, kind="stable")]
 
 
-def _race_rows(cell: Cell) -> list[Row]:
+def _race_rows(cell: Among) -> list[Row]:
     return [cell.at(None) | row for row in _finishes(cell, (SHARE,))]
 
 
-def _rates(cell: Cell) -> list[Row]:
+def _rates(cell: Among) -> list[Row]:
     """Return the points that every option gained at each of its rates."""
     runs, names = Runs.of(cell.beside), list(cell.beside)
     rates = [run["rate"] for one in cell.beside.values() for run in by_rate(one)]
@@ -269,7 +270,7 @@ def _rates(cell: Cell) -> list[Row]:
     return [place | {"option": names[o], "rate": rate, "gained": float(reached)} for o, rate, reached in found]
 
 
-def _budgets(cell: Cell) -> list[Row]:
+def _budgets(cell: Among) -> list[Row]:
     """Return the same at several budgets."""
     return [{"task": cell.task, "seed": cell.seed} | row for row in _finishes(cell, SHARES)]
 

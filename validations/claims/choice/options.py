@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..shared.among import Among
 from ..shared.claim import Cell
 
 FULL = "full"  # starts at the frozen head, from which every option's gain is counted
@@ -86,7 +87,7 @@ def by_rate(cell: Cell) -> Sequence[Mapping]:
     return sorted(cell.measured.values["runs"], key=lambda run: run["rate"])
 
 
-def complete(cell: Cell) -> list[Mapping[str, Cell]]:
+def complete(cell: Among) -> list[Mapping[str, Cell]]:
     """Return the cells beside a cell, then those of every other task that has all its options, in one order of options."""
     names = sorted(cell.beside)
     groups = [cell.beside, *cell.others]

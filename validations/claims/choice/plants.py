@@ -16,7 +16,8 @@ from tuning.subjects import Readout
 
 from ..practice.experiment import EXPERIMENT
 from ..practice.plants import SEEN, WIDTH, Layer
-from ..shared.claim import Cell, side_by_side
+from ..shared.among import Among, among
+from ..shared.claim import Cell
 from ..shared.network import tensor
 from ..shared.setting import Setting
 from .options import FULL
@@ -70,7 +71,7 @@ def _settings(system: int) -> dict[str, Setting]:
     return made
 
 
-def _cells(predicted_on: Sequence[int]) -> list[Cell]:
+def _cells(predicted_on: Sequence[int]) -> list[Among]:
     """Return the cells of the first option on every system, beside the other options', against the predictions of some systems."""
     cells = []
     for system, other in enumerate(predicted_on):
@@ -78,7 +79,7 @@ def _cells(predicted_on: Sequence[int]) -> list[Cell]:
         for name in OPTIONS:
             predicted = EXPERIMENT.predict(said[name])
             cells.append(Cell(f"system {system}", name, 0, predicted, EXPERIMENT.measure(met[name], predicted)))
-    return [cell for cell in side_by_side(cells) if cell.delta == FULL]
+    return [cell for cell in among(cells) if cell.delta == FULL]
 
 
 told_apart = functools.partial(_cells, tuple(range(SYSTEMS)))

@@ -20,8 +20,7 @@ Row = dict[str, Any]
 class Cell:
     """A finished cell: where it comes from, what was predicted before training, what was measured after.
 
-    beside: the cells of the same task and seed by delta, itself among them, for a claim that compares deltas. others: the same of
-    every other task, for a claim that learns from them.
+    beside: the cells of the same task and seed by delta, itself among them, for a claim that compares deltas.
     """
 
     task: str
@@ -30,7 +29,6 @@ class Cell:
     predicted: Record
     measured: Record
     beside: Mapping[str, "Cell"] = field(default_factory=dict, repr=False, compare=False)
-    others: tuple[Mapping[str, "Cell"], ...] = field(default=(), repr=False, compare=False)
 
     @property
     def place(self) -> Row:
@@ -122,12 +120,11 @@ class Claim:
 
 
 def side_by_side(cells: Sequence[Cell]) -> list[Cell]:
-    """Return the cells, each knowing those of its task and seed, and those of other tasks."""
+    """Return the cells, each knowing those of its task and seed."""
     groups: dict[tuple, dict[str, Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.task, cell.seed), {})[cell.delta] = cell
-    others = {task: tuple(group for (of, _), group in groups.items() if of != task) for task, _ in groups}
-    return [replace(cell, beside=groups[cell.task, cell.seed], others=others[cell.task]) for cell in cells]
+    return [replace(cell, beside=groups[cell.task, cell.seed]) for cell in cells]
 
 
 def error(column: str) -> Positive:
