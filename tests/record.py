@@ -26,7 +26,7 @@ from validations.store import write_atomic
 FOLDER = pathlib.Path(__file__).with_name("known_answers")
 DIGITS = 6
 LIBRARIES = ("torch", "numpy", "scipy", "cvxpy", "transformers")
-ARITHMETIC = ("ATEN_CPU_CAPABILITY", "OPENBLAS_CORETYPE")  # settings under which `make test-shifts` asks for another processor's
+ARITHMETIC = "COSTATE_ARITHMETIC"  # the environment, by which `make test-shifts` says that it asks for another processor's
 
 
 def answers(claims: Sequence[str], which: str) -> Iterator[tuple[str, dict, dict]]:
@@ -60,7 +60,7 @@ def _short(value: Any) -> Any:
 def made_by(claim: str) -> str:
     """Return the mark of what a claim's answers depend on: its sources, the versions of libraries, a forced arithmetic."""
     versions = [importlib.metadata.version(name).partition("+")[0] for name in LIBRARIES]
-    forced = [os.environ[name] for name in ARITHMETIC if name in os.environ]
+    forced = [os.environ[ARITHMETIC]] if ARITHMETIC in os.environ else []
     return " ".join([digest([named(claim).experiment.module, named(claim).module, "validations.judge"]), *versions, *forced])
 
 

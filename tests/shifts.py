@@ -9,7 +9,8 @@ import sys
 HERE = pathlib.Path(__file__).parent
 DRAWS = re.compile(r"default_rng|manual_seed|shifted|\b(zoo|control_problems)\b")
 SETTINGS = {f"shift {n}": {"COSTATE_SEED_SHIFT": str(n)} for n in range(1, 6)}
-SETTINGS |= {"plain torch": {"ATEN_CPU_CAPABILITY": "default"}, "Haswell": {"OPENBLAS_CORETYPE": "Haswell"}}
+OTHERS = {"plain torch": {"ATEN_CPU_CAPABILITY": "default"}, "Haswell": {"OPENBLAS_CORETYPE": "Haswell"}}
+SETTINGS |= {name: change | {"COSTATE_ARITHMETIC": name} for name, change in OTHERS.items()}
 
 
 def main(arguments: list[str]) -> int:
