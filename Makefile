@@ -52,7 +52,7 @@ validate: setup ## run any study and its report: STUDY=files|FILE.toml [DATA="a 
 verdicts: setup ## write VERDICTS.md from the results in build/quick
 	$(COSTATE) report $(OUT) --page VERDICTS.md
 
-advise: setup ## which delta to tune, learnt from build/choices: DATA=folder|task [BACKBONE SETTINGS=folder]
+advise: setup ## which delta to tune, with the points it gains and PEFT's settings: DATA=folder|task [BACKBONE SETTINGS=folder]
 	$(COSTATE) advise --data $(DATA) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(SETTINGS),--out $(SETTINGS)) $(COLUMNS)
 
 probe: setup ## measure one thing: PROBE=curvature|response|... TASK=task|folder [DELTA CHECKPOINT BACKBONE FIGURE JSON]

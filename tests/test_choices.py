@@ -263,6 +263,21 @@ def test_what_cannot_be_advised_is_one_sentence(small, words, says, capsys):
     assert re.search(says, said.splitlines()[-1]) and said.splitlines()[-1].startswith("error: ") and "Traceback" not in said
 
 
+def test_a_truth_is_read_as_it_was_written(tmp_path, monkeypatch, capsys):
+    folder, out = planted_truth(tmp_path / "results"), tmp_path / "truth.json"
+    assert main(["export", str(folder), "--table", "truth", "--out", str(out)]) == 0
+    monkeypatch.setattr(truth, "SHIPPED", out)
+    whole, again = truth.Truth.read(folder), truth.Truth.shipped()
+    assert (again.study, again.backbone, again.names) == (whole.study, whole.backbone, whole.names)
+    for one, other in zip(whole.tasks, again.tasks, strict=True):
+        assert one.names == other.names
+        np.testing.assert_allclose(other.told, one.told, rtol=1e-5)
+        np.testing.assert_allclose(other.gained, one.gained, rtol=1e-5)
+    assert {name: list(rates) for name, rates in again.reached.items()} == {n: list(rates) for n, rates in whole.reached.items()}
+    assert truth.record_of(again) == pytest.approx(truth.record_of(whole))
+    assert main(["export", str(folder), "--table", "truth", "--out", str(tmp_path / "truth.csv")]) == 2
+
+
 def test_the_truth_of_some_options_is_that_of_all_without_the_rest(tmp_path):
     whole = truth.Truth.read(planted_truth(tmp_path))
     part = whole.only(["prefix", "lora"])

@@ -1,5 +1,7 @@
 """What the options of a finished study gained on its tasks: the ground on which a new task's are foretold."""
 
+import io
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +13,10 @@ from .claims.choice.calibrated import calibrated, radius, residuals
 from .claims.choice.options import FORECASTS, Options
 from .results import read_verdicts, table
 
+SHIPPED = pathlib.Path(__file__).with_name(
+    "truth.json"
+)  # by costate export build/choices --table truth --out validations/truth.json
+DIGITS = 6
 LEVEL = 0.9  # of intervals
 RIGHT = 1.0  # points off the best in hindsight, within which advice was right
 
@@ -50,12 +56,35 @@ class Truth:
         past = table(folder, record, "choice-forecast").merge(raced, on=["task", "seed"])
         return cls(record["study"]["name"], record["study"]["backbone"]["name"], names, made, reached, past)
 
+    @classmethod
+    def shipped(cls) -> "Truth":
+        """Return what the published run of the study `choices` knows."""
+        known = json.loads(SHIPPED.read_text(encoding="utf-8"))
+        names = tuple(known["names"])
+        tasks = tuple(Options(names, np.array(one["told"]), np.array(one["gained"])) for one in known["tasks"])
+        reached = {name: {float(rate): points for rate, points in rates.items()} for name, rates in known["reached"].items()}
+        past = pd.read_json(io.StringIO(json.dumps(known["past"])), orient="records")
+        return cls(known["study"], known["backbone"], names, tasks, reached, past)
+
+    def dumped(self) -> str:
+        """Return all of it as JSON, which `shipped` reads, numbers to six digits."""
+        tasks = [{"told": _short(task.told), "gained": _short(task.gained)} for task in self.tasks]
+        made = {"study": self.study, "backbone": self.backbone, "names": self.names, "tasks": tasks}
+        reached = {name: {f"{rate:g}": _short(points) for rate, points in rates.items()} for name, rates in self.reached.items()}
+        past = json.loads(self.past.to_json(orient="records", double_precision=DIGITS))
+        return json.dumps(made | {"reached": reached, "past": past}, indent=1) + "\n"
+
     def only(self, names: Sequence[str]) -> "Truth":
         """Return the same of some options."""
         kept = [self.names.index(name) for name in names]
         tasks = tuple(Options(tuple(names), task.told[kept], task.gained[kept]) for task in self.tasks)
         reached = {name: self.reached[name] for name in names}
         return Truth(self.study, self.backbone, tuple(names), tasks, reached, self.past)
+
+
+def _short(values: np.ndarray | float) -> list | float:
+    """Numbers to a few digits, as lists."""
+    return np.vectorize(lambda x: float(f"{x:.{DIGITS}g}"))(values).tolist()
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help="a folder or file of task data, or an embedded task's name")
     add_columns(parser)
     parser.add_argument("--study", default="choices", help="the study whose options are weighed (default: choices)")
-    parser.add_argument("--results", metavar="FOLDER", help="that study's results, to learn from (default: build/STUDY)")
+    parser.add_argument(
+        "--results",
+        metavar="FOLDER",
+        help="that study's results, to learn from (default: those of choices that come with the lab, else build/STUDY)",
+    )
     parser.add_argument("--options", metavar="A,B", help="only these of the study's deltas")
     parser.add_argument("--budget", type=int, metavar="N", help="only options that tune at most so many numbers")
     parser.add_argument("--examples", type=int, help="texts to train on (default: the study's)")
@@ -50,9 +54,10 @@ def run(options: argparse.Namespace) -> dict:
     from ..truth import Advice, record_of
 
     study = _study(options)
-    place, device = pathlib.Path(options.results or f"build/{study.name}"), usable(options.device)
-    given = _given(options, study, place.parent / "tasks", device)
-    truth = _grounds(options, study, place, given)
+    given = _given(
+        options, study, pathlib.Path(options.results or f"build/{study.name}").parent / "tasks", usable(options.device)
+    )
+    truth = _grounds(options, study, given)
     import numpy as np
     import torch
 
@@ -113,13 +118,14 @@ def _study(options: argparse.Namespace) -> object:
     return study if options.length is None else with_length(study, options.length)
 
 
-def _grounds(options: argparse.Namespace, study: object, place: pathlib.Path, given: object) -> object:
+def _grounds(options: argparse.Namespace, study: object, given: object) -> object:
     """Return what the study's results know of the options asked for."""
     from .. import plan
     from ..asked import listed
-    from ..truth import Truth
+    from ..truth import SHIPPED, Truth
 
-    truth = Truth.read(place)
+    place = options.results or (SHIPPED if study.name == "choices" else f"build/{study.name}")
+    truth = Truth.shipped() if place == SHIPPED else Truth.read(place)
     if truth.study != study.name:
         raise ValueError(
             f"expected the results of the study {study.name} in {place}, got those of {truth.study}: give --results or --study"

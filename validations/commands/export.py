@@ -2,6 +2,7 @@
 
 costate export build/quick --out numbers.csv (or .parquet, .tex, .md) writes every number of a study; --table names another table:
 trainings, verdicts, dictionary, or a claim. --out questions.ipynb writes the worked questions as a notebook about that study.
+--table truth --out truth.json writes what costate advise learns from a study of options.
 costate export --checkpoint FILE --out FOLDER writes a delta for PEFT, which loads it onto the same backbone; its readout stays in
 the checkpoint.
 """
@@ -14,8 +15,9 @@ import os
 from .options import add_json, drawn, folder
 from .output import plain
 
-KINDS = ("csv", "parquet", "tex", "md", "ipynb")
+KINDS = ("csv", "parquet", "tex", "md", "ipynb", "json")
 TABLES = ("numbers", "trainings", "verdicts", "dictionary")
+TRUTH = "truth"  # of a study of options: what `costate advise` learns from
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +61,13 @@ def _results(options: argparse.Namespace) -> dict:
 
         own = os.path.relpath(options.results, out.parent)  # notebooks run in the folder where they lie
         content, about = notebook(own).encode(), {"questions": options.results}
+    elif (kind == "json") != (options.table == TRUTH):
+        raise ValueError(f"--table {TRUTH} is a .json and no other table is: give both or neither")
+    elif kind == "json":
+        from ..truth import Truth
+
+        known = Truth.read(options.results)
+        content, about = known.dumped().encode(), {"table": TRUTH, "options": len(known.names), "tasks": len(known.tasks)}
     else:
         frame = _table(options.results, options.table or TABLES[0])
         about = {"table": options.table or TABLES[0], "rows": len(frame), "columns": list(frame.columns)}
