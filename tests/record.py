@@ -2,7 +2,7 @@
 
 Tests of the report build their results from these tables under the claims' own words. Every claim's are marked with the code and
 the libraries that made them: while these stand, `test_known_answers_are_current` need not run its plants again. All claims take
-about twelve minutes of two cores. Numbers that another processor's arithmetic may have moved stay as they were.
+about twelve minutes of two cores. Numbers that hardly moved stay as they were.
 """
 
 import importlib.metadata
@@ -16,8 +16,11 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
+import torch
+from threadpoolctl import threadpool_info
 
 from validations.claims import CLAIMS, named
+from validations.describe import provenance
 from validations.judge import checked
 from validations.plan import plant_experiments
 from validations.sources import digest
@@ -64,11 +67,17 @@ def made_by(claim: str) -> str:
     return " ".join([digest([named(claim).experiment.module, named(claim).module, "validations.judge"]), *versions, *forced])
 
 
-def difference(tables: Mapping[str, dict], known: Mapping[str, dict]) -> str:
-    """Return where some tables differ from recorded ones; nothing where they are the same but for another processor.
+def arithmetic() -> str:
+    """Return what else digits depend on: the instructions that torch and the BLAS libraries take here."""
+    blas = {one["architecture"] for one in threadpool_info() if "architecture" in one}
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *sorted(blas), provenance()["processor"]])
 
-    Nine in ten numbers of a table must agree to 5 in 1,000 and all to a fifth: a training that stops at a tolerance moved by up
-    to 0.35 % under other instructions (reports/processors.json), and what is read at a sharp minimum by up to 10 %.
+
+def difference(tables: Mapping[str, dict], known: Mapping[str, dict]) -> str:
+    """Return where some tables differ from ones recorded under the same arithmetic; nothing where they are the same.
+
+    Nine in ten numbers of a table must agree to 5 in 1,000 and all to a fifth: those that are close stay as they were recorded,
+    maybe elsewhere. Under another arithmetic sets of equal worth change places, and only verdicts can be compared.
     """
     for part, table in tables.items():
         if part not in known or table["columns"] != known[part]["columns"]:
@@ -94,13 +103,17 @@ def _gap(one: Any, other: Any) -> float:
 
 
 def read(claim: str) -> dict:
-    """Return what a claim's plants came to: "made", a mark; "good", "bad": tables by part; "evidence": words by assumption."""
+    """Return a claim's record: "made", a mark; "arithmetic"; "good", "bad": tables by part; "evidence": words by assumption."""
     return json.loads((FOLDER / f"{claim}.json").read_text(encoding="utf-8"))
 
 
 def rows(claim: str, which: str = "good", part: str = "rows") -> list[dict]:
     """Return one of a claim's recorded tables as rows."""
-    table = read(claim)[which][part]
+    return as_rows(read(claim)[which][part])
+
+
+def as_rows(table: Mapping) -> list[dict]:
+    """Return a table as rows."""
     return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
 
 
@@ -125,7 +138,7 @@ def _write(claim: str, found: Mapping) -> None:
     """Write a claim's answers; those that are as recorded keep their digits."""
     path = FOLDER / f"{claim}.json"
     kept = read(claim) if path.is_file() else {}
-    known = {"made": made_by(claim), "evidence": found["evidence"]}
+    known = {"made": made_by(claim), "arithmetic": arithmetic(), "evidence": found["evidence"]}
     for which in ("good", "bad"):
         stands = set(kept.get(which, {})) == set(found[which]) and not difference(found[which], kept[which])
         known[which] = kept[which] if stands else found[which]

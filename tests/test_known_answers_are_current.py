@@ -37,15 +37,23 @@ def test_every_claim_has_one_figure_of_its_own_or_shares_one():
     assert sorted([*FIGURES, *SHARED]) == sorted(IDS)
 
 
-def current(claims, known=("good", "bad")):
+WORDS = {"good": "supported", "bad": "refuted"}
+REVERSE = {"good": "refuted", "bad": "supported"}
+
+
+def current(claims, known=tuple(WORDS)):
+    """Verdicts and numbers are as recorded; on a processor that computes otherwise no verdict is reversed."""
     for which in known:
         answered = {claim: tables for claim, tables, _ in record.answers(claims, which)}
         assert set(answered) == set(claims)
         for claim, tables in answered.items():
-            assert not record.difference(tables, record.read(claim)[which]), claim
+            word, kept = decide(named(claim).criteria, record.as_rows(tables["rows"])).word, record.read(claim)
+            if kept["arithmetic"] == record.arithmetic():
+                assert word == WORDS[which] and not record.difference(tables, kept[which]), claim
+            assert word != REVERSE[which], claim
 
 
-@pytest.mark.parametrize("which, word", [("good", "supported"), ("bad", "refuted")])
+@pytest.mark.parametrize("which, word", WORDS.items())
 def test_what_is_recorded_supports_or_refutes(which, word):
     words = {claim.id: decide(claim.criteria, record.rows(claim.id, which)).word for claim in CLAIMS}
     assert words == dict.fromkeys(IDS, word)
