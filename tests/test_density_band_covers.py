@@ -233,7 +233,8 @@ def test_tolerance_stops_early():
 def test_degenerate_spectra(values):
     """The Krylov spaces end early: no product is spent beyond, and no node is invented."""
     for seed in range(10):
-        found = density(matrix_of(values, seed), probes=5, steps=10, seed=seed)
+        exact = torch.diag(torch.as_tensor(values))  # in another frame rounding alone makes more values of them
+        found = density(exact, probes=5, steps=10, seed=seed)
         assert found.products <= 5 * (len(np.unique(values)) + 1)
         used = found.nodes[found.weights > 1e-12]
         assert abs(used[:, None] - np.unique(values)).min(1).max() < 1e-9

@@ -12,7 +12,7 @@ from validations import study
 from validations.claims.shared.setting import Setting
 from validations.claims.sweep import experiment as sweep
 from validations.claims.sweep.experiment import _edges, headed, responding
-from validations.plan import _options
+from validations.plan import options_of
 
 
 @pytest.mark.parametrize("delta", [LoRA(rank=2), BitFit()], ids=lambda d: type(d).__name__)
@@ -71,6 +71,6 @@ def test_an_edge_is_a_rate_that_ends_the_grid_and_beats_its_neighbour():
 
 def test_an_option_in_a_delta_s_table_is_that_delta_s_alone():
     read = study.read("dimension")
-    own, others = (_options(read, read.parts["sweep"], name) for name in ("full", "lora"))
+    own, others = (options_of(read, read.parts["sweep"], name) for name in ("full", "lora"))
     assert own["seeds"] == 2 and "seeds" not in others and "full" not in others
     assert own["penalty"] == others["penalty"] == 0.003 and np.all(np.diff(own["dimensions"]) > 0)
