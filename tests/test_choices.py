@@ -278,6 +278,16 @@ def test_a_truth_is_read_as_it_was_written(tmp_path, monkeypatch, capsys):
     assert main(["export", str(folder), "--table", "truth", "--out", str(tmp_path / "truth.csv")]) == 2
 
 
+def test_the_truth_that_comes_with_the_lab_is_of_the_study_as_it_stands():
+    shipped = truth.Truth.shipped()
+    assert (shipped.study, shipped.backbone) == ("choices", read("choices").backbone)
+    assert sorted(shipped.names) == sorted(read("choices").deltas) and len(shipped.tasks) == len(shipped.past) >= 5
+    assert {task for task in shipped.past["task"]} <= set(read("choices").tasks)
+    assert all(len(shipped.reached[name]) >= 5 for name in shipped.names)
+    page = (pathlib.Path(__file__).parents[1] / "CHOICES.md").read_text(encoding="utf-8")
+    assert f"{truth.record_of(shipped)['correlation']:.1f} [" in page
+
+
 def test_the_truth_of_some_options_is_that_of_all_without_the_rest(tmp_path):
     whole = truth.Truth.read(planted_truth(tmp_path))
     part = whole.only(["prefix", "lora"])
