@@ -30,6 +30,8 @@ from validations.claims.shared.claim import Cell
 from validations.store import Record
 from validations.study import read
 
+ROOT = pathlib.Path(__file__).parents[1]
+
 STEPS = np.array([1, 2, 4, 8, 16, 32])
 PRICE = Price(step=4.0, look=2.0)
 
@@ -284,8 +286,13 @@ def test_the_truth_that_comes_with_the_lab_is_of_the_study_as_it_stands():
     assert sorted(shipped.names) == sorted(read("choices").deltas) and len(shipped.tasks) == len(shipped.past) >= 5
     assert {task for task in shipped.past["task"]} <= set(read("choices").tasks)
     assert all(len(shipped.reached[name]) >= 5 for name in shipped.names)
-    page = (pathlib.Path(__file__).parents[1] / "CHOICES.md").read_text(encoding="utf-8")
-    assert f"{truth.record_of(shipped)['correlation']:.1f} [" in page
+    said = truth.record_of(shipped)
+    page, readme = (" ".join((ROOT / name).read_text(encoding="utf-8").split()) for name in ("CHOICES.md", "README.md"))
+    assert f"{said['correlation']:.1f} [" in page
+    told = f"for {said['race_cost']:.0%} of the grid's passes lost {said['race_lost']:.1f} points against the grid's own choice, "
+    told += f"the forecast's choice {said['lost']:.1f} against the best in hindsight, at a rank correlation of "
+    told += f"{said['correlation']:.2f}"
+    assert told.replace("lost -", "lost −").replace("%", " %") in readme
 
 
 def test_the_truth_of_some_options_is_that_of_all_without_the_rest(tmp_path):
