@@ -89,16 +89,10 @@ def test_a_record_is_current_only_for_its_own_code_libraries_and_arithmetic(monk
         assert record.made_by(CHEAP[0]) != mark
 
 
-@pytest.mark.parametrize("new", [1.3, "one", 2, float("nan")])
+@pytest.mark.parametrize("new", [1.002, "one", 2, float("nan")])
 def test_a_changed_answer_is_told(new):
     tables = {"rows": {"columns": ["x", "y"], "rows": [[1.0, "a"]]}}
     assert not record.difference({"rows": {"columns": ["x", "y"], "rows": [[1.0005, "a"]]}}, tables)
     assert "was recorded" in record.difference({"rows": {"columns": ["x", "y"], "rows": [[new, "a"]]}}, tables)
     assert "columns" in record.difference({"rows": {"columns": ["x"], "rows": [[1.0]]}}, tables)
     assert "number of rows" in record.difference({"rows": {"columns": ["x", "y"], "rows": []}}, tables)
-
-
-def test_a_processor_moves_few_numbers_and_a_fault_many():
-    known = {"rows": {"columns": ["x"], "rows": [[1.0]] * 20}}
-    few, many = ({"rows": {"columns": ["x"], "rows": [[1.1]] * n + [[1.0]] * (20 - n)}} for n in (2, 3))
-    assert not record.difference(few, known) and "3 of 20 numbers" in record.difference(many, known)

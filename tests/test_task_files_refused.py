@@ -238,3 +238,12 @@ def test_development_data_loads(shared):
     for path in index[:6]:
         task = tasks.load(path)
         assert json.loads((path / "meta.json").read_text(encoding="utf-8"))["n"] == {k: len(s) for k, s in task.splits.items()}
+
+
+def test_a_text_that_is_no_text_is_named(tmp_path):
+    rows = [{"text_a": f"the film number {k} was {'good' if k % 2 else 'bad'}", "label": k % 2} for k in range(60)]
+    for place in (tmp_path / "films.jsonl", tmp_path / "more.jsonl"):
+        rows[0]["text_a"] = [] if place.stem == "films" else {"a": 1}
+        write_jsonl(place, rows)
+        with pytest.raises(ValueError, match=r"text_a in row 1 of .* expected a string"):
+            tasks.load(place)

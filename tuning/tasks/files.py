@@ -294,7 +294,7 @@ def load(path: pathlib.Path, columns: Mapping[str, str] | None, seed: int) -> Ta
 def _shared(file: str, parts: Mapping[str, Sequence[Row]]) -> None:
     """Raise ValueError for a file whose rows share no classes, or whose split leaves test empty or a class out of train."""
     rows = [row for part in parts.values() for row in part]
-    texts = len({(row.get("text_a"), row.get("text_b")) for row in rows})
+    texts = len({(str(row.get("text_a")), str(row.get("text_b"))) for row in rows})
     way = "add different texts, or give a folder with a train and a test file"
     for key in ("train", "test"):
         if not parts[key]:
