@@ -23,7 +23,7 @@ def _seed(setting: Setting) -> int:
 
 
 def _moved(setting: Setting, params: Params, start: np.ndarray) -> np.ndarray:
-    """Return by how much every gate's log-odds moved on held-out text (N, T, P), nan at padding."""
+    """Return by how much every gate's log-odds moved on held-out text, by token and head."""
     return log_odds(setting.subjects["delta"], params, first(setting.test, READ)) - start
 
 
@@ -50,7 +50,7 @@ def predict(setting: Setting) -> Record:
         dealt = replace(texts, train=replace(texts.train, labels=rng.permutation(texts.train.labels)))
         own = dealt.path(replace(recipe, rates=(recipe.rates[rate],)), seed)
         null.append(_moved(setting, shifted(origin, own.z[0, look].astype(float)), start))
-    size = float(np.sqrt(np.nanmean(moved["path"] ** 2)))
+    size = float(np.sqrt(np.mean(moved["path"] ** 2)))
     return Record(
         {"rate": recipe.rates[rate], "step": path.steps[look], "size": size},
         {"start": start, "permuted": np.stack(null).astype(np.float32)} | {k: v.astype(np.float32) for k, v in moved.items()},
@@ -77,10 +77,10 @@ def measure(setting: Setting, predicted: Record) -> Record:
             "step": found.step,
             "at_edge": found.at_edge,
             "gained": 100.0 * (found.chosen.accuracy - found.start.accuracy),
-            "size": float(np.sqrt(np.nanmean(moved**2))),
-            "inner": float(np.nansum(_within(moved) ** 2) / np.nansum(moved**2)),
+            "size": float(np.sqrt(np.mean(moved**2))),
+            "inner": float(np.sum(_within(moved) ** 2) / np.sum(moved**2)),
             "scores": scores,
-            "by_head": {name: np.nanmean(own, (0, 1)).tolist() for name, own in (("trained", moved), ("path", a["path"]))},
+            "by_head": {name: own.mean(0).tolist() for name, own in (("trained", moved), ("path", a["path"]))},
         },
         {},
     )
@@ -88,18 +88,16 @@ def measure(setting: Setting, predicted: Record) -> Record:
 
 def _within(moved: np.ndarray) -> np.ndarray:
     """Return changes less their mean over each head's tokens."""
-    return moved - np.nanmean(moved, (0, 1))
+    return moved - moved.mean(0)
 
 
 def _met(moved: np.ndarray, forecast: np.ndarray) -> dict[str, float]:
     """Return the cosines of a forecast with the measured changes and the share of them that it explains."""
-    seen = ~np.isnan(moved)
     forecast = forecast.astype(float)
-    inner = (_within(one)[seen] for one in (moved, np.where(seen, forecast, np.nan)))
     return {
-        "whole": cosine(moved[seen], forecast[seen]),
-        "within": cosine(*inner),
-        "r2": explained(moved[seen], forecast[seen]),
+        "whole": cosine(moved, forecast),
+        "within": cosine(_within(moved), _within(forecast)),
+        "r2": explained(moved, forecast),
     }
 
 

@@ -14,15 +14,15 @@ from ..shared.setting import Params
 
 
 def log_odds(subject: Any, params: Params, batch: Batch) -> np.ndarray:
-    """Return log lambda / (1 - lambda) of every token and head (N, T, blocks heads), lambda the attention on the prefix.
+    """Return log lambda / (1 - lambda) of every real token and head (tokens, blocks heads), lambda the attention on the prefix.
 
     lambda = sum_i e^{q.p_i / sqrt d} / (sum_i e^{q.p_i / sqrt d} + sum_j e^{q.k_j / sqrt d}) (He et al. 2022, eq. 5), the queries
-    and keys being those met with the prefix in place. Padding reads nan. Raises ValueError for attention of another kind (`shared.heads`).
+    and keys being those met with the prefix in place. Raises ValueError for attention of another kind (`shared.heads`).
     """
     read = getattr(subject, "log_odds", None)  # a plant reads its own
     with torch.no_grad():
         found = torch.cat(_read(subject, params, batch), -1) if read is None else read(params, batch)
-    return np.where(batch.mask.bool().cpu().numpy()[..., None], found.double().cpu().numpy(), np.nan)
+    return found[batch.mask.bool()].double().cpu().numpy()
 
 
 def _read(subject: Any, params: Params, batch: Batch) -> list[Tensor]:
