@@ -34,7 +34,6 @@ def noise_intervention(rows: pd.DataFrame, labels: Labels) -> Figure:
         panels.identity(left, rows[["predicted", "measured"]].to_numpy(dtype=float), log=False)
         left.set(xlabel="predicted change (octaves)", ylabel="trained change (octaves)", title="(a) sensitivity under noise")
         panels.rivals(right, rows, CHANGES, labels, width=18)
-        panels.from_zero(right)
         right.set(xlabel="octaves off", title="(b) against rivals and a null")
         style.legend(figure, panels.handles(rows, labels))
     return figure
@@ -57,12 +56,10 @@ def amplification(rows: pd.DataFrame, profile: pd.DataFrame, labels: Labels) -> 
                 ms=4,
             )
         left.set_xticks(np.unique(profile["group"]))
-        panels.from_zero(left)
         left.set(
             xlabel="eighth of directions, least variance first", ylabel="share of the squared gain", title="(a) mean profile"
         )
         panels.rivals(right, rows, PROFILES, labels, width=18)
-        panels.from_zero(right)
         right.set(xlabel="distance from the trained profile", title="(b) against rivals and a null")
         lines = [panels.line_handle("trained"), panels.line_handle("predicted", dotted=True)]
         style.legend(figure, [*lines, *panels.handles(rows, labels)])

@@ -1,5 +1,6 @@
 """Whether noise at the ports lowers an adapter's sensitivity as the shared gain says, and where its gain sits."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -16,50 +17,64 @@ LABELS = 0.1  # octaves by which a law of labels dealt out may be nearer
 HALF = 0.1  # of the gain's square, in the half of least variance
 DISTANCE = 0.2  # between profiles
 FURTHER = 0.02  # from the profiles of the cheaper rules
-PROFILES = ("first", "inverse", "uniform", "dealt")
 
 
-def _changes(record) -> list[float]:
+def _changes(record: Mapping) -> list[float]:
     """Return the octaves from the sensitivity without noise to that at each level."""
     return [octaves(level["sensitivity"] / record["sensitivity"]) for level in record["levels"]]
 
 
+def _usual(cell: Among) -> list[float]:
+    """Return the other tasks' mean change at each level; no change where there are none."""
+    elsewhere = [_changes(group[cell.delta].measured.values) for group in cell.others if cell.delta in group]
+    return np.mean(elsewhere, axis=0).tolist() if elsewhere else [0.0] * len(cell.measured.values["levels"])
+
+
 def _noise_rows(cell: Among) -> list[Row]:
     predicted, measured = cell.predicted.values, cell.measured.values
-    elsewhere = [_changes(group[cell.delta].measured.values) for group in cell.others if cell.delta in group]
-    usual = np.mean(elsewhere, axis=0) if elsewhere else np.zeros(len(measured["levels"]))
     rows = []
-    for told, law, found, others in zip(predicted["levels"], _changes(predicted), _changes(measured), usual, strict=True):
+    for told, law, found, usual in zip(predicted["levels"], _changes(predicted), _changes(measured), _usual(cell), strict=True):
         dealt = [octaves(one / start) for one, start in zip(told["dealt"], predicted["dealt"], strict=True)]
-        said = {
-            "none": 0.0,
-            "shrinkage": -octaves(1.0 + told["level"] ** 2),
-            "others": float(others),
-            "price": octaves(told["price_alone"] / predicted["sensitivity"]),
-        }
         rows.append(
             cell.place
-            | {"level": told["level"], "predicted": law, "measured": found, "error": abs(law - found)}
-            | {f"error_{name}": abs(value - found) for name, value in said.items()}
-            | {"error_dealt": float(np.mean([abs(value - found) for value in dealt]))}
-            | {"sensitivity": measured["sensitivity"], "sensitivity_predicted": predicted["sensitivity"]}
+            | {
+                "level": told["level"],
+                "predicted": law,
+                "measured": found,
+                "error": abs(law - found),
+                "error_none": abs(found),
+                "error_shrinkage": abs(octaves(1.0 / (1.0 + told["level"] ** 2)) - found),
+                "error_others": abs(usual - found),
+                "error_price": abs(octaves(told["price_alone"] / predicted["sensitivity"]) - found),
+                "error_dealt": float(np.mean(np.abs(np.subtract(dealt, found)))),
+                "sensitivity": measured["sensitivity"],
+                "sensitivity_predicted": predicted["sensitivity"],
+            }
         )
     return rows
 
 
 def _share_rows(cell: Cell) -> list[Row]:
-    told, found = cell.predicted.values["profiles"], np.array(cell.measured.values["profile"])
-    profiles = {name: np.array(told[name]) for name in ("law", "first", "inverse", "dealt")} | {
-        "uniform": np.full(GROUPS, 1 / GROUPS)
-    }
-    half = {"predicted": profiles["law"][: GROUPS // 2].sum(), "measured": found[: GROUPS // 2].sum()}
-    distances = {name: float(np.abs(profile - found).sum() / 2) for name, profile in profiles.items()}
+    told, found = cell.predicted.values["profiles"], cell.measured.values["profile"]
+    predicted, measured = (float(np.sum(profile[: GROUPS // 2])) for profile in (told["law"], found))
     return [
         cell.place
-        | {name: float(value) for name, value in half.items()}
-        | {"error": float(abs(half["predicted"] - half["measured"])), "distance": distances["law"]}
-        | {f"distance_{name}": distances[name] for name in PROFILES}
+        | {
+            "predicted": predicted,
+            "measured": measured,
+            "error": abs(predicted - measured),
+            "distance": _distance(told["law"], found),
+            "distance_first": _distance(told["first"], found),
+            "distance_inverse": _distance(told["inverse"], found),
+            "distance_uniform": _distance(np.full(GROUPS, 1.0 / GROUPS), found),
+            "distance_dealt": _distance(told["dealt"], found),
+        }
     ]
+
+
+def _distance(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return half the summed difference of two profiles, the share that would have to move."""
+    return float(np.abs(np.subtract(one, other)).sum() / 2)
 
 
 def _profile_rows(cell: Cell) -> list[Row]:
