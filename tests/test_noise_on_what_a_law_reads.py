@@ -13,9 +13,13 @@ from theory.loss import CrossEntropy, Quadratic
 from theory.shared_gain import Ensemble, energy_price, shared_gain
 from tuning.deltas import Adapter, PortBias
 from validations.claims.feedback.plants import TokenPlant
+from validations.claims.intervention.claim import NOISE_INTERVENTION
 from validations.claims.intervention.experiment import EXPERIMENT, GROUPS, LEVELS, shares
 from validations.claims.intervention.hearing import Heard, repeated
 from validations.claims.intervention.plants import DecayedPlant, hearing_setting
+from validations.claims.shared.among import among
+from validations.claims.shared.claim import Cell
+from validations.store import Record
 
 SIGMAS = (0.0, 0.1, 0.3, 1.0, 3.0)
 R = 0.3
@@ -136,6 +140,28 @@ def test_shares_of_the_gain_are_ordered_by_variance():
     price = turn @ np.diag(np.arange(1.0, 17.0)) @ turn.T
     assert relative(shares(np.ones((3, 1)) * turn[:, 0], price), np.eye(GROUPS)[0]) < 1e-10
     assert relative(shares(turn.T, price), np.full(GROUPS, 1 / GROUPS)) < 1e-10
+
+
+def cell(task, trained):
+    """A finished cell of one level whose law says that noise halves a sensitivity of 4, and what training gave instead."""
+    told = {"level": 0.4, "sensitivity": 2.0, "price_alone": 3.0, "dealt": [1.0, 2.0]}
+    predicted = Record({"sensitivity": 4.0, "dealt": [4.0, 4.0], "levels": [told]}, {})
+    return Cell(task, "adapter", 0, predicted, Record({"sensitivity": 4.0, "levels": [{"sensitivity": trained}]}, {}))
+
+
+def test_every_rule_is_measured_by_the_octaves_that_it_is_off():
+    """Training gave a quarter here, a half and an eighth on the other tasks, whose mean is two octaves."""
+    (row,) = NOISE_INTERVENTION.rows(among([cell("a", 1.0), cell("b", 2.0), cell("c", 0.5)])[0])
+    assert (row["predicted"], row["measured"], row["error"], row["error_none"]) == (-1.0, -2.0, 1.0, 2.0)
+    assert row["error_others"] == 0.0 and row["error_dealt"] == 0.5
+    assert abs(row["error_price"] - (2.0 + np.log2(0.75))) < 1e-12
+    assert abs(row["error_shrinkage"] - (2.0 - np.log2(1.16))) < 1e-12
+
+
+def test_the_mean_of_other_tasks_does_not_see_the_task_itself():
+    for trained in (1.0, 3.0):
+        (row,) = NOISE_INTERVENTION.rows(among([cell("a", trained), cell("b", 2.0)])[0])
+        assert abs(row["error_others"] - abs(1.0 + np.log2(trained / 4.0))) < 1e-12
 
 
 @pytest.fixture(scope="module", params=[0, 1])
