@@ -161,5 +161,5 @@ def _draws(setting: Setting, ports: Sequence[str], sigmas: Sequence[float], pair
 
 
 EXPERIMENT = Experiment(
-    "intervention", "an adapter trained under noise", ("adapter",), predict, measure, weight=10.0, per_delta=True, by_token=True
+    "intervention", "an adapter trained under noise", ("adapter",), predict, measure, weight=25.0, per_delta=True, by_token=True
 )
