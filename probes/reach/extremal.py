@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from probes.inputs import check_values, named, opened
 from probes.layout import batch_size, check_batches, check_params
 
 
@@ -44,7 +45,8 @@ def extremality(
     loss(controls, batch) is the batch's mean loss under vectors added at layers; batches are weighed by their examples. price:
     the weight r of the controls' energy r/2 |u|^2. One gradient at the controls and one at zero: the sums of costates over
     examples and tokens are the gradients of the mean loss. Source: Pontryagin; Li, Chen, Tai and E, JMLR 2018, section 2.
-    Raises ValueError for a price that is not positive, where the Hamiltonian has no minimum.
+    Raises ValueError for a price that is not positive, where the Hamiltonian has no minimum, and, with the batch, for values that
+    are not finite.
     """
     check_params(controls)
     if not price > 0:
@@ -59,11 +61,14 @@ def extremality(
 def _slopes(loss: Callable, at: dict[str, Tensor], batches: Sequence, price: float) -> Tensor:
     """|dH_t/du| of every layer, in float64."""
     total, count = {name: price * value.double() for name, value in at.items()}, sum(batch_size(b) for b in batches)
-    for batch in batches:
+    function = opened(loss, "loss", "loss")
+    for i, batch in enumerate(batches):
         leaves = {name: value.clone().requires_grad_() for name, value in at.items()}
         with torch.enable_grad():
-            value = loss(leaves, batch)
+            value = function(leaves, batch)
         found = torch.autograd.grad(value, list(leaves.values()))
+        with named(i):
+            check_values([value, *found], "the loss or its slope")
         for name, slope in zip(leaves, found, strict=True):
             total[name] = total[name] + batch_size(batch) / count * slope.double()
     return torch.stack([slope.norm() for slope in total.values()])

@@ -41,7 +41,7 @@ def pmp_residual(rows: pd.DataFrame, labels: Labels) -> Figure:
         style.log_axis(left, "y")
         left.set(ylabel="slope of the Hamiltonian, over the frozen one", title="(a) layer by layer")
         panels.points(right, rows, "predicted", "measured", labels)
-        panels.identity(right, rows[["predicted", "measured"]].to_numpy(dtype=float), log=True, factor=2.0**0.75)
+        panels.identity(right, rows[["predicted", "measured"]].to_numpy(dtype=float), log=True, factor=2.0**0.5)
         right.set(xlabel="foretold where AdamW stops", ylabel="measured where AdamW stops", title="(b) forecast")
         style.legend(figure, [*_handles(["lbfgs", "adamw"]), *panels.handles(rows, labels)])
     return figure
@@ -110,8 +110,8 @@ FIGURES = (
         caption=(
             "The maximum principle, layer by layer. (a) Slope of the Hamiltonian in each layer's control over that of the "
             "frozen network: 0 at an extremal, 1 where nothing was trained; squares are controls that L-BFGS trained, "
-            "triangles where AdamW stops. (b) The latter against AdamW on the linearised network, within three quarters of "
-            "an octave in the band. {n}."
+            "triangles where AdamW stops. (b) The latter against AdamW on the linearised network, within half an octave in "
+            "the band. {n}."
         ),
         alt="Left: residuals of the maximum principle by layer, trained and where AdamW stops. Right: measured against foretold.",
     ),
