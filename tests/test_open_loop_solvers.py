@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from probes.reach.extremal import extremality
-from theory import CrossEntropy, ensemble_lq
+from theory import CrossEntropy, Process, Quadratic, adjoint, ensemble_lq, ilqr, msa
 from theory.open_loop import BACKWARD, FORWARD, iterated_lq, successive, sweeps_left
 
 N, C, M, R = 12, 3, 7, 0.05
@@ -114,6 +114,59 @@ def test_sweeps_are_foretold_by_the_hessian_at_rest():
     assert np.abs(told - left).max() < 1e-6 and 0 < told[0] < 0.5 and told[1] < 0.3 * told[0]
     assert np.all(sweeps_left(G, y0, loss, R, lambda v: (A - R * np.eye(M)) @ v)[:2] < 1e-12)  # nothing is left out
     assert np.all(np.isinf(sweeps_left(G, y0, loss, R, lambda v: -v)))  # no minimum
+
+
+STEPS, STATE = 3, 4
+
+
+def one_text(seed=0):
+    """x_{t+1} = tanh(A_t x_t) + u_t with the cost |x_T - target|^2 / 2 + R/2 sum_t |u_t|^2: as a process, and as passes."""
+    rng = np.random.default_rng(seed)
+    A, target, x0 = rng.normal(size=(STEPS, STATE, STATE)), rng.normal(size=STATE), rng.normal(size=STATE)
+    process = Process(
+        lambda t, x, u: np.tanh(A[t] @ x) + u,
+        lambda t, x, u: ((1 - np.tanh(A[t] @ x) ** 2)[:, None] * A[t], np.eye(STATE)),
+        lambda x: (0.5 * float((x - target) @ (x - target)), x - target),
+        R,
+        STEPS,
+    )
+
+    class Rolled:
+        def __init__(self, u):
+            self.u = u.reshape(STEPS, STATE)
+            self.outputs = adjoint(process, x0, self.u).states[-1:]
+
+        def gradient(self):
+            return (adjoint(process, x0, self.u).gradient - R * self.u).ravel()
+
+        def response(self):
+            columns, after = [], np.eye(STATE)
+            for t in reversed(range(STEPS)):
+                columns.insert(0, after)
+                after = after @ process.jacobians(t, adjoint(process, x0, self.u).states[t], self.u[t])[0]
+            return np.concatenate(columns, axis=1)[None]
+
+    return process, x0, Rolled, Quadratic(target[None])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_on_one_text_a_sweep_is_that_of_msa(seed):
+    process, x0, forward, loss = one_text(seed)
+    path = successive(forward, np.zeros(STEPS * STATE), loss, R, budget=2 + 20 * FORWARD)
+    rho = path.weight
+    before = path.controls[np.flatnonzero(np.diff(path.objectives))[-1]].reshape(STEPS, STATE)
+    textbook = msa(process, x0, before, rho=rho, max_iterations=1)
+    assert np.abs(textbook.u.ravel() - path.controls[-1]).max() < 1e-9
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_on_one_text_the_end_is_that_of_ilqr_with_feedback(seed):
+    """Feedback shapes the path of a rollout, not where it ends: both stop at the same extremal."""
+    process, x0, forward, loss = one_text(seed)
+    path = iterated_lq(forward, np.zeros(STEPS * STATE), loss, R, budget=4000, tolerance=1e-15)
+    textbook = ilqr(process, x0, path.controls[-1].reshape(STEPS, STATE), terminal=1.0)
+    assert textbook.converged and np.abs(textbook.u.ravel() - path.controls[-1]).max() < 1e-5
+    assert abs(textbook.adjoint.cost - path.objectives[-1]) < 1e-9
 
 
 @pytest.mark.parametrize("solver", [iterated_lq, successive])

@@ -104,7 +104,7 @@ def iterated_lq(forward: Callable[[np.ndarray], Pass], u, loss, r: float, *, bud
     seen, cost = forward(u), FORWARD
     value = _objective(loss, seen, u, r)
     points = [(u, cost, value)]
-    sweeps = seen.outputs.shape[1] - 1
+    sweeps = loss.basis(seen.outputs.shape[1]).shape[1]  # C - 1 contrasts of a softmax, else C
     while cost + sweeps * BACKWARD + FORWARD <= budget:
         G, kept = seen.response(), False
         cost += sweeps * BACKWARD

@@ -37,9 +37,9 @@ def pmp_residual(rows: pd.DataFrame, labels: Labels) -> Figure:
             for place, port in enumerate(ports):
                 values = rows.loc[rows["port"] == port, name]
                 panels.dots(left, np.full(len(values), place), values, SOLVERS[solver][1], np.ones(len(values), bool), alpha=0.6)
-        left.set_xticks(range(len(ports)), ["".join(panels.port_words(port)) for port in ports])
+        left.set_xticks(range(len(ports)), [f"{block}{site[:1]}" for block, site in map(panels.port_words, ports)])
         style.log_axis(left, "y")
-        left.set(ylabel="slope of the Hamiltonian, over the frozen one", title="(a) layer by layer")
+        left.set(xlabel="layer", ylabel="slope of the Hamiltonian, over the frozen one", title="(a) layer by layer")
         panels.points(right, rows, "predicted", "measured", labels)
         panels.identity(right, rows[["predicted", "measured"]].to_numpy(dtype=float), log=True, factor=2.0**0.5)
         right.set(xlabel="foretold where AdamW stops", ylabel="measured where AdamW stops", title="(b) forecast")
@@ -110,8 +110,8 @@ FIGURES = (
         caption=(
             "The maximum principle, layer by layer. (a) Slope of the Hamiltonian in each layer's control over that of the "
             "frozen network: 0 at an extremal, 1 where nothing was trained; squares are controls that L-BFGS trained, "
-            "triangles where AdamW stops. (b) The latter against AdamW on the linearised network, within half an octave in "
-            "the band. {n}."
+            "triangles where AdamW stops; a: attention, m: feed-forward. (b) The latter against AdamW on the linearised network, "
+            "within half an octave in the band. {n}."
         ),
         alt="Left: residuals of the maximum principle by layer, trained and where AdamW stops. Right: measured against foretold.",
     ),
