@@ -1,5 +1,6 @@
 """The maximum principle on trained controls, and solvers of optimal control against gradients at equal passes."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -40,7 +41,7 @@ LEARNS = Assumption(
 )
 
 
-def _pairs(cell: Cell):
+def _pairs(cell: Cell) -> Iterator[tuple[dict, dict]]:
     return zip(cell.predicted.values["races"], cell.measured.values["races"], strict=True)
 
 

@@ -50,7 +50,9 @@ def predict(setting: Setting) -> Record:
         r = share * scale
         control = lin.optimum(r, kernel=kernel)
         moved = logits(subject.steered, shifted(rest, control.z), setting.train)
-        left = sweeps_left(lin.G, lin.y0, lin.loss, r, lambda v: (bend @ torch.as_tensor(v).to(bend.dtype)).double().numpy())
+        left = sweeps_left(
+            lin.G, lin.y0, lin.loss, r, lambda v: (bend @ torch.as_tensor(v).to(bend.dtype)).double().cpu().numpy()
+        )
         about = {"share": share, "r": r, "eta": departure(lin, control, moved)}
         told = _told(race(ensemble, r, rules(setting), setting.seed), ensemble, r)
         told["costs"]["lq"] = [_sweeps(left, accuracy, lin.y0.shape[1]) for accuracy in ACCURACIES]
@@ -92,7 +94,7 @@ def _told(run: Race, ensemble: Ensemble, r: float) -> dict[str, Any]:
 
 
 def _sweeps(left: np.ndarray, share: float, classes: int) -> float | None:
-    """Return what iterative LQ pays for a share of the fall where its sweeps leave so much of the way, None where never."""
+    """Return what iterative LQ pays for a share of the fall where its sweeps leave so much of it, None where never."""
     met = np.flatnonzero(left <= 1.0 - share)
     return FORWARD + float(met[0] + 1) * ((classes - 1) * BACKWARD + FORWARD) if len(met) else None
 
