@@ -22,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from probes.curvature.block_traces import block_traces
 from probes.curvature.density import Density, density
+from probes.curvature.replay import WARM
 from probes.curvature.spectrum import end_eigenpairs
 from probes.curvature.summary import Extreme
 from probes.inputs import unchecked
@@ -101,19 +102,25 @@ def planned(probes: int, steps: int, densities: int) -> int:
 
 
 def forecast(attached: Attached, *, probes: int = 8, steps: int = 12, densities: int = 2) -> Forecast:
-    """Return what a survey of these batches will take, from two products on the first of them."""
+    """Return what a survey of these batches will take, from a few products on the first of them.
+
+    On a CUDA device products become cheaper once they are replayed, which the building of a graph does not.
+    """
     part = attached.first(1)
     op = part.hessian()
     v = torch.ones(op.shape[0], dtype=op.dtype, device=op.device)
-    op @ v
-    start = time.perf_counter()
-    op @ v
-    _wait(op.device)
+    times = []
+    for _ in range(WARM + 2 if op.device.type == "cuda" else 2):
+        _wait(op.device)
+        start = time.perf_counter()
+        op @ v
+        _wait(op.device)
+        times.append(time.perf_counter() - start)
     share = _tokens(attached.batches) / _tokens(part.batches)
-    each = (time.perf_counter() - start) * share
     products = planned(probes, steps, densities)
-    # building a graph and its checks, three times (Hessian, Gauss-Newton, gradient), is some six products
-    return Forecast(products, each, each * (products + 18), int(2 * op.held * share))
+    # building a graph and its checks, three times (Hessian, Gauss-Newton, gradient), is some six products that are not replayed
+    seconds = (times[-1] * products + times[1] * 18) * share
+    return Forecast(products, times[-1] * share, seconds, int(2 * op.held * share))
 
 
 def survey(

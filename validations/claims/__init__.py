@@ -12,6 +12,7 @@ from .disturbance.claim import NOISE_RESPONSE, ROBUST_GAIN, WORST_CASE_GAIN
 from .efficiency.claim import MINIMUM_ENERGY
 from .families.claim import FOUND, SCALES
 from .feedback.claim import SHARED_GAIN
+from .gates.claim import PREFIX_GATE
 from .information.claim import INFORMATION_VALUE
 from .initialisation.claim import LAW_INSTALLED, LORA_START
 from .loop.claim import LQ_FEEDBACK, OPEN_LOOP_PRICE
@@ -67,6 +68,7 @@ CLAIMS: tuple[Claim, ...] = (
     LQ_FEEDBACK,
     SHARED_GAIN,
     INFORMATION_VALUE,
+    PREFIX_GATE,
     LORA_START,
     LAW_INSTALLED,
     SYNTHESISED_ADAPTER,

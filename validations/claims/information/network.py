@@ -13,6 +13,7 @@ from theory.shared_gain import Ensemble
 from tuning.backbones import Batch, frame, hidden
 from tuning.edits import Edits, merge
 
+from ..shared.heads import check_readable, scores
 from ..shared.setting import Params
 
 
@@ -37,7 +38,11 @@ class Heads:
 
     @classmethod
     def of(cls, subject: Any, batch: Batch, count: int) -> "Heads":
-        """Return the heads with laws that read the leading directions in which a batch's examples differ."""
+        """Return the heads with laws that read the leading directions in which a batch's examples differ.
+
+        Raises ValueError for attention that is not a plain encoder's (`shared.heads`).
+        """
+        check_readable(subject.backbone)
         with torch.no_grad():
             inputs = subject.rollout(subject.initial, batch).inputs
         weight = batch.mask.to(subject.dtype) / batch.mask.sum(1, keepdim=True)
@@ -105,15 +110,12 @@ class Heads:
     def _features(self, block: int, reads: Mapping[str, tuple[Tensor, Tensor]], batch: Batch) -> list[Tensor]:
         """The features (1, gates, phi) of every head of a block: its attention on the slots, and what it reads of the state."""
         h, q = reads[f"{block}.q"]
-        count = self.subject.backbone.heads
-        q, k = (x.unflatten(-1, (count, -1)).transpose(1, 2) for x in (q, reads[f"{block}.k"][1]))
-        slots = self.subject.initial[f"{block}.attention.keys"].transpose(0, 1)
-        unseen = ~batch.mask.bool()[:, None, None]
-        scores = torch.cat([q @ slots.transpose(-1, -2), (q @ k.transpose(-1, -2)).masked_fill(unseen, -torch.inf)], -1)
-        gates = torch.softmax(scores * q.shape[-1] ** -0.5, -1)[..., : self.slots]
+        slots = self.subject.initial[f"{block}.attention.keys"]
+        met = torch.cat(scores(self.subject.backbone, q, reads[f"{block}.k"][1], slots, batch.mask), -1)
+        gates = torch.softmax(met, -1)[..., : self.slots]
         B, centre = self.bases[block]
         phi, one = (h - centre) @ B, torch.ones_like(h[..., :1])
-        return [torch.cat([one, gates[:, head], phi], -1) for head in range(count)]
+        return [torch.cat([one, gates[:, head], phi], -1) for head in range(gates.shape[1])]
 
 
 def observed(network: Any, batch: Any) -> Ensemble:

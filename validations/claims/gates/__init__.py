@@ -1,0 +1,1 @@
+"""Which tokens a prefix lets which heads look at: its gates, foretold and as trained."""
