@@ -15,6 +15,7 @@ from .feedback.claim import SHARED_GAIN
 from .gates.claim import PREFIX_GATE
 from .information.claim import INFORMATION_VALUE
 from .initialisation.claim import LAW_INSTALLED, LORA_START
+from .intervention.claim import AMPLIFICATION, NOISE_INTERVENTION
 from .loop.claim import LQ_FEEDBACK, OPEN_LOOP_PRICE
 from .multiplets.claim import LORA_MULTIPLETS
 from .origins.claim import LABELS, PRETRAINING
@@ -67,6 +68,8 @@ CLAIMS: tuple[Claim, ...] = (
     OPEN_LOOP_PRICE,
     LQ_FEEDBACK,
     SHARED_GAIN,
+    NOISE_INTERVENTION,
+    AMPLIFICATION,
     INFORMATION_VALUE,
     PREFIX_GATE,
     LORA_START,

@@ -103,7 +103,8 @@ def _rivals(
     yield "lq", averaged_lq(lin, ports, r, seen.bases), price
 
 
-def _cut(gains: Sequence[np.ndarray], prices: Sequence[np.ndarray], ranks: Sequence[int]) -> list[Factors]:
+def cut_to(gains: Sequence[np.ndarray], prices: Sequence[np.ndarray], ranks: Sequence[int]) -> list[Factors]:
+    """Return each port's gain cut to its rank in its price."""
     return [reduced(K, S, rank) for K, S, rank in zip(gains, prices, ranks, strict=True)]
 
 
@@ -124,21 +125,21 @@ def predict(setting: Setting) -> Record:
     price = energy_price(seen.ensemble)
     ranks = [len(subject.initial[f"{port}.down"]) for port in ports]
     law = shared_gain(seen.ensemble, lin.loss, r, price)
-    cut = {"law": _cut(law.K, price, ranks)}
-    cut |= {name: _cut(gains, own, ranks) for name, gains, own in _rivals(seen, lin.loss, lin, ports, r)}
+    cut = {"law": cut_to(law.K, price, ranks)}
+    cut |= {name: cut_to(gains, own, ranks) for name, gains, own in _rivals(seen, lin.loss, lin, ports, r)}
     rng = own_rng(setting, 211)
     for draw in range(DRAWS):
         null = shared_gain(seen.ensemble, CrossEntropy(rng.permutation(lin.labels)), r, price)
-        cut[f"permuted{draw}"] = _cut(null.K, price, ranks)
+        cut[f"permuted{draw}"] = cut_to(null.K, price, ranks)
     own = {port: seen.affine(k, factors, t) for t, (port, k, factors) in enumerate(zip(ports, law.k, cut["law"], strict=True))}
-    still = _sizes(linearise(subject.steered, origin, setting.test), ports)
+    still = open_loop(linearise(subject.steered, origin, setting.test), ports)
     values = information_values(seen.ensemble, lin.loss, r)
     return Record(
         {
             "r": r,
             "ports": list(ports),
             "residual": law.residual,
-            "sensitivity": _sensitivity(with_law(subject, ports), installed(own, subject), setting.test, still),
+            "sensitivity": sensitivity(with_law(subject, ports), installed(own, subject), setting.test, still),
             "departure": _departure(subject, ports, own, seen, law, cut["law"], setting.train),
             "value_shared": values.shared,
             "value_feedback": values.feedback,
@@ -165,16 +166,16 @@ def gain_of(arrays: Mapping[str, np.ndarray], name: str, port: str) -> np.ndarra
     return arrays[f"{name}/{port}/up"] @ arrays[f"{name}/{port}/down"]
 
 
-def _sizes(response: Linearisation, ports: Sequence[str]) -> dict[str, np.ndarray]:
-    """|dy/ds| (N,) of each example, y the contrasts of its logits and s one disturbance of all its tokens, port by port."""
+def open_loop(response: Linearisation, ports: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return |dy/ds| (N,) of each example, y the contrasts of its logits and s one disturbance of all its tokens, port by port."""
     blocks = {port: response.columns(port) for port in ports}
     return {port: np.linalg.norm(G - G.mean(1, keepdims=True), axis=(1, 2)) for port, G in blocks.items()}
 
 
-def _sensitivity(subject: Any, params: Mapping, batch: Any, still: Mapping[str, np.ndarray]) -> float:
-    """The closed loop's mean response to disturbances over the frozen network's, averaged over ports."""
+def sensitivity(subject: Any, params: Mapping, batch: Any, still: Mapping[str, np.ndarray]) -> float:
+    """Return the closed loop's mean response to disturbances over the frozen network's, averaged over ports."""
     origin = at_rest(subject, tuple(still))
-    closed = _sizes(linearise(lambda z, b: subject.disturbed(z, params, b), origin, batch), tuple(still))
+    closed = open_loop(linearise(lambda z, b: subject.disturbed(z, params, b), origin, batch), tuple(still))
     return float(np.mean([closed[port].mean() / sizes.mean() for port, sizes in still.items()]))
 
 
@@ -199,7 +200,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
     fitted = train(setting, lambda p: adapter.priced_loss(p, setting.train, r), at_start(adapter))
     with torch.no_grad():
         rolled = adapter.rollout(fitted.params, setting.test)
-    trained = [_jacobian(adapter, fitted.params, port, rolled, setting.test) @ arrays[f"basis.{port}"] for port in ports]
+    trained = [jacobian(adapter, fitted.params, port, rolled, setting.test) @ arrays[f"basis.{port}"] for port in ports]
 
     def all_ports(name: str) -> list[np.ndarray]:
         return [gain_of(arrays, name, port) for port in ports]
@@ -218,7 +219,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
             "cosine_permuted": float(np.quantile(permuted, QUANTILE)),
             "cosine_rotated": float(np.quantile([_along(trained, gains) for gains in turned], QUANTILE)),
             "cosine_energy": _along(*weighted),
-            "sensitivity": _sensitivity(adapter, fitted.params, setting.test, {port: arrays[f"open.{port}"] for port in ports}),
+            "sensitivity": sensitivity(adapter, fitted.params, setting.test, {port: arrays[f"open.{port}"] for port in ports}),
             "value": float(fitted.value),
             **cost(fitted),
         },
@@ -226,7 +227,8 @@ def measure(setting: Setting, predicted: Record) -> Record:
     )
 
 
-def _jacobian(adapter: Any, params: Mapping, port: str, rolled: Any, batch: Any) -> np.ndarray:
+def jacobian(adapter: Any, params: Mapping, port: str, rolled: Any, batch: Any) -> np.ndarray:
+    """Return the mean Jacobian (d, d) of what an adapter adds at a port, over the real tokens of a rollout."""
     return adapter.gain(params, port, rolled.base[port], batch.mask).detach().double().cpu().numpy()
 
 
