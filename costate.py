@@ -50,6 +50,8 @@ _NAMES = (
     # probes: what can be reached, and at what energy
     ("probes", "linearize gramian reachable output_gramian axis_places token_slots LinearSystem OutputGramian Reach"),
     ("probes", "least_energy reachability reach_table margin_shift departure LeastEnergy Reachability"),
+    # probes: how far controls at layers are from the maximum principle
+    ("probes", "extremality Extremality"),
     # probes: what prompts and prefixes reach
     ("probes", "prefix_cone prompt_reachability k_epsilon PrefixCone PromptReach KEpsilon"),
     # validations: a finished study's verdicts, trainings and numbers as tidy frames, what they mean, and a frame as text

@@ -28,6 +28,7 @@ from probes.reach.controllability import (
     token_slots,
 )
 from probes.reach.energy import LeastEnergy, Reachability, departure, least_energy, margin_shift, reach_table, reachability
+from probes.reach.extremal import Extremality, extremality
 from probes.reach.linear_maps import LinearMap, LinearRegime, SingularTriples, block_svd, jacobian_map, linear_regime, output_map
 from probes.reach.prompts import KEpsilon, PromptReach, k_epsilon, prompt_reachability
 from probes.reach.response import Response, response
@@ -42,6 +43,7 @@ __all__ = [
     "DimensionEstimate",
     "Eigenpairs",
     "Estimate",
+    "Extremality",
     "Extreme",
     "FoundSubspace",
     "KEpsilon",
@@ -71,6 +73,7 @@ __all__ = [
     "departure",
     "empirical_fisher",
     "end_eigenpairs",
+    "extremality",
     "fisher",
     "frobenius",
     "gauss_newton",

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from probes import (
     empirical_fisher,
+    extremality,
     fisher,
     gauss_newton,
     gauss_newton_spectrum,
@@ -59,6 +60,7 @@ PROBES = {
     "response, looped": lambda b: response(outputs, PARAMS, b, route="loop"),
     "response, not formed": lambda b: response(outputs, PARAMS, b, budget=0),
     "linear_regime": lambda b: linear_regime(outputs, PARAMS, PARAMS, b, [0.1]),
+    "extremality": lambda b: extremality(loss, PARAMS, b, 0.1),
     "layers": lambda b: layer_representations(lambda x: {"one": outputs(PARAMS, x)}, b),
 }
 

@@ -25,6 +25,7 @@ from theory.iterative_lq import Descent, Sweeps, error_constant, ilqr, msa, msa_
 from theory.kernel import curvature_eigenvalues, degrees_of_freedom, gradient_rival, participation_ratio, predict, tangent_kernel
 from theory.linear import EndpointRank, endpoint_rank, gramian, minimum_energy, reach, transition
 from theory.loss import CrossEntropy, Quadratic
+from theory.open_loop import Pass, Path, iterated_lq, successive, sweeps_left
 from theory.placement import SparsePath, sparse_path
 from theory.subspace import (
     Bound,
@@ -52,6 +53,8 @@ __all__ = [
     "Healing",
     "OutputRegulator",
     "PID",
+    "Pass",
+    "Path",
     "PerpendicularBound",
     "PrefixedAttention",
     "Process",
@@ -82,6 +85,7 @@ __all__ = [
     "healing",
     "ilqr",
     "induced_gain",
+    "iterated_lq",
     "minimum_energy",
     "msa",
     "msa_radius",
@@ -101,6 +105,8 @@ __all__ = [
     "sparse_path",
     "steps_to_share",
     "subspaces",
+    "successive",
+    "sweeps_left",
     "tail_exponent",
     "tail_share",
     "tangent_kernel",

@@ -31,6 +31,7 @@ from .sharpness.claim import SHARPNESS_GAP
 from .signals.claim import PREDICTED_SUBSPACE
 from .sites.claim import TUNABLE_PORTS
 from .size.claim import PRACTICE_SIZE
+from .solvers.claim import CONTROL_SOLVER, PMP_RESIDUAL, SOLVER_COST
 from .subspace.claim import CODE_TRANSFER, ONE_SUBSPACE
 from .sweep.claim import ALIKE, LOW, SWEEP_CURVE
 from .symbolic.claim import PREFIX_LIMITS
@@ -83,6 +84,9 @@ CLAIMS: tuple[Claim, ...] = (
     RETRAINED,
     PLACEMENT,
     BUDGET_LAW,
+    PMP_RESIDUAL,
+    CONTROL_SOLVER,
+    SOLVER_COST,
     MINIMUM_ENERGY,
     SUBSPACE_TRANSFER,
     ONE_SUBSPACE,

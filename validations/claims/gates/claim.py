@@ -46,9 +46,8 @@ PREFIX_GATE = Claim(
     statement="A prefix acts through gates, the attention that each head pays it at each token, which training changes. On held-out "
     "text their log-odds move as they do in the network at the keys and values where AdamW's path on the tangent model ends, "
     "over heads and, within a head, over tokens.",
-    equation=r"log lambda/(1 - lambda) = log sum_i e^(q dot p_i slash sqrt(d)) - log sum_j e^(q dot k_j slash sqrt(d)), quad "
-    r"C = cos(Delta_"
-    r'"tuned", Delta_"path")',
+    equation=r"log lambda/(1 - lambda) = log sum_i e^(q^top p_i \/ sqrt(d)) - log sum_j e^(q^top k_j \/ sqrt(d)), quad "
+    r'C = frac(chevron.l Delta_"tuned"\, Delta_"path" chevron.r, norm(Delta_"tuned") norm(Delta_"path"))',
     equation_alt="lambda is a head's attention on the prefix's keys p at a token with query q, k the keys of the text; C is the cosine "
     "between the changes of the log-odds over all heads and tokens, by tuning and on the tangent path",
     derived="the response of the logits to the prefix's keys and values on training and dev text, their labels, the order of training; "
