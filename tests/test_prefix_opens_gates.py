@@ -11,6 +11,7 @@ from tuning.backbones import Batch, frame, hidden
 from tuning.edits import Edits, merge
 from validations.claims.gates.experiment import _met
 from validations.claims.gates.network import log_odds
+from validations.claims.information.network import Heads
 
 SLOTS = 3
 
@@ -66,6 +67,8 @@ def test_other_attention_is_refused(kind):
     subject = zoo.subject_of(zoo.backbone_of(kind), Prefix(SLOTS))
     with pytest.raises(ValueError, match="learned positions"):
         log_odds(subject, subject.initial, zoo.batch_of(size=2))
+    with pytest.raises(ValueError, match="learned positions"):
+        Heads.of(subject, zoo.batch_of(size=2), 1)
 
 
 def test_within_heads_a_common_opening_counts_nothing():

@@ -200,6 +200,10 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
     for name, title, words in (
         ("INFORMATION", "worth of states", "is foretold within {} octaves"),
         ("INITIALISATION", "share of the trained LoRA's fall of the held-out loss", "the law makes {} of what training gains"),
+        ("REGRET", "the MLP's lead over attention, over full tuning's gain", "LoRA on attention is {} of full tuning's gain"),
+        ("GATES", "cosine of the gates' changes, tuned and foretold", "foretold and trained changes is {} ("),
+        ("SOLVERS", "octaves by which iterative LQ is cheaper than L-BFGS", "as L-BFGS for {} octaves fewer passes"),
+        ("SOLVERS", "octaves between foretold and measured cost", "is foretold within {} octaves by their race"),
     ):
         (found,) = re.findall(rf"{title}: ([^|]*) \|", (ROOT / f"{name}.md").read_text(encoding="utf-8"))
         assert words.format(found) in told, name
