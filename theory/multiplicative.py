@@ -86,7 +86,8 @@ def factor_law(
 
     u_it = (l_t - 1) o phi_it, phi what the scaled map puts out; the price r/2 sum_t E |u_t|^2, with the noise of `moment_price`,
     is diagonal in l - 1, so that the optimum is ensemble LQ over these numbers (`ensemble_lq`). Source: derived. A number of phi
-    that is always 0 keeps the factor 1. Raises ValueError for features that are not as many as a signal's numbers, and for r <= 0.
+    that is always 0 keeps the factor 1. Raises ValueError for features that are not as many as a signal's numbers, for r <= 0,
+    and for noise below 0.
     """
     if any(g.shape[-1] != f.shape[-1] for g, f in zip(ensemble.G, ensemble.phi, strict=True)):
         raise ValueError("expected phi to be what the maps put out, as many numbers as a signal has, got another width")

@@ -62,7 +62,7 @@ class _Listener(Delta):
 def functions(delta: Delta, backbone: Backbone, params: dict[str, Tensor]) -> dict[str, Function]:
     """Return what a delta does, as one function (read, stood) -> moved for each place "kind/path", in no order.
 
-    Raises ValueError for a delta that does more than put functions at places.
+    Raises ValueError for a delta that does more than put a function at each place, and for parts of one fused map.
     """
     edits = delta.edits(backbone, params)
     if edits.prefix or edits.weights or edits.prompt is not None or edits.shift:
@@ -70,15 +70,19 @@ def functions(delta: Delta, backbone: Backbone, params: dict[str, Tensor]) -> di
             f"expected a delta of functions at places, such as a LoRA, IA3 or an adapter, got {delta.name}: name one"
         )
 
-    def composed(parts: tuple[Callable, ...], reads: bool) -> Function:
-        def function(read: Tensor, stood: Tensor) -> Tensor:
-            for part in parts:
-                stood = part(read, stood) if reads else part(stood)
-            return stood
+    found = {}
+    for kind in KINDS:
+        for path, parts in getattr(edits, kind).items():
+            if len(parts) > 1:
+                raise ValueError(
+                    f"expected one function at {path}, got {len(parts)} of {delta.name}: name a fused map as a whole"
+                )
+            found[f"{kind}/{path}"] = partial(_entering, parts[0]) if kind == "inputs" else parts[0]
+    return found
 
-        return function
 
-    return {f"{kind}/{path}": composed(parts, kind != "inputs") for kind in KINDS for path, parts in getattr(edits, kind).items()}
+def _entering(function: Callable[[Tensor], Tensor], read: Tensor, stood: Tensor) -> Tensor:
+    return function(stood)
 
 
 def told(

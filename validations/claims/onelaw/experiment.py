@@ -1,6 +1,6 @@
 """One law for LoRA, IA3 and adapters, predicted from the frozen network in what each reads and moves, against what is trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ DRAWS = 32  # of permuted labels, and of turned laws
 QUANTILE = 0.975
 PRODUCTS = 12  # of the Hessian, for either end of its spectrum
 NAMES = ("law", "first", "raw")
+PERMUTED, TURNED = (tuple(f"{kind}{draw}" for draw in range(DRAWS)) for kind in ("permuted", "turned"))
 
 
 def reaches(subject: Any, seen: Seen, gains: Gains, batch: Any) -> np.ndarray:
@@ -104,8 +105,7 @@ def predict(setting: Setting) -> Record:
     r, eta = price_of(setting, seen, loss)
     rng = own_rng(setting, 233)
     laws = {"law": seen.law(loss, r), "first": seen.first(loss, r), "raw": seen.raw(loss)}
-    laws |= {f"permuted{draw}": seen.law(CrossEntropy(rng.permutation(loss.labels)), r) for draw in range(DRAWS)}
-    laws |= {f"turned{draw}": seen.turned(laws["law"], rng) for draw in range(DRAWS)}
+    laws |= {name: seen.law(CrossEntropy(rng.permutation(loss.labels)), r) for name in PERMUTED}
     frozen = _frozen(subject, setting.test)
     shifts = {name: reaches(subject, seen, gains, setting.test) - frozen for name, gains in laws.items() if name != "raw"}
     return Record(
@@ -140,7 +140,8 @@ def measure(setting: Setting, predicted: Record) -> Record:
     """Return how near the trained delta comes to the law and to its rivals, in direction, size and held-out logits.
 
     Training is full-batch under `objective`. Cosines and sizes are in the price's norm, all places in one vector; `cosine_plain`
-    is in the plain one. Nulls are 97.5 % quantiles. gains: of the law along its own directions (`Seen.along`), and trained there.
+    is in the plain one. Nulls are 97.5 % quantiles over laws of permuted labels and over turned laws (`Seen.turned`). gains: of
+    the law along its own directions (`Seen.along`), and trained there.
     """
     subject, r, places = setting.subjects["delta"], predicted.values["r"], predicted.values["places"]
     seen = observe(subject, setting.train)
@@ -148,31 +149,31 @@ def measure(setting: Setting, predicted: Record) -> Record:
     with torch.no_grad():
         found = as_gains(trained(subject, fitted.params, seen))
         outputs = subject.outputs(fitted.params, setting.test).double().cpu().numpy()
-    mine, shift = seen.whitened(found), centred(outputs - _frozen(subject, setting.test))
-    laws = {name: unpacked(name, predicted.arrays, places) for name in NAMES}
+    frozen, mine = _frozen(subject, setting.test), seen.whitened(found)
+    laws = {name: unpacked(name, predicted.arrays, places) for name in (*NAMES, *PERMUTED)}
+    shifts = {name: predicted.arrays[f"shift/{name}"] for name in laws if name != "raw"}
+    rng = own_rng(setting, 239)
+    laws |= {name: seen.turned(laws["law"], rng) for name in TURNED}
+    shifts |= {name: reaches(subject, seen, laws[name], setting.test) - frozen for name in TURNED}
+    whitened = {name: seen.whitened(gains) for name, gains in laws.items()}
+    cosines = {name: cosine(white, mine) for name, white in whitened.items()}
+    moved = {name: cosine(centred(shift), centred(outputs - frozen)) for name, shift in shifts.items()}
 
-    def along(name: str) -> float:
-        return cosine(seen.whitened(unpacked(name, predicted.arrays, places)), mine)
+    def null(of: Mapping[str, float], draws: Sequence[str]) -> float:
+        return float(np.quantile([of[name] for name in draws], QUANTILE))
 
-    def moved(name: str) -> float:
-        return cosine(centred(predicted.arrays[f"shift/{name}"]), shift)
-
-    def nulls(of: Callable[[str], float], kind: str) -> float:
-        return float(np.quantile([of(f"{kind}{draw}") for draw in range(DRAWS)], QUANTILE))
-
-    size = {name: float(np.linalg.norm(seen.whitened(gains))) for name, gains in laws.items()}
     return Record(
         {
-            "cosines": {name: along(name) for name in NAMES},
-            "cosine_permuted": nulls(along, "permuted"),
-            "cosine_turned": nulls(along, "turned"),
+            "cosines": {name: cosines[name] for name in NAMES},
+            "cosine_permuted": null(cosines, PERMUTED),
+            "cosine_turned": null(cosines, TURNED),
             "cosine_plain": cosine(_plain(laws["law"]), _plain(found)),
-            "shift": moved("law"),
-            "shift_first": moved("first"),
-            "shift_permuted": nulls(moved, "permuted"),
-            "shift_turned": nulls(moved, "turned"),
+            "shift": moved["law"],
+            "shift_first": moved["first"],
+            "shift_permuted": null(moved, PERMUTED),
+            "shift_turned": null(moved, TURNED),
             "size": float(np.linalg.norm(mine)),
-            "sizes": size,
+            "sizes": {name: float(np.linalg.norm(whitened[name])) for name in NAMES},
             "objective": float(fitted.value),
             **cost(fitted),
         },
