@@ -38,7 +38,7 @@ def one_law(rows: pd.DataFrame, gains: pd.DataFrame, labels: Labels) -> Figure:
         panels.rivals(middle, rows, SHIFTS, labels)
         middle.set(xlabel="cosine of the logits' shift", title="(c) held-out text")
         panels.points(right, rows, "predicted", "measured", labels)
-        panels.identity(right, rows[["predicted", "measured"]].to_numpy(dtype=float), log=True, factor=2**0.5)
+        panels.identity(right, rows[["predicted", "measured"]].to_numpy(dtype=float), log=True, factor=2**0.25)
         right.set(xlabel="size of the law", ylabel="trained size", title="(d) size")
         for axes in (left, middle):
             axes.axvline(0, color=GREY, lw=0.8, zorder=0)
@@ -76,7 +76,7 @@ FIGURES = (
             "predicted before training and read off what was trained along the same directions, over the size of the whole law; "
             "of IA3 the factors that the law changes most. Lines are equality. (b) Cosine of all that was trained with the law, "
             "with its rivals and with nulls, in the norm of the price. (c) Cosine of the shift of held-out logits by training "
-            "with that by the installed law. (d) Sizes in the same norm; the band is half an octave. Bars are medians. {n}. "
+            "with that by the installed law. (d) Sizes in the same norm; the band is a quarter of an octave. Bars are medians. {n}. "
             "Nothing was fitted."
         ),
         alt=(
