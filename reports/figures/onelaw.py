@@ -13,13 +13,13 @@ SERIES = {
     "cosine_first": "first-order law",
     "cosine_raw": "first gradient",
     "cosine_permuted": "permuted labels (97.5 %)",
-    "cosine_turned": "turned law (97.5 %)",
+    "cosine_turned": "turned (97.5 %)",
 }
 SHIFTS = {
     "shift": "law installed",
     "shift_first": "first-order law",
     "shift_permuted": "permuted labels (97.5 %)",
-    "shift_turned": "turned law (97.5 %)",
+    "shift_turned": "turned (97.5 %)",
 }
 
 
@@ -33,9 +33,9 @@ def one_law(rows: pd.DataFrame, gains: pd.DataFrame, labels: Labels) -> Figure:
         top, bottom = figure.subfigures(2, 1, height_ratios=(1.75 * lines + 0.3, 3.0))
         _gains(top, gains, names, lines, columns, labels)
         left, middle, right = bottom.subplots(1, 3, width_ratios=(1.1, 1.1, 1.0))
-        panels.rivals(left, rows, SERIES, labels)
+        panels.rivals(left, rows, SERIES, labels, width=17)
         left.set(xlabel="cosine with what was trained", title="(b) direction")
-        panels.rivals(middle, rows, SHIFTS, labels)
+        panels.rivals(middle, rows, SHIFTS, labels, width=17)
         middle.set(xlabel="cosine of the logits' shift", title="(c) held-out text")
         panels.points(right, rows, "predicted", "measured", labels)
         panels.identity(right, rows[["predicted", "measured"]].to_numpy(dtype=float), log=True, factor=2**0.25)
