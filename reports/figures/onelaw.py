@@ -76,8 +76,8 @@ FIGURES = (
             "predicted before training and read off what was trained along the same directions, over the size of the whole law; "
             "of IA3 the factors that the law changes most. Lines are equality. (b) Cosine of all that was trained with the law, "
             "with its rivals and with nulls, in the norm of the price. (c) Cosine of the shift of held-out logits by training "
-            "with that by the installed law. (d) Sizes in the same norm; the band is a quarter of an octave. Bars are medians. {n}. "
-            "Nothing was fitted."
+            "with that by the installed law. (d) Sizes in the same norm; the band is a quarter of an octave. Bars are medians. "
+            "{n}. Nothing was fitted."
         ),
         alt=(
             "Top: trained against predicted gains with the line of equality, a panel for each delta. Below: cosines of the law, "
