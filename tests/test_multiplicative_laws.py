@@ -37,8 +37,8 @@ def test_a_scalar_gain_in_closed_form():
     for noise in (0.0, 0.7):
         ((B, A),) = lora_law(seen, Quadratic(a[:, None]), 0.3, 1, noise=noise).factors
         assert relative(B @ A, [[np.mean(a * h) / np.mean(h**2) / (1 + 0.3 * (1 + noise**2))]]) < 1e-12
-    ((factor,), _) = factor_law(seen, Quadratic(a[:, None]), 0.3)
-    assert relative(factor, [1 + np.mean(a * h) / np.mean(h**2) / 1.3]) < 1e-12
+        ((factor,), _) = factor_law(seen, Quadratic(a[:, None]), 0.3, noise=noise)
+        assert relative(factor, [1 + np.mean(a * h) / np.mean(h**2) / (1 + 0.3 * (1 + noise**2))]) < 1e-12
 
 
 def test_the_price_is_the_energy_of_the_signal_whatever_the_states_mean():

@@ -79,17 +79,20 @@ def lora_law(
     return LoraLaw(tuple(balanced(K, S, rank) for K, S in zip(law.K, price, strict=True)), law)
 
 
-def factor_law(ensemble: Ensemble, loss: CrossEntropy | Quadratic, r: float) -> tuple[tuple[np.ndarray, ...], Control]:
+def factor_law(
+    ensemble: Ensemble, loss: CrossEntropy | Quadratic, r: float, *, noise: float = 0.0
+) -> tuple[tuple[np.ndarray, ...], Control]:
     """Return the factors l_t (m,) of IA3 that are best for all examples at once, and what they reach on the linear response.
 
-    u_it = (l_t - 1) o phi_it, phi what the scaled map puts out; the price r/2 sum_t E |u_t|^2 is diagonal in l - 1, so that the
-    optimum is ensemble LQ over these numbers (`ensemble_lq`). Source: derived. A number of phi that is always 0 keeps the factor
-    1. Raises ValueError for features that are not as many as a signal's numbers, and for r <= 0.
+    u_it = (l_t - 1) o phi_it, phi what the scaled map puts out; the price r/2 sum_t E |u_t|^2, with the noise of `moment_price`,
+    is diagonal in l - 1, so that the optimum is ensemble LQ over these numbers (`ensemble_lq`). Source: derived. A number of phi
+    that is always 0 keeps the factor 1. Raises ValueError for features that are not as many as a signal's numbers, for r <= 0,
+    and for noise below 0.
     """
     if any(g.shape[-1] != f.shape[-1] for g, f in zip(ensemble.G, ensemble.phi, strict=True)):
         raise ValueError("expected phi to be what the maps put out, as many numbers as a signal has, got another width")
     seen = [np.einsum("nctm,ntm->ncm", g, f) for g, f in zip(ensemble.G, ensemble.phi, strict=True)]
-    spent = [np.einsum("nt,ntm->m", ensemble.weights, f**2) / len(f) for f in ensemble.phi]
+    spent = [np.diag(S) for S in moment_price(ensemble, noise)]
     moving = np.concatenate(spent) > 0.0
     R = r * np.where(moving, np.concatenate(spent), 1.0)
     found = ensemble_lq(np.concatenate(seen, -1), ensemble.y0, loss, R)

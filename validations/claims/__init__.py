@@ -18,6 +18,7 @@ from .initialisation.claim import LAW_INSTALLED, LORA_START
 from .intervention.claim import AMPLIFICATION, NOISE_INTERVENTION
 from .loop.claim import LQ_FEEDBACK, OPEN_LOOP_PRICE
 from .multiplets.claim import LORA_MULTIPLETS
+from .onelaw.claim import ONE_LAW
 from .origins.claim import LABELS, PRETRAINING
 from .path.claim import PRACTICE_HORIZON, PRACTICE_PATH, PRACTICE_RATE, PRACTICE_STEPS
 from .perturbation.claim import HEALING_ROBUST
@@ -68,6 +69,7 @@ CLAIMS: tuple[Claim, ...] = (
     OPEN_LOOP_PRICE,
     LQ_FEEDBACK,
     SHARED_GAIN,
+    ONE_LAW,
     NOISE_INTERVENTION,
     AMPLIFICATION,
     INFORMATION_VALUE,

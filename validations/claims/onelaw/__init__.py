@@ -1,0 +1,1 @@
+"""Whether a trained adapter is the feedback law that its ensemble shares."""
