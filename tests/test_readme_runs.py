@@ -194,10 +194,12 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
     gained, forecast = ([row[column].split(" ")[0] for row in rows] for column in (1, 2))
     said = "{0[0]}, {0[1]} and {0[2]} points on {1[0]}, {1[1]} and {1[2]} texts, of which {2[0]}, {2[1]} and {2[2]} were forecast"
     assert len(rows) == 3 and said.format(gained, texts, forecast) in told
-    page = (ROOT / "FEEDBACK.md").read_text(encoding="utf-8")
-    (cosine,) = re.findall(r"attention ports\) \| cosine [^:]*: ([^|]*) \|", page)
-    assert f"at a cosine of {cosine}" in told
+    page = (ROOT / "ONELAW.md").read_text(encoding="utf-8")
+    cosines = [float(value) for value in re.findall(r"norm of the price: ([\d.]+) \[.* supported \|", page)]
+    assert len(cosines) == 5 and f"at cosines of {min(cosines):.2f} to {max(cosines):.2f}" in told
     for name, title, words in (
+        ("FEEDBACK", "cosine of the adapter's Jacobian with the shared gain", "at a cosine of {} on nano"),
+        ("FEEDBACK-MINILM", "cosine of the adapter's Jacobian with the shared gain", "and {} on MiniLM"),
         ("INFORMATION", "worth of states", "is foretold within {} octaves"),
         ("INITIALISATION", "share of the trained LoRA's fall of the held-out loss", "the law makes {} of what training gains"),
         ("REGRET", "the MLP's lead over attention, over full tuning's gain", "LoRA on attention is {} of full tuning's gain"),
