@@ -92,8 +92,8 @@ FIGURES = (
         receding_gain,
         needs={"rows": ("share", "share_once", "share_lbfgs", "share_dealt", "cost", "passes")},
         caption=(
-            "The shared gain solved again in its own loop. (a) Share of the trained adapter's fall of the training objective that "
-            "a law makes once it is cut to the adapter's rank and installed; shares below -1 are drawn there. (b) Gradients "
+            "The shared gain solved again in its own loop. (a) Share of the trained adapter's fall of the training objective "
+            "that a law makes once it is cut to the adapter's rank and installed; shares below -1 are drawn there. (b) Gradients "
             "that training paid to come as far, against those of the re-solves; the band is half an octave. {n}."
         ),
         alt="Left: share of the trained fall by task for four laws. Right: passes of training against passes of re-solves.",
@@ -106,8 +106,8 @@ FIGURES = (
             "paths": ("task", "seed", "share", "option", "cost", "left"),
         },
         caption=(
-            "Three solvers for one affine feedback law of full rank. (a) Share of the largest fall still to make against what had "
-            "been paid, at the middle price. (b) What each paid for the middle accuracy by the price of signal energy; a solver "
+            "Three solvers for one affine feedback law of full rank. (a) Share of the largest fall still to make against what "
+            "had been paid, at the middle price. (b) What each paid for the middle accuracy by the price; a solver "
             "that never reached it is drawn at its whole budget. {n}."
         ),
         alt="Left: falls of the objective by three solvers against cost. Right: their costs of an accuracy by price.",
