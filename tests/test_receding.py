@@ -1,4 +1,4 @@
-"""Re-solves in the closed loop: their model is the real objective's slope, their fixed point its optimum, their costs as counted."""
+"""Re-solves in the closed loop: their model is the real slope, their fixed point the optimum, their costs as counted."""
 
 import numpy as np
 import pytest
