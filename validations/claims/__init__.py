@@ -24,6 +24,7 @@ from .path.claim import PRACTICE_HORIZON, PRACTICE_PATH, PRACTICE_RATE, PRACTICE
 from .perturbation.claim import HEALING_ROBUST
 from .planted.claim import PLANTED_DIMENSION
 from .practice.claim import PRACTICE_DIRECTION, PRACTICE_GAIN
+from .receding.claim import RECEDING_GAIN, RECEDING_SOLVER
 from .refinement.claim import PRACTICE_FEATURES, PRACTICE_REFINED
 from .regret.claim import REGRET_BATCH, REGRET_CAPACITY, REGRET_EARLY, REGRET_LAYERS, REGRET_RATE
 from .shared.claim import Assumption, Cell, Claim
@@ -70,6 +71,7 @@ CLAIMS: tuple[Claim, ...] = (
     LQ_FEEDBACK,
     SHARED_GAIN,
     ONE_LAW,
+    RECEDING_GAIN,
     NOISE_INTERVENTION,
     AMPLIFICATION,
     INFORMATION_VALUE,
@@ -89,6 +91,7 @@ CLAIMS: tuple[Claim, ...] = (
     PMP_RESIDUAL,
     CONTROL_SOLVER,
     SOLVER_COST,
+    RECEDING_SOLVER,
     MINIMUM_ENERGY,
     SUBSPACE_TRANSFER,
     ONE_SUBSPACE,

@@ -1,8 +1,9 @@
 """Four solvers on one problem, min over u of the mean loss + r/2 |u|^2, with what each had paid for every control it visited."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -60,8 +61,9 @@ def race(ensemble: Ensemble, r: float, rules: Rules, seed: int) -> Race:
         "lq": iterated_lq(ensemble.forward, u, ensemble.loss, r, budget=rules.budget),
         "msa": successive(ensemble.forward, u, ensemble.loss, r, budget=rules.budget, tolerance=rules.tolerance),
     }
-    paths["lbfgs"], converged = _lbfgs(ensemble, r, rules)
-    paths["adamw"], stopped = _adamw(ensemble, r, rules, seed)
+    objective = partial(_objective, ensemble, r)
+    paths["lbfgs"], converged = lbfgs_path(objective, ensemble.rest, rules)
+    paths["adamw"], stopped = adamw_path(objective, ensemble.rest, len(ensemble.labels), rules, seed)
     best = min(float(path.objectives.min()) for path in paths.values())
     return Race(paths, float(paths["lq"].objectives[0]), best, paths["lbfgs"].controls[-1], converged, stopped)
 
@@ -70,28 +72,28 @@ def _objective(ensemble: Ensemble, r: float, controls: Params, rows: Tensor | No
     return ensemble.mean_loss(controls, rows) + 0.5 * r * l2(controls, ensemble.rest)
 
 
-def _lbfgs(ensemble: Ensemble, r: float, rules: Rules) -> tuple[Path, bool]:
+def lbfgs_path(objective: Callable[[Params], Tensor], rest: Params, rules: Rules) -> tuple[Path, bool]:
     """Return every control at which L-BFGS took a gradient, then the one that it ends at, and whether it converged."""
     seen: list[tuple[np.ndarray, float]] = []
 
-    def objective(controls: Params) -> Tensor:
-        value = _objective(ensemble, r, controls)
+    def watched(controls: Params) -> Tensor:
+        value = objective(controls)
         seen.append((flatten(controls), value.item()))
         return value
 
-    fitted = fit(objective, ensemble.rest, tolerance=rules.tolerance, max_evaluations=rules.budget)
+    fitted = fit(watched, rest, tolerance=rules.tolerance, max_evaluations=rules.budget)
     controls, values = zip(*seen, (flatten(fitted.params), fitted.value), strict=True)
     costs = np.minimum(np.arange(1.0, len(seen) + 2), len(seen))
     return Path(np.array(controls), costs, np.array(values)), bool(fitted.converged)
 
 
-def _adamw(ensemble: Ensemble, r: float, rules: Rules, seed: int) -> tuple[Path, np.ndarray]:
+def adamw_path(objective: Callable[..., Tensor], rest: Params, size: int, rules: Rules, seed: int) -> tuple[Path, np.ndarray]:
     """Return the controls after every gradient's worth of all runs, and the end of the one that stands for practice.
 
     The price is in the objective, so that every solver minimises the same; there is no decoupled decay. A run that diverges
     leaves what it visited before. Looking at the whole objective on the way is not charged.
     """
-    size, points, stopped = len(ensemble.labels), [(flatten(ensemble.rest), 0.0)], flatten(ensemble.rest)
+    points, stopped = [(flatten(rest), 0.0)], flatten(rest)
     taken = min(rules.batch_size, size)
     for length, rate in zip(rules.lengths, rules.rates, strict=True):
         steps = max(1, round(length * size / taken))
@@ -103,8 +105,8 @@ def _adamw(ensemble: Ensemble, r: float, rules: Rules, seed: int) -> tuple[Path,
 
         with contextlib.suppress(Diverged):
             adamw(
-                lambda controls, rows: _objective(ensemble, r, controls, rows),
-                ensemble.rest,
+                objective,
+                rest,
                 draws(size, taken, steps, seed),
                 steps=steps,
                 lr=rate,
@@ -116,5 +118,5 @@ def _adamw(ensemble: Ensemble, r: float, rules: Rules, seed: int) -> tuple[Path,
             stopped = visited[-1][0]
     controls, costs = zip(*points, strict=True)
     with torch.no_grad():
-        values = [_objective(ensemble, r, unflatten(u, ensemble.rest)).item() for u in controls]
+        values = [objective(unflatten(u, rest)).item() for u in controls]
     return Path(np.array(controls), np.array(costs), np.array(values)), stopped
