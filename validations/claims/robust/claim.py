@@ -7,7 +7,7 @@ import numpy as np
 
 from ...verdict import Criterion
 from ..shared.among import Among
-from ..shared.claim import CONVERGED, Cell, Claim, Comparison, Row, error, lead, mean, octaves
+from ..shared.claim import Assumption, Cell, Claim, Comparison, Row, error, lead, mean, octaves
 from .experiment import EXPERIMENT
 from .plants import sheltered, under_attack
 
@@ -15,6 +15,22 @@ NEAR = 0.15  # nats between what the law saves and what the adapter does
 OCTAVES = 0.5  # between the law's sensitivity and the adapter's
 AHEAD = 0.02  # nats, over rules that know no attacked law
 LABELS = 0.02  # nats by which laws of labels dealt out may be nearer
+
+SHORT = 0.05  # nats by which a training may end above the law's own objective
+
+
+def _short(cell: Cell) -> float:
+    """How far the training under attack ended above what the law says can be reached."""
+    return cell.measured.values["objective"] - cell.predicted.values["objective"]
+
+
+REACHED = Assumption(
+    "training got as far as the law",
+    f"on training text, the loss and price of the training under attack ended at most {SHORT} nats above the law's",
+    lambda cell: _short(cell) <= SHORT,
+    lambda cells: f"median of training less law {np.median([_short(c) for c in cells]):.2f} nats",
+    needed=0.75,
+)
 
 
 def _saved(arms: Mapping[str, Mapping], arm: str) -> float:
@@ -138,7 +154,7 @@ ROBUST_SHARED_GAIN = Claim(
         Comparison("octaves from plain to attacked sensitivity, trained", mean("fell")),
         Comparison("octaves from plain to attacked sensitivity, laws", mean("fell_predicted")),
     ),
-    assumptions=(CONVERGED,),
+    assumptions=(REACHED,),
     rule="Supported when the predicted saving is off by less than 0.15 nats on average and the sensitivity by less than half an octave, the "
     "saving is nearer by 0.02 nats than no saving, the shrunk plain law's and the other tasks' mean, laws of dealt labels are not "
     "nearer by as much, and the adapter trained under attack loses less, to the attacker who sees it, than the plain one shrunk by the factor "
