@@ -18,7 +18,6 @@ ARMS = {
     "loss_robust": "under attack",
     "loss_removed": "removed",
     "loss_shrunk": "plain, shrunk",
-    "loss_plain": "plain",
 }
 
 
@@ -33,7 +32,7 @@ def robust_shared_gain(rows: pd.DataFrame, labels: Labels) -> Figure:
         panels.rivals(middle, rows, RULES, labels, width=10)
         middle.set(xlabel="nats off", title="(b) rules and a null")
         panels.rivals(right, rows, ARMS, labels, width=10)
-        right.set(xlabel="loss under attack (nats)", title="(c) what adapters lose", xscale="log")
+        right.set(xlabel="loss under attack (nats)", title="(c) what is lost")
         style.legend(figure, panels.handles(rows, labels))
     return figure
 
@@ -47,12 +46,12 @@ FIGURES = (
             "Training under attack. (a) Nats that the adapter trained against the worst disturbances saves over none, under an "
             "attacker who sees it, against those of the robust shared gain before training; the line is equality. (b) How far "
             "the law is off, beside rules without it and laws of dealt labels. (c) Held-out loss under the attacker who sees it: "
-            "trained under attack, none, trained plainly and shrunk by the factor that is best on training text, and "
-            "trained plainly. Bars are medians. {n}. Nothing was fitted."
+            "trained under attack, none, and trained plainly and shrunk by the factor that is best on training text. "
+            "Bars are medians. {n}. Nothing was fitted."
         ),
         alt=(
             "Left: trained against predicted saving with the line of equality. Middle: nats by which the robust shared gain, its "
-            "rivals and a null are off. Right: losses under attack of four adapters on a logarithmic axis."
+            "rivals and a null are off. Right: losses under attack of three adapters."
         ),
     ),
 )
