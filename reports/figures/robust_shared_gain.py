@@ -8,10 +8,10 @@ from ..claim_figure import ClaimFigure
 from ..style import Labels
 
 RULES = {
-    "error": "robust shared gain",
+    "error": "robust gain",
     "error_removed": "nothing saved",
     "error_shrunk": "plain law, shrunk",
-    "error_others": "other tasks' mean",
+    "error_others": "others' mean",
     "error_dealt": "dealt labels",
 }
 ARMS = {
