@@ -27,6 +27,7 @@ from .practice.claim import PRACTICE_DIRECTION, PRACTICE_GAIN
 from .receding.claim import RECEDING_GAIN, RECEDING_SOLVER
 from .refinement.claim import PRACTICE_FEATURES, PRACTICE_REFINED
 from .regret.claim import REGRET_BATCH, REGRET_CAPACITY, REGRET_EARLY, REGRET_LAYERS, REGRET_RATE
+from .robust.claim import ROBUST_SHARED_GAIN
 from .shared.claim import Assumption, Cell, Claim
 from .shared.setting import Experiment
 from .sharpness.claim import SHARPNESS_GAP
@@ -79,6 +80,7 @@ CLAIMS: tuple[Claim, ...] = (
     LORA_START,
     LAW_INSTALLED,
     SYNTHESISED_ADAPTER,
+    ROBUST_SHARED_GAIN,
     HEALING_ROBUST,
     NOISE_RESPONSE,
     WORST_CASE_GAIN,
