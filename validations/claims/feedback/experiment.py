@@ -80,6 +80,15 @@ def _token_response(
     return tuple(lin.columns(port).reshape(shape) * mask[:, None, :, None] for port in ports), lin.y0
 
 
+def posed(setting: Setting) -> tuple[tuple[str, ...], Linearisation, float]:
+    """Return the adapter's attention ports, the frozen network's response to one signal at each, and the price r (`penalty`)."""
+    subject = setting.subjects["adapter"]
+    ports = attention_ports(subject)
+    origin = at_rest(subject, ports)
+    lin = linearise(subject.steered, origin, setting.train)
+    return ports, lin, penalty(setting, lin, subject.steered, origin)
+
+
 def averaged_lq(lin: Linearisation, ports: Sequence[str], r: float, bases: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Return each port's per-example regulator gain, averaged over examples and with its sign, in the directions read there.
 
@@ -116,11 +125,7 @@ def predict(setting: Setting) -> Record:
     installed in the real network, over the frozen network's; what the linear problem is worth with no, some and all
     information; and how far the law leaves the linear response on training text.
     """
-    subject = setting.subjects["adapter"]
-    ports = attention_ports(subject)
-    origin = at_rest(subject, ports)
-    lin = linearise(subject.steered, origin, setting.train)
-    r = penalty(setting, lin, subject.steered, origin)
+    subject, (ports, lin, r) = setting.subjects["adapter"], posed(setting)
     seen = observe(subject, ports, setting.train)
     price = energy_price(seen.ensemble)
     ranks = [len(subject.initial[f"{port}.down"]) for port in ports]
@@ -132,7 +137,7 @@ def predict(setting: Setting) -> Record:
         null = shared_gain(seen.ensemble, CrossEntropy(rng.permutation(lin.labels)), r, price)
         cut[f"permuted{draw}"] = cut_to(null.K, price, ranks)
     own = {port: seen.affine(k, factors, t) for t, (port, k, factors) in enumerate(zip(ports, law.k, cut["law"], strict=True))}
-    still = open_loop(linearise(subject.steered, origin, setting.test), ports)
+    still = without_law(subject, ports, setting.test)
     values = information_values(seen.ensemble, lin.loss, r)
     return Record(
         {
@@ -170,6 +175,11 @@ def open_loop(response: Linearisation, ports: Sequence[str]) -> dict[str, np.nda
     """Return |dy/ds| (N,) of each example, y the contrasts of its logits and s one disturbance of all its tokens, port by port."""
     blocks = {port: response.columns(port) for port in ports}
     return {port: np.linalg.norm(G - G.mean(1, keepdims=True), axis=(1, 2)) for port, G in blocks.items()}
+
+
+def without_law(subject: Any, ports: Sequence[str], batch: Any) -> dict[str, np.ndarray]:
+    """Return `open_loop` of the frozen network."""
+    return open_loop(linearise(subject.steered, at_rest(subject, ports), batch), ports)
 
 
 def sensitivity(subject: Any, params: Mapping, batch: Any, still: Mapping[str, np.ndarray]) -> float:

@@ -11,11 +11,10 @@ from theory.loss import CrossEntropy
 from theory.shared_gain import SharedLaw, energy_price, first_order, shared_gain
 
 from ...store import Record
-from ..feedback.experiment import Factors, cut_to, jacobian, observe, open_loop, sensitivity
+from ..feedback.experiment import Factors, cut_to, jacobian, observe, posed, sensitivity, without_law
 from ..shared.laws import installed, with_law
-from ..shared.linearisation import linearise, penalty
 from ..shared.setting import Experiment, Params, Setting, own_rng
-from ..shared.training import at_rest, at_start, attention_ports, cost, train
+from ..shared.training import at_start, cost, train
 from .hearing import Heard, repeated
 
 LEVELS = (0.1, 0.2, 0.4)  # standard deviation of the noise over the root mean variance of a direction in which examples differ
@@ -50,16 +49,12 @@ def predict(setting: Setting) -> Record:
     From the frozen network, its training text, the price r and draws of noise that no training meets. Beside the law: that of the
     noisy price alone, whose costates are met without noise, and laws of dealt labels; profiles of cheaper rules.
     """
-    subject = setting.subjects["adapter"]
-    ports = attention_ports(subject)
-    origin = at_rest(subject, ports)
-    lin = linearise(subject.steered, origin, setting.train)
-    r = penalty(setting, lin, subject.steered, origin)
+    subject, (ports, lin, r) = setting.subjects["adapter"], posed(setting)
     seen = observe(subject, ports, setting.train)
     price = energy_price(seen.ensemble)
     ranks = [len(subject.initial[f"{port}.down"]) for port in ports]
     units = [float(np.sqrt(np.trace(S) / len(S))) for S in price]
-    still = open_loop(linearise(subject.steered, origin, setting.test), ports)
+    still = without_law(subject, ports, setting.test)
     frame = with_law(subject, ports)
 
     def cut(law: SharedLaw, sigmas: Sequence[float]) -> list[Factors]:

@@ -15,10 +15,9 @@ from tuning.training import flatten, unflatten
 
 from ...statistics import cosine
 from ...store import Record
-from ..feedback.experiment import jacobian, observe
-from ..shared.linearisation import linearise, penalty
+from ..feedback.experiment import jacobian, observe, posed
 from ..shared.setting import Experiment, Params, Setting, own_rng
-from ..shared.training import at_rest, at_start, attention_ports, cost, train
+from ..shared.training import at_start, attention_ports, cost, train
 from ..solvers.race import Rules, adamw_path, lbfgs_path
 from .closed import Closed
 
@@ -58,10 +57,8 @@ def predict(setting: Setting) -> Record:
     r is the smallest price whose shared control stays in the linear regime (`penalty`). Beside the laws: what each makes of the
     training objective once it is installed, and what dealt labels make of the gains.
     """
-    subject = setting.subjects["adapter"]
-    origin = at_rest(subject, attention_ports(subject))
-    lin = linearise(subject.steered, origin, setting.train)
-    closed = _closed(setting, penalty(setting, lin, subject.steered, origin))
+    _, lin, r = posed(setting)
+    closed = _closed(setting, r)
     ranks, rng = _ranks(closed), own_rng(setting, 263)
     first = shared_gain(closed.seen.ensemble, lin.loss, closed.r, energy_price(closed.seen.ensemble))
     path = _solved(closed, ROUNDS)

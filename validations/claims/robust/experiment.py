@@ -13,11 +13,10 @@ from theory.robust_gain import RobustLaw, closed_loop, robust_gain, size_of_harm
 from theory.shared_gain import SharedLaw, energy_price, shared_gain
 
 from ...store import Record
-from ..feedback.experiment import Seen, cut_to, observe, open_loop, sensitivity
+from ..feedback.experiment import Seen, cut_to, observe, posed, sensitivity, without_law
 from ..shared.laws import installed, with_law
-from ..shared.linearisation import linearise, penalty
 from ..shared.setting import Experiment, Params, Setting, own_rng
-from ..shared.training import at_rest, at_start, attention_ports, cost, loss_at, train
+from ..shared.training import at_start, cost, loss_at, train
 from .attackers import worst
 
 PRICE = 10.0  # of signals over that of the linear regime without an attacker, which the attacked law would leave
@@ -73,16 +72,13 @@ def predict(setting: Setting) -> Record:
     network's linear response `HARM` nats on training text. Beside the laws: the plain law shrunk by the factor that is best under
     attack on training text, no law, and laws with an attacker of dealt labels.
     """
-    subject = setting.subjects["adapter"]
-    ports = attention_ports(subject)
-    origin = at_rest(subject, ports)
-    lin = linearise(subject.steered, origin, setting.train)
-    r = float(setting.options.get("price", PRICE)) * penalty(setting, lin, subject.steered, origin)
+    subject, (ports, lin, regime) = setting.subjects["adapter"], posed(setting)
+    r = float(setting.options.get("price", PRICE)) * regime
     seen = whole(subject, ports, setting.train)
     ensemble, price, reads = seen.ensemble, energy_price(seen.ensemble), [B.T for B in seen.bases]
     silent = closed_loop(ensemble, [np.zeros(B.shape) for B in seen.bases], reads)
     size = size_of_harm(silent, ensemble.y0, lin.loss, HARM)
-    arena = Arena(ports, size, open_loop(linearise(subject.steered, origin, setting.test), ports))
+    arena = Arena(ports, size, without_law(subject, ports, setting.test))
     frame, ranks = with_law(subject, ports), [len(subject.initial[f"{port}.down"]) for port in ports]
 
     def held(law: SharedLaw | RobustLaw) -> Params:
