@@ -7,8 +7,9 @@ import numpy as np
 
 from ...verdict import Criterion
 from ..shared.claim import CONVERGED, Cell, Claim, Comparison, Row, error, lead, mean, octaves
+from ..shared.plants import apart, dealt, own
 from .experiment import EXPERIMENT, gain_of
-from .plants import other_labels, own_labels
+from .plants import feedback_setting
 
 LEADING = 6  # state directions in which gains are drawn
 LEAD = 0.25  # over nulls and over the regulator of each example by itself
@@ -119,8 +120,8 @@ SHARED_GAIN = Claim(
     "carries their feed-forward instead. Bars were set from a pilot on other cells; a lead of 0.05 asks that solving the problem "
     "says more than its first step.",
     change="Training under noise at the ports, which replaces the second moment by that of what is then read; larger ensembles.",
-    good=partial(own_labels, EXPERIMENT),
-    bad=partial(other_labels, EXPERIMENT),
+    good=partial(own, EXPERIMENT, feedback_setting),
+    bad=partial(apart, EXPERIMENT, feedback_setting, dealt(feedback_setting, 71)),
     good_is="linear networks whose linear adapters are trained on the law's own labels",
     bad_is="the same adapters trained on labels dealt out at random",
 )

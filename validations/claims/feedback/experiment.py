@@ -1,6 +1,6 @@
 """The gain that an ensemble shares, predicted from the frozen network, against the Jacobian of the adapter that is trained."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from ...statistics import cosine
 from ...store import Record
 from ..shared.laws import Affine, Law, installed, with_law
 from ..shared.linearisation import Linearisation, linearise, off, penalty
-from ..shared.setting import Experiment, Setting, own_rng
+from ..shared.setting import Experiment, Params, Setting, own_rng
 from ..shared.training import at_rest, at_start, attention_ports, cost, logits, train
 
 DRAWS = 64  # of permuted labels, and of rotations
@@ -56,7 +56,7 @@ def observe(subject: Any, ports: Sequence[str], batch: Any) -> Seen:
     states = [base[port].double().cpu().numpy() for port in ports]
     mask = batch.mask.double().cpu().numpy()
     weights = mask / mask.sum(1, keepdims=True)
-    G, y0 = _token_response(subject, ports, batch, mask)
+    G, y0 = token_response(subject.steered, subject, ports, batch)
     phi, bases, centres = [], [], []
     for x in states:
         examples = np.einsum("nt,ntd->nd", weights, x)
@@ -69,13 +69,16 @@ def observe(subject: Any, ports: Sequence[str], batch: Any) -> Seen:
     return Seen(Ensemble(G, tuple(phi), y0, weights), tuple(bases), tuple(centres))
 
 
-def _token_response(
-    subject: Any, ports: Sequence[str], batch: Any, mask: np.ndarray
+def token_response(
+    outputs: Callable[[Params, Any], torch.Tensor], subject: Any, ports: Sequence[str], batch: Any
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """The response (N, C, T, d) of the logits to a signal at every real token of each port, and the logits."""
-    T = mask.shape[1]
+    """Return the response (N, C, T, d) of the logits to a signal at every real token of each port, and the logits.
+
+    outputs(signals, batch): the logits with a signal (1, T, d) added at each port.
+    """
+    T, mask = batch.mask.shape[1], batch.mask.double().cpu().numpy()
     origin = {port: torch.zeros(T, subject.width, dtype=subject.dtype) for port in ports}
-    lin = linearise(lambda z, b: subject.steered({port: u[None] for port, u in z.items()}, b), origin, batch)
+    lin = linearise(lambda z, b: outputs({port: u[None] for port, u in z.items()}, b), origin, batch)
     shape = (*lin.G.shape[:2], T, subject.width)
     return tuple(lin.columns(port).reshape(shape) * mask[:, None, :, None] for port in ports), lin.y0
 
@@ -219,16 +222,16 @@ def measure(setting: Setting, predicted: Record) -> Record:
     roots = [np.linalg.cholesky(arrays[f"price.{port}"]) for port in ports]
     rng = own_rng(setting, 223)
     turned = [[K @ ortho_group.rvs(K.shape[1], random_state=rng) for K in law] for _ in range(DRAWS)]
-    permuted = [_along(trained, all_ports(f"permuted{draw}")) for draw in range(DRAWS)]
-    cosines = {name: _along(trained, all_ports(name)) for name in ("law", "first", "raw", "principal", "lq")}
+    permuted = [along(trained, all_ports(f"permuted{draw}")) for draw in range(DRAWS)]
+    cosines = {name: along(trained, all_ports(name)) for name in ("law", "first", "raw", "principal", "lq")}
     weighted = (([K @ L for K, L in zip(gains, roots, strict=True)]) for gains in (trained, law))
     return Record(
         {
             "r": r,
             "cosines": cosines,
             "cosine_permuted": float(np.quantile(permuted, QUANTILE)),
-            "cosine_rotated": float(np.quantile([_along(trained, gains) for gains in turned], QUANTILE)),
-            "cosine_energy": _along(*weighted),
+            "cosine_rotated": float(np.quantile([along(trained, gains) for gains in turned], QUANTILE)),
+            "cosine_energy": along(*weighted),
             "sensitivity": sensitivity(adapter, fitted.params, setting.test, {port: arrays[f"open.{port}"] for port in ports}),
             "value": float(fitted.value),
             **cost(fitted),
@@ -242,8 +245,8 @@ def jacobian(adapter: Any, params: Mapping, port: str, rolled: Any, batch: Any) 
     return adapter.gain(params, port, rolled.base[port], batch.mask).detach().double().cpu().numpy()
 
 
-def _along(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
-    """The cosine of two sets of gains, all ports in one vector."""
+def along(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
+    """Return the cosine of two sets of gains, all ports in one vector."""
     return cosine(*(np.concatenate([K.ravel() for K in gains]) for gains in (one, other)))
 
 

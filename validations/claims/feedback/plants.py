@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..shared.claim import Cell
 from ..shared.law_plants import LawPlant, law_plant
-from ..shared.network import CLASSES, SYSTEMS, WIDTH, States, port_keys
-from ..shared.setting import Experiment, Setting
+from ..shared.network import CLASSES, WIDTH, States, port_keys
+from ..shared.setting import Setting
 
 LATENTS, BOTTLENECK, STEEPNESS = 12, 4, 2.0
 SPREAD = 0.8  # standard deviation of the logarithm of how far an example's state lies out
@@ -64,27 +63,3 @@ def feedback_setting(system: int, seed: int) -> Setting:
         tolerance=1e-3,
         evaluations=400,
     )
-
-
-def own_labels(experiment: Experiment) -> list[Cell]:
-    """Return the cells of every system, its adapter trained on the labels that the law was made for."""
-    return [_cell(experiment, system, feedback_setting(system, 0), feedback_setting(system, 0)) for system in range(SYSTEMS)]
-
-
-def other_labels(experiment: Experiment) -> list[Cell]:
-    """Return the cells of every system, its adapter trained on the same states with their labels dealt out at random.
-
-    What the trained gain then depends on is nothing that the law has seen.
-    """
-    cells = []
-    for system in range(SYSTEMS):
-        setting = feedback_setting(system, 0)
-        order = np.random.default_rng([71, system]).permutation(len(setting.train.labels))
-        dealt = setting.train._replace(labels=setting.train.labels[torch.as_tensor(order)])
-        cells.append(_cell(experiment, system, setting, replace(setting, train=dealt)))
-    return cells
-
-
-def _cell(experiment: Experiment, system: int, told: Setting, met: Setting) -> Cell:
-    predicted = experiment.predict(told)
-    return Cell(f"system {system}", experiment.name, 0, predicted, experiment.measure(met, predicted))

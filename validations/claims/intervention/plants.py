@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from functools import partial
 
 import numpy as np
 from torch import Tensor
 
 from ..feedback.plants import BOTTLENECK, TokenPlant
 from ..shared.among import Among, among
-from ..shared.claim import Cell
 from ..shared.law_plants import law_plant
-from ..shared.network import CLASSES, SYSTEMS, WIDTH, States, port_keys
+from ..shared.network import CLASSES, WIDTH, States, port_keys
+from ..shared.plants import own
 from ..shared.setting import Experiment, Setting
 from ..shared.training import l2
 from .hearing import Heard
@@ -84,9 +85,4 @@ def parameters_price(experiment: Experiment) -> list[Among]:
 
 
 def _cells(experiment: Experiment, kind: type[TokenPlant]) -> list[Among]:
-    made = []
-    for system in range(SYSTEMS):
-        setting = hearing_setting(system, 0, kind)
-        predicted = experiment.predict(setting)
-        made.append(Cell(f"system {system}", experiment.name, 0, predicted, experiment.measure(setting, predicted)))
-    return among(made)
+    return among(own(experiment, partial(hearing_setting, kind=kind)))

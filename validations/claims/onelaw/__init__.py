@@ -1,1 +1,1 @@
-"""Whether a trained adapter is the feedback law that its ensemble shares."""
+"""Whether one law, in what each delta reads and moves, says what LoRA, IA3 and adapters become."""

@@ -6,8 +6,9 @@ import numpy as np
 
 from ...verdict import Criterion
 from ..shared.claim import CONVERGED, LINEAR, Cell, Claim, Comparison, Row, error, lead, mean, octaves
+from ..shared.plants import apart, dealt, own
 from .experiment import EXPERIMENT
-from .plants import other_labels, own_labels
+from .plants import network
 
 
 def _rows(cell: Cell) -> list[Row]:
@@ -123,8 +124,8 @@ ONE_LAW = Claim(
     "size. Bars were set on two tasks that are not tested.",
     change="A smaller price, under which training leaves the frozen network's basin; an adapter with a nonlinearity, whose feedback is "
     "not affine in what it reads and which spends less energy on single tokens.",
-    good=partial(own_labels, EXPERIMENT),
-    bad=partial(other_labels, EXPERIMENT),
+    good=partial(own, EXPERIMENT, network),
+    bad=partial(apart, EXPERIMENT, network, dealt(network, 139)),
     good_is="networks of linear maps whose LoRA, IA3 or affine adapter is trained on the law's own labels",
     bad_is="the same deltas trained on labels dealt out at random",
 )

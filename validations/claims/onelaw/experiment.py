@@ -16,8 +16,7 @@ from tuning.subjects import place_energy
 
 from ...statistics import cosine
 from ...store import Record
-from ..shared.linearisation import GRID, off
-from ..shared.regime import MARGIN
+from ..shared.linearisation import least_price, off
 from ..shared.setting import Experiment, Params, Setting, own_rng
 from ..shared.training import at_start, centred, cost, train
 from .gains import NOISE, Gains, Seen, as_gains, observe, packed, trained, unpacked
@@ -85,13 +84,8 @@ def price_of(setting: Setting, seen: Seen, loss: CrossEntropy) -> tuple[float, f
     if setting.regime is None:
         r = setting.penalty * largest
         return r, eta(r)
-    floor, chosen = MARGIN * max(0.0, -smallest), largest
-    for share in GRID:
-        if share * largest < floor or eta(share * largest) > setting.regime:
-            break
-        chosen = share * largest
-    chosen = max(chosen, floor)
-    return chosen, eta(chosen)
+    r = least_price(largest, smallest, eta, setting.regime)
+    return r, eta(r)
 
 
 def predict(setting: Setting) -> Record:

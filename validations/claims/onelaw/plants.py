@@ -5,7 +5,7 @@ make of the states, which tell the labels; states differ in size by direction, s
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,9 +16,8 @@ from tuning.deltas import IA3, Adapter, LoRA
 from tuning.deltas.delta import Delta
 from tuning.edits import Edits
 
-from ..shared.claim import Cell
-from ..shared.network import SYSTEMS, tensor
-from ..shared.setting import Experiment, Params, Setting
+from ..shared.network import tensor
+from ..shared.setting import Params, Setting
 
 BLOCKS, WIDTH, LATENTS, TOKENS, CLASSES, SIZE = 2, 24, 10, 4, 3, 96
 SITES = {"attention": ("v", "o"), "mlp": ("up", "down")}
@@ -123,24 +122,3 @@ def _deaf(maps: Maps, basis: np.ndarray, readout: np.ndarray) -> Tensor:
             seen = seen + seen @ maps.weights[f"{block}.{first}"].T @ maps.weights[f"{block}.{second}"].T
     Q = torch.linalg.qr(seen.T)[0]
     return tensor(readout) - tensor(readout) @ Q @ Q.T
-
-
-def own_labels(experiment: Experiment) -> list[Cell]:
-    """Return the cells of every system, its delta trained on the labels that the law was made for."""
-    return [_cell(experiment, system, network(system, 0), network(system, 0)) for system in range(SYSTEMS)]
-
-
-def other_labels(experiment: Experiment) -> list[Cell]:
-    """Return the cells of every system, its delta trained on the same states with their labels dealt out at random."""
-    cells = []
-    for system in range(SYSTEMS):
-        setting = network(system, 0)
-        order = torch.as_tensor(np.random.default_rng([139, system]).permutation(SIZE))
-        dealt = Batch(setting.train.tokens, setting.train.mask, setting.train.labels[order])
-        cells.append(_cell(experiment, system, setting, replace(setting, train=dealt)))
-    return cells
-
-
-def _cell(experiment: Experiment, system: int, told: Setting, met: Setting) -> Cell:
-    predicted = experiment.predict(told)
-    return Cell(f"system {system}", experiment.name, 0, predicted, experiment.measure(met, predicted))

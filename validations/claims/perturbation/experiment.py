@@ -40,11 +40,11 @@ def attack(outputs: Outputs, batch: Any, size: float, width: int, dtype: torch.d
     for _ in range(steps):
         w.requires_grad_()
         lost = torch.nn.functional.cross_entropy(outputs(w, batch), batch.labels, reduction="sum")
-        w = _climbed(w.detach(), torch.autograd.grad(lost, w)[0] * real, radius, 2.5 / steps)
+        w = climbed(w.detach(), torch.autograd.grad(lost, w)[0] * real, radius, 2.5 / steps)
     return w
 
 
-def _climbed(w: Tensor, slope: Tensor, radius: Tensor, share: float) -> Tensor:
+def climbed(w: Tensor, slope: Tensor, radius: Tensor, share: float) -> Tensor:
     """Return w moved along the slope by a share of the radius and put back into the ball, example by example."""
     length = slope.flatten(1).norm(dim=1).clamp_min(1e-30)
     w = w + (share * radius / length)[:, None, None] * slope
@@ -285,7 +285,7 @@ def _against_tuning(subject: Any, energy: Energy, params: Params, batch: Any, si
         moved = _tuned(energy, moved, batch, {key: w}, steps=1)
         w.requires_grad_()
         lost = torch.nn.functional.cross_entropy(subject.disturbed({key: w}, moved, batch), batch.labels, reduction="sum")
-        w = _climbed(w.detach(), torch.autograd.grad(lost, w)[0] * real, radius, 2.5 / STEPS)
+        w = climbed(w.detach(), torch.autograd.grad(lost, w)[0] * real, radius, 2.5 / STEPS)
     return w
 
 

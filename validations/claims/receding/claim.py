@@ -6,8 +6,9 @@ import numpy as np
 
 from ...verdict import Criterion
 from ..shared.claim import CONVERGED, Assumption, Cell, Claim, Comparison, Row, lead, mean, octaves
+from ..shared.plants import apart, dealt, own
 from .experiment import ACCURACIES, DEALT, EXPERIMENT
-from .plants import closing, dealt, loop_setting, many_classes, weak_setting
+from .plants import loop_setting, many_classes, weak_setting
 
 SOURCES = ("li2018msa", "litodorov2004", "houlsby2019")
 
@@ -82,8 +83,8 @@ RECEDING_GAIN = Claim(
     reason="Four fifths is what a reader would call most. A law that is right only at rest is worth nothing once it moves what other laws "
     "read; eight re-solves were what two other tasks needed.",
     change="Prices so low that many laws serve the training text alike, or adapters whose nonlinearity does the work.",
-    good=partial(closing, EXPERIMENT, loop_setting),
-    bad=partial(dealt, EXPERIMENT),
+    good=partial(own, EXPERIMENT, loop_setting),
+    bad=partial(apart, EXPERIMENT, loop_setting, dealt(loop_setting, 73)),
     good_is="linear adapters on linear networks in which a law at one port moves what the next one reads",
     bad_is="the same, trained on labels dealt out at random",
 )
@@ -98,8 +99,8 @@ def _race_rows(cell: Cell) -> list[Row]:
                 cell.place
                 | {"share": race["share"], "accuracy_asked": accuracy, "start": race["start"], "best": race["best"]}
                 | {"cost_again": paid["again"], "cost_lbfgs": paid["lbfgs"], "cost_adamw": paid["adamw"]}
-                | {"lead": octaves(max(paid["lbfgs"], 1.0) / paid["again"])}
-                | {"lead_adamw": octaves(max(paid["adamw"], 1.0) / paid["again"])}
+                | {"lead": octaves(paid["lbfgs"] / paid["again"])}
+                | {"lead_adamw": octaves(paid["adamw"] / paid["again"])}
                 | {"reached": race["costs"]["again"][place] is not None}
             )
     return rows
@@ -157,8 +158,8 @@ RECEDING_SOLVER = Claim(
     "accuracies, and reaches nine accuracies of ten; refuted when either is as cheap, or it misses four of ten.",
     reason="Half an octave is a third of the passes, about what another solver in the loop must save before anyone changes it.",
     change="Prices so high that the loop hardly reacts, where one solve is the whole answer; many classes, whose response is dear.",
-    good=partial(closing, EXPERIMENT, weak_setting),
-    bad=partial(closing, EXPERIMENT, many_classes),
+    good=partial(own, EXPERIMENT, weak_setting),
+    bad=partial(own, EXPERIMENT, many_classes),
     good_is="linear networks in which signals are small beside the states, so that one solve is nearly the whole answer",
     bad_is="linear networks with five classes that no example has, for each of which a response takes a backward pass",
 )

@@ -13,12 +13,12 @@ from torch import Tensor
 from theory.receding import Gains, Loop
 from theory.shared_gain import Ensemble, energy_price, reduced
 from tuning.deltas import Combined, PortBias
+from tuning.subjects import place_energy
 
-from ..feedback.experiment import Seen
+from ..feedback.experiment import Seen, token_response
 from ..shared.laws import with_law
-from ..shared.linearisation import linearise
 from ..shared.setting import Params
-from ..shared.training import cross_entropy, logits
+from ..shared.training import cross_entropy, logits, taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class Closed:
 
     def value(self, numbers: Params, rows: Tensor | None = None) -> Tensor:
         """Return the mean loss plus r/2 times the energy of the law of such numbers on some examples; differentiable."""
-        batch = self.batch if rows is None else type(self.batch)(*(x[rows] for x in self.batch))
+        batch = self.batch if rows is None else taken(self.batch, rows)
         return self.frame.priced_loss(self._reading | dict(numbers), batch, self.r)
 
     def told(self, numbers: Params, batch: Any) -> tuple[float, float]:
@@ -86,12 +86,6 @@ class Closed:
             f"push/{port}.bias": value for port, value in pushes.items()
         }
 
-    def energy(self, rolled: Any, pushes: Params) -> Tensor:
-        """Return the laws' mean energy in a rollout: the mean over examples of the sum over ports of that over tokens of |u|^2."""
-        real = self.batch.mask.to(self.subject.dtype)
-        share = real / real.sum(1, keepdim=True) / len(real)
-        return sum((share * (rolled.signals[port] - pushes[port]).square().sum(-1)).sum() for port in self.ports)
-
     def objective(self, law: Gains) -> float:
         """Return the mean loss plus r/2 times the energy with the law installed in the network."""
         with torch.no_grad():
@@ -101,18 +95,15 @@ class Closed:
         """Return the ensemble in the loop that the law closes, with the pull of later laws' energy."""
         subject, mask = self._behind, self.seen.ensemble.weights > 0.0
         (N, T), d, dtype = mask.shape, self.subject.width, self.subject.dtype
-        token = {port: torch.zeros(T, d, dtype=dtype) for port in self.ports}
-        lin = linearise(
-            lambda z, b: subject.outputs(self._pushed(law, {port: u[None] for port, u in z.items()}), b), token, self.batch
+        G, y0 = token_response(
+            lambda pushes, texts: subject.outputs(self._pushed(law, pushes), texts), subject, self.ports, self.batch
         )
-        shape = (*lin.G.shape[:2], T, d)
-        G = tuple(lin.columns(port).reshape(shape) * mask[:, None, :, None] for port in self.ports)
         pushes = {port: torch.zeros(N, T, d, dtype=dtype, requires_grad=True) for port in self.ports}
         rolled = subject.rollout(self._pushed(law, pushes), self.batch)
-        energy = self.energy(rolled, pushes)
+        energy = sum(place_energy(rolled.signals[port] - pushes[port], self.batch.mask) for port in self.ports)
         slopes = torch.autograd.grad(0.5 * self.r * energy, list(pushes.values()), allow_unused=True)
         pull = tuple(np.zeros((N, T, d)) if s is None else s.double().cpu().numpy() * mask[..., None] for s in slopes)
-        return Loop(Ensemble(G, self._read(rolled), lin.y0, self.seen.ensemble.weights), *law, pull)
+        return Loop(Ensemble(G, self._read(rolled), y0, self.seen.ensemble.weights), *law, pull)
 
     def _read(self, rolled: Any) -> tuple[np.ndarray, ...]:
         """What laws read in a rollout, (N, T, q) per port."""

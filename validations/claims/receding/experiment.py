@@ -13,12 +13,11 @@ from theory.receding import Gains, Resolved, nothing, receding
 from theory.shared_gain import energy_price, shared_gain
 from tuning.training import flatten, unflatten
 
-from ...statistics import cosine
 from ...store import Record
-from ..feedback.experiment import jacobian, observe, posed
+from ..feedback.experiment import along, jacobian, observe, posed
 from ..shared.setting import Experiment, Params, Setting, own_rng
 from ..shared.training import at_start, attention_ports, cost, train
-from ..solvers.race import Rules, adamw_path, lbfgs_path
+from ..solvers.race import Rules, adamw_path, lbfgs_path, outline
 from .closed import Closed
 
 ROUNDS = 8  # re-solves of a prediction
@@ -119,7 +118,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
     return Record(
         {
             "r": r,
-            "cosines": {name: _along(trained, gains) for name, (_, gains) in laws.items()},
+            "cosines": {name: along(trained, gains) for name, (_, gains) in laws.items()},
             "objectives": objectives,
             "start": own.objective(_rest(own)),
             "value": float(fitted.value),
@@ -141,10 +140,6 @@ def _passes(trace: Sequence[float], value: float) -> int:
     """Return the gradients after which training had come as low as a value, all of them where it never did."""
     met = np.flatnonzero(np.asarray(trace) <= value)
     return int(met[0]) + 1 if len(met) else len(trace)
-
-
-def _along(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
-    return cosine(*(np.concatenate([K.ravel() for K in gains]) for gains in (one, other)))
 
 
 def _race(closed: Closed, setting: Setting) -> dict[str, Path]:
@@ -171,17 +166,9 @@ def _told(paths: Mapping[str, Path], closed: Closed, setting: Setting) -> dict[s
         last = unflatten(path.controls[int(np.argmin(path.objectives))], closed.numbers(_rest(closed)))
         ends[name] = dict(zip(("loss", "accuracy"), closed.told(last, setting.test), strict=True))
     left = {name: float((path.objectives.min() - best) / max(start - best, 1e-300)) for name, path in paths.items()}
-    outlines = {name: _outline(path, start, best) for name, path in paths.items()}
+    outlines = {name: outline(path, start, best) for name, path in paths.items()}
     rejected = paths["again"].rejected
     return {"start": start, "best": best, "costs": costs, "left": left, "ends": ends, "rejected": rejected, "paths": outlines}
-
-
-def _outline(path: Path, start: float, best: float) -> list[list[float]]:
-    """Return (cost, share of the fall still to make) wherever a solver came lower than before, in the order of costs."""
-    order = np.argsort(path.costs, kind="stable")
-    values = path.objectives[order]
-    lower = np.flatnonzero(values < np.concatenate([[np.inf], np.minimum.accumulate(values)[:-1]]))
-    return [[float(path.costs[order[i]]), float((values[i] - best) / max(start - best, 1e-300))] for i in lower]
 
 
 def _cheapest(path: Path, budget: float) -> np.ndarray:

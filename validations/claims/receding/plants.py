@@ -1,6 +1,6 @@
 """Plants of re-solves: linear adapters whose signals change what later ports read, and networks whose response is dear."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from ..feedback.plants import TokenPlant, feedback_setting
-from ..shared.claim import Cell
-from ..shared.network import SYSTEMS, tensor
-from ..shared.setting import Experiment, Setting
+from ..shared.network import tensor
+from ..shared.setting import Setting
 
 IDLE = 5  # classes that no example has
 OPTIONS = {"shares": (1.0,), "budget": 48, "rates": (3e-3, 1e-2, 3e-2)}
@@ -44,24 +43,3 @@ def many_classes(system: int, seed: int) -> Setting:
     idle = np.random.default_rng([79, system]).standard_normal((IDLE, plant.C.shape[1]))
     rows = tensor(idle) * plant.C.norm() / idle.size**0.5 / 10
     return replace(made, subjects={"adapter": replace(plant, C=torch.cat([plant.C, rows]))})
-
-
-def closing(experiment: Experiment, setting: Callable[[int, int], Setting]) -> list[Cell]:
-    """Return the cells of every system, its adapter trained on the labels that the laws were made for."""
-    return [_cell(experiment, system, setting(system, 0), setting(system, 0)) for system in range(SYSTEMS)]
-
-
-def dealt(experiment: Experiment) -> list[Cell]:
-    """Return the cells of every system, trained on labels dealt out at random: the laws have seen others."""
-    cells = []
-    for system in range(SYSTEMS):
-        setting = loop_setting(system, 0)
-        order = np.random.default_rng([73, system]).permutation(len(setting.train.labels))
-        train = setting.train._replace(labels=setting.train.labels[torch.as_tensor(order)])
-        cells.append(_cell(experiment, system, setting, replace(setting, train=train)))
-    return cells
-
-
-def _cell(experiment: Experiment, system: int, told: Setting, met: Setting) -> Cell:
-    predicted = experiment.predict(told)
-    return Cell(f"system {system}", experiment.name, 0, predicted, experiment.measure(met, predicted))

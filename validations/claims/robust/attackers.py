@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..perturbation.experiment import climbed
 from ..shared.setting import Params
 
 
@@ -16,22 +17,22 @@ def worst(subject: Any, params: Mapping, batch: Any, ports: Sequence[str], size:
     sees all of the subject: with another one's parameters it is oblivious.
     """
     fixed = {name: p.detach() for name, p in params.items()}
-    w = torch.zeros(len(batch.labels), len(ports) * subject.width, dtype=subject.dtype)
+    w = torch.zeros(len(batch.labels), len(ports), subject.width, dtype=subject.dtype)
+    radius = torch.full((len(w),), size, dtype=subject.dtype)
     found, most = w, torch.full((len(w),), -torch.inf, dtype=subject.dtype)
     for step in range(steps + 1):
         w.requires_grad_()
         losses = torch.nn.functional.cross_entropy(
             subject.disturbed(by_port(w, ports), fixed, batch), batch.labels, reduction="none"
         )
-        found = torch.where((losses.detach() > most)[:, None], w.detach(), found)
+        found = torch.where((losses.detach() > most)[:, None, None], w.detach(), found)
         most = torch.maximum(losses.detach(), most)
         if step < steps:
             (slope,) = torch.autograd.grad(losses.sum(), w)
-            w = w.detach() + size * slope / slope.norm(dim=1, keepdim=True).clamp_min(1e-30)
-            w = w * (size / w.norm(dim=1, keepdim=True).clamp_min(1e-30)).clamp_max(1.0)
+            w = climbed(w.detach(), slope, radius, 1.0)
     return by_port(found, ports)
 
 
 def by_port(w: Tensor, ports: Sequence[str]) -> Params:
-    """Return flat disturbances (B, P d) as one (B, d) per port."""
-    return dict(zip(ports, w.tensor_split(len(ports), dim=1), strict=True))
+    """Return disturbances (B, P, d) as one (B, d) per port."""
+    return dict(zip(ports, w.unbind(1), strict=True))

@@ -118,9 +118,9 @@ def predict(setting: Setting) -> Record:
 
 
 def whole(subject: Any, ports: Sequence[str], batch: Any) -> Seen:
-    """Return what laws read and move when they read every direction in which token states vary, and not those of examples alone:
+    """Return what laws read and move when they read every direction in which token states vary, as an attacker may use them all.
 
-    an attacker comes from all of them. B: the eigenvectors of the token states' second moment above `VANISHING` of the largest.
+    B: the eigenvectors of the token states' second moment above `VANISHING` of the largest.
     """
     between = observe(subject, ports, batch)
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from torch import Tensor
@@ -9,16 +10,13 @@ from torch import Tensor
 from ..feedback.plants import TokenPlant
 from ..intervention.plants import hearing_setting
 from ..shared.among import Among, among
-from ..shared.claim import Cell
-from ..shared.network import CLASSES, SYSTEMS, WIDTH, States
+from ..shared.network import CLASSES, WIDTH, States
+from ..shared.plants import own
 from ..shared.setting import Experiment, Setting
 
 TRAINING, TEST = 64, 128  # texts of a plant, by whose number it knows which are which
-FAINT, STEEPNESS, GATES = (
-    0.2,
-    4.0,
-    0.3,
-)  # deviation of the last direction over the first's, how plain labels are, how examples differ
+FAINT = 0.2  # deviation of the last direction over the first's
+STEEPNESS, GATES = 4.0, 0.3  # how plain labels are, and how examples differ
 CHEAPEST, DEARER = 2.0, 3.0  # the first system's price over that of its linear regime, and the next one's over it
 
 
@@ -59,9 +57,4 @@ def sheltered(experiment: Experiment) -> list[Among]:
 
 
 def _cells(experiment: Experiment, kind: type[TokenPlant]) -> list[Among]:
-    made = []
-    for system in range(SYSTEMS):
-        setting = attacked_setting(system, 0, kind)
-        predicted = experiment.predict(setting)
-        made.append(Cell(f"system {system}", experiment.name, 0, predicted, experiment.measure(setting, predicted)))
-    return among(made)
+    return among(own(experiment, partial(attacked_setting, kind=kind)))

@@ -109,12 +109,23 @@ def penalty(setting: Setting, lin: Linearisation, outputs: Callable[[Params, Any
 
     curvature = hessian(loss, {name: p.detach() for name, p in origin.items()}, [setting.train], allow_unused=True)
     lowest = float(top_eigenpairs(curvature, 1, which="smallest", tol=0.1, max_products=10).values[0])
-    chosen, floor, kernel = scale, MARGIN * max(0.0, -lowest), lin.kernel()
+    kernel = lin.kernel()
+
+    def eta(r: float) -> float:
+        control = lin.optimum(r, kernel=kernel)
+        return departure(lin, control, logits(outputs, shifted(origin, control.z), setting.train))
+
+    return least_price(scale, lowest, eta, setting.regime)
+
+
+def least_price(largest: float, lowest: float, eta: Callable[[float], float], regime: float) -> float:
+    """Return the smallest r on `GRID` below the largest curvature whose eta(r) is within the regime, found from the top.
+
+    It is no less than MARGIN times the most negative curvature.
+    """
+    chosen, floor = largest, MARGIN * max(0.0, -lowest)
     for share in GRID:
-        if share * scale < floor:
+        if share * largest < floor or eta(share * largest) > regime:
             break
-        control = lin.optimum(share * scale, kernel=kernel)
-        if departure(lin, control, logits(outputs, shifted(origin, control.z), setting.train)) > setting.regime:
-            break
-        chosen = share * scale
+        chosen = share * largest
     return max(chosen, floor)

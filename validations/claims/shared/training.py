@@ -97,6 +97,11 @@ def attention_ports(subject: Any) -> tuple[str, ...]:
     return tuple(port for port in subject.ports if port.endswith("attention"))
 
 
+def taken(batch: Any, rows: Tensor) -> Any:
+    """Return some examples of a batch."""
+    return type(batch)(*(x[rows.to(x.device)] for x in batch))
+
+
 def first(batch: Any, count: int) -> Any:
     """Return the first examples of a batch."""
     return type(batch)(*(x[:count] for x in batch))

@@ -13,7 +13,7 @@ from tuning.training import unflatten
 
 from ..shared.linearisation import Linearisation
 from ..shared.setting import Params
-from ..shared.training import at_rest
+from ..shared.training import at_rest, taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ def of_network(subject: Any, batch: Any) -> Ensemble:
     """Return a batch of the frozen network under vectors added at its ports, at every token."""
 
     def outputs(controls: Params, rows: Tensor | None) -> Tensor:
-        return subject.steered(controls, batch if rows is None else type(batch)(*(x[rows] for x in batch)))
+        return subject.steered(controls, batch if rows is None else taken(batch, rows))
 
     return Ensemble(outputs, batch.labels, at_rest(subject))
 

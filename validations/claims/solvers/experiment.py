@@ -15,7 +15,7 @@ from ..shared.linearisation import departure, linearise
 from ..shared.setting import Experiment, Setting
 from ..shared.training import at_rest, logits, loss_at, shifted
 from .ensemble import Ensemble, of_network, of_tangent
-from .race import Race, Rules, race
+from .race import Race, Rules, outline, race
 
 ACCURACIES = (0.5, 0.9, 0.99, 0.999)  # shares of the whole fall of the objective
 
@@ -89,7 +89,7 @@ def _told(run: Race, ensemble: Ensemble, r: float) -> dict[str, Any]:
         "left": left,
         "rho": run.paths["msa"].weight,
         "rejected": run.paths["lq"].rejected,
-        "paths": {name: _outline(run, name) for name in run.paths},
+        "paths": {name: outline(path, run.start, run.best) for name, path in run.paths.items()},
     } | residuals
 
 
@@ -104,17 +104,6 @@ def _cost(run: Race, name: str, share: float) -> float | None:
     path = run.paths[name]
     place = path.first(run.target(share))
     return None if place is None else float(path.costs[place])
-
-
-def _outline(run: Race, name: str) -> list[list[float]]:
-    """Return (cost, share of the fall still to make) wherever a solver came lower than before, in the order of costs."""
-    path, least, outline = run.paths[name], np.inf, []
-    for place in np.argsort(path.costs, kind="stable"):
-        value = float(path.objectives[place])
-        if value < least:
-            least = value
-            outline.append([float(path.costs[place]), (value - run.best) / max(run.start - run.best, 1e-300)])
-    return outline
 
 
 def _held_out(run: Race, setting: Setting) -> dict[str, Any]:

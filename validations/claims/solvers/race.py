@@ -68,6 +68,17 @@ def race(ensemble: Ensemble, r: float, rules: Rules, seed: int) -> Race:
     return Race(paths, float(paths["lq"].objectives[0]), best, paths["lbfgs"].controls[-1], converged, stopped)
 
 
+def outline(path: Path, start: float, best: float) -> list[list[float]]:
+    """Return (cost, share of the fall still to make) wherever a solver came lower than before, in the order of costs."""
+    least, lower = np.inf, []
+    for place in np.argsort(path.costs, kind="stable"):
+        value = float(path.objectives[place])
+        if value < least:
+            least = value
+            lower.append([float(path.costs[place]), (value - best) / max(start - best, 1e-300)])
+    return lower
+
+
 def _objective(ensemble: Ensemble, r: float, controls: Params, rows: Tensor | None = None) -> Tensor:
     return ensemble.mean_loss(controls, rows) + 0.5 * r * l2(controls, ensemble.rest)
 

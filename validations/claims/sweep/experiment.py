@@ -30,7 +30,7 @@ from ...store import Record
 from ..shared.linearisation import departure, kernel_ranks, linearise
 from ..shared.setting import Experiment, Setting, own_rng, own_seed
 from ..shared.subspaces import SHARE, crossing, estimate, shapes
-from ..shared.training import logits, shifted
+from ..shared.training import logits, shifted, taken
 
 DIMENSIONS, SMALLEST = 8, 8
 RATES = (0.05, 0.15, 0.5)  # length of the first step over the length of the linearised optimum
@@ -153,11 +153,7 @@ def predict(setting: Setting) -> Record:
 def _halves(setting: Setting) -> tuple:
     """Return the held-out text in two: where rates are chosen, and where the curve is read."""
     order = torch.as_tensor(own_rng(setting, 107).permutation(len(setting.test.labels)))
-    return tuple(_rows(setting.test, rows) for rows in order.chunk(2))
-
-
-def _rows(batch, rows: Tensor):
-    return type(batch)(*(x[rows.to(x.device)] for x in batch))
+    return tuple(taken(setting.test, rows) for rows in order.chunk(2))
 
 
 def measure(setting: Setting, predicted: Record) -> Record:
@@ -298,7 +294,7 @@ def _coefficient(setting: Setting, subject, params: Params) -> dict:
     found = local_learning_coefficient(
         losses if folded else subject.loss,
         params,
-        [_rows(setting.train, part) for part in torch.arange(n).chunk(max(1, n // int(setting.options.get("part", PART))))],
+        [taken(setting.train, part) for part in torch.arange(n).chunk(max(1, n // int(setting.options.get("part", PART))))],
         step=STABLE / (nbeta * (1 + LOCAL) * curvature),
         gamma=nbeta * LOCAL * curvature,
         chains=CHAINS,
