@@ -15,7 +15,7 @@ from .feedback.claim import SHARED_GAIN
 from .gates.claim import PREFIX_GATE
 from .information.claim import INFORMATION_VALUE
 from .initialisation.claim import LAW_INSTALLED, LORA_START
-from .intervention.claim import AMPLIFICATION, NOISE_INTERVENTION
+from .intervention.claim import AMPLIFICATION, NOISE_INTERVENTION, NOISY_SENSITIVITY
 from .loop.claim import LQ_FEEDBACK, OPEN_LOOP_PRICE
 from .multiplets.claim import LORA_MULTIPLETS
 from .onelaw.claim import ONE_LAW
@@ -74,6 +74,7 @@ CLAIMS: tuple[Claim, ...] = (
     ONE_LAW,
     RECEDING_GAIN,
     NOISE_INTERVENTION,
+    NOISY_SENSITIVITY,
     AMPLIFICATION,
     INFORMATION_VALUE,
     PREFIX_GATE,

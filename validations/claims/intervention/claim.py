@@ -1,6 +1,6 @@
-"""Whether noise at the ports lowers an adapter's sensitivity as the shared gain says, and where its gain sits."""
+"""Whether adapters that train through noise become, and change, as sensitive as the shared gain says, and where their gain sits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -14,6 +14,7 @@ from .plants import deaf_to_noise, parameters_price, through_noise
 NEAR = 0.5  # octaves between predicted and trained change
 AHEAD = 0.1  # octaves, over the rules that know no law
 LABELS = 0.1  # octaves by which a law of labels dealt out may be nearer
+WITHIN = 1.0  # octaves between predicted and trained sensitivity, as `shared-gain` asks without noise
 HALF = 0.1  # of the gain's square, in the half of least variance
 DISTANCE = 0.2  # between profiles
 FURTHER = 0.02  # from the profiles of the cheaper rules
@@ -24,16 +25,44 @@ def _changes(record: Mapping) -> list[float]:
     return [octaves(level["sensitivity"] / record["sensitivity"]) for level in record["levels"]]
 
 
-def _usual(cell: Among) -> list[float]:
-    """Return the other tasks' mean change at each level; no change where there are none."""
-    elsewhere = [_changes(group[cell.delta].measured.values) for group in cell.others if cell.delta in group]
+def _reached(record: Mapping) -> list[float]:
+    """Return the octaves from the frozen network's sensitivity to that at each level."""
+    return [octaves(level["sensitivity"]) for level in record["levels"]]
+
+
+def _usual(cell: Among, measured: Callable[[Mapping], list[float]]) -> list[float]:
+    """Return the other tasks' mean of what is measured at each level; 0 where there are none."""
+    elsewhere = [measured(group[cell.delta].measured.values) for group in cell.others if cell.delta in group]
     return np.mean(elsewhere, axis=0).tolist() if elsewhere else [0.0] * len(cell.measured.values["levels"])
+
+
+def _level_rows(cell: Among) -> list[Row]:
+    predicted, measured = cell.predicted.values, cell.measured.values
+    rows = []
+    for told, law, found, usual in zip(
+        predicted["levels"], _reached(predicted), _reached(measured), _usual(cell, _reached), strict=True
+    ):
+        place = cell.place | {"level": told["level"], "predicted": law, "measured": found}
+        rows.append(
+            place
+            | {
+                "error": abs(law - found),
+                "error_none": abs(found),
+                "error_quiet": abs(octaves(predicted["sensitivity"]) - found),
+                "error_others": abs(usual - found),
+                "error_price": abs(octaves(told["price_alone"]) - found),
+                "error_dealt": float(np.mean([abs(octaves(one) - found) for one in told["dealt"]])),
+            }
+        )
+    return rows
 
 
 def _noise_rows(cell: Among) -> list[Row]:
     predicted, measured = cell.predicted.values, cell.measured.values
     rows = []
-    for told, law, found, usual in zip(predicted["levels"], _changes(predicted), _changes(measured), _usual(cell), strict=True):
+    for told, law, found, usual in zip(
+        predicted["levels"], _changes(predicted), _changes(measured), _usual(cell, _changes), strict=True
+    ):
         dealt = [octaves(one / start) for one, start in zip(told["dealt"], predicted["dealt"], strict=True)]
         rows.append(
             cell.place
@@ -146,6 +175,68 @@ NOISE_INTERVENTION = Claim(
     bad=partial(deaf_to_noise, EXPERIMENT),
     good_is="linear networks whose adapters are trained through noise",
     bad_is="the same networks, with adapters that the noise never reaches in training",
+)
+
+NOISY_SENSITIVITY = Claim(
+    id="noisy-sensitivity",
+    nature="prediction",
+    view="control",
+    title="An adapter that trains through noise becomes as sensitive as the shared gain says",
+    statement="Closing the loop of an adapter that was trained while noise lay on the states that it reads makes the logits as sensitive to "
+    "disturbances as the shared gain of the same noisy states says before training, level of noise by level.",
+    equation=NOISE_INTERVENTION.equation.replace(
+        r"Delta = log_2 frac(S_sigma, S_0)",
+        r"S_sigma = frac(|partial y \/ partial s|_(K), "
+        r"|partial y \/ partial s|_0)",
+    ),
+    equation_alt="noise of standard deviation sigma adds sigma squared to every direction of the second moment that prices the gain; the "
+    "sensitivity is the response of the logits to a disturbance of a port with that law installed over that of the frozen network",
+    derived=NOISE_INTERVENTION.derived,
+    sources=NOISE_INTERVENTION.sources,
+    experiment=EXPERIMENT,
+    rows=_level_rows,
+    statistic=Comparison("octaves between predicted and trained sensitivity under noise", mean("error")),
+    criteria=(
+        Criterion(
+            "error", "octaves between predicted and trained sensitivity", error("error"), (-np.inf, WITHIN), (-np.inf, WITHIN)
+        ),
+        Criterion(
+            "ahead",
+            "octaves nearer than rules that know no noise or no task",
+            lead("error", "error_none", "error_quiet", "error_others", less=True),
+            (AHEAD, np.inf),
+            (0.0, np.inf),
+        ),
+        Criterion(
+            "labels",
+            "octaves nearer than laws of dealt labels",
+            lead("error", "error_dealt", less=True),
+            (-LABELS, np.inf),
+            (-LABELS, np.inf),
+        ),
+    ),
+    rivals=(
+        Comparison("octaves of the frozen network's sensitivity", mean("error_none")),
+        Comparison("octaves of the law without noise", mean("error_quiet")),
+        Comparison("octaves of the other tasks' mean at this level", mean("error_others")),
+        Comparison("octaves of the price alone, with costates met without noise", mean("error_price")),
+    ),
+    nulls=(Comparison("octaves of the laws of dealt labels", mean("error_dealt")),),
+    also=(
+        Comparison("trained sensitivity over the frozen network's, octaves", mean("measured")),
+        Comparison("predicted sensitivity over the frozen network's, octaves", mean("predicted")),
+    ),
+    assumptions=(CONVERGED,),
+    rule="Supported when predicted and trained sensitivity lie within an octave of each other on average, a tenth of an octave nearer than "
+    "the frozen network's, the law's without noise and the other tasks' mean, and laws of dealt labels are not nearer by as much; refuted "
+    "when the error is above an octave, one of those rules is nearer, or laws of dealt labels are by a tenth.",
+    reason="Without noise an adapter that trains on spends almost nothing in directions of little variance and grows there without end, where "
+    "no linear response holds. Noise makes these directions dear, so that what the law says of them should hold.",
+    change="So few draws of noise that training learns the draws; noise so small that faint directions stay free.",
+    good=NOISE_INTERVENTION.good,
+    bad=NOISE_INTERVENTION.bad,
+    good_is=NOISE_INTERVENTION.good_is,
+    bad_is=NOISE_INTERVENTION.bad_is,
 )
 
 AMPLIFICATION = Claim(

@@ -14,7 +14,8 @@ from ...store import Record
 from ..feedback.experiment import Factors, cut_to, jacobian, observe, posed, sensitivity, without_law
 from ..shared.laws import installed, with_law
 from ..shared.setting import Experiment, Params, Setting, own_rng
-from ..shared.training import at_start, cost, train
+from ..shared.training import cost
+from ..shared.whitening import train_white
 from .hearing import Heard, repeated
 
 LEVELS = (0.1, 0.2, 0.4)  # standard deviation of the noise over the root mean variance of a direction in which examples differ
@@ -113,13 +114,13 @@ def predict(setting: Setting) -> Record:
 def measure(setting: Setting, predicted: Record) -> Record:
     """Return the sensitivities of adapters trained without noise and through noise of every level, and where the first's gain sits.
 
-    Training is full-batch under loss + (r/2) signal energy; noise lies on the states that the adapter reads and on nothing else,
+    Training is full-batch under loss + (r/2) signal energy (`train_white`); noise lies on the states that the adapter reads and on nothing else,
     the same draws at every step, every text once with each. No noise is there when sensitivities are measured.
     """
     r, ports = predicted.values["r"], tuple(predicted.values["ports"])
     adapter, arrays = setting.subjects["adapter"], predicted.arrays
     still = {port: arrays[f"open.{port}"] for port in ports}
-    quiet = train(setting, lambda p: adapter.priced_loss(p, setting.train, r), at_start(adapter))
+    quiet = train_white(setting, lambda p: adapter.priced_loss(p, setting.train, r), adapter, ports)
     with torch.no_grad():
         rolled = adapter.rollout(quiet.params, setting.test)
     gains = [jacobian(adapter, quiet.params, port, rolled, setting.test) @ arrays[f"basis.{port}"] for port in ports]
@@ -128,7 +129,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
     for number, told in enumerate(predicted.values["levels"]):
         draws = _draws(setting, ports, told["sigmas"], pairs, own_rng(setting, 257, number))
         heard = replace(adapter, delta=Heard(adapter.delta, draws))
-        fitted = train(setting, lambda p, s=heard: s.priced_loss(p, many, r), at_start(adapter))
+        fitted = train_white(setting, lambda p, s=heard: s.priced_loss(p, many, r), adapter, ports, told["sigmas"])
         levels.append({"sensitivity": sensitivity(adapter, fitted.params, setting.test, still), **cost(fitted)})
     return Record(
         {
