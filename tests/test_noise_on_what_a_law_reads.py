@@ -13,7 +13,7 @@ from theory.loss import CrossEntropy, Quadratic
 from theory.shared_gain import Ensemble, energy_price, shared_gain
 from tuning.deltas import Adapter, PortBias
 from validations.claims.feedback.plants import TokenPlant
-from validations.claims.intervention.claim import NOISE_INTERVENTION
+from validations.claims.intervention.claim import NOISE_INTERVENTION, NOISY_SENSITIVITY
 from validations.claims.intervention.experiment import EXPERIMENT, GROUPS, LEVELS, shares
 from validations.claims.intervention.hearing import Heard, repeated
 from validations.claims.intervention.plants import DecayedPlant, hearing_setting
@@ -156,6 +156,14 @@ def test_every_rule_is_measured_by_the_octaves_that_it_is_off():
     assert row["error_others"] == 0.0 and row["error_dealt"] == 0.5
     assert abs(row["error_price"] - (2.0 + np.log2(0.75))) < 1e-12
     assert abs(row["error_shrinkage"] - (2.0 - np.log2(1.16))) < 1e-12
+
+
+def test_the_sensitivity_itself_is_measured_from_the_frozen_networks():
+    """Training reached 1 here, 8 and 2 on the other tasks, whose mean is two octaves; the law says 2, without noise 4."""
+    (row,) = NOISY_SENSITIVITY.rows(among([cell("a", 1.0), cell("b", 8.0), cell("c", 2.0)])[0])
+    assert (row["predicted"], row["measured"], row["error"], row["error_none"]) == (1.0, 0.0, 1.0, 0.0)
+    assert (row["error_quiet"], row["error_others"], row["error_dealt"]) == (2.0, 2.0, 0.5)
+    assert abs(row["error_price"] - np.log2(3.0)) < 1e-12
 
 
 def test_the_mean_of_other_tasks_does_not_see_the_task_itself():

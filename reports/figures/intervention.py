@@ -1,5 +1,7 @@
 """What noise in training does to an adapter's sensitivity, and where its gain sits, both beside the shared gain."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,6 +18,14 @@ CHANGES = {
     "error_others": "other tasks' mean",
     "error_dealt": "dealt labels",
 }
+REACHED = {
+    "error": "shared gain, through noise",
+    "error_price": "price alone",
+    "error_none": "frozen network",
+    "error_quiet": "shared gain, no noise",
+    "error_others": "other tasks' mean",
+    "error_dealt": "dealt labels",
+}
 PROFILES = {
     "distance": "shared gain",
     "distance_first": "first order, whitened",
@@ -25,18 +35,28 @@ PROFILES = {
 }
 
 
-def noise_intervention(rows: pd.DataFrame, labels: Labels) -> Figure:
-    """Return trained against predicted change of the sensitivity, and the octaves by which every rule is off."""
+def _under_noise(rows: pd.DataFrame, labels: Labels, columns: Mapping[str, str], what: str) -> Figure:
+    """Return trained against predicted octaves of something, and the octaves by which every rule is off."""
     with style.theme():
         figure = style.canvas(3.0)
         left, right = figure.subplots(1, 2)
         panels.points(left, rows, "predicted", "measured", labels)
         panels.identity(left, rows[["predicted", "measured"]].to_numpy(dtype=float), log=False)
-        left.set(xlabel="predicted change (octaves)", ylabel="trained change (octaves)", title="(a) sensitivity under noise")
-        panels.rivals(right, rows, CHANGES, labels, width=18)
+        left.set(xlabel=f"predicted {what} (octaves)", ylabel=f"trained {what} (octaves)", title="(a) sensitivity under noise")
+        panels.rivals(right, rows, columns, labels, width=18)
         right.set(xlabel="octaves off", title="(b) against rivals and a null")
         style.legend(figure, panels.handles(rows, labels))
     return figure
+
+
+def noise_intervention(rows: pd.DataFrame, labels: Labels) -> Figure:
+    """Return trained against predicted change of the sensitivity, and the octaves by which every rule is off."""
+    return _under_noise(rows, labels, CHANGES, "change")
+
+
+def noisy_sensitivity(rows: pd.DataFrame, labels: Labels) -> Figure:
+    """Return trained against predicted sensitivity under noise, and the octaves by which every rule is off."""
+    return _under_noise(rows, labels, REACHED, "sensitivity")
 
 
 def amplification(rows: pd.DataFrame, profile: pd.DataFrame, labels: Labels) -> Figure:
@@ -79,6 +99,21 @@ FIGURES = (
         ),
         alt=(
             "Left: trained against predicted change of the sensitivity with the line of equality. Right: octaves by which the "
+            "shared gain, its rivals and a null are off."
+        ),
+    ),
+    ClaimFigure(
+        "noisy-sensitivity",
+        noisy_sensitivity,
+        needs={"rows": ("task", "seed", "level", "predicted", "measured", *REACHED)},
+        caption=(
+            "Adapters that train through noise. (a) Octaves from the frozen network's sensitivity to the adapter's, against "
+            "the same of the shared gain before training; the line is equality. (b) How far the law is off, beside the price "
+            "alone, the frozen network, the law without noise, the other tasks' mean and laws of dealt labels; bars are medians. "
+            "Every point is one task, seed and level of noise. {n}. Nothing was fitted."
+        ),
+        alt=(
+            "Left: trained against predicted sensitivity under noise with the line of equality. Right: octaves by which the "
             "shared gain, its rivals and a null are off."
         ),
     ),
