@@ -48,6 +48,11 @@ class Edits:
     closed: bool = False
 
     @property
+    def at_ports(self) -> bool:
+        """Return whether they act on what leaves sublayers and nowhere else."""
+        return self.prompt is None and not any((self.inputs, self.outputs, self.prefix, self.weights, self.shift, self.closed))
+
+    @property
     def slots(self) -> int:
         """Return the number of prompt positions in front of the text."""
         return 0 if self.prompt is None else self.prompt.shape[-2]

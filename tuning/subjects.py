@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -149,19 +149,24 @@ class Subject:
         residual sum, the embeddings or the last normalisation has signals there too, under
         "block.attention_norm", "block.mlp_norm", "embedding" and "final" (of an encoder-decoder also "memory", the
         encoder's last normalisation, and "start", the decoder's embedding), so that the signals always say
-        everything the delta does. f(h) comes from a second, frozen pass in which every sublayer is fed the
-        recorded input; a disturbance is part of it. Differentiable in `delta` and `disturbance`.
+        everything the delta does. f(h) is what a delta that acts on sublayer outputs alone is given there; else it comes from
+        a second, frozen pass in which every sublayer is fed the recorded input. A disturbance is part of it. Differentiable in
+        `delta` and `disturbance`.
         """
         edits, pushes = self.edits(delta), _pushes(self._coarse(disturbance or {}))
-        tuned = frame(self.backbone, merge([pushes, edits]), record=True)
+        base: dict[str, Tensor] = {}
+        heard = [_noted(self.ports, base)] if edits.at_ports else []
+        tuned = frame(self.backbone, merge([pushes, *heard, edits]), record=True)
         states = hidden(self.backbone, batch, tuned)
-        replay = frame(self.backbone, pushes, overrides=tuned.inputs, record=True)
-        hidden(self.backbone, batch, replay)
-        places = [port.key for port in self.backbone.ports] + self._changed(edits, tuned)
+        places = [*self.ports, *self._changed(edits, tuned)]
+        if not heard:
+            replay = frame(self.backbone, pushes, overrides=tuned.inputs, record=True)
+            hidden(self.backbone, batch, replay)
+            base = replay.outputs
         return Rollout(
             inputs=self._fine({key: tuned.inputs[key] for key in places if key in tuned.inputs}),
-            base=self._fine({key: replay.outputs[key] for key in places}),
-            signals=self._fine({key: tuned.outputs[key] - replay.outputs[key] for key in places}),
+            base=self._fine({key: base[key] for key in places}),
+            signals=self._fine({key: tuned.outputs[key] - base[key] for key in places}),
             outputs=self._read(states, batch, delta),
         )
 
@@ -281,6 +286,19 @@ class Subject:
 def _pushes(disturbance: Mapping[str, Tensor]) -> Edits:
     """Return vectors (d,), (B, d) or (B, T, d) added to sublayer outputs."""
     return Edits(ports={key: (lambda h, y, w=w: added(y, w),) for key, w in disturbance.items()})
+
+
+def _noted(keys: Iterable[str], noted: dict[str, Tensor]) -> Edits:
+    """Return edits that change nothing and note what stands at some ports when they are reached."""
+
+    def at(key: str) -> Callable:
+        def edit(h: Tensor, y: Tensor) -> Tensor:
+            noted[key] = y
+            return y
+
+        return edit
+
+    return Edits(ports={key: (at(key),) for key in keys})
 
 
 def place_energy(signal: Tensor, mask: Tensor) -> Tensor:

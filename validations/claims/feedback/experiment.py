@@ -11,6 +11,7 @@ from scipy.stats import ortho_group
 from theory.control import output_lq
 from theory.loss import CrossEntropy
 from theory.shared_gain import Ensemble, SharedLaw, energy_price, first_order, information_values, reduced, shared_gain
+from tuning.training import Fit
 
 from ...statistics import cosine
 from ...store import Record
@@ -18,9 +19,11 @@ from ..shared.laws import Affine, Law, installed, with_law
 from ..shared.linearisation import Linearisation, linearise, off, penalty
 from ..shared.setting import Experiment, Params, Setting, own_rng
 from ..shared.training import at_rest, at_start, attention_ports, cost, logits, train
+from ..shared.whitening import train_white
 
 DRAWS = 64  # of permuted labels, and of rotations
 QUANTILE = 0.975
+COORDINATES = ("own", "white")  # of an adapter, in which its optimum is searched
 PRINCIPAL = 4  # directions that the rival of the leading ones reads
 VANISHING = 1e-6  # of the largest singular value: between-example directions below it are rounding
 
@@ -204,13 +207,14 @@ def _departure(
 def measure(setting: Setting, predicted: Record) -> Record:
     """Return the cosine of every law with the trained adapter's Jacobian, and the loop's sensitivity once it is trained.
 
-    Training is full-batch under loss + (r/2) signal energy. The Jacobian is the mean over held-out tokens, at every attention port
+    Training is full-batch under loss + (r/2) signal energy, with the option `coordinates` "white" in those of `train_white`. The
+    Jacobian is the mean over held-out tokens, at every attention port
     and in the directions that the law reads, all ports in one vector; nulls are the 97.5 % quantile over laws of permuted labels
     and over the law read in randomly turned directions.
     """
     r, ports = predicted.values["r"], tuple(predicted.values["ports"])
     adapter, arrays = setting.subjects["adapter"], predicted.arrays
-    fitted = train(setting, lambda p: adapter.priced_loss(p, setting.train, r), at_start(adapter))
+    fitted = _trained(setting, adapter, ports, lambda p: adapter.priced_loss(p, setting.train, r))
     with torch.no_grad():
         rolled = adapter.rollout(fitted.params, setting.test)
     trained = [jacobian(adapter, fitted.params, port, rolled, setting.test) @ arrays[f"basis.{port}"] for port in ports]
@@ -238,6 +242,15 @@ def measure(setting: Setting, predicted: Record) -> Record:
         },
         {f"trained.{port}": K for port, K in zip(ports, trained, strict=True)},
     )
+
+
+def _trained(setting: Setting, adapter: Any, ports: Sequence[str], objective: Callable[[Params], torch.Tensor]) -> Fit:
+    searched = setting.options.get("coordinates", COORDINATES[0])
+    if searched not in COORDINATES:
+        raise ValueError(f"expected the option coordinates to be {' or '.join(COORDINATES)}, got {searched!r}: correct the study")
+    if searched == "own":
+        return train(setting, objective, at_start(adapter))
+    return train_white(setting, objective, adapter, ports)
 
 
 def jacobian(adapter: Any, params: Mapping, port: str, rolled: Any, batch: Any) -> np.ndarray:
