@@ -4,7 +4,7 @@ import pytest
 import torch
 import zoo
 
-from tuning import PortBias
+from tuning import Edits, PortBias
 from tuning.subjects import place_energy
 
 TOLERANCE = 1e-10  # float64, two blocks, O(1) numbers: observed 2e-15
@@ -43,6 +43,27 @@ def test_the_signal_of_a_port_bias_is_the_bias(backbone):
     assert (made.steered(biases, batch) - rolled.outputs).abs().max() < TOLERANCE
     size = sum(value.square().sum() for value in params.values())
     assert abs(made.energy(params, batch) - size) < 1e-9 * size
+
+
+@pytest.mark.parametrize("name", ["adapter", "parallel", "port-bias"])
+def test_one_pass_tells_what_a_second_frozen_one_would(backbone, name, monkeypatch):
+    """The states, signals and slopes of deltas at ports, under a disturbance too, are those of a replay of frozen sublayers."""
+    made, batch = zoo.subject_of(backbone, zoo.DELTAS[name]), zoo.batch_of()
+    params = {key: value.requires_grad_() for key, value in zoo.moved(made.initial).items()}
+    push = {backbone.ports[0].key: torch.linspace(-1, 1, backbone.width, dtype=torch.float64)}
+    assert made.edits(params).at_ports
+
+    def told() -> tuple:
+        rolled = made.rollout(params, batch, push)
+        size = sum(place_energy(x, batch.mask) for x in (*rolled.base.values(), *rolled.signals.values()))
+        return rolled, torch.autograd.grad(size + rolled.outputs.square().sum(), list(params.values()))
+
+    once, slopes = told()
+    monkeypatch.setattr(Edits, "at_ports", False)
+    twice, expected = told()
+    for field in ("inputs", "base", "signals"):
+        torch.testing.assert_close(getattr(once, field), getattr(twice, field), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(slopes, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_signals_of_every_shape_broadcast(backbone):
