@@ -19,7 +19,7 @@ from ..shared.plants import own
 from ..shared.setting import Experiment, Params, Setting
 
 LITTLE = 0.1  # of an attack on the states' subspace, where attacks are to leave it
-ALL, VARIED = (1.0, 1.0), (LITTLE, 2.0)  # of an attack on the subspace, in the first system and in the last
+ALL, SOME, VARIED = (1.0, 1.0), (LITTLE, 1.0), (LITTLE, 2.0)  # of an attack on the subspace, in the first system and in the last
 READ = 0.5  # size of the readout off the subspace, where clean states have nothing
 SHARPNESS = 3.0  # of the labels on the plainest direction
 
