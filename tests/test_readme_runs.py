@@ -205,6 +205,8 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
         ("REGRET", "the MLP's lead over attention, over full tuning's gain", "LoRA on attention is {} of full tuning's gain"),
         ("RECEDING", "share of the trained adapter's fall of the objective", "it makes {} of what training an adapter"),
         ("ROBUST", "the attacked adapter save", "saves what a robust law says within {} nats"),
+        ("HEALING", "the displacement between foretold and left", "its schedule foretells within {} of the displacement"),
+        ("HEALING", "share of the points recovered, adaptive attacker", "it recovers {} of the points"),
         ("GATES", "cosine of the gates' changes, tuned and foretold", "foretold and trained changes is {} ("),
         ("SOLVERS", "octaves by which iterative LQ is cheaper than L-BFGS", "as L-BFGS for {} octaves fewer passes"),
         ("SOLVERS", "octaves between foretold and measured cost", "is foretold within {} octaves by their race"),

@@ -13,6 +13,7 @@ from .efficiency.claim import MINIMUM_ENERGY
 from .families.claim import FOUND, SCALES
 from .feedback.claim import SHARED_GAIN
 from .gates.claim import PREFIX_GATE
+from .healing.claim import HEALING_DISPLACEMENT, HEALING_STATE
 from .information.claim import INFORMATION_VALUE
 from .initialisation.claim import LAW_INSTALLED, LORA_START
 from .intervention.claim import AMPLIFICATION, NOISE_INTERVENTION, NOISY_SENSITIVITY
@@ -83,6 +84,8 @@ CLAIMS: tuple[Claim, ...] = (
     SYNTHESISED_ADAPTER,
     ROBUST_SHARED_GAIN,
     HEALING_ROBUST,
+    HEALING_DISPLACEMENT,
+    HEALING_STATE,
     NOISE_RESPONSE,
     WORST_CASE_GAIN,
     ROBUST_GAIN,
