@@ -108,8 +108,8 @@ def test_weights_are_uniform_on_the_simplex_and_the_published_ones_are_not():
 
 def test_what_cannot_be_decomposed_is_refused():
     tasks = solved()
-    with pytest.raises(ValueError, match="at least two deltas"):
-        principal({"lora": tasks["lora"]}, 1)
+    with pytest.raises(ValueError, match="at least one of each"):
+        principal({"lora": []}, 1)
     with pytest.raises(ValueError, match="the same tasks"):
         decompose(tasks | {"lora": tasks["lora"][:2]}, 1, seed=0)
     still = [replace(one, params=one.subject.initial) for one in tasks["lora"]]

@@ -14,6 +14,7 @@ from tuning import (  # noqa: E402
     Combined,
     DoRA,
     Full,
+    IntrinsicPrompt,
     LastLayers,
     LNTuning,
     LoKr,
@@ -118,6 +119,15 @@ def test_peft_adapts_no_parts_of_maps_and_no_gpt2_so(make, targets, tmp_path):
     with pytest.raises(ValueError, match="on whole linear layers for PEFT"):
         export_peft(tmp_path / "new", backbone, delta, delta.initial(backbone, 0))
     assert peft_line(backbone, delta) is None
+
+
+def test_an_intrinsic_prompt_is_saved_as_the_prompt_that_it_makes(tmp_path):
+    backbone, delta = zoo.backbone_of("llama"), IntrinsicPrompt(2, 3, shift_positions=True)
+    params = zoo.moved(delta.initial(backbone, 0))
+    export_peft(tmp_path, backbone, delta, params)
+    found, rows = import_peft(tmp_path, backbone)
+    assert found == Prompt(3, shift_positions=True)
+    assert torch.equal(rows["embedding.prompt"], delta.plain(backbone, params)[1]["embedding.prompt"])
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])

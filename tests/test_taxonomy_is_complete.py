@@ -15,7 +15,7 @@ from validations.describe import taxonomy as described
 
 LETTERS = {"L": 2, "d": 16, "m": 24, "p": 4, "q": 4, "l": 3, "r": 3, "k": 2}  # the tiny encoder has two blocks, so k is no more
 RANKS = {"lokr": 1}  # of a larger rank its second factor is no product in so small a network
-SETTINGS = {"length": "l", "bottleneck": "r", "rank": "r", "count": "k"}
+SETTINGS = {"length": "l", "bottleneck": "r", "rank": "r", "dimension": "r", "count": "k"}
 CHOICES = {choice.name: choice for choice in catalogue.deltas()}
 
 

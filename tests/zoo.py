@@ -12,6 +12,7 @@ from tuning import (
     Combined,
     DoRA,
     Full,
+    IntrinsicPrompt,
     LastLayers,
     LNTuning,
     LoKr,
@@ -64,6 +65,7 @@ NEWER = ("qwen3", "mistral", "smollm3", "gemma2", "gemma3_text", "olmo2", "phi3"
 DELTAS = {
     "prompt": Prompt(3),
     "prompt-shifted": Prompt(3, shift_positions=True),
+    "intrinsic-prompt": IntrinsicPrompt(3, 2),
     "prefix": Prefix(2),
     "prefix-shifted": Prefix(2, shift_positions=True),
     "projected-prefix": ProjectedPrefix(2, hidden=3),

@@ -12,11 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from tuning.backbones import Backbone, Batch
+from tuning.deltas import IntrinsicPrompt
 from tuning.edits import Edits
 from tuning.ensembles import Whole
 from tuning.subjects import Params, Readout, Subject
@@ -148,8 +151,8 @@ def decompose(
     A step takes a task and minimises sum_t loss_t(z_t0 + U_t sum_s w_s I_s) + gamma |z_t* - z_t0 - U_t I_t|^2 / (n_t s_t^2), with
     codes I_t = E_t (z_t* - z_t0), fresh weights w on the simplex, s_t the root mean square of delta t's displacements, in which
     its decoder is measured, and gamma the `reconstruction`. One task is the published single-task setting, more the multi-task
-    one. Raises ValueError for tasks that differ in number between deltas, for fewer than two deltas, and for a delta that no
-    training moved.
+    one; of a single delta the codes are its own. Raises ValueError for tasks that differ in number between deltas, for no delta,
+    and for a delta that no training moved.
     """
     scales, counts = _scales(tasks), {name: solved[0].displacement.numel() for name, solved in tasks.items()}
     units = {name: [one.displacement / scales[name] for one in solved] for name, solved in tasks.items()}
@@ -189,6 +192,24 @@ def decompose(
     )
 
 
+def intrinsic_prompt(path: str | Path, prompts: Sequence[Solved], dimension: int, *, seed: int, **search) -> IntrinsicPrompt:
+    """Return the intrinsic prompt whose subspace `decompose` finds on prompts of some tasks, and write that to a file.
+
+    The first stage of intrinsic prompt tuning (Qin et al. 2021, section 3.2), with a linear decoder; search: what `decompose`
+    takes. The file is safetensors, with "basis" (length, width, dimension) and "centre" (length, width).
+    Raises ValueError for solutions that are not prompts of one length from one start.
+    """
+    starts = [one.subject.initial.get("embedding.prompt") for one in prompts]
+    if not starts or any(start is None or not torch.equal(start, starts[0]) for start in starts):
+        raise ValueError("expected prompts that started from the same rows, got others: train them with one length and one seed")
+    matrix = decompose({"prompt": prompts}, dimension, seed=seed, **search).decoders["prompt"].matrix
+    basis = matrix.reshape(*starts[0].shape, dimension).detach().cpu().contiguous()
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"basis": basis, "centre": starts[0].detach().cpu().contiguous()}, path)
+    return IntrinsicPrompt(dimension, len(starts[0]), str(path))
+
+
 def principal(tasks: Tasks, dimension: int) -> Decomposition:
     """Return the decoders that reconstruct best from codes that all deltas share, with no loss asked: a rival to `decompose`.
 
@@ -222,8 +243,8 @@ def random_decoders(like: Decomposition, seed: int) -> dict[str, Decoder]:
 def _scales(tasks: Tasks) -> dict[str, float]:
     """Return the root mean square of every delta's displacements, after checks of what is to be decomposed."""
     counts = {name: len(solved) for name, solved in tasks.items()}
-    if len(counts) < 2 or len(set(counts.values())) != 1 or 0 in counts.values():
-        raise ValueError(f"expected at least two deltas trained on the same tasks, got tasks by delta {counts}")
+    if len(set(counts.values())) != 1 or 0 in counts.values():
+        raise ValueError(f"expected deltas trained on the same tasks, at least one of each, got tasks by delta {counts}")
     scales = {name: float(torch.cat([x.displacement for x in solved]).square().mean().sqrt()) for name, solved in tasks.items()}
     for name, scale in scales.items():
         if not 0 < scale < math.inf:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tuning.architectures import ROLES
 from tuning.backbones import Backbone, transposed
-from tuning.deltas import IA3, Combined, DoRA, LNTuning, LoKr, LoRA, Prefix, ProjectedPrefix, Prompt
+from tuning.deltas import IA3, Combined, DoRA, IntrinsicPrompt, LNTuning, LoKr, LoRA, Prefix, ProjectedPrefix, Prompt
 from tuning.deltas.on_maps import LowRank
 from tuning.deltas.places import chosen_blocks
 from tuning.deltas.shira import SHiRA
@@ -83,7 +83,7 @@ def export_peft(folder: str | Path, backbone: Backbone, delta: object, params: P
     does.
     """
     params = {name: value.detach() for name, value in params.items() if name not in READOUT_PARAMETERS}
-    if isinstance(delta, ProjectedPrefix):  # PEFT saves what the projection makes
+    if isinstance(delta, ProjectedPrefix | IntrinsicPrompt):  # PEFT saves, or has only, what they make
         delta, params = delta.plain(backbone, params)
     parts = _parts(delta, params)
     kinds = {type(part) for part, _ in parts}

@@ -13,8 +13,8 @@ FAMILIES = {
 
 COUNTED = (
     "Numbers are those of the default settings in an encoder of L blocks of width d, whose mlp has m hidden units and whose maps "
-    "have biases: P is the number of all its weights, l a length, r a rank or bottleneck, k a number of blocks, p q = d the two "
-    "factors of the width that are nearest to each other."
+    "have biases: P is the number of all its weights, l a length, r a rank, bottleneck or dimension, k a number of blocks, p q = "
+    "d the two factors of the width that are nearest to each other."
 )
 
 

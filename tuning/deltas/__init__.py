@@ -17,6 +17,7 @@ from tuning.deltas.delta import Delta
 from tuning.deltas.dora import DoRA
 from tuning.deltas.full import Full
 from tuning.deltas.ia3 import IA3
+from tuning.deltas.intrinsic_prompt import IntrinsicPrompt
 from tuning.deltas.last_layers import LastLayers
 from tuning.deltas.ln_tuning import LNTuning
 from tuning.deltas.lokr import LoKr
@@ -31,6 +32,7 @@ from tuning.edits import Edits
 
 KINDS: dict[str, type[Delta]] = {
     "prompt": Prompt,
+    "intrinsic-prompt": IntrinsicPrompt,
     "prefix": Prefix,
     "projected-prefix": ProjectedPrefix,
     "adapter": Adapter,
