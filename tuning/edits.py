@@ -81,6 +81,19 @@ def merge(parts: Iterable[Edits]) -> Edits:
     return Edits(**functions, prefix=prefix, prompt=prompt, weights=weights, shift=shift, closed=closed)
 
 
+def noting(keys: Iterable[str], noted: dict[str, Tensor]) -> Edits:
+    """Return edits that change nothing and note in a dict what stands at some places when they are reached."""
+
+    def at(key: str) -> Callable:
+        def edit(h: Tensor | None, y: Tensor) -> Tensor:
+            noted[key] = y
+            return y
+
+        return edit
+
+    return Edits(ports={key: (at(key),) for key in keys})
+
+
 @dataclass
 class Frame:
     """One forward pass: the edits, what to override, what to add, what to record, and the records.

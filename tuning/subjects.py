@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tuning.backbones import Backbone, Batch, features, frame, hidden, pool, wrap
-from tuning.edits import Edits, Frame, added, merge
+from tuning.edits import Edits, Frame, added, merge, noting
 
 Params = dict[str, Tensor]
 READOUT_PARAMETERS = ("readout.weight", "readout.bias")
@@ -155,7 +155,7 @@ class Subject:
         """
         edits, pushes = self.edits(delta), _pushes(self._coarse(disturbance or {}))
         base: dict[str, Tensor] = {}
-        heard = [_noted(self.ports, base)] if edits.at_ports else []
+        heard = [noting(self.ports, base)] if edits.at_ports else []
         tuned = frame(self.backbone, merge([pushes, *heard, edits]), record=True)
         states = hidden(self.backbone, batch, tuned)
         places = [*self.ports, *self._changed(edits, tuned)]
@@ -286,19 +286,6 @@ class Subject:
 def _pushes(disturbance: Mapping[str, Tensor]) -> Edits:
     """Return vectors (d,), (B, d) or (B, T, d) added to sublayer outputs."""
     return Edits(ports={key: (lambda h, y, w=w: added(y, w),) for key, w in disturbance.items()})
-
-
-def _noted(keys: Iterable[str], noted: dict[str, Tensor]) -> Edits:
-    """Return edits that change nothing and note what stands at some ports when they are reached."""
-
-    def at(key: str) -> Callable:
-        def edit(h: Tensor, y: Tensor) -> Tensor:
-            noted[key] = y
-            return y
-
-        return edit
-
-    return Edits(ports={key: (at(key),) for key in keys})
 
 
 def place_energy(signal: Tensor, mask: Tensor) -> Tensor:

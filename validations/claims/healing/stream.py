@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tuning.edits import Edits, Maps, merge
+from tuning.edits import Edits, Maps, merge, noting
 
 from ..shared.laws import Affine, Law
 from ..shared.setting import Params
@@ -60,13 +60,6 @@ def visited(subject: Any, params: Params, batch: Any, pushed: Mapping[str, Tenso
         return subject.visited(params, batch, pushed or {})
     met: dict[str, Tensor] = {}
 
-    def keep(place: str) -> Callable[[Tensor | None, Tensor], Tensor]:
-        def edit(_: Tensor | None, x: Tensor) -> Tensor:
-            met[place] = x
-            return x
-
-        return edit
-
-    heard = Beside(subject.delta, {place: (keep(place),) for place in places(subject)})
+    heard = Beside(subject.delta, noting(places(subject), met).ports)
     replace(subject, delta=heard).disturbed(pushed or {}, params, batch)
     return {place: x.to(subject.dtype) for place, x in met.items()}
