@@ -24,7 +24,7 @@ from .landscape import Plane, over
 
 SOURCES, DIMENSIONS, TESTED = 8, (1, 2, 4, 8, 16, 64), 4
 DRAWS = 4  # rotations of a code
-FORETOLD, TEXTS, SEEN = 16, 128, 100  # directions foretold, texts that they are from, and held-out texts of the landscape
+FORETOLD, TEXTS, SEEN = 16, 128, 64  # directions foretold, texts that they are from, and held-out texts of the landscape
 
 
 def told(loss: float, accuracy: float) -> dict[str, float]:
