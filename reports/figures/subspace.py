@@ -179,10 +179,11 @@ FIGURES = (
             "codes": ("task", "seed", "delta", "x", "y"),
         },
         caption=(
-            "Where deltas do well over the plane of the codes, through decoders that never saw the task. Lines enclose, for the "
+            "Where deltas do well over the plane of the codes, through decoders found on the task itself. Lines enclose, for the "
             "first seed, the codes at which a delta keeps half of the fall of its held-out loss by training all its numbers, "
             "grey the codes at which all do; marks are the codes that each delta trained, the cross is the frozen network, units "
-            "are the outermost code's. Below: the grey area over that which any line encloses. " + COUNTED
+            "are the outermost code's. Below: the grey area over that which any line encloses, and the same for other decoders. "
+            + COUNTED
         ),
         alt="Above: a panel for every task with the outline of every delta's region on a plane of the code. Below: the area "
         "common to all over that of any, for learned, random and rotated codes.",

@@ -102,10 +102,13 @@ def _regions(cell: Cell) -> list[Row]:
 
 
 def _grids(cell: Cell) -> list[Row]:
-    """Return the share of every delta's fall of the loss that is kept at every point of the plane, in units of the outermost code."""
+    """Return the share of every delta's fall of the loss that is kept over the plane of the task's own decoders, as published.
+
+    Coordinates are in units of the outermost code.
+    """
     m, rows = cell.measured, []
     for delta, (frozen, full) in m.values["limits"].items():
-        grid = m.arrays[f"landscape/learned/{delta}"]
+        grid = m.arrays[f"landscape/own/{delta}"]
         along = np.linspace(-ROOM, ROOM, len(grid))
         rows += [
             cell.at(None)
@@ -118,7 +121,7 @@ def _grids(cell: Cell) -> list[Row]:
 
 def _codes(cell: Cell) -> list[Row]:
     """Return where the code that each delta trained falls on the plane."""
-    placed = ROOM / float(cell.measured.arrays["extent/learned"]) * cell.measured.arrays["plane/learned"]
+    placed = ROOM / float(cell.measured.arrays["extent/own"]) * cell.measured.arrays["plane/own"]
     deltas = cell.measured.values["limits"]
     return [cell.at(None) | {"delta": d, "x": float(x), "y": float(y)} for d, (x, y) in zip(deltas, placed, strict=True)]
 
