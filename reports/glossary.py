@@ -13,8 +13,9 @@ SETTINGS: dict[str, str] = _READ["settings"]
 FOR_ONE = "options of this delta's runs alone, or how its task is asked"
 
 _NAMES = re.compile(r'"[^"]*"|op\("[^"]*"\)|hat\([A-Za-z]+\)|macron\([a-z]+\)|[A-Za-z]+(?:\.[a-z]+)*')
-_FUNCTIONS = """abs all approx arg bb chevron chevron.l chevron.r dim dots dots.h eig EE for frac hat in in.not limits log
-    macron mat max min nabla norm op partial Pr product prop quad sign sqrt sum svd thin tilde times.o top tr upright"""
+_FUNCTIONS = """abs all approx arg bb chevron chevron.l chevron.r dim dots dots.h eig EE for frac hat in in.not inter.big
+    limits log macron mat max min nabla norm op partial Pr product prop quad sign sqrt sum svd thin tilde times.o
+    top tr union.big upright"""
 
 
 def names(equation: str) -> list[str]:

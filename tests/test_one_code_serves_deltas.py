@@ -10,8 +10,10 @@ import zoo
 from tuning import LoRA, Prefix
 from tuning.decomposition import Decoder, Decomposition, InCode, Solved, decompose, principal, random_decoders, stick, uniform
 from tuning.practice import logits_of
+from validations.claims.subspace import experiment
 from validations.claims.subspace.claim import ahead, corrected, published
 from validations.claims.subspace.experiment import predict
+from validations.claims.subspace.landscape import ROOM, SIDE, Plane, common, over
 from validations.claims.subspace.plants import NUMBERS, SIGNALS, together
 
 TASKS = 6
@@ -132,3 +134,55 @@ def test_a_part_that_lacks_what_its_cells_need_is_refused_by_name():
         predict(replace(given, options={k: v for k, v in given.options.items() if k != "code_rates"}))
     with pytest.raises(ValueError, match="at least one other task"):
         predict(replace(given, other_tasks=()))
+
+
+def test_a_plane_holds_the_codes_that_span_it():
+    """Two codes lie in the plane with room around, and every point of it is a code of their span."""
+    codes = np.array([[3.0, 0.0, 4.0], [0.0, 2.0, 0.0]])
+    plane = Plane.of(codes)
+    np.testing.assert_allclose(plane.placed(codes) @ plane.axes, codes, atol=1e-12)
+    assert plane.extent == pytest.approx(ROOM * 5.0) and plane.codes.shape == (SIDE, SIDE, 3)
+    assert np.linalg.matrix_rank(np.vstack([codes, plane.codes.reshape(-1, 3)]), tol=1e-9) == 2
+    with pytest.raises(ValueError, match="at least two numbers"):
+        Plane.of(codes[:, :1])
+
+
+def test_a_landscape_is_the_loss_at_every_code_and_a_rotation_turns_what_is_read():
+    given = together(0, 0)
+    subject = given.subjects["lora"]
+    coded = InCode(subject, Decoder({"z": (NUMBERS["lora"],)}, subject.map.T[:, :2]))
+    plane = Plane.of(np.array([[1.0, 0.0], [0.0, 2.0]]))
+    losses = over(plane, coded, given.test)
+    middle = SIDE // 2
+    assert losses[middle, middle] == pytest.approx(float(coded.loss(coded.initial, given.test)))
+    assert losses[0, -1] == pytest.approx(float(coded.loss({"code": torch.tensor(plane.codes[0, -1])}, given.test)))
+    np.testing.assert_allclose(over(plane, coded, given.test, -np.eye(2)), losses[::-1, ::-1])
+
+
+def test_the_common_region_is_where_every_delta_keeps_half_its_gain():
+    """Of four points one delta does well on two and the other on three, both on one: a quarter of any, and of the plane."""
+    losses = {"one": np.array([[0.5, 0.4], [1.0, 1.0]]), "other": np.array([[1.0, 0.2], [0.4, 0.4]])}
+    limits = {"one": (1.0, 0.0), "other": (1.0, 0.0)}
+    assert common(losses, limits) == (1 / 4, 1 / 4)
+    assert common(losses, limits | {"one": (1.0, -1.0)}) == (0.0, 0.0)
+
+
+def test_equal_networks_on_equal_texts_are_trained_once(monkeypatch):
+    """A second setting of the same network, texts and options takes the first one's run; another seed, rate or text does not."""
+    backbone, batch = zoo.backbone_of("bert"), zoo.batch_of()
+    options = {"steps": 2, "batch_size": 2, "rates": (1e-2,), "looks": 2}
+    given = replace(together(0, 0), subjects={"lora": zoo.subject_of(backbone, LoRA(2))}, options=options)
+    given = replace(given, train=batch, dev=batch, test=batch)
+    made, real = [], experiment._trained
+    monkeypatch.setattr(experiment, "_trained", lambda *asked: made.append(asked) or real(*asked))
+    experiment._trained_once.cache_clear()
+    first = experiment.trained(given, "lora")
+    again = replace(given, subjects={"lora": zoo.subject_of(backbone, LoRA(2))}, other_tasks=(given,))
+    assert experiment.trained(again, "lora") is first and len(made) == 1
+    others = [replace(given, seed=1), replace(given, options=options | {"rates": (2e-2,)})]
+    others.append(replace(given, train=batch._replace(labels=batch.labels.flip(0))))
+    for other in others:
+        experiment.trained(other, "lora")
+    assert len(made) == 4
+    fresh = real(given, "lora").params
+    assert all(torch.equal(first.params[name], value) for name, value in fresh.items())

@@ -4,18 +4,33 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from .. import panels, style
 from ..claim_figure import ClaimFigure
 from ..style import FAINT, GREY, Labels
 
-ARMS = {"learned": "decoders of other tasks", "principal": "principal decoders", "random": "random decoders"}
+ARMS = {
+    "learned": "decoders of other tasks",
+    "own": "decoders of the task itself",
+    "principal": "principal decoders",
+    "random": "random decoders",
+}
+LINES = {"learned": "-", "own": (0, (5, 1.5)), "random": panels.DOTTED}
 CODES = {
     "learned": "own code",
     "transferred": "another delta's code",
     "rotated": "that code rotated",
     "foreign": "other tasks' codes",
 }
+AREAS = {
+    "shared_learned": "decoders of other tasks",
+    "shared_own": "decoders of the task itself",
+    "shared_rotated": "code rotated for each delta",
+    "shared_random": "random decoders",
+}
+WELL = 0.5  # of the fall of a delta's loss: where it keeps that, it does well
 INSIDE = {"gain": "all numbers", "gain_predicted": "foretold subspace", "gain_other": "another task's", "gain_random": "random"}
 CAPTURED = {"captured_predicted": "foretold subspace", "captured_other": "another task's", "captured_random": "random"}
 
@@ -45,10 +60,42 @@ def one_subspace(rows: pd.DataFrame, runs: pd.DataFrame, labels: Labels, bars: d
         for name in labels.in_order("delta", learned["delta"]):
             own = learned[learned["delta"] == name].groupby("dimension")[["accuracy", "full", "majority"]].mean()
             right.plot(own.index, _kept(own, "accuracy"), color=labels.look(name).color, **panels.along(labels.look(name)))
+        for arm in ("own", "random"):
+            own = runs[runs["arm"] == arm].groupby("dimension")[["accuracy", "full", "majority"]].mean()
+            right.plot(own.index, _kept(own, "accuracy"), color=GREY, lw=1.1, ls=LINES[arm])
         style.log_axis(right, "x")
         right.axhline(1.0, color=GREY, lw=0.8, zorder=0)
         right.set(xlabel="numbers of the code", ylabel="corrected relative performance", title="(b) by delta, mean")
-        style.legend(figure, panels.handles(learned, labels))
+        lines = [Line2D([], [], color=GREY, lw=1.1, ls=LINES[arm], label=f"{ARMS[arm]}, mean") for arm in ("own", "random")]
+        style.legend(figure, [*panels.handles(learned, labels), *lines])
+    return figure
+
+
+def code_landscape(rows: pd.DataFrame, grids: pd.DataFrame, codes: pd.DataFrame, labels: Labels) -> Figure:
+    """Return where each delta does well over a plane of the code, task by task, and the area where all do beside nulls."""
+    with style.theme():
+        figure, panel, strip = panels.by_task(grids, labels, 1.5, "first direction of the codes", "second direction of the codes")
+        names = labels.in_order("delta", grids["delta"])
+        for task, axes in panel.items():
+            here = grids[(grids["task"] == task) & (grids["seed"] == grids.loc[grids["task"] == task, "seed"].min())]
+            kept = {name: here[here["delta"] == name].pivot(index="y", columns="x", values="kept") for name in names}
+            x, y = (np.asarray(end, dtype=float) for end in (kept[names[0]].columns, kept[names[0]].index))
+            least = np.min([grid.to_numpy(dtype=float) for grid in kept.values()], axis=0)
+            if least.max() >= WELL:
+                axes.contourf(x, y, least, levels=[WELL, max(float(least.max()), WELL) + 1.0], colors=["#dddddd"])
+            for name, grid in kept.items():
+                look, values = labels.look(name), grid.to_numpy(dtype=float)
+                if values.min() < WELL < values.max():
+                    axes.contour(x, y, values, levels=[WELL], colors=[look.color], linestyles=[look.dash], linewidths=1.0)
+                own = codes[(codes["task"] == task) & (codes["delta"] == name) & (codes["seed"] == here["seed"].min())]
+                axes.scatter(own["x"], own["y"], s=14, marker=look.marker, color=look.color, linewidths=0, zorder=3)
+            axes.scatter([0], [0], s=14, marker="+", color=GREY, linewidths=0.8)
+            axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal")
+        below = strip.subplots()
+        panels.rivals(below, panels.pooled(rows), AREAS, labels, width=32)
+        below.set(xlabel="area where all deltas do well over that where any does", xlim=(-0.03, 1.03))
+        region = Patch(facecolor="#dddddd", label="all deltas")
+        style.legend(strip, [*style.delta_handles(names, labels, line=True), region])
     return figure
 
 
@@ -103,7 +150,8 @@ FIGURES = (
         caption=(
             "A code trained through decoders that never saw the task. (a) Held-out accuracy over that of deltas with all their "
             "numbers, both above the largest class, mean over deltas; the dashed line is the bar of {level}. (b) The same for "
-            "every delta against the numbers of the code, mean over cells. " + COUNTED
+            "every delta against the numbers of the code, mean over cells, and in grey, over deltas too, through decoders "
+            "found on the task itself and through random ones. " + COUNTED
         ),
         alt="Left: corrected relative performance by kind of decoder. Right: the same against the numbers of the code, by delta.",
     ),
@@ -121,6 +169,24 @@ FIGURES = (
             "every pair, mean over cells. " + COUNTED
         ),
         alt="Left: corrected relative performance by whose code is read. Right: a matrix of it from delta to delta.",
+    ),
+    ClaimFigure(
+        "code-landscape",
+        code_landscape,
+        needs={
+            "rows": ("task", "seed", *AREAS),
+            "grids": ("task", "seed", "delta", "x", "y", "kept"),
+            "codes": ("task", "seed", "delta", "x", "y"),
+        },
+        caption=(
+            "Where deltas do well over the plane of the codes, through decoders found on the task itself. Lines enclose, for the "
+            "first seed, the codes at which a delta keeps half of the fall of its held-out loss by training all its numbers, "
+            "grey the codes at which all do; marks are the codes that each delta trained, the cross is the frozen network, units "
+            "are the outermost code's. Below: the grey area over that which any line encloses, and the same for other decoders. "
+            + COUNTED
+        ),
+        alt="Above: a panel for every task with the outline of every delta's region on a plane of the code. Below: the area "
+        "common to all over that of any, for learned, random and rotated codes.",
     ),
     ClaimFigure(
         "predicted-subspace",

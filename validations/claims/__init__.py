@@ -36,7 +36,7 @@ from .signals.claim import PREDICTED_SUBSPACE
 from .sites.claim import TUNABLE_PORTS
 from .size.claim import PRACTICE_SIZE
 from .solvers.claim import CONTROL_SOLVER, PMP_RESIDUAL, SOLVER_COST
-from .subspace.claim import CODE_TRANSFER, ONE_SUBSPACE
+from .subspace.claim import CODE_LANDSCAPE, CODE_TRANSFER, ONE_SUBSPACE
 from .sweep.claim import ALIKE, LOW, SWEEP_CURVE
 from .symbolic.claim import PREFIX_LIMITS
 from .synthesis.claim import SYNTHESISED_ADAPTER
@@ -102,6 +102,7 @@ CLAIMS: tuple[Claim, ...] = (
     SUBSPACE_TRANSFER,
     ONE_SUBSPACE,
     CODE_TRANSFER,
+    CODE_LANDSCAPE,
     PREDICTED_SUBSPACE,
     ADVICE,
     PREFIX_LIMITS,

@@ -1,4 +1,4 @@
-"""Whether one code serves several deltas on a task that its decoders never saw, trained through one and read by another."""
+"""Whether one code serves several deltas on a task that its decoders never saw: trained, read by another, and side by side."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,13 +7,15 @@ import numpy as np
 
 from ...statistics import Statistic
 from ...verdict import Criterion, Least
-from ..shared.claim import Assumption, Cell, Claim, Comparison, Row
+from ..shared.claim import Assumption, Cell, Claim, Comparison, Row, lead, mean
 from ..shared.plants import own
 from .experiment import EXPERIMENT, TESTED
+from .landscape import ROOM, common
 from .plants import apart, together
 
 POINTS, LEARNT = 100.0, 5.0
 KEPT, LOST, AHEAD = 0.8, 0.5, 0.2  # of the full performance: the least kept, less than that is lost, and the lead over nulls
+SHARED, SPLIT = 1 / 3, 0.1  # of the area where any delta does well, where all do: the least that is common, and none to speak of
 
 
 def corrected(column: str) -> Statistic:
@@ -42,19 +44,18 @@ def _place(cell: Cell) -> Row:
     return cell.at(None) | {"full": full, "frozen": frozen, "majority": p["majority"]}
 
 
-def _tested(cell: Cell) -> int:
-    """Return the dimension at which nulls were tried."""
-    return next(row["dimension"] for row in cell.measured.values["optimised"] if row["arm"] == "random")
-
-
 def _optimised(cell: Cell, arm: str) -> float:
-    d = _tested(cell)
-    kept = [r["accuracy"] for r in cell.measured.values["optimised"] if (r["arm"], r["dimension"]) == (arm, d)]
+    m = cell.measured.values
+    kept = [r["accuracy"] for r in m["optimised"] if (r["arm"], r["dimension"]) == (arm, m["tested"])]
     return float(np.mean(kept))
 
 
 def _rows(cell: Cell) -> list[Row]:
-    return [_place(cell) | {arm: _optimised(cell, arm) for arm in ("learned", "random", "principal")}]
+    angles = {
+        f"angle_{name}": float(np.mean([one[name] for one in cell.predicted.values["angles"].values()]))
+        for name in ("foretold", "random")
+    }
+    return [_place(cell) | {arm: _optimised(cell, arm) for arm in ("learned", "own", "random", "principal")} | angles]
 
 
 def _runs(cell: Cell) -> list[Row]:
@@ -72,7 +73,7 @@ def _transfers(cell: Cell) -> list[Row]:
     full, place = cell.measured.values["full"], _place(cell)
     return [
         place | {"from": r["from"], "delta": r["to"], "full": full[r["to"]]["accuracy"], "transferred": r["accuracy"]}
-        | {"rotated": r["rotated"], "foreign": r["foreign"]}
+        | {"rotated": r["rotated"], "foreign": r["foreign"], "own": r["own"]}
         for r in cell.measured.values["transferred"]
     ]  # fmt: skip
 
@@ -81,9 +82,48 @@ def _transferred(cell: Cell) -> list[Row]:
     pairs = cell.measured.values["transferred"]
     means = {
         name: float(np.mean([r[key] for r in pairs]))
-        for name, key in (("transferred", "accuracy"), ("rotated", "rotated"), ("foreign", "foreign"))
+        for name, key in (("transferred", "accuracy"), ("rotated", "rotated"), ("foreign", "foreign"), ("own", "own"))
     }
     return [_place(cell) | {"learned": _optimised(cell, "learned")} | means]
+
+
+def _shared(cell: Cell, arm: str) -> tuple[float, float]:
+    """Return the area that is common to all deltas over that of any of them, and over the plane, for an arm."""
+    m = cell.measured
+    return common({delta: m.arrays[f"landscape/{arm}/{delta}"] for delta in m.values["limits"]}, m.values["limits"])
+
+
+def _regions(cell: Cell) -> list[Row]:
+    areas = {arm: _shared(cell, arm) for arm in ("learned", "own", "rotated", "random")}
+    return [
+        _place(cell) | {f"shared_{arm}": shared for arm, (shared, _) in areas.items()} | {"area": areas["learned"][1]}
+        | {"area_random": areas["random"][1]}
+    ]  # fmt: skip
+
+
+def _grids(cell: Cell) -> list[Row]:
+    """Return the share of every delta's fall of the loss that is kept over the plane of the task's own decoders, as published.
+
+    Coordinates are in units of the outermost code.
+    """
+    m, rows = cell.measured, []
+    for delta, (frozen, full) in m.values["limits"].items():
+        grid = m.arrays[f"landscape/own/{delta}"]
+        along = np.linspace(-ROOM, ROOM, len(grid))
+        rows += [
+            cell.at(None)
+            | {"delta": delta, "x": float(x), "y": float(y), "kept": float((frozen - loss) / max(frozen - full, 1e-9))}
+            for y, line in zip(along, grid, strict=True)
+            for x, loss in zip(along, line, strict=True)
+        ]
+    return rows
+
+
+def _codes(cell: Cell) -> list[Row]:
+    """Return where the code that each delta trained falls on the plane."""
+    placed = ROOM / float(cell.measured.arrays["extent/own"]) * cell.measured.arrays["plane/own"]
+    deltas = cell.measured.values["limits"]
+    return [cell.at(None) | {"delta": d, "x": float(x), "y": float(y)} for d, (x, y) in zip(deltas, placed, strict=True)]
 
 
 def _gain(cell: Cell) -> float:
@@ -129,8 +169,16 @@ ONE_SUBSPACE = Claim(
         Criterion("level", "corrected E_rel", corrected("learned"), (KEPT, np.inf), (LOST, np.inf)),
         Criterion("lead", "corrected E_rel above nulls", ahead("learned", "random", "frozen"), (AHEAD, np.inf), (0.0, np.inf)),
     ),
-    rivals=(Comparison("corrected E_rel: principal decoders of the same deltas", corrected("principal")),),
+    rivals=(
+        Comparison("corrected E_rel: principal decoders of the same deltas", corrected("principal")),
+        Comparison("corrected E_rel: decoders found on the task itself, as published", corrected("own")),
+    ),
     nulls=(Comparison("corrected E_rel: random decoders of equal norm", corrected("random")), *SHOWN),
+    also=(
+        Comparison("published E_rel: decoders found on the task itself", published("own")),
+        Comparison("mean squared cosine of decoders with the foretold directions", mean("angle_foretold")),
+        Comparison("mean squared cosine of decoders with random directions of the row space", mean("angle_random")),
+    ),
     assumptions=(LEARNS,),
     rule="Supported when a code keeps four fifths of the full deltas' performance above chance, and a fifth more than one through random "
     "decoders and than the frozen network; refuted below a half, or when it is ahead of neither.",
@@ -170,7 +218,10 @@ CODE_TRANSFER = Claim(
             (0.0, np.inf),
         ),
     ),
-    rivals=(Comparison("corrected E_rel: the delta's own code", corrected("learned")),),
+    rivals=(
+        Comparison("corrected E_rel: the delta's own code", corrected("learned")),
+        Comparison("corrected E_rel: another delta's code, decoders found on the task itself", corrected("own")),
+    ),
     nulls=(
         Comparison("corrected E_rel: the code rotated at random", corrected("rotated")),
         Comparison("corrected E_rel: codes of other tasks", corrected("foreign")),
@@ -180,6 +231,55 @@ CODE_TRANSFER = Claim(
     rule="Supported when another delta's code keeps four fifths of the performance above chance, and a fifth more than the code rotated, "
     "than other tasks' codes and than the frozen network; refuted below a half, or when it is behind one of them.",
     reason=ONE_SUBSPACE.reason + " A rotated code is as long; another task's was found in the same way.",
+    change=ONE_SUBSPACE.change,
+    good=ONE_SUBSPACE.good,
+    bad=ONE_SUBSPACE.bad,
+    good_is=ONE_SUBSPACE.good_is,
+    bad_is=ONE_SUBSPACE.bad_is,
+)
+
+CODE_LANDSCAPE = Claim(
+    id="code-landscape",
+    nature="prediction",
+    view="optimization",
+    title="All deltas do well in one region of the code",
+    statement="Over a plane of the code, through decoders that never saw the task, all deltas together keep half of the fall of their "
+    "held-out loss on at least a third of the area where any of them does, and on a fifth more of it than through random decoders and "
+    "than with the code rotated for each delta.",
+    equation=r"J = frac(abs(inter.big_t A_t), abs(union.big_t A_t)), quad A_t = {I in P : L_t (z_(t,0) + U_t I) <= "
+    r"frac(1, 2) (L_t (z_(t,0)) + L_t (z_t))}",
+    equation_alt="J is the area common to the regions A t of all deltas over that of their union on a plane P; a delta's region holds the "
+    "codes I at which its held-out loss L has fallen half of the way from the frozen network's to that of training all numbers",
+    derived=ONE_SUBSPACE.derived + "; the plane is that of the codes trained through the decoders",
+    sources=SOURCES,
+    experiment=EXPERIMENT,
+    rows=_regions,
+    parts={"grids": _grids, "codes": _codes},
+    statistic=Comparison("area where all deltas do well over that where any does", mean("shared_learned")),
+    criteria=(
+        Criterion("level", "area of all over that of any", mean("shared_learned"), (SHARED, np.inf), (SPLIT, np.inf)),
+        Criterion(
+            "lead",
+            "the same above nulls",
+            lead("shared_learned", "shared_random", "shared_rotated"),
+            (AHEAD, np.inf),
+            (0.0, np.inf),
+        ),
+    ),
+    rivals=(Comparison("area of all over that of any: decoders found on the task itself", mean("shared_own")),),
+    nulls=(
+        Comparison("area of all over that of any: random decoders of equal norm", mean("shared_random")),
+        Comparison("area of all over that of any: the code rotated for each delta", mean("shared_rotated")),
+    ),
+    also=(
+        Comparison("share of the plane where all deltas do well", mean("area")),
+        Comparison("share of the plane where all deltas do well: random decoders", mean("area_random")),
+    ),
+    assumptions=(LEARNS,),
+    rule="Supported when the common region is a third of the whole one, and a fifth more of it than both nulls'; refuted below a tenth, or "
+    "when it is ahead of neither.",
+    reason="A common region on a picture may be that of any two directions which do no harm. Random decoders show what norm alone does, "
+    "a rotation for each delta what the regions are worth without a code that means the same to all.",
     change=ONE_SUBSPACE.change,
     good=ONE_SUBSPACE.good,
     bad=ONE_SUBSPACE.bad,
