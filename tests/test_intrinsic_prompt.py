@@ -1,5 +1,7 @@
 """A prompt in a subspace: linear in its code, found on prompts of other tasks, and read back from its file or refused."""
 
+import os
+
 import pytest
 import torch
 import zoo
@@ -69,6 +71,15 @@ def test_a_file_that_is_none_or_of_another_prompt_is_refused(tmp_path):
     assert load_file(path)["basis"].shape == (LENGTH, 3, 2)
     with pytest.raises(ValueError, match="got \\(2, 3, 2\\) and \\(2, 3\\)"):
         delta.initial(backbone, 0)
+
+
+def test_a_file_that_is_written_anew_is_read_anew(tmp_path):
+    backbone, path = zoo.backbone_of("bert"), tmp_path / "some.safetensors"
+    delta, centre = IntrinsicPrompt(1, LENGTH, str(path)), torch.zeros(LENGTH, backbone.width)
+    for number in (1.0, 2.0):
+        save_file({"basis": torch.full((LENGTH, backbone.width, 1), number), "centre": centre}, path)
+        os.utime(path, ns=(0, int(number)))
+        assert delta.frozen(backbone)[0].unique().tolist() == [number]
 
 
 def test_prompts_of_different_starts_share_no_subspace(tmp_path):

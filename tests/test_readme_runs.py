@@ -204,7 +204,7 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
         ("INITIALISATION", "share of the trained LoRA's fall of the held-out loss", "the law makes {} of what training gains"),
         ("REGRET", "the MLP's lead over attention, over full tuning's gain", "LoRA on attention is {} of full tuning's gain"),
         ("RECEDING", "share of the trained adapter's fall of the objective", "it makes {} of what training an adapter"),
-        ("INTERVENTION", "trained sensitivity under noise", "as the law says within {} octaves"),
+        ("INTERVENTION", "trained sensitivity under noise", "it comes to what the law says within {} octaves"),
         ("ROBUST", "the attacked adapter save", "saves what a robust law says within {} nats"),
         ("HEALING", "the displacement between foretold and left", "its schedule foretells within {} of the displacement"),
         ("HEALING", "share of the points recovered, adaptive attacker", "it recovers {} of the points"),

@@ -1,4 +1,4 @@
-"""Adapters in coordinates in which what they read is white: the same function, white states, the same optimum sooner."""
+"""Adapters in coordinates in which what they read is white: the same function, white states, the same optimum."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_what_is_read_is_white_on_training_text(sigma):
 
 
 def test_both_searches_end_at_the_same_optimum():
-    """On a plant whose problem has one optimum value, own coordinates and white ones meet it; white ones are not slower."""
+    """On a plant whose problem has one optimum value, own coordinates and white ones meet it."""
     setting = feedback_setting(0, 0)
     adapter, ports = setting.subjects["adapter"], attention_ports(setting.subjects["adapter"])
     setting = Setting(**{**vars(setting), "tolerance": 1e-6, "evaluations": 4000})

@@ -10,6 +10,7 @@ published one has a hidden layer.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,7 +207,12 @@ def intrinsic_prompt(path: str | Path, prompts: Sequence[Solved], dimension: int
     basis = matrix.reshape(*starts[0].shape, dimension).detach().cpu().contiguous()
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"basis": basis, "centre": starts[0].detach().cpu().contiguous()}, path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({"basis": basis, "centre": starts[0].detach().cpu().contiguous()}, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return IntrinsicPrompt(dimension, len(starts[0]), str(path))
 
 

@@ -63,7 +63,8 @@ class IntrinsicPrompt(Delta):
         shapes = ((self.length, backbone.width, self.dimension), (self.length, backbone.width))
         if not self.subspace:
             return _drawn(*shapes[0], self.projection), Prompt(self.length).initial(backbone, self.projection)["embedding.prompt"]
-        found = _read(self.subspace)
+        path = Path(self.subspace).expanduser()
+        found = _read(path, path.stat().st_mtime_ns if path.is_file() else 0)
         if (sizes := tuple(tuple(value.shape) for value in found)) != shapes:
             what = f"a basis and a centre of shapes {shapes[0]} and {shapes[1]} in {self.subspace}"
             raise ValueError(f"expected {what}, got {sizes[0]} and {sizes[1]}: give its dimension and length, and its backbone")
@@ -87,9 +88,10 @@ def _drawn(length: int, width: int, dimension: int, seed: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=32)
-def _read(path: str) -> tuple[Tensor, Tensor]:
+def _read(path: Path, written: int) -> tuple[Tensor, Tensor]:
+    """What a file held when it was last written; it is read once, as every step of a training asks."""
     try:
-        held = load_file(Path(path).expanduser())
+        held = load_file(path)
         return held["basis"], held["centre"]
     except (OSError, SafetensorError, KeyError) as error:
         what = "a safetensors file with a basis and a centre"
