@@ -8,7 +8,7 @@ import torch
 import zoo
 from control_problems import relative
 
-from theory.heard import heard_gain, heard_price
+from theory.heard import heard_gain
 from theory.loss import CrossEntropy, Quadratic
 from theory.shared_gain import Ensemble, energy_price, shared_gain
 from tuning.deltas import Adapter, PortBias
@@ -59,7 +59,7 @@ def test_a_noisy_scalar_in_closed_form(sigma):
 def test_a_noisy_price_alone_in_closed_form():
     """K = E a x / (E x^2 + r (E x^2 + sigma^2)): costates that are met without noise shrink the gain less."""
     x, a, seen, noise = scalar()
-    alone = shared_gain(seen, Quadratic(a[:, None]), R, heard_price(seen, [0.7]))
+    alone = shared_gain(seen, Quadratic(a[:, None]), R, energy_price(seen, [0.7]))
     assert relative(alone.K[0], [[np.mean(a * x) / (np.mean(x**2) + R * (np.mean(x**2) + 0.49))]]) < 1e-10
     assert abs(heard_gain(seen, Quadratic(a[:, None]), R, [0.7], [0.7 * noise]).K[0]) < abs(alone.K[0])
 
@@ -75,7 +75,7 @@ def test_the_sensitivity_of_the_exact_law_falls_with_the_noise():
 def test_gains_of_many_directions_fall_with_the_price_of_noise(loss):
     """What multiplies sigma^2 in the objective, sum_t |K_t|^2, can only fall as sigma rises."""
     seen, cost = wide(loss)
-    found = [sum(np.sum(K**2) for K in shared_gain(seen, cost, R, heard_price(seen, [s, s])).K) for s in SIGMAS]
+    found = [sum(np.sum(K**2) for K in shared_gain(seen, cost, R, energy_price(seen, [s, s])).K) for s in SIGMAS]
     assert all(high > low for high, low in zip(found, found[1:], strict=False))
 
 

@@ -17,14 +17,6 @@ from theory.loss import CrossEntropy, Quadratic
 from theory.shared_gain import Ensemble, SharedLaw, energy_price, shared_gain
 
 
-def heard_price(ensemble: Ensemble, sigmas: Sequence[float]) -> tuple[np.ndarray, ...]:
-    """Return the price Sigma_t + sigma_t^2 I of each port's gain when its law reads phi_t through noise of that deviation.
-
-    Raises ValueError as `energy_price` does, and for a number of deviations that is not that of the ports.
-    """
-    return tuple(S + s**2 * np.eye(len(S)) for S, s in zip(energy_price(ensemble), sigmas, strict=True))
-
-
 def heard_gain(
     ensemble: Ensemble, loss: CrossEntropy | Quadratic, r: float, sigmas: Sequence[float], noise: Sequence[np.ndarray]
 ) -> SharedLaw:
@@ -46,4 +38,4 @@ def heard_gain(
     phi = tuple((f + n).reshape(-1, *f.shape[1:]) for f, n in zip(ensemble.phi, noise, strict=True))
     many = Ensemble(tuple(again(g) for g in ensemble.G), phi, again(ensemble.y0), again(ensemble.weights))
     numbers = {name: again(np.asarray(value)) for name, value in vars(loss).items()}
-    return shared_gain(many, replace(loss, **numbers), r, heard_price(ensemble, sigmas))
+    return shared_gain(many, replace(loss, **numbers), r, energy_price(ensemble, sigmas))

@@ -11,7 +11,7 @@ numbers: a response to every token is contracted with the features at once, and 
     ([0.5], [[0.5]])
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -116,20 +116,20 @@ class PatternValues:
     full: float
 
 
-def energy_price(ensemble: Ensemble, noise: float = 0.0) -> tuple[np.ndarray, ...]:
-    """Return the price S_t = E phi phi' + noise^2 I of each port's gain that makes tr K S K' the signal's mean energy.
+def energy_price(ensemble: Ensemble, noise: float | Sequence[float] = 0.0) -> tuple[np.ndarray, ...]:
+    """Return the price S_t = E phi phi' + noise_t^2 I of each port's gain that makes tr K S K' the signal's mean energy.
 
-    E: the mean over examples of the weighted mean over tokens; noise: the standard deviation of white noise on what is read,
-    which the law passes on. A price of the parameters' own norm is the identity instead. Raises ValueError where E phi is not 0:
-    k and K would then share their energy.
+    E: the mean over examples of the weighted mean over tokens; noise: the standard deviation of white noise on what is read, one
+    for all ports or one each, which the law passes on. A price of the parameters' own norm is the identity instead. Raises
+    ValueError where E phi is not 0, as k and K would then share their energy, and for deviations that are not one a port.
     """
     prices = []
-    for f in ensemble.phi:
+    for f, sigma in zip(ensemble.phi, np.broadcast_to(noise, len(ensemble.phi)), strict=True):
         mean = np.einsum("nt,ntq->q", ensemble.weights, f) / len(f)
         moment = np.einsum("nt,ntq,ntp->qp", ensemble.weights, f, f, optimize=True) / len(f)
         if np.linalg.norm(mean) > CENTRED * np.sqrt(np.trace(moment)):
             raise ValueError("phi must have mean 0 over examples and tokens; subtract the weighted mean, which k makes up for")
-        prices.append(moment + noise**2 * np.eye(f.shape[-1]))
+        prices.append(moment + sigma**2 * np.eye(f.shape[-1]))
     return tuple(prices)
 
 
@@ -144,11 +144,25 @@ def shared_gain(
     price: S_t (q, q) per port, from `energy_price` or the identity; constant: whether there is a k. Raises ValueError for r <= 0
     and prices that do not fit or are not positive definite.
     """
-    roots = _roots(ensemble, price)
-    E = loss.basis(ensemble.y0.shape[1])
-    kernel = _kernel(ensemble, roots, E, constant) / _positive(r)
-    costates = kernel_lq(kernel, ensemble.y0, loss, tolerance=1e-12)
-    return _law(ensemble, loss, r, roots, costates @ E.T, constant)
+    return next(shared_gains(ensemble, [loss], r, price, constant=constant))
+
+
+def shared_gains(
+    ensemble: Ensemble,
+    losses: Iterable[CrossEntropy | Quadratic],
+    r: float,
+    price: Sequence[np.ndarray],
+    *,
+    constant: bool = True,
+) -> Iterator[SharedLaw]:
+    """Yield `shared_gain` of each loss; all losses of one kind share the dual problem's kernel, which is most of the cost."""
+    roots, kernels = _roots(ensemble, price), {}
+    for loss in losses:
+        if type(loss) not in kernels:
+            E = loss.basis(ensemble.y0.shape[1])
+            kernels[type(loss)] = E, _kernel(ensemble, roots, E, constant) / _positive(r)
+        E, kernel = kernels[type(loss)]
+        yield _law(ensemble, loss, r, roots, kernel_lq(kernel, ensemble.y0, loss, tolerance=1e-12) @ E.T, constant)
 
 
 def first_order(
@@ -177,16 +191,19 @@ def reduced(K: np.ndarray, price: np.ndarray, rank: int) -> tuple[np.ndarray, np
     return np.pad(up, ((0, 0), (0, lacking))), np.pad(down, ((0, lacking), (0, 0)))
 
 
-def information_values(ensemble: Ensemble, loss: CrossEntropy | Quadratic, r: float) -> InformationValues:
+def information_values(
+    ensemble: Ensemble, loss: CrossEntropy | Quadratic, r: float, noise: float | Sequence[float] = 0.0
+) -> InformationValues:
     """Return the least objectives by what the signal may depend on, all under the price of its energy.
 
-    Shared: k_t. Feedback: k_t + K_t phi. Full: any u_it,tau, at (r/2) sum_t sum_tau w_i,tau |u|^2 of each example's own. What one
-    has over the next is the value of the information. Raises ValueError as `shared_gain` and `energy_price` do.
+    Shared: k_t. Feedback: k_t + K_t phi, noise as in `energy_price`. Full: any u_it,tau, at (r/2) sum_t sum_tau w_i,tau |u|^2 of
+    each example's own. What one has over the next is the value of the information. Raises ValueError as `shared_gain` and
+    `energy_price` do.
     """
     blind = ensemble.blind()
     return InformationValues(
         shared_gain(blind, loss, r, energy_price(blind)).value,
-        shared_gain(ensemble, loss, r, energy_price(ensemble)).value,
+        shared_gain(ensemble, loss, r, energy_price(ensemble, noise)).value,
         _full(ensemble, loss, r),
     )
 

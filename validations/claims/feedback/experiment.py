@@ -10,7 +10,16 @@ from scipy.stats import ortho_group
 
 from theory.control import output_lq
 from theory.loss import CrossEntropy
-from theory.shared_gain import Ensemble, SharedLaw, energy_price, first_order, information_values, reduced, shared_gain
+from theory.shared_gain import (
+    Ensemble,
+    SharedLaw,
+    energy_price,
+    first_order,
+    information_values,
+    reduced,
+    shared_gain,
+    shared_gains,
+)
 from tuning.training import Fit
 
 from ...statistics import cosine
@@ -20,6 +29,7 @@ from ..shared.linearisation import Linearisation, linearise, off, penalty
 from ..shared.setting import Experiment, Params, Setting, own_rng
 from ..shared.training import at_rest, at_start, attention_ports, cost, logits, train
 from ..shared.whitening import train_white
+from .floor import deviations, floored_loss
 
 DRAWS = 64  # of permuted labels, and of rotations
 QUANTILE = 0.975
@@ -106,14 +116,14 @@ def averaged_lq(lin: Linearisation, ports: Sequence[str], r: float, bases: Seque
 
 
 def _rivals(
-    seen: Seen, loss: CrossEntropy, lin: Linearisation, ports: Sequence[str], r: float
+    seen: Seen, loss: CrossEntropy, lin: Linearisation, ports: Sequence[str], r: float, sigmas: Sequence[float]
 ) -> Iterator[tuple[str, Sequence, Sequence]]:
     """Yield (name, gains, prices) of the laws that the shared gain must beat."""
-    price, norm = energy_price(seen.ensemble), tuple(np.eye(f.shape[-1]) for f in seen.ensemble.phi)
+    price, norm = energy_price(seen.ensemble, sigmas), tuple(np.eye(f.shape[-1]) for f in seen.ensemble.phi)
     yield "first", first_order(seen.ensemble, loss, r, price).K, price
     yield "raw", first_order(seen.ensemble, loss, r, norm).K, norm
     few = seen.leading(PRINCIPAL)
-    narrow = shared_gain(few, loss, r, energy_price(few)).K
+    narrow = shared_gain(few, loss, r, energy_price(few, sigmas)).K
     yield "principal", [np.pad(K, ((0, 0), (0, len(S) - K.shape[1]))) for K, S in zip(narrow, price, strict=True)], price
     yield "lq", averaged_lq(lin, ports, r, seen.bases), price
 
@@ -127,28 +137,30 @@ def predict(setting: Setting) -> Record:
     """Return the shared-gain law of the attention ports with its rivals and nulls, each cut to the adapter's rank.
 
     From the frozen network, its training text and the price r alone: r is the smallest whose shared control stays in the linear
-    regime (see `penalty`). Beside the gains: how strongly disturbances of the ports would move held-out logits with the law
-    installed in the real network, over the frozen network's; what the linear problem is worth with no, some and all
-    information; and how far the law leaves the linear response on training text.
+    regime (see `penalty`); the option `floor` puts noise of that deviation on what is read into the price (`deviations`). Beside
+    the gains: how strongly disturbances of the ports would move held-out logits with the law installed in the real network, over
+    the frozen network's; what the linear problem is worth with no, some and all information; and how far the law leaves the
+    linear response on training text.
     """
     subject, (ports, lin, r) = setting.subjects["adapter"], posed(setting)
     seen = observe(subject, ports, setting.train)
-    price = energy_price(seen.ensemble)
+    sigmas = deviations(seen.ensemble, float(setting.options.get("floor", 0.0)))
+    price = energy_price(seen.ensemble, sigmas)
     ranks = [len(subject.initial[f"{port}.down"]) for port in ports]
-    law = shared_gain(seen.ensemble, lin.loss, r, price)
-    cut = {"law": cut_to(law.K, price, ranks)}
-    cut |= {name: cut_to(gains, own, ranks) for name, gains, own in _rivals(seen, lin.loss, lin, ports, r)}
     rng = own_rng(setting, 211)
-    for draw in range(DRAWS):
-        null = shared_gain(seen.ensemble, CrossEntropy(rng.permutation(lin.labels)), r, price)
-        cut[f"permuted{draw}"] = cut_to(null.K, price, ranks)
+    losses = [lin.loss, *(CrossEntropy(rng.permutation(lin.labels)) for _ in range(DRAWS))]
+    law, *dealt = shared_gains(seen.ensemble, losses, r, price)
+    cut = {"law": cut_to(law.K, price, ranks)}
+    cut |= {name: cut_to(gains, own, ranks) for name, gains, own in _rivals(seen, lin.loss, lin, ports, r, sigmas)}
+    cut |= {f"permuted{draw}": cut_to(null.K, price, ranks) for draw, null in enumerate(dealt)}
     own = {port: seen.affine(k, factors, t) for t, (port, k, factors) in enumerate(zip(ports, law.k, cut["law"], strict=True))}
     still = without_law(subject, ports, setting.test)
-    values = information_values(seen.ensemble, lin.loss, r)
+    values = information_values(seen.ensemble, lin.loss, r, sigmas)
     return Record(
         {
             "r": r,
             "ports": list(ports),
+            "sigmas": sigmas,
             "residual": law.residual,
             "sensitivity": sensitivity(with_law(subject, ports), installed(own, subject), setting.test, still),
             "departure": _departure(subject, ports, own, seen, law, cut["law"], setting.train),
@@ -207,14 +219,14 @@ def _departure(
 def measure(setting: Setting, predicted: Record) -> Record:
     """Return the cosine of every law with the trained adapter's Jacobian, and the loop's sensitivity once it is trained.
 
-    Training is full-batch under loss + (r/2) signal energy, with the option `coordinates` "white" in those of `train_white`. The
-    Jacobian is the mean over held-out tokens, at every attention port
-    and in the directions that the law reads, all ports in one vector; nulls are the 97.5 % quantile over laws of permuted labels
-    and over the law read in randomly turned directions.
+    Training is full-batch under `floored_loss`, loss + (r/2) signal energy where there is no floor, with the option `coordinates`
+    "white" in those of `train_white`. The Jacobian is the mean over held-out tokens, at every attention port and in the directions
+    that the law reads, all ports in one vector; nulls are the 97.5 % quantile over laws of permuted labels and over the law read
+    in randomly turned directions.
     """
     r, ports = predicted.values["r"], tuple(predicted.values["ports"])
     adapter, arrays = setting.subjects["adapter"], predicted.arrays
-    fitted = _trained(setting, adapter, ports, lambda p: adapter.priced_loss(p, setting.train, r))
+    fitted = _trained(setting, adapter, dict(zip(ports, predicted.values["sigmas"], strict=True)), r)
     with torch.no_grad():
         rolled = adapter.rollout(fitted.params, setting.test)
     trained = [jacobian(adapter, fitted.params, port, rolled, setting.test) @ arrays[f"basis.{port}"] for port in ports]
@@ -244,13 +256,17 @@ def measure(setting: Setting, predicted: Record) -> Record:
     )
 
 
-def _trained(setting: Setting, adapter: Any, ports: Sequence[str], objective: Callable[[Params], torch.Tensor]) -> Fit:
+def _trained(setting: Setting, adapter: Any, sigmas: Mapping[str, float], r: float) -> Fit:
     searched = setting.options.get("coordinates", COORDINATES[0])
     if searched not in COORDINATES:
         raise ValueError(f"expected the option coordinates to be {' or '.join(COORDINATES)}, got {searched!r}: correct the study")
+
+    def objective(params: Params) -> torch.Tensor:
+        return floored_loss(adapter, params, setting.train, r, sigmas)
+
     if searched == "own":
         return train(setting, objective, at_start(adapter))
-    return train_white(setting, objective, adapter, ports)
+    return train_white(setting, objective, adapter, tuple(sigmas), tuple(sigmas.values()))
 
 
 def jacobian(adapter: Any, params: Mapping, port: str, rolled: Any, batch: Any) -> np.ndarray:

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from theory.heard import heard_gain, heard_price
+from theory.heard import heard_gain
 from theory.loss import CrossEntropy
-from theory.shared_gain import SharedLaw, energy_price, first_order, shared_gain
+from theory.shared_gain import SharedLaw, energy_price, first_order, shared_gain, shared_gains
 
 from ...store import Record
 from ..feedback.experiment import Factors, cut_to, jacobian, observe, posed, sensitivity, without_law
@@ -59,7 +59,7 @@ def predict(setting: Setting) -> Record:
     frame = with_law(subject, ports)
 
     def cut(law: SharedLaw, sigmas: Sequence[float]) -> list[Factors]:
-        return cut_to(law.K, heard_price(seen.ensemble, sigmas), ranks)
+        return cut_to(law.K, energy_price(seen.ensemble, sigmas), ranks)
 
     def closed(law: SharedLaw, sigmas: Sequence[float]) -> float:
         own = {p: seen.affine(k, f, t) for t, (p, k, f) in enumerate(zip(ports, law.k, cut(law, sigmas), strict=True))}
@@ -68,7 +68,7 @@ def predict(setting: Setting) -> Record:
     rng, pairs = own_rng(setting, 251), int(setting.options.get("pairs", PAIRS))
     dealt = [CrossEntropy(rng.permutation(lin.labels)) for _ in range(DEALT)]
     quiet = [0.0] * len(ports)
-    plain, *others = (shared_gain(seen.ensemble, loss, r, price) for loss in (lin.loss, *dealt))
+    plain, *others = shared_gains(seen.ensemble, (lin.loss, *dealt), r, price)
     start, start_dealt = closed(plain, quiet), [closed(law, quiet) for law in others]
     levels = []
     for number, level in enumerate(LEVELS):
@@ -76,7 +76,7 @@ def predict(setting: Setting) -> Record:
         own = own_rng(setting, 252, number)
         noise = [sigma * _antithetic(own, pairs, f.shape) for sigma, f in zip(sigmas, seen.ensemble.phi, strict=True)]
         law, *dealers = (heard_gain(seen.ensemble, loss, r, sigmas, noise) for loss in (lin.loss, *dealt))
-        alone = shared_gain(seen.ensemble, lin.loss, r, heard_price(seen.ensemble, sigmas))
+        alone = shared_gain(seen.ensemble, lin.loss, r, energy_price(seen.ensemble, sigmas))
         levels.append(
             {
                 "level": level,
