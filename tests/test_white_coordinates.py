@@ -48,7 +48,7 @@ def test_both_searches_end_at_the_same_optimum():
     """On a plant whose problem has one optimum value, own coordinates and white ones meet it."""
     setting = feedback_setting(0, 0)
     adapter, ports = setting.subjects["adapter"], attention_ports(setting.subjects["adapter"])
-    setting = Setting(**{**vars(setting), "tolerance": 1e-6, "evaluations": 4000})
+    setting = Setting(**{**vars(setting), "tolerance": 1e-5, "evaluations": 4000})
     own, white = (
         train(setting, lambda p: adapter.priced_loss(p, setting.train, 0.3), at_start(adapter)),
         train_white(setting, lambda p: adapter.priced_loss(p, setting.train, 0.3), adapter, ports),

@@ -18,10 +18,15 @@ RIDGE = 1e-4  # of the mean variance of a direction, added to every direction's
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """Coordinates of adapters at ports: z = L^-1 (y - centre) in the place of what each reads, y (d,), with L (d, d) by port."""
+    """Coordinates of adapters at ports: z = L^-1 (y - centre) in the place of what each reads, y (d,), with L (d, d) by port.
+
+    The up-projection is counted over the root mean variance of its inputs at the adapter's start, which is small where states are:
+    as many units of it move the output as far at every port.
+    """
 
     centres: Params
     roots: Params
+    sizes: Params
 
     @classmethod
     def of(cls, subject: Any, batch: Any, ports: Sequence[str], sigmas: Sequence[float] = ()) -> "Whitening":
@@ -33,7 +38,7 @@ class Whitening:
         with torch.no_grad():
             base = subject.rollout(at_start(subject), batch).base
         mask = batch.mask.double().cpu().numpy()
-        weights, centres, roots = mask / mask.sum(1, keepdims=True) / len(mask), {}, {}
+        weights, centres, roots, sizes = mask / mask.sum(1, keepdims=True) / len(mask), {}, {}, {}
         for port, sigma in zip(ports, sigmas or [0.0] * len(ports), strict=True):
             y = base[port].double().cpu().numpy()
             centre = np.einsum("nt,ntd->d", weights, y)
@@ -42,14 +47,16 @@ class Whitening:
             added = sigma**2 + RIDGE * np.trace(covariance) / len(covariance)
             centres[port] = torch.as_tensor(centre).to(base[port])
             roots[port] = torch.as_tensor(np.linalg.cholesky(covariance + added * np.eye(len(covariance)))).to(base[port])
-        return cls(centres, roots)
+            sizes[port] = (at_start(subject)[f"{port}.down"] @ roots[port]).square().sum(1).mean().sqrt()
+        return cls(centres, roots, sizes)
 
     def coordinates(self, params: Params) -> Params:
-        """Return an adapter's numbers in these coordinates: down L and down_bias + down centre; all others stay."""
+        """Return an adapter's numbers in these coordinates: down L, down_bias + down centre, up times its size; others stay."""
         made = dict(params)
         for port, L in self.roots.items():
             down = params[f"{port}.down"]
             made |= {f"{port}.down": down @ L, f"{port}.down_bias": params[f"{port}.down_bias"] + down @ self.centres[port]}
+            made[f"{port}.up"] = params[f"{port}.up"] * self.sizes[port]
         return made
 
     def params(self, coordinates: Params) -> Params:
@@ -58,7 +65,7 @@ class Whitening:
         for port, L in self.roots.items():
             down = torch.linalg.solve_triangular(L, coordinates[f"{port}.down"], upper=False, left=False)
             bias = coordinates[f"{port}.down_bias"] - down @ self.centres[port]
-            made |= {f"{port}.down": down, f"{port}.down_bias": bias}
+            made |= {f"{port}.down": down, f"{port}.down_bias": bias, f"{port}.up": coordinates[f"{port}.up"] / self.sizes[port]}
         return made
 
 
