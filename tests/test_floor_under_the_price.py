@@ -1,5 +1,6 @@
 """A floor under the price of a gain: what training pays for it, what the law makes of it, and both on plants."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -124,3 +125,12 @@ def test_adapters_trained_over_a_floor_become_the_floored_law():
     assert grown.values["cosine_permuted"] < 0.5
     assert told.values["value_feedback"] > bare.values["value_feedback"] + 1e-4
     assert grown.values["value"] > free.values["value"] + 1e-4
+
+
+def test_adamw_comes_to_the_floored_law_as_well():
+    """By steps instead of a search; a run whose gradient has not fallen to the tolerance is not called converged."""
+    many = {"floor": FLOOR, "steps": 600, "rate": 1e-2, "decay": 0.0}
+    told = predict(floored(many))
+    long, short = (measure(replace(floored(many | {"steps": n}), tolerance=1e-2), told).values for n in (600, 3))
+    assert long["converged"] and long["evaluations"] == 600 and long["cosines"]["law"] > 0.8
+    assert not short["converged"] and short["value"] > long["value"] + 0.01

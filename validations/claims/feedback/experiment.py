@@ -20,7 +20,7 @@ from theory.shared_gain import (
     shared_gain,
     shared_gains,
 )
-from tuning.training import Fit
+from tuning.training import Fit, adamw
 
 from ...statistics import cosine
 from ...store import Record
@@ -220,7 +220,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
     """Return the cosine of every law with the trained adapter's Jacobian, and the loop's sensitivity once it is trained.
 
     Training is full-batch under `floored_loss`, loss + (r/2) signal energy where there is no floor, with the option `coordinates`
-    "white" in those of `train_white`. The Jacobian is the mean over held-out tokens, at every attention port and in the directions
+    "white" in those of `train_white`, with `steps` by so many of AdamW. The Jacobian is the mean over held-out tokens, at every attention port and in the directions
     that the law reads, all ports in one vector; nulls are the 97.5 % quantile over laws of permuted labels and over the law read
     in randomly turned directions.
     """
@@ -264,9 +264,18 @@ def _trained(setting: Setting, adapter: Any, sigmas: Mapping[str, float], r: flo
     def objective(params: Params) -> torch.Tensor:
         return floored_loss(adapter, params, setting.train, r, sigmas)
 
+    if "steps" in setting.options:
+        return _stepped(setting, objective, at_start(adapter))
     if searched == "own":
         return train(setting, objective, at_start(adapter))
     return train_white(setting, objective, adapter, tuple(sigmas), tuple(sigmas.values()))
+
+
+def _stepped(setting: Setting, objective: Callable[[Params], torch.Tensor], start: Params) -> Fit:
+    """The same objective by AdamW on the whole batch; converged where the gradient has fallen to the study's tolerance."""
+    steps, rate = int(setting.options["steps"]), float(setting.options["rate"])
+    run = adamw(lambda params, _: objective(params), start, [None], steps=steps, lr=rate, weight_decay=setting.options["decay"])
+    return replace(run, converged=run.gradient_norm <= setting.tolerance * run.initial_gradient_norm)
 
 
 def jacobian(adapter: Any, params: Mapping, port: str, rolled: Any, batch: Any) -> np.ndarray:
