@@ -76,10 +76,10 @@ ROBUST_PREFIX = Claim(
     "disturbances of the attention ports saves, under an attacker who sees it, as many nats as the game says that is posed in this "
     "response before training, leaves the logits as sensitive, and loses less than the plainly trained prefix shrunk as is best, or none.",
     equation=r"min_z frac(1, N) sum_i max_(norm(w_i) <= epsilon) ell_i (y_i + G_i z + D_i (z) w_i) + frac(r, 2) norm(z)^2, quad "
-    r"G_i z = sum_(t tau) G_(i t tau) V_t^top g_(i t tau), quad D_i (z) = D_i + frac(diff, diff w) G_i (w) z",
+    r"G_i z = sum_(t tau) G_(i t tau) V_t^top g_(i t tau), quad D_i (z) w = D_i w + (G_i (w) - G_i) z",
     equation_alt="the numbers z of the prefix minimise the mean over examples of the loss under the worst disturbance w of a size, plus "
     "r over two times their squared length; values V enter by the gates g of their head, and a disturbance passes on through a response "
-    "D that z changes by what the disturbance does to gates and to the network behind them",
+    "D, to which z adds what its own response G changes by under the disturbance, in gates and in the network behind them",
     derived="the response of the logits to the prefix's numbers on training text, at rest and under the disturbances that harm the network "
     "with the untrained prefix most, the labels and the price; nothing fitted. The size of a disturbance costs that network's linear "
     "response half a nat on training text",
