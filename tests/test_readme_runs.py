@@ -207,6 +207,11 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
         ("RECEDING", "share of the trained adapter's fall of the objective", "it makes {} of what training an adapter"),
         ("INTERVENTION", "trained sensitivity under noise", "it comes to what the law says within {} octaves"),
         ("ROBUST", "the attacked adapter save", "saves what a robust law says within {} nats"),
+        (
+            "ROBUST-PREFIX",
+            r"\(values of a prefix\) \| nats between what the law and the attacked prefix save",
+            "the response of its gates foretells within {} nats",
+        ),
         ("HEALING", "the displacement between foretold and left", "its schedule foretells within {} of the displacement"),
         ("HEALING", "share of the points recovered, adaptive attacker", "it recovers {} of the points"),
         ("GATES", "cosine of the gates' changes, tuned and foretold", "foretold and trained changes is {} ("),
