@@ -200,12 +200,18 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
     for name, title, words in (
         ("FEEDBACK", "cosine of the adapter's Jacobian with the shared gain", "at a cosine of {} on nano"),
         ("FEEDBACK-MINILM", "cosine of the adapter's Jacobian with the shared gain", "and {} on MiniLM"),
+        ("ONELAW-SEQUENTIAL", "in the norm of the price", "and a sequential one at {} on ten other tasks"),
         ("INFORMATION", "worth of states", "is foretold within {} octaves"),
         ("INITIALISATION", "share of the trained LoRA's fall of the held-out loss", "the law makes {} of what training gains"),
         ("REGRET", "the MLP's lead over attention, over full tuning's gain", "LoRA on attention is {} of full tuning's gain"),
         ("RECEDING", "share of the trained adapter's fall of the objective", "it makes {} of what training an adapter"),
         ("INTERVENTION", "trained sensitivity under noise", "it comes to what the law says within {} octaves"),
         ("ROBUST", "the attacked adapter save", "saves what a robust law says within {} nats"),
+        (
+            "ROBUST-PREFIX",
+            r"\(values of a prefix\) \| nats between what the law and the attacked prefix save",
+            "which the response of its gates foretells within {},",
+        ),
         ("HEALING", "the displacement between foretold and left", "its schedule foretells within {} of the displacement"),
         ("HEALING", "share of the points recovered, adaptive attacker", "it recovers {} of the points"),
         ("GATES", "cosine of the gates' changes, tuned and foretold", "foretold and trained changes is {} ("),

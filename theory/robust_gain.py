@@ -161,6 +161,73 @@ def robust_gain(
     return RobustLaw(tuple(V[:, 0] for V in parts), K, w, fit + 0.5 * r * energy, fit, energy, left)
 
 
+@dataclass(frozen=True, eq=False)
+class RobustControl:
+    """Numbers z (M,) of a control and what the worst disturbances (N, n) of a size make of it.
+
+    value = loss + r/2 |z|^2, the loss under these disturbances. residual: the slope that is left over that at z = 0.
+    """
+
+    z: np.ndarray
+    disturbances: np.ndarray
+    value: float
+    loss: float
+    residual: float
+
+
+def robust_control(
+    G: np.ndarray,
+    y0: np.ndarray,
+    loss: CrossEntropy | Quadratic,
+    r: float,
+    D: np.ndarray,
+    directions: np.ndarray,
+    turned: np.ndarray,
+    size: float,
+    *,
+    rounds: int = 1000,
+) -> RobustControl:
+    """Return the z of the least mean loss under the worst disturbances + r/2 |z|^2, where z also moves what they do to outputs.
+
+    min_z (1/N) sum_i max_(|w_i| <= size) l_i(y_i + G_i z + (D_i + (h_i z) q_i') w_i) + r/2 |z|^2, convex in z. For a prefix, G_i
+    holds the gates' weights of its values, and h_i by how much a disturbance along q_i opens gates and turns what lies behind
+    them. L-BFGS along the slope at the worst w (Danskin). Source: derived from `robust_gain`, of which G_i K R_i is the h_i z.
+    G (N, C, M), y0 (N, C), D (N, C, n), directions: unit q (N, n), turned: h (N, C, M). Raises ValueError for r <= 0, a negative
+    size, and shapes that do not fit.
+    """
+    if not (np.isfinite(r) and r > 0 and np.isfinite(size) and size >= 0):
+        raise ValueError(f"expected a positive r and a size of at least 0, got {r} and {size}")
+    if (
+        G.shape != turned.shape
+        or D.shape[:2] != G.shape[:2]
+        or directions.shape != (len(D), D.shape[2])
+        or y0.shape != G.shape[:2]
+    ):
+        given = ", ".join(str(x.shape) for x in (G, y0, D, directions, turned))
+        raise ValueError(f"expected G and turned (N, C, M), y0 (N, C), D (N, C, n) and directions (N, n), got {given}")
+    told, heard = (x.reshape(-1, G.shape[2]) for x in (G, turned))
+
+    def met(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The outputs under the worst disturbances, and these."""
+        y = y0 + (told @ z).reshape(y0.shape)
+        closed = D + (heard @ z).reshape(y0.shape)[..., None] * directions[:, None]
+        w = worst_disturbance(closed, y, loss, size)
+        return y + np.einsum("ncm,nm->nc", closed, w), w
+
+    def objective(parts: Sequence[np.ndarray]) -> tuple[float, list[np.ndarray]]:
+        (z,) = parts
+        y, w = met(z)
+        costate = loss.gradient(y) / len(y)
+        along = np.sum(w * directions, axis=1)
+        slope = costate.ravel() @ told + (along[:, None] * costate).ravel() @ heard + r * z
+        return float(loss.value(y).mean()) + 0.5 * r * float(z @ z), [slope]
+
+    (z,), left = _least(objective, [np.zeros(G.shape[2])], rounds)
+    y, w = met(z)
+    fit = float(loss.value(y).mean())
+    return RobustControl(z, w, fit + 0.5 * r * float(z @ z), fit, left)
+
+
 def _least(objective: Callable, start: Sequence[np.ndarray], rounds: int) -> tuple[list[np.ndarray], float]:
     """The minimiser that L-BFGS finds from some arrays, and the slope that is left over that at the start."""
     edges = np.cumsum([0, *(x.size for x in start)])

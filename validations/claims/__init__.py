@@ -29,6 +29,7 @@ from .receding.claim import RECEDING_GAIN, RECEDING_SOLVER
 from .refinement.claim import PRACTICE_FEATURES, PRACTICE_REFINED
 from .regret.claim import REGRET_BATCH, REGRET_CAPACITY, REGRET_EARLY, REGRET_LAYERS, REGRET_RATE
 from .robust.claim import ROBUST_SHARED_GAIN
+from .robust_prefix.claim import ROBUST_PREFIX
 from .shared.claim import Assumption, Cell, Claim
 from .shared.setting import Experiment
 from .sharpness.claim import SHARPNESS_GAP
@@ -83,6 +84,7 @@ CLAIMS: tuple[Claim, ...] = (
     LAW_INSTALLED,
     SYNTHESISED_ADAPTER,
     ROBUST_SHARED_GAIN,
+    ROBUST_PREFIX,
     HEALING_ROBUST,
     HEALING_DISPLACEMENT,
     HEALING_STATE,

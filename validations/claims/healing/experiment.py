@@ -11,8 +11,8 @@ from theory.healing import healing
 from theory.loss import CrossEntropy
 
 from ...store import Record
-from ..perturbation.experiment import COSTS, HARM, SHARES, SIZES, attack
-from ..shared.laws import Law, Manifold, around, healing_law, tokens
+from ..perturbation.experiment import COSTS, HARM, SHARES, SIZES, attack, worse
+from ..shared.laws import Law, Manifold, healing_law, leading, shrinkage, tokens, turned
 from ..shared.linearisation import linearise, penalty
 from ..shared.setting import Experiment, Params, Setting, own_rng
 from ..shared.training import at_start, cost, cross_entropy, logits, penalised, train
@@ -83,14 +83,12 @@ def laws(
 
     Shrinkage spends at every place on the states met there (n, d) what healing spends on them.
     """
-    bases = {place: own.directions[:, : own.rank(share)] for place, own in found.items()}
-    turned = {place: np.linalg.qr(rng.standard_normal(V.shape))[0] for place, V in bases.items()}
-    law, shrunk = healing_law(found, bases, c), {}
+    bases = leading(found, share)
+    law, amounts = healing_law(found, bases, c), {}
     for place, own in found.items():
-        x, one = met[place] - own.mean, np.eye(len(own.mean))
-        spent = np.linalg.norm(x @ law[place].down.T @ law[place].up.T) / np.linalg.norm(x)
-        shrunk[place] = around(own.mean, -float(spent) * one, one)
-    return {"healing": law, "random": healing_law(found, turned, c), "shrinkage": shrunk}
+        x = met[place] - own.mean
+        amounts[place] = float(np.linalg.norm(x @ law[place].down.T @ law[place].up.T) / np.linalg.norm(x))
+    return {"healing": law, "random": healing_law(found, turned(bases, rng), c), "shrinkage": shrinkage(found, amounts)}
 
 
 def predict(setting: Setting) -> Record:
@@ -116,15 +114,12 @@ def predict(setting: Setting) -> Record:
         if harm >= HARM:
             break
 
-    def bases(share: float) -> dict[str, np.ndarray]:
-        return {place: own.directions[:, : own.rank(share)] for place, own in found.items()}
-
     def lost(share: float, c: float) -> float:
-        made = healed(subject, healing_law(found, bases(share), c))
+        made = healed(subject, healing_law(found, leading(found, share), c))
         return float(np.mean([cross_entropy(read(made, origin, batch, pushed), lin.labels) for pushed in (None, w)]))
 
     share, c = min(((s, k) for s in SHARES for k in COSTS), key=lambda pair: lost(*pair))
-    chosen, keep = bases(share), healing(c, len(found)).keep
+    chosen, keep = leading(found, share), healing(c, len(found)).keep
     passed = linear(subject, origin, batch, w)
     off = [1.0 - float(np.sum((z @ V) ** 2) / np.sum(z**2)) for V, z in zip(chosen.values(), passed, strict=False)]
     lengths = np.array([np.linalg.norm(z) for z in passed])
@@ -175,8 +170,11 @@ def measure(setting: Setting, predicted: Record) -> Record:
         made = healed(subject, law)
         oblivious = read(made, own, test, blind)
         aimed = oblivious if name == "none" else read(made, own, test, struck(made, own, test, size))
-        worse = np.where((loss.value(aimed) >= loss.value(oblivious))[:, None], aimed, oblivious)
-        for attacker, y in (("clean", read(made, own, test)), ("oblivious", oblivious), ("adaptive", worse)):
+        for attacker, y in (
+            ("clean", read(made, own, test)),
+            ("oblivious", oblivious),
+            ("adaptive", worse(aimed, oblivious, test)),
+        ):
             right = float(np.mean(y.argmax(1) == loss.labels))
             arms.append({"controller": name, "attacker": attacker, "loss": float(loss.value(y).mean()), "accuracy": right})
     return Record(

@@ -1,6 +1,7 @@
 """One law for LoRA, IA3 and adapters, predicted from the frozen network in what each reads and moves, against what is trained."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ from probes.curvature.spectrum import top_eigenpairs
 from theory.loss import CrossEntropy
 from tuning.own_signals import told
 from tuning.subjects import place_energy
+from tuning.training import Fit
 
 from ...statistics import cosine
 from ...store import Record
 from ..shared.linearisation import least_price, off
 from ..shared.setting import Experiment, Params, Setting, own_rng
 from ..shared.training import at_start, centred, cost, train
+from ..shared.whitening import Whitening
 from .gains import NOISE, Gains, Seen, as_gains, observe, packed, trained, unpacked
 
 DRAWS = 32  # of permuted labels, and of turned laws
@@ -130,6 +133,22 @@ def objective(subject: Any, seen: Seen, batch: Any, r: float) -> Callable[[Param
     return value
 
 
+def _fitted(setting: Setting, seen: Seen, r: float) -> Fit:
+    """The full-batch optimum under `objective`; adapters are searched in coordinates in which the price of their gain is a square."""
+    subject = setting.subjects["delta"]
+    lost, start = objective(subject, seen, setting.train, r), at_start(subject)
+    if not seen.form.constant:
+        return train(setting, lost, start)
+    ports = [key.partition("/")[2] for key in seen.keys]
+    centres, roots = (
+        {port: torch.as_tensor(x, dtype=subject.dtype) for port, x in zip(ports, found, strict=True)}
+        for found in (seen.centres, map(np.linalg.cholesky, seen.prices))
+    )
+    white = Whitening(centres, roots)
+    fitted = train(setting, lambda z: lost(white.params(z)), white.coordinates(start))
+    return replace(fitted, params=white.params(fitted.params))
+
+
 def measure(setting: Setting, predicted: Record) -> Record:
     """Return how near the trained delta comes to the law and to its rivals, in direction, size and held-out logits.
 
@@ -139,7 +158,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
     """
     subject, r, places = setting.subjects["delta"], predicted.values["r"], predicted.values["places"]
     seen = observe(subject, setting.train)
-    fitted = train(setting, objective(subject, seen, setting.train, r), at_start(subject))
+    fitted = _fitted(setting, seen, r)
     with torch.no_grad():
         found = as_gains(trained(subject, fitted.params, seen))
         outputs = subject.outputs(fitted.params, setting.test).double().cpu().numpy()

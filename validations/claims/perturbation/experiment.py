@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from theory.healing import healing
+from theory.loss import CrossEntropy
 from tuning.deltas import Adapter, Combined
 
 from ...store import Record
-from ..shared.laws import Law, Manifold, around, healing_law, installed, tokens
+from ..shared.laws import Law, Manifold, around, healing_law, installed, leading, shrinkage, tokens, turned
 from ..shared.linearisation import linearise, penalty
 from ..shared.setting import Experiment, Params, Setting, own_rng
 from ..shared.training import at_start, cost, cross_entropy, first, logits, penalised, train
@@ -111,23 +112,13 @@ def _places(subject: Any) -> dict[str, str]:
     return {"embedding": "embedding", "port": subject.ports[0]}
 
 
-def _bases(found: Mapping[str, Manifold], share: float) -> dict[str, np.ndarray]:
-    return {port: own.directions[:, : own.rank(share)] for port, own in found.items()}
-
-
-def _turned(bases: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Return random subspaces of the same ranks."""
-    return {port: np.linalg.qr(rng.standard_normal(own.shape))[0] for port, own in bases.items()}
-
-
-def _shrinkage(found: Mapping[str, Manifold], bases: Mapping[str, np.ndarray], c: float) -> dict:
-    """Return u = -s (y - mean) at every port, s such that it spends on the training states what healing spends."""
-    keep, law = healing(c, len(found)).keep, {}
+def _shrunk(found: Mapping[str, Manifold], bases: Mapping[str, np.ndarray], c: float) -> dict[str, float]:
+    """Return by port how far states are to be shrunk, so that this spends on the training states what healing spends."""
+    keep, amounts = healing(c, len(found)).keep, {}
     for t, (port, own) in enumerate(found.items()):
         off = np.sum(own.values[bases[port].shape[1] :] ** 2) / np.sum(own.values**2)
-        identity = np.eye(len(own.mean))
-        law[port] = around(own.mean, -(1.0 - keep[t]) * float(np.sqrt(off)) * identity, identity)
-    return law
+        amounts[port] = (1.0 - keep[t]) * float(np.sqrt(off))
+    return amounts
 
 
 def _controlled(subject: Any, params: Params) -> tuple[Any, Callable[[Law | None], Params]]:
@@ -201,17 +192,17 @@ def measure(setting: Setting, predicted: Record) -> Record:
     known = setting.train.labels.cpu().numpy()
 
     def trial(share: float, c: float) -> float:
-        params = under(healing_law(found, _bases(found, share), c))
+        params = under(healing_law(found, leading(found, share), c))
         return float(np.mean([cross_entropy(seen(params, setting.train, pushed), known) for pushed in blind]))
 
     share, c = min(((s, k) for s in SHARES for k in COSTS), key=lambda pair: trial(*pair))
-    bases = _bases(found, share)
+    bases = leading(found, share)
     rng = own_rng(setting, 112)
     laws = {
         "none": None,
         "healing": healing_law(found, bases, c),
-        "random": healing_law(found, _turned(bases, rng), c),
-        "shrinkage": _shrinkage(found, bases, c),
+        "random": healing_law(found, turned(bases, rng), c),
+        "shrinkage": shrinkage(found, _shrunk(found, bases, c)),
     }
     struck = {place: strike(bare, setting.test, place) for place in places}
     cases: dict[str, tuple[Any, Pushed]] = {"clean": (setting.test, {})}
@@ -232,7 +223,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
             arm(name, case, seen(params, batch, pushed), batch)
         for place in places if law is not None else ():
             both = [seen(params, setting.test, x) for x in (strike(params, setting.test, place), struck[place])]
-            arm(name, f"adaptive, {place}", _worse(*both, setting.test), setting.test)
+            arm(name, f"adaptive, {place}", worse(*both, setting.test), setting.test)
     energy = _off(subject, found, bases)
     for case, (batch, pushed) in cases.items():
         centred = _centred(subject, own, found, batch, pushed)
@@ -249,7 +240,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
     for place, key in places.items():
         aimed = {key: _against_tuning(subject, energy, own, setting.test, sizes[place], key)}
         both = [_read(subject, _tuned(energy, own, setting.test, x), setting.test, x) for x in (aimed, struck[place])]
-        arm("prefix", f"adaptive, {place}", _worse(*both, setting.test), setting.test)
+        arm("prefix", f"adaptive, {place}", worse(*both, setting.test), setting.test)
     ranks = [basis.shape[1] for basis in bases.values()]
     return Record({"fit": cost(fitted), "share": share, "cost": c, "ranks": ranks, "arms": arms}, {})
 
@@ -259,11 +250,10 @@ def _read(subject: Any, params: Params, batch: Any, pushed: Pushed) -> np.ndarra
     return logits(lambda p, b: subject.disturbed(pushed, p, b), params, batch)
 
 
-def _worse(first: np.ndarray, second: np.ndarray, batch: Any) -> np.ndarray:
-    """Return for each example the logits of higher loss."""
-    rows, labels = np.arange(len(first)), batch.labels.cpu().numpy()
-    lost = [np.logaddexp.reduce(y, axis=1) - y[rows, labels] for y in (first, second)]
-    return np.where((lost[0] >= lost[1])[:, None], first, second)
+def worse(first: np.ndarray, second: np.ndarray, batch: Any) -> np.ndarray:
+    """Return for each example the logits of higher loss, the first where both lose as much."""
+    loss = CrossEntropy(batch.labels.cpu().numpy())
+    return np.where((loss.value(first) >= loss.value(second))[:, None], first, second)
 
 
 def _centred(subject: Any, params: Params, found: Mapping[str, Manifold], batch: Any, pushed: Pushed) -> dict:

@@ -1,7 +1,8 @@
 """An adapter trained plainly and under attack, against the shared gains of the frozen network with an attacker and without."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ HARM = 0.5  # nats that the worst disturbances cost the frozen network's linear 
 STEPS, TRAINED = 8, 2  # of ascent where attacks are measured, and at every evaluation of a training
 VANISHING = 1e-6  # of the largest second moment of token states: directions below it are rounding
 DEALT = 1  # times that labels are dealt out
-FACTORS = tuple(float(s) for s in np.linspace(0.0, 1.0, 11))  # by which the plain adapter's signals may be shrunk
+FACTORS = tuple(float(s) for s in np.linspace(0.0, 1.0, 11))  # by which what was trained plainly may be shrunk
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,15 +54,15 @@ class Arena:
         pushed = worst(subject, params, batch, self.ports, self.size, steps)
         return loss_at(lambda p, b: subject.disturbed(pushed, p, b), params, batch)
 
-    def shrunk(self, subject: Any, params: Params, batch: Any) -> tuple[float, Params]:
-        """Return the factor of an adapter's signals, one of `FACTORS`, that attacks harm least, and the adapter shrunk by it."""
-        tried = {factor: _times(params, factor) for factor in FACTORS}
+    def shrunk(self, subject: Any, at: Callable[[float], Params], batch: Any) -> tuple[float, Params]:
+        """Return the factor of a delta, one of `FACTORS`, at which attacks harm it least, and its numbers there."""
+        tried = {factor: at(factor) for factor in FACTORS}
         best = min(tried, key=lambda factor: self.attacked(subject, tried[factor], batch, TRAINED))
         return best, tried[best]
 
 
 def _times(params: Params, factor: float) -> Params:
-    """The adapter whose signals are `factor` times these."""
+    """An adapter whose signals are `factor` times these."""
     return {name: factor * p if name.rpartition(".")[2].startswith("up") else p for name, p in params.items()}
 
 
@@ -91,7 +92,7 @@ def predict(setting: Setting) -> Record:
     plain, law = shared_gain(ensemble, lin.loss, r, price), robust(lin.loss)
     rng = own_rng(setting, 271)
     dealt = [robust(CrossEntropy(rng.permutation(lin.labels))) for _ in range(DEALT)]
-    factor, shrunk = arena.shrunk(frame, held(plain), setting.train)
+    factor, shrunk = arena.shrunk(frame, partial(_times, held(plain)), setting.train)
     elsewhere = {"oblivious": worst(subject, at_start(subject), setting.test, ports, size, STEPS)}
 
     def told(params: Params) -> dict[str, float]:
@@ -153,7 +154,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
 
     plain = train(setting, lambda p: subject.priced_loss(p, setting.train, r), start)
     robust = train(setting, under_attack, start)
-    factor, shrunk = arena.shrunk(subject, plain.params, setting.train)
+    factor, shrunk = arena.shrunk(subject, partial(_times, plain.params), setting.train)
     met = {"plain": plain.params, "robust": robust.params, "shrunk": shrunk, "removed": start}
     elsewhere = {
         name: worst(subject, params, setting.test, ports, arena.size, STEPS)

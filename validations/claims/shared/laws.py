@@ -107,6 +107,21 @@ class Manifold:
         return int(min(np.searchsorted(held, share) + 1, len(held)))
 
 
+def leading(manifolds: Mapping[str, Manifold], share: float) -> dict[str, np.ndarray]:
+    """Return at each place the directions (d, rank) that hold a share of the states' variance."""
+    return {place: own.directions[:, : own.rank(share)] for place, own in manifolds.items()}
+
+
+def turned(bases: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return random subspaces of the same ranks."""
+    return {place: np.linalg.qr(rng.standard_normal(own.shape))[0] for place, own in bases.items()}
+
+
+def shrinkage(manifolds: Mapping[str, Manifold], amounts: Mapping[str, float]) -> dict[str, Affine]:
+    """Return u = -s (y - mean) at each place, with its own s of `amounts`."""
+    return {place: around(own.mean, -amounts[place] * (one := np.eye(len(own.mean))), one) for place, own in manifolds.items()}
+
+
 def healing_law(manifolds: Mapping[str, Manifold], bases: Mapping[str, np.ndarray], cost: float) -> dict[str, Affine]:
     """Return u_t = -(1 - keep_t)(I - V_t V_t')(y - mean_t), keep_t of the optimal self-healing schedule over the ports."""
     plan = healing(cost, len(manifolds))
