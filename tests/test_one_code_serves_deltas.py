@@ -8,7 +8,19 @@ import torch
 import zoo
 
 from tuning import LoRA, Prefix
-from tuning.decomposition import Decoder, Decomposition, InCode, Solved, decompose, principal, random_decoders, stick, uniform
+from tuning.decomposition import (
+    Decoder,
+    InCode,
+    Solved,
+    codes,
+    decompose,
+    decompositions,
+    losses_at,
+    principal,
+    random_decoders,
+    stick,
+    uniform,
+)
 from tuning.practice import logits_of
 from validations.claims.subspace import experiment
 from validations.claims.subspace.claim import ahead, corrected, published
@@ -92,9 +104,9 @@ def test_a_code_moves_a_delta_by_its_decoder_from_where_it_starts():
 
 def test_random_decoders_have_the_norms_they_replace():
     shapes = {"z": (SIGNALS,)}
-    like = Decomposition({name: Decoder(shapes, (k + 1.0) * torch.ones(SIGNALS, 3)) for k, name in enumerate(NUMBERS)}, {})
+    like = {name: Decoder(shapes, (k + 1.0) * torch.ones(SIGNALS, 3)) for k, name in enumerate(NUMBERS)}
     drawn = random_decoders(like, 0)
-    for name, decoder in like.decoders.items():
+    for name, decoder in like.items():
         torch.testing.assert_close(drawn[name].matrix.norm(), decoder.matrix.norm())
         assert not torch.equal(drawn[name].matrix, decoder.matrix)
 
