@@ -145,7 +145,7 @@ def sweep(name: str, *, recipe: Recipe = PART, **sizes: int) -> Iterator[Contest
 
 
 def decomposition(*, steps: int = 160, search: int = 80, look: int = 25, **sizes: int) -> Iterator[Row]:
-    """Price one code of four numbers for prefix, adapter and LoRA on one task: their training, stage 1, stage 2 and stage 3."""
+    """Yield the CPU time of one code of four numbers for three deltas on one task: their training and all three stages."""
     texts, begun = prepared(tuple((TEXTS | sizes).items())), time.process_time()
     subjects, tasks = {name: texts.subject(delta, 0) for name, (delta, _) in SHARED.items()}, {}
     for name, subject in subjects.items():
