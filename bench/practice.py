@@ -1,11 +1,16 @@
-"""A sweep of rates as in practice: the lab's against PEFT in the plain loop that everyone writes, on the same texts."""
+"""A sweep of rates as in practice: the lab's against PEFT in the plain loop that everyone writes, on the same texts.
+
+The case "decomposition" prices one subspace for several deltas on one task (Yi et al. 2022), trainings included.
+"""
 
 from __future__ import annotations
 
 import functools
 import math
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +21,10 @@ from torch import Tensor, nn
 from bench.peers import installed
 from bench.timing import Amount, Contest, Peer, Row, interleaved, weigh
 from tuning.backbones import Batch
-from tuning.deltas import LoRA, Prefix
+from tuning.decomposition import InCode, Solved, codes, decompose
+from tuning.deltas import Adapter, LoRA, Prefix
 from tuning.peft_format import export_peft
-from tuning.practice import Recipe, practised
+from tuning.practice import Recipe, practised, scores
 from tuning.preparation import Prepared, backbone_of, prepare, task_of
 from tuning.shipped import folder_of
 from tuning.subjects import Subject
@@ -28,6 +34,8 @@ DELTAS = {"LoRA": LoRA(4), "prefix": Prefix(8, shift_positions=True)}  # behind 
 CELL = Recipe(steps=250, rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2))
 PART = Recipe(steps=16, rates=(1e-3, 3e-3), looks=2)
 TEXTS = {"train": 600, "readout": 400, "dev": 50, "test": 100}  # a third of a cell's at each of the part's more frequent looks
+SHARED = {"prefix": (Prefix(8), 1.2e-1), "adapter": (Adapter(4), 2e-2), "LoRA": (LoRA(4), 2e-2)}  # and their rates
+LIMIT = 300.0  # seconds of one core that a decomposition on one task may take
 LINE = 1.5  # what is asked of the arm; about half of a step are products of matrices that both need
 
 
@@ -136,4 +144,25 @@ def sweep(name: str, *, recipe: Recipe = PART, **sizes: int) -> Iterator[Contest
     yield from weigh(name, f"{name}, a cell: {len(CELL.rates)} rates of {CELL.steps}", own, others, "CPU s")
 
 
-CASES = {name: functools.partial(sweep, name) for name in DELTAS}
+def decomposition(*, steps: int = 160, search: int = 80, look: int = 25, **sizes: int) -> Iterator[Row]:
+    """Yield the CPU time of one code of four numbers for three deltas on one task: their training and all three stages."""
+    texts, begun = prepared(tuple((TEXTS | sizes).items())), time.process_time()
+    subjects, tasks = {name: texts.subject(delta, 0) for name, (delta, _) in SHARED.items()}, {}
+    for name, subject in subjects.items():
+        recipe = Recipe(steps=steps, rates=(SHARED[name][1],), looks=2)
+        run = practised(subject, texts.train, texts.dev, texts.test, recipe=recipe, seed=0)
+        tasks[name] = [Solved(subject, run.params, texts.train)]
+    trained = time.process_time() - begun
+    found = decompose(tasks, 4, steps=search, batch_size=8, rate=0.05, reconstruction=10.0, seed=0)
+    at, code = {name: InCode(subject, found.decoders[name]) for name, subject in subjects.items()}, {}
+    for name, subject in subjects.items():
+        options = {"rates": (0.2,), "steps": look, "batch_size": 8, "seed": 0}
+        (code[name],) = codes(subject, [found.decoders[name]], texts.train, **options)
+    for one, other in (*((name, name) for name in subjects), *permutations(subjects, 2)):
+        scores(at[other], {"code": code[one]}, texts.test)
+    spent = time.process_time() - begun
+    limit = Amount("five minutes of one core", LIMIT, line=1.0, note=f"of it {trained:.1f} s train the deltas")
+    yield from weigh("decomposition", "one code for three deltas, one task", Amount("decompose", spent), [limit], "CPU s")
+
+
+CASES = {name: functools.partial(sweep, name) for name in DELTAS} | {"decomposition": decomposition}

@@ -169,6 +169,12 @@ def test_the_plain_loop_has_our_losses(name):
         assert row.agrees is not False and (row.error is None or row.error <= 1e-5)
 
 
+def test_a_decomposition_is_priced_against_its_limit():
+    torch.set_num_threads(1)
+    (row,) = practice.decomposition(steps=2, search=2, look=2, train=40, readout=60, dev=8, test=8)
+    assert row.met and row.unit == "CPU s" and row.peer_cost == practice.LIMIT and row.ratio == row.peer_cost / row.ours_cost
+
+
 def test_missed_multiplicities_and_signs_are_errors():
     exact = np.array([5.0, -5.0, 5.0, -3.0, 3.0, 0.1])
     error = lambda *found: curvature_exact.relative_errors(np.array(found), exact, 1e-3).max()  # noqa: E731

@@ -7,8 +7,21 @@ import pytest
 import torch
 import zoo
 
-from tuning import LoRA, Prefix
-from tuning.decomposition import Decoder, Decomposition, InCode, Solved, decompose, principal, random_decoders, stick, uniform
+from probes.dimension.projection import random_subspace
+from tuning import Adapter, Full, LoRA, Prefix
+from tuning.decomposition import (
+    Decoder,
+    InCode,
+    Solved,
+    codes,
+    decompose,
+    decompositions,
+    losses_at,
+    principal,
+    random_decoders,
+    stick,
+    uniform,
+)
 from tuning.practice import logits_of
 from validations.claims.subspace import experiment
 from validations.claims.subspace.claim import ahead, corrected, published
@@ -69,6 +82,66 @@ def test_equal_arguments_give_equal_decoders_and_another_seed_others():
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
+def test_searches_of_several_dimensions_share_texts_and_reconstruct_alike():
+    """Every dimension has decoders of its own size, and four numbers miss less of the displacements than one."""
+    tasks = solved()
+    several = decompositions(tasks, [1, 4], steps=150, rate=0.1, seed=1)
+    assert [one.decoders["lora"].dimension for one in several] == [1, 4]
+    left = []
+    for found in several:
+        off = [(found.decoders[n].apply(found.encode(n, x.displacement))["z"] - x.displacement) for n in tasks for x in tasks[n]]
+        left.append(float(torch.cat(off).square().sum()))
+    assert left[1] < left[0]
+
+
+def test_losses_of_many_displacements_are_those_of_one_after_the_other():
+    """On a network, with texts of several lengths: in shared passes where copies share frozen weights, and where they do not."""
+    backbone, batch = zoo.backbone_of("bert"), zoo.batch_of()
+    for delta in (LoRA(2), Prefix(2), Adapter(2), Full()):
+        subject = zoo.subject_of(backbone, delta)
+        moved = 0.1 * torch.randn(3, subject.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        whole = Decoder(
+            {name: tuple(value.shape) for name, value in subject.initial.items()}, torch.eye(subject.size, dtype=moved.dtype)
+        )
+        each = [InCode(subject, whole).loss({"code": one}, batch) for one in moved]
+        torch.testing.assert_close(losses_at(subject, moved, batch), torch.stack(each))
+
+
+def test_a_code_is_found_through_every_decoder_at_once():
+    """Through the two signals that the labels need each delta loses half of its loss; codes together are those of codes alone."""
+    given = together(0, 0)
+    options = {"steps": 60, "batch_size": 32, "seed": 0}
+    for name, subject in given.subjects.items():
+        basis = np.linalg.qr(np.random.default_rng(281).standard_normal((SIGNALS, SIGNALS)))[0][:, :2]
+        good = Decoder({"z": (NUMBERS[name],)}, subject.map.T @ torch.as_tensor(basis))
+        bad = random_decoders({name: Decoder(good.shapes, good.matrix[:, :1])}, 0)[name]
+        found = codes(subject, [good, bad], given.train, rates=(0.2, 0.2), **options)
+        assert [len(code) for code in found] == [2, 1]
+        (alone,) = codes(subject, [good], given.train, rates=(0.2,), **options)
+        torch.testing.assert_close(found[0], alone)
+        losses = [
+            float(InCode(subject, at).loss({"code": code}, given.test)) for at, code in zip((good, bad), found, strict=True)
+        ]
+        assert losses[0] < 0.7 * np.log(2) < losses[1]
+
+
+def test_full_tuning_shares_a_code_through_a_random_projection():
+    """Its zero code is the frozen network; beside a search the decoders are asked for codes at which it does well too."""
+    backbone, batch = zoo.backbone_of("bert"), zoo.batch_of()
+    full, lora = (zoo.subject_of(backbone, delta) for delta in (Full(), LoRA(2)))
+    shapes = {name: tuple(value.shape) for name, value in full.initial.items()}
+    coded = InCode(full, random_subspace(shapes, 3, seed=0, dtype=torch.float64))
+    torch.testing.assert_close(logits_of(coded, coded.initial, batch), logits_of(full, full.initial, batch))
+    moved = {name: value + 0.1 for name, value in lora.initial.items()}
+    tasks = {"lora": [Solved(lora, moved, batch)]}
+    apart, joined = (decompose(tasks, 3, steps=30, batch_size=2, beside=beside, seed=0) for beside in ((), (coded,)))
+    losses = [
+        float(coded.loss({"code": found.encode("lora", tasks["lora"][0].displacement)}, batch).detach())
+        for found in (apart, joined)
+    ]
+    assert losses[1] < losses[0]
+
+
 def test_a_code_moves_a_delta_by_its_decoder_from_where_it_starts():
     """On a network: the zero code leaves the delta at its start, and any other puts it where the decoder says."""
     backbone, batch = zoo.backbone_of("bert"), zoo.batch_of()
@@ -92,9 +165,9 @@ def test_a_code_moves_a_delta_by_its_decoder_from_where_it_starts():
 
 def test_random_decoders_have_the_norms_they_replace():
     shapes = {"z": (SIGNALS,)}
-    like = Decomposition({name: Decoder(shapes, (k + 1.0) * torch.ones(SIGNALS, 3)) for k, name in enumerate(NUMBERS)}, {})
+    like = {name: Decoder(shapes, (k + 1.0) * torch.ones(SIGNALS, 3)) for k, name in enumerate(NUMBERS)}
     drawn = random_decoders(like, 0)
-    for name, decoder in like.decoders.items():
+    for name, decoder in like.items():
         torch.testing.assert_close(drawn[name].matrix.norm(), decoder.matrix.norm())
         assert not torch.equal(drawn[name].matrix, decoder.matrix)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from theory.signals import decoder_of_signals, random_row_space
+from validations.claims.signals.experiment import sufficient
 
 N, SIGNALS, NUMBERS, D = 30, 8, 20, 3
 
@@ -40,6 +41,11 @@ def test_random_directions_lie_in_the_row_space():
     G, M, _ = responses()
     drawn = random_row_space(G @ M, D, np.random.default_rng(1))
     assert np.allclose(drawn.T @ drawn, np.eye(D), atol=1e-10) and np.allclose(M.T @ (M @ drawn), drawn, atol=1e-6)
+
+
+def test_what_suffices_is_the_first_dimension_that_holds_enough():
+    """Four fifths and no less; where none holds as much it is beyond the last."""
+    assert sufficient([1, 2, 4], [0.5, 0.8, 0.9]) == 2 and sufficient([1, 2, 4], [0.5, 0.79, 0.79]) == 8
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import pytest
 
 from costate import main
+from validations import plan
 from validations.claims import EXPERIMENTS, named
 from validations.study import FOLDER, read, with_data
 
@@ -77,3 +78,14 @@ def test_a_delta_is_counted_on_its_own_backbone_and_seeds_of_parts_are_told():
     quick = read("quick")
     assert quick.seeds == (0,) and quick.every_seed == quick.parts["loop"].seeds == (0, 1)
     assert "tags" not in quick.tasks and "tags" in quick.every_task and quick.every_task[: len(quick.tasks)] == quick.tasks
+
+
+def test_sources_of_a_part_are_tasks_without_cells(tmp_path):
+    """Cells of the study subspace are of six tasks, and each learns from the other five and from two sources."""
+    study = read("subspace")
+    sources = study.parts["subspace"].sources
+    assert len(study.tasks) == 6 and len(sources) == 2 and not set(sources) & set(study.tasks)
+    assert set(study.every_task) == {*study.tasks, *sources}
+    cells = [job for kind, job in plan.jobs(study, [named("one-subspace")], tmp_path) if kind == "subspace"]
+    assert {job.settings["task"] for job in cells} == set(study.tasks)
+    assert all({*job.settings["others"], job.settings["task"]} == set(study.every_task) for job in cells)

@@ -3,29 +3,31 @@
     z_t = z_t0 + U_t I        I = E_t (z_t* - z_t0)        I in R^d, shared by all deltas t
 
 Yi et al. 2022 (arXiv 2210.13311): U_t and E_t are found together (`decompose`), then a code is trained through one decoder
-(`InCode` in `tuning.practice.practised`), and read by another without training (`InCode.placed`). E_t is linear here, the
-published one has a hidden layer.
+(`codes`), and read by another without training (`InCode.placed`). E_t is linear here, the published one has a hidden layer.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
 from tuning.backbones import Backbone, Batch
 from tuning.deltas import IntrinsicPrompt
 from tuning.edits import Edits
-from tuning.ensembles import Whole
+from tuning.ensembles import Subspace, Whole, descend, foldable, outputs
 from tuning.subjects import Params, Readout, Subject
-from tuning.training import adamw, draws
+from tuning.sweeps import spread
+from tuning.training import draws, linear, shares
 
+WARMUP, PLAIN = 0.06, 4  # of the steps of a joint search; numbers of a code up to which its rate is the one given
 START = 0.02  # standard deviation of the decoders' numbers at their start, as published, in units of the deltas'
 
 
@@ -60,15 +62,15 @@ class Decomposition:
 
 @dataclass(frozen=True, eq=False)
 class InCode:
-    """A subject of which only a code is trained, from zero: its numbers are {"code": (d,)}."""
+    """A subject of which only a code is trained, from zero: its numbers are {"code": (d,)}; any linear map serves as decoder."""
 
     subject: Subject
-    decoder: Decoder
+    decoder: Subspace
 
     @property
     def initial(self) -> Params:
         """Return the code at its start, where the delta is at its own."""
-        return {"code": self.decoder.matrix.new_zeros(self.decoder.dimension)}
+        return {"code": next(iter(self.subject.initial.values())).new_zeros(self.decoder.dimension)}
 
     @property
     def backbone(self) -> Backbone:
@@ -136,24 +138,33 @@ def stick(count: int, generator: torch.Generator) -> Tensor:
     return torch.stack([*made, left])
 
 
-def decompose(
+def decompose(tasks: Tasks, dimension: int, *, seed: int, **search) -> Decomposition:
+    """Return the decoders and encoders into one code of `dimension` numbers; search and errors: as `decompositions`."""
+    return decompositions(tasks, [dimension], seed=seed, **search)[0]
+
+
+def decompositions(
     tasks: Tasks,
-    dimension: int,
+    dimensions: Sequence[int],
     *,
     steps: int = 200,
     batch_size: int = 32,
     rate: float = 0.03,
     reconstruction: float = 1.0,
     weights: Weights = uniform,
+    beside: Sequence[InCode] = (),
     seed: int,
-) -> Decomposition:
-    """Return the decoders and encoders that AdamW finds for deltas trained on some tasks.
+) -> list[Decomposition]:
+    """Return the decoders and encoders that AdamW finds for deltas trained on some tasks, for codes of every dimension.
 
     A step takes a task and minimises sum_t loss_t(z_t0 + U_t sum_s w_s I_s) + gamma |z_t* - z_t0 - U_t I_t|^2 / (n_t s_t^2), with
     codes I_t = E_t (z_t* - z_t0), fresh weights w on the simplex, s_t the root mean square of delta t's displacements, in which
     its decoder is measured, and gamma the `reconstruction`. One task is the published single-task setting, more the multi-task
-    one; of a single delta the codes are its own. Raises ValueError for tasks that differ in number between deltas, for no delta,
-    and for a delta that no training moved.
+    one; of a single delta the codes are its own. Searches of all dimensions meet the same texts and weights in shared passes, at
+    the `rate`, and beyond 4 numbers at 4 / d of it, as all numbers of a code move a delta together. beside: for every task a
+    subject that shares the code through a map that is not searched, such as full tuning through a random projection.
+    Raises ValueError for tasks that differ in number between deltas, for no delta, for a delta that no training moved, and for
+    a loss that is not finite.
     """
     scales, counts = _scales(tasks), {name: solved[0].displacement.numel() for name, solved in tasks.items()}
     units = {name: [one.displacement / scales[name] for one in solved] for name, solved in tasks.items()}
@@ -163,34 +174,92 @@ def decompose(
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(like)
 
-    initial: Params = {}
-    for name, n in counts.items():
-        initial |= {f"{name}/decoder": START * normal(n, dimension), f"{name}/encoder": math.sqrt(n) * normal(dimension, n)}
+    searches: list[Params] = []
+    for d in dimensions:
+        own: Params = {}
+        for name, n in counts.items():
+            own |= {f"{name}/decoder": START * normal(n, d), f"{name}/encoder": math.sqrt(n) * normal(d, n)}
+        searches.append({name: value.requires_grad_() for name, value in own.items()})
     chosen = torch.randint(len(first), (steps,), generator=generator).tolist()
-
-    def drawn() -> Iterator[tuple[int, Batch, Tensor]]:
-        rows = [draws(len(one.train.labels), batch_size, steps, seed + 1 + k) for k, one in enumerate(first)]
-        for task in chosen:
-            part = next(rows[task])
-            yield task, Batch(*(x[part.to(x.device)] for x in first[task].train)), weights(len(tasks), generator).to(like)
-
-    def loss(params: Params, given: tuple[int, Batch, Tensor]) -> Tensor:
-        task, batch, shares = given
-        codes = {name: params[f"{name}/encoder"] @ units[name][task] / counts[name] for name in tasks}
-        mixed = sum(share * code for share, code in zip(shares, codes.values(), strict=True))
+    rows = [draws(len(one.train.labels), batch_size, steps, seed + 1 + k) for k, one in enumerate(first)]
+    rates = [rate * min(1.0, PLAIN / d) for d in dimensions]
+    optimizer = torch.optim.AdamW([{"params": list(own.values())} for own in searches], weight_decay=0.0, fused=True)
+    for pace, task in zip(shares(steps, WARMUP, linear), chosen, strict=True):
+        part = next(rows[task])
+        batch = Batch(*(x[part.to(x.device)] for x in first[task].train))
+        shown = weights(len(tasks), generator).to(like)
+        codes = [{name: own[f"{name}/encoder"] @ units[name][task] / counts[name] for name in tasks} for own in searches]
+        mixed = [sum(share * code for share, code in zip(shown, made.values(), strict=True)) for made in codes]
         value = like.new_zeros(())
         for name, solved in tasks.items():
-            one, matrix = solved[task], params[f"{name}/decoder"]
-            own = InCode(one.subject, Decoder(one.shapes, scales[name] * matrix))
-            value = value + own.loss({"code": mixed}, batch, packed=batch.mask.device.type == "cpu")
-            value = value + reconstruction * (units[name][task] - matrix @ codes[name]).square().mean()
-        return value
+            decoders = [own[f"{name}/decoder"] for own in searches]
+            moved = torch.stack([scales[name] * (U @ code) for U, code in zip(decoders, mixed, strict=True)])
+            value = value + losses_at(solved[task].subject, moved, batch).sum()
+            for U, made in zip(decoders, codes, strict=True):
+                value = value + reconstruction * (units[name][task] - U @ made[name]).square().mean()
+        if beside:
+            value = value + sum(beside[task].loss({"code": code}, batch) for code in mixed)
+        optimizer.zero_grad()
+        value.backward()
+        if not math.isfinite(value.item()):
+            raise ValueError(f"expected a finite loss of the joint search, got {value.item()}: lower its rate ({rate})")
+        for own in searches:
+            torch.nn.utils.clip_grad_norm_(own.values(), 1.0)
+        for group, highest in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = highest * pace
+        optimizer.step()
+    return [
+        Decomposition(
+            {name: Decoder(one[0].shapes, scales[name] * own[f"{name}/decoder"].detach()) for name, one in tasks.items()},
+            {name: own[f"{name}/encoder"].detach() / (counts[name] * scales[name]) for name in tasks},
+        )
+        for own in searches
+    ]
 
-    found = adamw(loss, initial, drawn(), steps=steps, lr=rate).params
-    return Decomposition(
-        {name: Decoder(one[0].shapes, scales[name] * found[f"{name}/decoder"]) for name, one in tasks.items()},
-        {name: found[f"{name}/encoder"] / (counts[name] * scales[name]) for name in tasks},
-    )
+
+def losses_at(subject: Subject, moved: Tensor, batch: Batch) -> Tensor:
+    """Return the mean cross-entropy (E,) of a delta moved from its start by each of some displacements (E, n).
+
+    In one pass where the delta lets its copies share the frozen weights (`tuning.ensembles.fold`), one after the other elsewhere.
+    """
+    start = {name: value.detach() for name, value in subject.initial.items()}
+    step = Whole({name: tuple(value.shape) for name, value in start.items()}).apply(moved)
+    placed, packed = {name: value + step[name] for name, value in start.items()}, batch.mask.device.type == "cpu"
+    if not (isinstance(subject, Subject) and foldable(subject)):
+        each = [{name: value[e] for name, value in placed.items()} for e in range(len(moved))]
+        return torch.stack([subject.loss(one, batch, packed=packed) for one in each])
+    width, own = int(batch.mask.sum(-1).max()), len(moved)
+    shared = spread(Batch(batch.tokens[:, :width], batch.mask[:, :width], batch.labels), own)
+    made = outputs(subject, placed, shared, packed=packed)
+    return F.cross_entropy(made.flatten(0, 1), shared.labels.flatten(), reduction="none").view(own, -1).mean(1)
+
+
+def codes(
+    subject: Subject,
+    decoders: Sequence[Subspace],
+    train: Batch,
+    *,
+    rates: Sequence[float],
+    steps: int,
+    batch_size: int,
+    seed: int,
+) -> list[Tensor]:
+    """Return the code (d,) that training finds through each decoder from zero, each with its rate: the published second stage.
+
+    arg min_I L(z_0 + U I) by Adam under a falling rate (`tuning.ensembles.descend`), all codes on the same texts and in shared
+    passes. A code whose loss ceased to be finite stays where it last was. Raises ValueError unless every decoder has a rate.
+    """
+    whole = Whole({name: tuple(value.shape) for name, value in subject.initial.items()})
+    rows = draws(len(train.labels), batch_size, steps + 1, seed)
+
+    def losses(params: Params, members: Tensor) -> Tensor:
+        part = next(rows)
+        batch = Batch(*(x[part.to(x.device)] for x in train))
+        return losses_at(subject, torch.cat([params[name].flatten(1) for name in whole.shapes], 1), batch)
+
+    still = {name: torch.zeros_like(value) for name, value in subject.initial.items()}
+    run = descend(losses, still, decoders, rates=rates, steps=steps)
+    return [theta[: decoder.dimension] for theta, decoder in zip(run.theta, decoders, strict=True)]
 
 
 def intrinsic_prompt(path: str | Path, prompts: Sequence[Solved], dimension: int, *, seed: int, **search) -> IntrinsicPrompt:
@@ -237,10 +306,10 @@ def principal(tasks: Tasks, dimension: int) -> Decomposition:
     return Decomposition(decoders, encoders)
 
 
-def random_decoders(like: Decomposition, seed: int) -> dict[str, Decoder]:
+def random_decoders(like: Mapping[str, Decoder], seed: int) -> dict[str, Decoder]:
     """Return gaussian decoders, each of the norm of the one that it stands beside: a null."""
     generator, made = torch.Generator().manual_seed(seed), {}
-    for name, decoder in like.decoders.items():
+    for name, decoder in like.items():
         drawn = torch.randn(decoder.matrix.shape, generator=generator, dtype=torch.float64).to(decoder.matrix)
         made[name] = Decoder(decoder.shapes, drawn * decoder.matrix.norm() / drawn.norm())
     return made

@@ -154,15 +154,16 @@ def foldable(subject: Subject) -> bool:
     return True
 
 
-def outputs(subject: Subject, params: Params, batch: Batch) -> Tensor:
+def outputs(subject: Subject, params: Params, batch: Batch, *, packed: bool = False) -> Tensor:
     """Return the logits (E, B, C) of E members in one pass; params (E, ...), tokens and mask (E, B, T), each member's examples.
 
-    Equal to subject.outputs of one member after the other. Raises ValueError where `fold` does.
+    Equal to subject.outputs of one member after the other. packed: as there, for examples whose numbers of tokens do not differ
+    between members. Raises ValueError where `fold` does.
     """
     members = len(next(iter(params.values())))
     if members == 1:
         one = {name: value[0] for name, value in params.items()}
-        return subject.outputs(one, Batch(*(x[0] for x in batch)))[None]
+        return subject.outputs(one, Batch(*(x[0] for x in batch)), packed=packed)[None]
     flat = Batch(*(x.flatten(0, 1) for x in batch))
     edits = fold(subject, params)
     each = len(flat.tokens) // members
@@ -172,7 +173,7 @@ def outputs(subject: Subject, params: Params, batch: Batch) -> Tensor:
         prefix={block: tuple(map(spread, pair)) for block, pair in edits.prefix.items()},
         prompt=None if edits.prompt is None else spread(edits.prompt),
     )
-    states = hidden(subject.backbone, flat, frame(subject.backbone, edits))
+    states = hidden(subject.backbone, flat, frame(subject.backbone, edits, packed=packed))
     states = subject.readout.features(subject.backbone, states, flat.mask)
     states = states.unflatten(0, (members, -1))
     weight, bias = (params.get(f"readout.{what}", getattr(subject.readout, what)) for what in ("weight", "bias"))

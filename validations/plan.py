@@ -96,7 +96,7 @@ def _task_cells(study: Study, experiment: Experiment, cache: pathlib.Path) -> It
     """Yield (settings, name, deltas in words) of the cells of an experiment on the study's backbone and tasks."""
     part = study.parts.get(experiment.name, Part())
     names, chosen = part.deltas or tuple(study.deltas), (*(part.tasks or study.tasks), *study.development)
-    if experiment.needs_other_tasks and len(chosen) < 2:
+    if experiment.needs_other_tasks and len({*chosen, *part.sources}) < 2:
         return  # no other task to learn from: the claim is then not applicable
     columns, labels = tuple(study.columns.items()), tasks.distinct_names(study.every_task)
     for task_name in chosen:
@@ -128,7 +128,7 @@ def _task_cells(study: Study, experiment: Experiment, cache: pathlib.Path) -> It
                 if study.dtype != DTYPES[0]:
                     settings["dtype"] = study.dtype
                 if experiment.needs_other_tasks:
-                    rest = [name for name in chosen if name != task_name]
+                    rest = [name for name in dict.fromkeys((*chosen, *part.sources)) if name != task_name]
                     settings |= {"others": rest, "other_digests": [task_of(name, str(cache), columns).digest for name in rest]}
                 if study.head == "verbaliser":
                     others = [_prompt(study, labels[name]) for name in settings.get("others", [])]

@@ -53,12 +53,14 @@ class Solver:
 @dataclass(frozen=True)
 class Part:
     """One kind of cell: which tasks, deltas and seeds (default: the study's), its own options, and sizes or solver settings that
-    differ from the study's. Options in a table that is named after a delta are for that delta's cells alone. needs: the share of
-    a machine that a cell takes on a cluster, `cpus` and `gpus`."""
+    differ from the study's. Options in a table that is named after a delta are for that delta's cells alone. sources: further
+    tasks, without cells of their own, that its cells may learn from. needs: the share of a machine that a cell takes on a
+    cluster, `cpus` and `gpus`."""
 
     tasks: tuple[str, ...] = ()
     deltas: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
+    sources: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     needs: Mapping[str, float] = field(default_factory=dict)
 
@@ -99,7 +101,7 @@ class Study:
     @property
     def every_task(self) -> tuple[str, ...]:
         """Return the study's tasks, then those that only a part of it has, then those of development."""
-        own = [task for part in self.parts.values() for task in part.tasks]
+        own = [task for part in self.parts.values() for task in (*part.tasks, *part.sources)]
         return tuple(dict.fromkeys([*self.tasks, *own, *self.development]))
 
     @property
@@ -208,7 +210,7 @@ def _lists(study: Study) -> None:
     """Raise ValueError unless tasks and seeds are lists of different names and of different whole numbers from 0 on."""
     records = {"the study": study} | {f"parts.{kind}": part for kind, part in study.parts.items()}
     for where, record in records.items():
-        for key, kind in (("tasks", str), ("seeds", int), ("development", str)):
+        for key, kind in (("tasks", str), ("seeds", int), ("development", str), ("sources", str)):
             found = getattr(record, key, ())
             right = isinstance(found, tuple) and all(isinstance(x, kind) and not isinstance(x, bool) for x in found)
             if not right or len(set(found)) < len(found) or (kind is int and min(found, default=0) < 0):

@@ -15,8 +15,7 @@ from ..perturbation.experiment import COSTS, HARM, SHARES, SIZES, attack, worse
 from ..shared.laws import Law, Manifold, healing_law, leading, shrinkage, tokens, turned
 from ..shared.linearisation import linearise, penalty
 from ..shared.setting import Experiment, Params, Setting, own_rng
-from ..shared.training import at_start, cost, cross_entropy, logits, penalised, train
-from ..subspace.experiment import majority
+from ..shared.training import at_start, cost, cross_entropy, logits, majority, penalised, train
 from .stream import healed, places, visited
 
 PLACE = "embedding"

@@ -44,6 +44,11 @@ def steered_loss(subject: Any, signals: Params, batch: Any) -> Tensor:
     return torch.nn.functional.cross_entropy(subject.steered(signals, batch), batch.labels)
 
 
+def majority(batch: Any) -> float:
+    """Return the share of the largest class."""
+    return float(np.bincount(batch.labels.cpu().numpy()).max() / len(batch.labels))
+
+
 def l2(params: Params, origin: Params) -> Tensor:
     """Return |params - origin|^2."""
     return sum(((p - origin[name]) ** 2).sum() for name, p in params.items())

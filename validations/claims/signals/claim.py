@@ -9,7 +9,7 @@ from ...statistics import Columns, Statistic
 from ...verdict import Criterion, Least
 from ..shared.claim import Assumption, Cell, Claim, Comparison, Row, mean
 from ..shared.plants import own
-from .experiment import ARMS, DIMENSION, EXPERIMENT
+from .experiment import ARMS, DIMENSION, EXPERIMENT, sufficient
 from .plants import hidden, prominent
 
 POINTS, LEARNT = 100.0, 5.0
@@ -26,6 +26,11 @@ def _ahead(null: str) -> Statistic:
         return share("gain_predicted")(columns) - share(null)(columns)
 
     return over
+
+
+def _octaves(columns: Columns) -> float:
+    """Return by how many octaves the dimension that suffices is missed, mean of the absolute error."""
+    return float(np.mean(np.abs(np.log2(columns["suffices_predicted"] / columns["suffices"]))))
 
 
 LEAD = Least((_ahead("gain_random"), _ahead("gain_other")))
@@ -45,6 +50,25 @@ def _rows(cell: Cell) -> list[Row]:
         | {"points_predicted": POINTS * (inside["predicted"]["accuracy"] - frozen["accuracy"])}
         | {"captured_predicted": inside["predicted"]["captured"], "captured_random": inside["random"]["captured"]}
         | {"captured_other": inside["other"]["captured"], "signal_share": p["signal_share"], "overlap": p["overlap"]}
+        | {"suffices_predicted": p["suffices"], "suffices": _suffices(cell)}
+    ]
+
+
+def _suffices(cell: Cell) -> int:
+    """Return the first dimension in which training within the foretold directions keeps enough of the gain."""
+    frozen, m = cell.predicted.values["frozen"]["loss"], cell.measured.values
+    gain = frozen - m["full"]["loss"]
+    shares = [(frozen - one["loss"]) / gain if gain > 0 else 0.0 for one in m["curve"]]
+    return sufficient([one["dimension"] for one in m["curve"]], shares)
+
+
+def _curve(cell: Cell) -> list[Row]:
+    """Return the gain within the first of the foretold directions against their number."""
+    frozen, m = cell.predicted.values["frozen"]["loss"], cell.measured.values
+    return [
+        cell.at(None)
+        | {"dimension": one["dimension"], "gain": frozen - m["full"]["loss"], "gain_predicted": frozen - one["loss"]}
+        for one in m["curve"]
     ]
 
 
@@ -86,6 +110,7 @@ PREDICTED_SUBSPACE = Claim(
     sources=("yi2022", "ding2023", "aghajanyan2021"),
     experiment=EXPERIMENT,
     rows=_rows,
+    parts={"curve": _curve},
     statistic=Comparison("share of the gain within the foretold subspace", share("gain_predicted")),
     criteria=(
         Criterion("share", "share of the gain", share("gain_predicted"), (KEPT, np.inf), (LOST, np.inf)),
@@ -95,7 +120,10 @@ PREDICTED_SUBSPACE = Claim(
     nulls=(Comparison(f"share of the gain: {WORDS['random']}", share("gain_random")),),
     also=tuple(Comparison(f"squared length of the trained step inside: {WORDS[arm]}", mean(f"captured_{arm}")) for arm in ARMS)
     + (Comparison("points of held-out accuracy: all numbers", mean("points")),)
-    + (Comparison("points of held-out accuracy: foretold subspace", mean("points_predicted")),),
+    + (Comparison("points of held-out accuracy: foretold subspace", mean("points_predicted")),)
+    + (Comparison("number of directions foretold to suffice for four fifths, from the spectrum", mean("suffices_predicted")),)
+    + (Comparison("number of directions that suffice for four fifths of the gain", mean("suffices")),)
+    + (Comparison("octaves between these two numbers", _octaves),),
     assumptions=(LEARNS,),
     rule="Supported when training within the foretold subspace keeps four fifths of the gain and a fifth more of it than within either "
     "other one; refuted below a half, or when it is behind one of them.",

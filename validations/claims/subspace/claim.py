@@ -14,6 +14,7 @@ from .landscape import ROOM, common
 from .plants import apart, together
 
 POINTS, LEARNT = 100.0, 5.0
+ARMS = ("learned", "own", "stick", "pooled", "principal", "random", "dealt")
 KEPT, LOST, AHEAD = 0.8, 0.5, 0.2  # of the full performance: the least kept, less than that is lost, and the lead over nulls
 SHARED, SPLIT = 1 / 3, 0.1  # of the area where any delta does well, where all do: the least that is common, and none to speak of
 
@@ -46,8 +47,13 @@ def _place(cell: Cell) -> Row:
 
 def _optimised(cell: Cell, arm: str) -> float:
     m = cell.measured.values
-    kept = [r["accuracy"] for r in m["optimised"] if (r["arm"], r["dimension"]) == (arm, m["tested"])]
-    return float(np.mean(kept))
+    return float(np.mean([r["accuracy"] for r in m["optimised"] if (r["arm"], r["dimension"]) == (arm, m["tested"])]))
+
+
+def _read(cell: Cell, arm: str) -> list[dict]:
+    """Return what codes of the tested dimension reach untrained, pair by pair of deltas."""
+    m = cell.measured.values
+    return [r for r in m["transferred"] if (r["arm"], r["dimension"]) == (arm, m["tested"])]
 
 
 def _rows(cell: Cell) -> list[Row]:
@@ -55,7 +61,7 @@ def _rows(cell: Cell) -> list[Row]:
         f"angle_{name}": float(np.mean([one[name] for one in cell.predicted.values["angles"].values()]))
         for name in ("foretold", "random")
     }
-    return [_place(cell) | {arm: _optimised(cell, arm) for arm in ("learned", "own", "random", "principal")} | angles]
+    return [_place(cell) | {arm: _optimised(cell, arm) for arm in ARMS} | angles]
 
 
 def _runs(cell: Cell) -> list[Row]:
@@ -69,22 +75,22 @@ def _runs(cell: Cell) -> list[Row]:
 
 
 def _transfers(cell: Cell) -> list[Row]:
-    """Return one row a pair of deltas: what the code of one makes of the other."""
+    """Return one row a pair of deltas, kind of decoder and dimension: what the code of one makes of the other, and nulls."""
     full, place = cell.measured.values["full"], _place(cell)
     return [
-        place | {"from": r["from"], "delta": r["to"], "full": full[r["to"]]["accuracy"], "transferred": r["accuracy"]}
-        | {"rotated": r["rotated"], "foreign": r["foreign"], "own": r["own"]}
+        place | {"arm": r["arm"], "dimension": r["dimension"], "from": r["from"], "delta": r["to"]}
+        | {"full": full[r["to"]]["accuracy"], "transferred": r["accuracy"]}
+        | {null: r.get(null) for null in ("rotated", "foreign")}
         for r in cell.measured.values["transferred"]
     ]  # fmt: skip
 
 
 def _transferred(cell: Cell) -> list[Row]:
-    pairs = cell.measured.values["transferred"]
-    means = {
-        name: float(np.mean([r[key] for r in pairs]))
-        for name, key in (("transferred", "accuracy"), ("rotated", "rotated"), ("foreign", "foreign"), ("own", "own"))
-    }
-    return [_place(cell) | {"learned": _optimised(cell, "learned")} | means]
+    means = {arm: float(np.mean([r["accuracy"] for r in _read(cell, arm)])) for arm in ARMS}
+    learned, place = _read(cell, "learned"), _place(cell) | {"learned": _optimised(cell, "learned")}
+    nulls = {null: float(np.mean([r[null] for r in learned])) for null in ("rotated", "foreign")}
+    own = {f"own_{null}": float(np.mean([r[null] for r in _read(cell, "own")])) for null in nulls}
+    return [place | {"transferred": means.pop("learned")} | means | nulls | own]
 
 
 def _shared(cell: Cell, arm: str) -> tuple[float, float]:
@@ -173,8 +179,15 @@ ONE_SUBSPACE = Claim(
         Comparison("corrected E_rel: principal decoders of the same deltas", corrected("principal")),
         Comparison("corrected E_rel: decoders found on the task itself, as published", corrected("own")),
     ),
-    nulls=(Comparison("corrected E_rel: random decoders of equal norm", corrected("random")), *SHOWN),
+    nulls=(
+        Comparison("corrected E_rel: random decoders of equal norm", corrected("random")),
+        Comparison("corrected E_rel: decoders found on tasks whose labels were dealt out", corrected("dealt")),
+        *SHOWN,
+    ),
     also=(
+        Comparison("corrected E_rel: decoders found on all tasks at once, this one among them", corrected("pooled")),
+        Comparison("corrected E_rel: decoders found on the task itself under the published weights", corrected("stick")),
+        Comparison("published E_rel: decoders found on all tasks at once", published("pooled")),
         Comparison("published E_rel: decoders found on the task itself", published("own")),
         Comparison("mean squared cosine of decoders with the foretold directions", mean("angle_foretold")),
         Comparison("mean squared cosine of decoders with random directions of the row space", mean("angle_random")),
@@ -225,7 +238,21 @@ CODE_TRANSFER = Claim(
     nulls=(
         Comparison("corrected E_rel: the code rotated at random", corrected("rotated")),
         Comparison("corrected E_rel: codes of other tasks", corrected("foreign")),
+        Comparison("corrected E_rel: another delta's code through random decoders", corrected("random")),
+        Comparison(
+            "corrected E_rel: another delta's code through decoders of tasks whose labels were dealt out", corrected("dealt")
+        ),
         SHOWN[0],
+    ),
+    also=(
+        Comparison("corrected E_rel: another delta's code, decoders found on all tasks at once", corrected("pooled")),
+        Comparison(
+            "corrected E_rel: another delta's code, decoders found on the task itself, published weights", corrected("stick")
+        ),
+        Comparison("corrected E_rel: another delta's code rotated, decoders found on the task itself", corrected("own_rotated")),
+        Comparison("corrected E_rel: another task's code, decoders found on the task itself", corrected("own_foreign")),
+        Comparison("published E_rel: another delta's code, decoders found on the task itself", published("own")),
+        Comparison("published E_rel: another delta's code, decoders found on all tasks at once", published("pooled")),
     ),
     assumptions=(LEARNS,),
     rule="Supported when another delta's code keeps four fifths of the performance above chance, and a fifth more than the code rotated, "

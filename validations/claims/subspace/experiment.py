@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import Any
@@ -12,35 +12,38 @@ import torch
 from torch import Tensor
 
 from theory.signals import decoder_of_signals, random_row_space
-from tuning.decomposition import Decoder, Decomposition, InCode, Solved, Tasks, decompose, principal, random_decoders
+from tuning.decomposition import (
+    Decoder,
+    Decomposition,
+    InCode,
+    Solved,
+    Tasks,
+    codes,
+    decompositions,
+    principal,
+    random_decoders,
+    stick,
+    uniform,
+)
 from tuning.practice import Practised, Recipe, practised, scores
+from tuning.training import cosine, minibatch
 
 from ...store import Record
 from ..practice.experiment import recipe_of
 from ..practice.tangent import tangent
 from ..shared.setting import Experiment, Setting, own_rng, own_seed
-from ..shared.training import at_rest, at_start, first
+from ..shared.training import at_rest, at_start, first, majority
 from .landscape import Plane, over
 
 SOURCES, DIMENSIONS, TESTED = 8, (1, 2, 4, 8, 16, 64), 4
-DRAWS = 4  # rotations of a code
-FORETOLD, TEXTS, SEEN = 16, 128, 64  # directions foretold, texts that they are from, and held-out texts of the landscape
+POOLED, DEALT = (4, 16), 4  # numbers of a code that serves all tasks at once; tasks whose labels are dealt out
+FORETOLD, TEXTS, SEEN = 16, 128, 48  # directions foretold, texts that they are from, and held-out texts of the landscape
+WEIGHTS = {"uniform": uniform, "stick": stick}
 
 
 def told(loss: float, accuracy: float) -> dict[str, float]:
     """Return a loss and an accuracy as plain numbers."""
     return {"loss": loss, "accuracy": accuracy}
-
-
-def majority(batch: Any) -> float:
-    """Return the share of the largest class."""
-    return float(np.bincount(batch.labels.cpu().numpy()).max() / len(batch.labels))
-
-
-def code_recipe(options: Mapping[str, Any]) -> Recipe:
-    """Return how a code is trained: as a delta, with steps and rates of its own and without decay."""
-    own = {name.removeprefix("code_"): value for name, value in options.items() if name.startswith("code_")}
-    return recipe_of({**options, "decay": 0.0, **own})
 
 
 @dataclass(frozen=True)
@@ -52,33 +55,95 @@ class _Asked:
     delta: str = field(compare=False)
 
 
+@dataclass(frozen=True)
+class _Pool:
+    """A joint search over all tasks of a study by the marks of all that determines it."""
+
+    marks: tuple[str, ...]
+    settings: tuple[Setting, ...] = field(compare=False, repr=False)
+    dimensions: tuple[int, ...]
+
+
+def _mark(setting: Setting, delta: str) -> str:
+    """Return the mark of all that determines the training of one of a setting's deltas."""
+    subject = setting.subjects[delta]
+    network = (getattr(subject.backbone, "fingerprint", None), getattr(subject, "delta", None))
+    mark = hashlib.sha256(repr((network, delta, setting.seed, setting.options)).encode())
+    readout = (subject.readout.weight, subject.readout.bias)
+    for value in (*setting.train, *setting.dev, *setting.test, *readout, *subject.initial.values()):
+        mark.update(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
+    return mark.hexdigest()
+
+
+def _known(setting: Setting) -> bool:
+    """Return whether a mark says which network it is: not so of plants."""
+    return all(hasattr(subject.backbone, "fingerprint") for subject in setting.subjects.values())
+
+
 def trained(setting: Setting, delta: str) -> Practised:
     """Return one of a setting's deltas tuned as in practice; its rates are its own where the option `rates` is a table by delta.
 
     A task is a source of every other one: within a process, equal networks on equal texts are trained once.
     """
-    subject = setting.subjects[delta]
-    alone = replace(setting, subjects={delta: subject}, other_tasks=(), perturbed={})
-    fingerprint = getattr(subject.backbone, "fingerprint", None)
-    if fingerprint is None:
-        return _trained(alone, delta)
-    mark = hashlib.sha256(repr((fingerprint, subject.delta, delta, setting.seed, setting.options)).encode())
-    readout = (subject.readout.weight, subject.readout.bias)
-    for value in (*setting.train, *setting.dev, *setting.test, *readout, *subject.initial.values()):
-        mark.update(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
-    return _trained_once(_Asked(mark.hexdigest(), alone, delta))
+    alone = replace(setting, subjects={delta: setting.subjects[delta]}, other_tasks=(), perturbed={})
+    return _trained_once(_Asked(_mark(setting, delta), alone, delta)) if _known(setting) else _trained(alone, delta)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def _trained_once(asked: _Asked) -> Practised:
     return _trained(asked.setting, asked.delta)
 
 
-def _trained(setting: Setting, delta: str) -> Practised:
+def _recipe(setting: Setting, delta: str) -> Recipe:
     rates = setting.options.get("rates", ())
-    own = {"rates": rates[delta]} if isinstance(rates, Mapping) else {}
-    recipe, seed = recipe_of({**setting.options, **own}), own_seed(setting, 241)
+    return recipe_of({**setting.options, **({"rates": rates[delta]} if isinstance(rates, Mapping) else {})})
+
+
+def _trained(setting: Setting, delta: str) -> Practised:
+    recipe, seed = _recipe(setting, delta), own_seed(setting, 241)
     return practised(setting.subjects[delta], setting.train, setting.dev, setting.test, recipe=recipe, seed=seed)
+
+
+def _solved(setting: Setting, delta: str) -> Solved:
+    return Solved(setting.subjects[delta], trained(setting, delta).params, setting.train)
+
+
+def _misled(setting: Setting, delta: str) -> Solved:
+    """Return a delta trained on labels that were dealt out at random, with as many steps and the rate that the right ones chose."""
+    order = torch.as_tensor(own_rng(setting, 277).permutation(len(setting.train.labels)))
+    train, recipe = setting.train._replace(labels=setting.train.labels[order]), _recipe(setting, delta)
+    run = minibatch(
+        setting.subjects[delta],
+        train,
+        steps=recipe.steps,
+        batch_size=recipe.batch_size,
+        lr=trained(setting, delta).rate,
+        weight_decay=recipe.decay,
+        seed=own_seed(setting, 283),
+        schedule=cosine,
+    )
+    return Solved(setting.subjects[delta], run.params, train)
+
+
+def _pooled(setting: Setting, dimensions: Sequence[int], *, dealt: bool) -> list[Decomposition]:
+    """Return decoders found on all tasks at once, this one among them, or on some with their labels dealt out, by dimension.
+
+    They are the same for all tasks of a seed: within a process they are found once.
+    """
+    marks = {_mark(one, next(iter(one.subjects))): replace(one, other_tasks=()) for one in (setting, *setting.other_tasks)}
+    chosen = sorted(marks)[: DEALT if dealt else None]
+    pool = _Pool(tuple(chosen), tuple(marks[mark] for mark in chosen), tuple(dimensions))
+    return (_found_once if _known(setting) else _found_together)(pool, dealt)
+
+
+@functools.lru_cache(maxsize=16)
+def _found_once(pool: _Pool, dealt: bool) -> list[Decomposition]:
+    return _found_together(pool, dealt)
+
+
+def _found_together(pool: _Pool, dealt: bool) -> list[Decomposition]:
+    solve, first = _misled if dealt else _solved, pool.settings[0]
+    return _found(first, {delta: [solve(one, delta) for one in pool.settings] for delta in first.subjects}, pool.dimensions)
 
 
 def check_options(setting: Setting, *names: str) -> None:
@@ -104,16 +169,17 @@ def _dimensions(setting: Setting) -> tuple[list[int], int]:
     return sorted({*setting.options.get("dimensions", DIMENSIONS), tested}), tested
 
 
-def _found(setting: Setting, tasks: Tasks, dimension: int) -> Decomposition:
+def _found(setting: Setting, tasks: Tasks, dimensions: Sequence[int], weights: str = "uniform") -> list[Decomposition]:
     options = setting.options
-    return decompose(
+    return decompositions(
         tasks,
-        dimension,
+        dimensions,
         steps=options["joint_steps"],
         batch_size=options.get("joint_batch", 32),
         rate=options["joint_rate"],
         reconstruction=options.get("joint_reconstruction", 1.0),
-        seed=own_seed(setting, 239, dimension),
+        weights=WEIGHTS[weights],
+        seed=own_seed(setting, 239),
     )
 
 
@@ -121,25 +187,22 @@ def predict(setting: Setting) -> Record:
     """Return the decoders found on other tasks, for every dimension, with the codes of their own deltas, and principal ones.
 
     Every delta is tuned on every source; of the task itself only how the frozen network does on held-out text is read, and its
-    responses on training text, which foretell where decoders lie. Options: dev, sources, dimensions, tested (the dimension of
-    transfer and landscape), joint_steps, joint_rate, joint_batch and joint_reconstruction of the decomposition, code_steps and
-    code_rates, dimension and texts of the foretold directions, and those of `tuning.practice.Recipe`, with rates by delta where
-    they are a table.
+    responses on training text, which foretell where decoders lie. Options: dev, sources, dimensions, tested (the dimension that
+    verdicts, landscape and the published weights are for), pooled (dimensions of decoders of all tasks), joint_steps, joint_rate,
+    joint_batch and joint_reconstruction of the decomposition, code_steps, code_batch_size and code_rates, dimension and texts of
+    the foretold directions, and those of `tuning.practice.Recipe`, with rates by delta where they are a table.
     """
     check_options(setting, "joint_steps", "joint_rate", "code_steps", "code_rates")
     sources, arrays = _sources(setting), {}
-    tasks = {
-        delta: [Solved(source.subjects[delta], trained(source, delta).params, source.train) for source in sources]
-        for delta in setting.subjects
-    }
+    tasks = {delta: [_solved(source, delta) for source in sources] for delta in setting.subjects}
     dimensions, tested = _dimensions(setting)
-    learned = {d: _found(setting, tasks, d) for d in dimensions}
+    learned = dict(zip(dimensions, _found(setting, tasks, dimensions), strict=True))
     for d, found in learned.items():
         arrays |= _packed(f"learned {d}", found)
-    for delta, solved in tasks.items():
-        codes = [_numbers(learned[tested].encode(delta, one.displacement)) for one in solved]
-        arrays[f"codes/{delta}"] = np.stack(codes)
-    arrays |= _packed("principal", principal(tasks, tested))
+        for delta, solved in tasks.items():
+            arrays[f"codes {d}/{delta}"] = np.stack([_numbers(found.encode(delta, one.displacement)) for one in solved])
+        if d <= len(sources):
+            arrays |= _packed(f"principal {d}", principal(tasks, d))
     frozen = {name: told(*scores(one, one.initial, setting.test)) for name, one in setting.subjects.items()}
     angles = _angles(setting, learned[tested])
     return Record({"sources": len(sources), "frozen": frozen, "majority": majority(setting.test), "angles": angles}, arrays)
@@ -179,58 +242,99 @@ def _decoders(setting: Setting, arrays: Mapping[str, np.ndarray], name: str) -> 
     return made
 
 
-def inside(setting: Setting, delta: str, decoder: Decoder) -> tuple[dict[str, float], Tensor]:
-    """Return what training a code through a decoder reaches on held-out text, and the code."""
-    found = practised(
-        InCode(setting.subjects[delta], decoder),
+def inside(setting: Setting, delta: str, decoders: Sequence[Decoder]) -> list[tuple[dict[str, float], Tensor]]:
+    """Return what training a code through each of some decoders reaches on held-out text, and the code.
+
+    All codes meet the same texts. Of several `code_rates` dev text chooses.
+    """
+    subject, rates, found = setting.subjects[delta], setting.options["code_rates"], []
+    tried = codes(
+        subject,
+        [decoder for decoder in decoders for _ in rates],
         setting.train,
-        setting.dev,
-        setting.test,
-        recipe=code_recipe(setting.options),
+        rates=[*rates] * len(decoders),
+        steps=setting.options["code_steps"],
+        batch_size=setting.options.get("code_batch_size", setting.options["batch_size"]),
         seed=own_seed(setting, 251),
     )
-    return told(found.chosen.loss, found.chosen.accuracy), found.params["code"]
+    for k, decoder in enumerate(decoders):
+        one, own = InCode(subject, decoder), tried[k * len(rates) : (k + 1) * len(rates)]
+        code = own[0] if len(own) == 1 else min(own, key=lambda code, one=one: scores(one, {"code": code}, setting.dev)[0])
+        found.append((told(*scores(one, {"code": code}, setting.test)), code))
+    return found
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """Decoders of one kind and dimension, and codes that other tasks have in them, (tasks, d) by delta, if they do."""
+
+    decoders: Mapping[str, Decoder]
+    foreign: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def _arms(setting: Setting, predicted: Record) -> dict[tuple[str, int], _Arm]:
+    """Return all decoders through which a code is trained, by kind and dimension; see `measure`."""
+    a, (dimensions, tested) = predicted.arrays, _dimensions(setting)
+    solved, like = {delta: [_solved(setting, delta)] for delta in setting.subjects}, next(iter(setting.subjects.values()))
+    another = setting.other_tasks[own_rng(setting, 313).integers(len(setting.other_tasks))]
+    arms: dict[tuple[str, int], _Arm] = {}
+
+    def kept(codes: np.ndarray) -> Tensor:
+        return torch.as_tensor(codes).to(next(iter(like.initial.values())))
+
+    owns, misled = _found(setting, solved, dimensions), _pooled(setting, dimensions, dealt=True)
+    for d, own, dealt in zip(dimensions, owns, misled, strict=True):
+        learned = _decoders(setting, a, f"learned {d}")
+        arms["learned", d] = _Arm(learned, {delta: kept(a[f"codes {d}/{delta}"]) for delta in setting.subjects})
+        theirs = {delta: own.encode(delta, _solved(another, delta).displacement)[None] for delta in setting.subjects}
+        arms["own", d] = _Arm(own.decoders, theirs)
+        arms["random", d] = _Arm(random_decoders(learned, own_seed(setting, 257, d)))
+        arms["dealt", d] = _Arm(dealt.decoders)
+        if f"principal {d}/{next(iter(setting.subjects))}" in a:
+            arms["principal", d] = _Arm(_decoders(setting, a, f"principal {d}"))
+    pooled = tuple(setting.options.get("pooled", POOLED))
+    arms |= {("pooled", d): _Arm(one.decoders) for d, one in zip(pooled, _pooled(setting, pooled, dealt=False), strict=True)}
+    arms["stick", tested] = _Arm(_found(setting, solved, [tested], "stick")[0].decoders)
+    return arms
 
 
 def measure(setting: Setting, predicted: Record) -> Record:
     """Return what every delta reaches on the task by itself, by a code of its own, and by another delta's code untrained.
 
-    Nulls: decoders of equal norm drawn at random, and for transfer the code turned by random rotations, and the codes of the
-    sources. Rival: the principal decoders of the same deltas. Beside them stand decoders found on the task itself, as published.
-    For every delta's loss over a plane of the code, see `landscape`.
+    Decoders: learned on other tasks; own, found on the task itself, as published, and stick, the same with the published weights;
+    pooled, found on all tasks, this one among them. Nulls: random of equal norm, and dealt, found on tasks whose labels were
+    dealt out; for transfer the code turned by a random rotation, and a code of another task. Rival: the principal decoders of
+    the same deltas. For every delta's loss over a plane of the code, see `landscape`.
     """
-    a, (dimensions, tested) = predicted.arrays, _dimensions(setting)
-    runs = {delta: trained(setting, delta) for delta in setting.subjects}
-    tasks = {delta: [Solved(setting.subjects[delta], run.params, setting.train)] for delta, run in runs.items()}
-    encoders = dict.fromkeys(setting.subjects, torch.zeros(0))
-    arms = {("principal", tested): _decoders(setting, a, "principal")}
-    for d in dimensions:
-        learned = _decoders(setting, a, f"learned {d}")
-        arms["learned", d], arms["own", d] = learned, _found(setting, tasks, d).decoders
-        arms["random", d] = random_decoders(Decomposition(learned, encoders), own_seed(setting, 257, d))
-    optimised, codes = [], {}
-    for (arm, d), decoders in arms.items():
-        for delta, decoder in decoders.items():
-            reached, codes[arm, d, delta] = inside(setting, delta, decoder)
-            optimised.append({"arm": arm, "dimension": d, "delta": delta} | reached)
-    kept = {arm: {delta: codes[arm, tested, delta] for delta in setting.subjects} for arm in ("learned", "own", "random")}
-    transferred = list(_transferred(setting, arms["learned", tested], kept["learned"], a))
-    own = {(r["from"], r["to"]): r for r in _transferred(setting, arms["own", tested], kept["own"], {})}
-    seen = first(setting.test, SEEN)
+    tested, arms = _dimensions(setting)[1], _arms(setting, predicted)
+    runs, optimised, found = {delta: trained(setting, delta) for delta in setting.subjects}, [], {}
+    for delta in setting.subjects:
+        reached = inside(setting, delta, [arm.decoders[delta] for arm in arms.values()])
+        for (kind, d), (score, code) in zip(arms, reached, strict=True):
+            found.setdefault((kind, d), {})[delta] = code
+            optimised.append({"arm": kind, "dimension": d, "delta": delta} | score)
+    rng = own_rng(setting, 263)
+    transferred = [
+        {"arm": kind, "dimension": d} | row
+        for (kind, d), arm in arms.items()
+        for row in _transferred(setting, arm, found[kind, d], rng)
+    ]
+    seen = first(setting.test, setting.options.get("seen", SEEN))
     limits = {
         delta: [scores(one, params, seen)[0] for params in (one.initial, runs[delta].params)]
         for delta, one in setting.subjects.items()
     }
+    shown = ("learned", "own", "random")
     return Record(
         {
             "tested": tested,
             "full": {delta: told(run.chosen.loss, run.chosen.accuracy) | {"at_edge": run.at_edge} for delta, run in runs.items()},
             "optimised": optimised,
-            "transferred": [r | {"own": own[r["from"], r["to"]]["accuracy"]} for r in transferred],
+            "transferred": transferred,
             "limits": limits,
         },
-        {f"code/{delta}": _numbers(code) for delta, code in kept["learned"].items()}
-        | _landscapes(setting, {arm: arms[arm, tested] for arm in kept}, kept, seen),
+        {f"code/{delta}": _numbers(code) for delta, code in found["learned", tested].items()}
+        | _landscapes(setting, {k: arms[k, tested].decoders for k in shown}, {k: found[k, tested] for k in shown}, seen),
     )
 
 
@@ -253,31 +357,19 @@ def _landscapes(
     return made
 
 
-def _transferred(
-    setting: Setting, decoders: Mapping[str, Decoder], codes: Mapping[str, Tensor], arrays: Mapping[str, np.ndarray]
-) -> Iterator[dict]:
-    """Yield what every delta reaches by every other one's code, and, given the sources' codes, by these and by that code rotated."""
-    rng = own_rng(setting, 263)
+def _transferred(setting: Setting, arm: _Arm, codes: Mapping[str, Tensor], rng: np.random.Generator) -> Iterator[dict]:
+    """Yield what every delta reaches by every other one's code, and where codes of other tasks are known by one and by it rotated."""
 
     def reached(delta: str, code: Tensor) -> dict[str, float]:
-        one = InCode(setting.subjects[delta], decoders[delta])
-        return told(*scores(one, {"code": code}, setting.test))
+        return told(*scores(InCode(setting.subjects[delta], arm.decoders[delta]), {"code": code}, setting.test))
 
     for one, other in permutations(setting.subjects, 2):
-        code = codes[one]
-        if not arrays:
-            yield {"from": one, "to": other} | reached(other, code)
-            continue
-        turns = [torch.as_tensor(_rotation(len(code), rng)).to(code) @ code for _ in range(DRAWS)]
-        theirs = torch.as_tensor(arrays[f"codes/{one}"]).to(code)
-        yield (
-            {"from": one, "to": other}
-            | reached(other, code)
-            | {
-                "rotated": float(np.mean([reached(other, turned)["accuracy"] for turned in turns])),
-                "foreign": float(np.mean([reached(other, their)["accuracy"] for their in theirs])),
-            }
-        )
+        row = {"from": one, "to": other} | reached(other, codes[one])
+        if arm.foreign:
+            turned = torch.as_tensor(_rotation(len(codes[one]), rng)).to(codes[one]) @ codes[one]
+            their = arm.foreign[one][rng.integers(len(arm.foreign[one]))]
+            row |= {"rotated": reached(other, turned)["accuracy"], "foreign": reached(other, their)["accuracy"]}
+        yield row
 
 
 def _rotation(dimension: int, rng: np.random.Generator) -> np.ndarray:

@@ -23,7 +23,11 @@ SIGNALS, NEEDED, CLASSES = 32, 2, 2
 NUMBERS = {"prefix": 32, "adapter": 40, "lora": 48}
 STRENGTH, FAINT = 4.0, 0.4  # of the labels' dependence; standard deviation of what is not prominent
 RECIPE = {"steps": 50, "batch_size": 32, "rates": (0.1,), "looks": 4, "code_steps": 40, "code_rates": (0.2,)}
-OPTIONS = RECIPE | {"joint_steps": 300, "joint_rate": 0.1, "sources": SYSTEMS - 1, "dimensions": (NEEDED,), "tested": NEEDED}
+OPTIONS = (
+    RECIPE
+    | {"joint_steps": 300, "joint_rate": 0.1, "sources": SYSTEMS - 1}
+    | {"dimensions": (NEEDED,), "tested": NEEDED, "pooled": (NEEDED,)}
+)
 
 
 @dataclass(frozen=True, eq=False)

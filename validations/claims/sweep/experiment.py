@@ -30,7 +30,7 @@ from ...store import Record
 from ..shared.linearisation import departure, kernel_ranks, linearise
 from ..shared.setting import Experiment, Setting, own_rng, own_seed
 from ..shared.subspaces import SHARE, crossing, estimate, shapes
-from ..shared.training import logits, shifted, taken
+from ..shared.training import logits, majority, shifted, taken
 
 DIMENSIONS, SMALLEST = 8, 8
 RATES = (0.05, 0.15, 0.5)  # length of the first step over the length of the linearised optimum
@@ -122,7 +122,7 @@ def predict(setting: Setting) -> Record:
     values, components = gradient_components(kernel, lin.y0, lin.loss)
     quadratic = projected_gain(values, components, size, dimensions, ridge=r, draws=DRAWS, seed=own_seed(setting, 113)).mean(0)
     best = float(np.mean((held.y0 + held.G @ full.z).argmax(1) == held.labels))
-    chance = _majority(test)
+    chance = majority(test)
     fitted = lin.curvatures(full.outputs)[:size]
     moved = logits(response, shifted(free, full.z), setting.train)
     risen = (np.array(accuracies) - chance) / max(best - chance, 1e-9)
@@ -203,15 +203,15 @@ def measure(setting: Setting, predicted: Record) -> Record:
     best = min(chosen(by_share)[-1], key=lambda row: row["objective"])
     trained = best["params"]
     plain = [{name: value for name, value in row.items() if name not in ("params", "losses")} for row in rows]
-    majority, error = _majority(_halves(setting)[1]), 0.5 / math.sqrt(len(_halves(setting)[0].labels))
+    chance, error = majority(_halves(setting)[1]), 0.5 / math.sqrt(len(_halves(setting)[0].labels))
     return Record(
         {
-            "fit": {"share": fitted("share", by_share, 0.0), "accuracy": fitted("test", by_accuracy, majority)},
+            "fit": {"share": fitted("share", by_share, 0.0), "accuracy": fitted("test", by_accuracy, chance)},
             "shares": means("share", by_share),
             "accuracies": means("test", by_accuracy),
             "gaps": (np.array(means("test_loss", by_accuracy)) - means("train_loss", by_accuracy)).tolist(),
             "examples": len(setting.train.labels),
-            "majority": majority,
+            "majority": chance,
             "edges": {
                 "share": _edges(first, by_share, lambda row: row["share"], EDGE),
                 "accuracy": _edges(first, by_accuracy, lambda row: row["validation"], error),
@@ -351,10 +351,6 @@ def _accuracy(subject, batch) -> float:
 def _loss(subject, batch) -> float:
     with torch.no_grad():
         return float(subject.loss(subject.initial, batch))
-
-
-def _majority(batch) -> float:
-    return float(np.bincount(batch.labels.cpu().numpy()).max() / len(batch.labels))
 
 
 EXPERIMENT = Experiment("sweep", "a sweep of random subspaces", ("delta",), predict, measure, weight=60.0, per_delta=True)
