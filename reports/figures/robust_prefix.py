@@ -3,9 +3,9 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .. import panels, style
 from ..claim_figure import ClaimFigure
 from ..style import Labels
+from .robust_shared_gain import savings
 
 RULES = {
     "error": "gates' response",
@@ -24,18 +24,7 @@ ARMS = {
 
 def robust_prefix(rows: pd.DataFrame, labels: Labels) -> Figure:
     """Return measured against predicted saving, the nats by which every rule is off, and the losses under attack."""
-    with style.theme():
-        figure = style.canvas(3.2)
-        left, middle, right = figure.subplots(1, 3)
-        panels.points(left, rows, "predicted", "measured", labels)
-        panels.identity(left, rows[["predicted", "measured"]].to_numpy(dtype=float), log=False)
-        left.set(xlabel="predicted saving (nats)", ylabel="trained saving (nats)", title="(a) over the start")
-        panels.rivals(middle, rows, RULES, labels, width=10)
-        middle.set(xlabel="nats off", title="(b) rules and a null")
-        panels.rivals(right, rows, ARMS, labels, width=10)
-        right.set(xlabel="loss under attack (nats)", title="(c) what is lost")
-        style.legend(figure, panels.handles(rows, labels))
-    return figure
+    return savings(rows, labels, RULES, ARMS, "over the start")
 
 
 FIGURES = (

@@ -1,5 +1,7 @@
 """What training under attack saves, beside the robust shared gain, and what every adapter loses to an attacker who sees it."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -23,15 +25,20 @@ ARMS = {
 
 def robust_shared_gain(rows: pd.DataFrame, labels: Labels) -> Figure:
     """Return measured against predicted saving, the nats by which every rule is off, and the losses under attack."""
+    return savings(rows, labels, RULES, ARMS, "over no adapter")
+
+
+def savings(rows: pd.DataFrame, labels: Labels, rules: Mapping[str, str], arms: Mapping[str, str], over: str) -> Figure:
+    """Return the same of columns by their words: how far rules are off, and losses of arms; over: what is saved upon."""
     with style.theme():
         figure = style.canvas(3.2)
         left, middle, right = figure.subplots(1, 3)
         panels.points(left, rows, "predicted", "measured", labels)
         panels.identity(left, rows[["predicted", "measured"]].to_numpy(dtype=float), log=False)
-        left.set(xlabel="predicted saving (nats)", ylabel="trained saving (nats)", title="(a) over no adapter")
-        panels.rivals(middle, rows, RULES, labels, width=10)
+        left.set(xlabel="predicted saving (nats)", ylabel="trained saving (nats)", title=f"(a) {over}")
+        panels.rivals(middle, rows, rules, labels, width=10)
         middle.set(xlabel="nats off", title="(b) rules and a null")
-        panels.rivals(right, rows, ARMS, labels, width=10)
+        panels.rivals(right, rows, arms, labels, width=10)
         right.set(xlabel="loss under attack (nats)", title="(c) what is lost")
         style.legend(figure, panels.handles(rows, labels))
     return figure
