@@ -1,7 +1,6 @@
 """One law for LoRA, IA3 and adapters, predicted from the frozen network in what each reads and moves, against what is trained."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from ...store import Record
 from ..shared.linearisation import least_price, off
 from ..shared.setting import Experiment, Params, Setting, own_rng
 from ..shared.training import at_start, centred, cost, train
-from ..shared.whitening import Whitening
+from ..shared.whitening import Whitening, train_in
 from .gains import NOISE, Gains, Seen, as_gains, observe, packed, trained, unpacked
 
 DRAWS = 32  # of permuted labels, and of turned laws
@@ -136,17 +135,15 @@ def objective(subject: Any, seen: Seen, batch: Any, r: float) -> Callable[[Param
 def _fitted(setting: Setting, seen: Seen, r: float) -> Fit:
     """The full-batch optimum under `objective`; adapters are searched in coordinates in which the price of their gain is a square."""
     subject = setting.subjects["delta"]
-    lost, start = objective(subject, seen, setting.train, r), at_start(subject)
+    lost = objective(subject, seen, setting.train, r)
     if not seen.form.constant:
-        return train(setting, lost, start)
+        return train(setting, lost, at_start(subject))
     ports = [key.partition("/")[2] for key in seen.keys]
     centres, roots = (
         {port: torch.as_tensor(x, dtype=subject.dtype) for port, x in zip(ports, found, strict=True)}
         for found in (seen.centres, map(np.linalg.cholesky, seen.prices))
     )
-    white = Whitening(centres, roots)
-    fitted = train(setting, lambda z: lost(white.params(z)), white.coordinates(start))
-    return replace(fitted, params=white.params(fitted.params))
+    return train_in(setting, lost, subject, Whitening(centres, roots))
 
 
 def measure(setting: Setting, predicted: Record) -> Record:

@@ -1,7 +1,7 @@
 """Adapters trained in coordinates in which what they read is white: the same optima for fewer evaluations."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,13 @@ RIDGE = 1e-4  # of the mean variance of a direction, added to every direction's
 class Whitening:
     """Coordinates of adapters at ports: z = L^-1 (y - centre) in the place of what each reads, y (d,), with L (d, d) by port.
 
-    The up-projection is counted over the root mean variance of its inputs at the adapter's start, which is small where states are:
-    as many units of it move the output as far at every port.
+    The up-projection is counted over `sizes`, the root mean variance of its inputs at the adapter's start, which is small where
+    states are: as many units of it move the output as far at every port. A port without a size counts it as it is.
     """
 
     centres: Params
     roots: Params
-    sizes: Params
+    sizes: Params = field(default_factory=dict)
 
     @classmethod
     def of(cls, subject: Any, batch: Any, ports: Sequence[str], sigmas: Sequence[float] = ()) -> "Whitening":
@@ -56,7 +56,7 @@ class Whitening:
         for port, L in self.roots.items():
             down = params[f"{port}.down"]
             made |= {f"{port}.down": down @ L, f"{port}.down_bias": params[f"{port}.down_bias"] + down @ self.centres[port]}
-            made[f"{port}.up"] = params[f"{port}.up"] * self.sizes[port]
+            made[f"{port}.up"] = params[f"{port}.up"] * self.sizes.get(port, 1.0)
         return made
 
     def params(self, coordinates: Params) -> Params:
@@ -65,18 +65,25 @@ class Whitening:
         for port, L in self.roots.items():
             down = torch.linalg.solve_triangular(L, coordinates[f"{port}.down"], upper=False, left=False)
             bias = coordinates[f"{port}.down_bias"] - down @ self.centres[port]
-            made |= {f"{port}.down": down, f"{port}.down_bias": bias, f"{port}.up": coordinates[f"{port}.up"] / self.sizes[port]}
+            made |= {
+                f"{port}.down": down,
+                f"{port}.down_bias": bias,
+                f"{port}.up": coordinates[f"{port}.up"] / self.sizes.get(port, 1.0),
+            }
         return made
+
+
+def train_in(setting: Setting, objective: Callable[[Params], Tensor], subject: Any, white: Whitening) -> Fit:
+    """Return the full-batch optimum of an adapter, searched in some coordinates by L-BFGS from the adapter's start as in `train`.
+
+    Gradient norms, and with them the tolerance, are those in these coordinates.
+    """
+    fitted = train(setting, lambda z: objective(white.params(z)), white.coordinates(at_start(subject)))
+    return replace(fitted, params=white.params(fitted.params))
 
 
 def train_white(
     setting: Setting, objective: Callable[[Params], Tensor], subject: Any, ports: Sequence[str], sigmas: Sequence[float] = ()
 ) -> Fit:
-    """Return the full-batch optimum of an adapter, searched in coordinates that are white on training text (`Whitening.of`).
-
-    L-BFGS from the adapter's start as in `train`; gradient norms, and with them the tolerance, are those in these coordinates.
-    """
-    white = Whitening.of(subject, setting.train, ports, sigmas)
-    start = white.coordinates(at_start(subject))
-    fitted = train(setting, lambda z: objective(white.params(z)), start)
-    return replace(fitted, params=white.params(fitted.params))
+    """Return `train_in` the coordinates that are white on training text (`Whitening.of`)."""
+    return train_in(setting, objective, subject, Whitening.of(subject, setting.train, ports, sigmas))
