@@ -220,7 +220,16 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
             "corrected E_rel of a code through decoders of other tasks",
             "four numbers keeps {} of what these deltas reach",
         ),
-        ("SUBSPACE", "share of the gain within the foretold subspace", "LoRA makes {} of the gain that all its numbers"),
+        (
+            "SUBSPACE",
+            r"LoRA\) \| share of the gain within the foretold subspace",
+            "LoRA makes {} of the gain that all its numbers",
+        ),
+        (
+            "SUBSPACE-MINILM",
+            "corrected E_rel of a code through decoders of other tasks",
+            "four numbers keep {} through decoders of other tasks",
+        ),
         ("SOLVERS", "octaves by which iterative LQ is cheaper than L-BFGS", "as L-BFGS for {} octaves fewer passes"),
         ("SOLVERS", "octaves between foretold and measured cost", "is foretold within {} octaves by their race"),
     ):
