@@ -201,6 +201,7 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
         ("FEEDBACK", "cosine of the adapter's Jacobian with the shared gain", "at a cosine of {} on nano"),
         ("FEEDBACK-MINILM", "cosine of the adapter's Jacobian with the shared gain", "and {} on MiniLM"),
         ("FEEDBACK-ADAMW", "cosine of the adapter's Jacobian with the shared gain", "AdamW comes to that law at {}"),
+        ("FEEDBACK-FLOOR", "cosine of the adapter's Jacobian with the shared gain", "a search on 256 texts at {}"),
         ("ONELAW-SEQUENTIAL", "in the norm of the price", "and a sequential one at {} on ten other tasks"),
         ("INFORMATION", "worth of states", "is foretold within {} octaves"),
         ("INITIALISATION", "share of the trained LoRA's fall of the held-out loss", "the law makes {} of what training gains"),
