@@ -212,7 +212,7 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
         (
             "ROBUST-PREFIX",
             r"\(values of a prefix\) \| nats between what the law and the attacked prefix save",
-            "which the response of its gates foretells within {},",
+            "by the response of its gates within {} nats",
         ),
         ("HEALING", "the displacement between foretold and left", "its schedule foretells within {} of the displacement"),
         ("HEALING", "share of the points recovered, adaptive attacker", "it recovers {} of the points"),

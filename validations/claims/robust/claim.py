@@ -18,6 +18,14 @@ LABELS = 0.02  # nats by which laws of labels dealt out may be nearer
 
 SHORT = 0.05  # nats by which a training may end above the law's own objective
 
+NOT_BEHIND = Criterion(
+    "labels",
+    "nats nearer than laws of dealt labels",
+    lead("error", "error_dealt", less=True),
+    (-LABELS, np.inf),
+    (-LABELS, np.inf),
+)
+
 
 def _short(cell: Cell) -> float:
     """How far the training under attack ended above what the law says can be reached."""
@@ -119,13 +127,7 @@ ROBUST_SHARED_GAIN = Claim(
             (AHEAD, np.inf),
             (0.0, np.inf),
         ),
-        Criterion(
-            "labels",
-            "nats nearer than laws of dealt labels",
-            lead("error", "error_dealt", less=True),
-            (-LABELS, np.inf),
-            (-LABELS, np.inf),
-        ),
+        NOT_BEHIND,
         Criterion(
             "defence",
             "nats below the shrunk adapter and none, adaptive attacker",

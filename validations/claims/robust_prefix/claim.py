@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from ...verdict import Criterion
-from ..robust.claim import AHEAD, LABELS, OCTAVES, REACHED
+from ..robust.claim import AHEAD, NOT_BEHIND, OCTAVES, REACHED
 from ..shared.among import Among
 from ..shared.claim import Cell, Claim, Comparison, Row, error, lead, mean, octaves
 from .experiment import EXPERIMENT
@@ -98,13 +98,7 @@ ROBUST_PREFIX = Claim(
             (AHEAD, np.inf),
             (0.0, np.inf),
         ),
-        Criterion(
-            "labels",
-            "nats nearer than laws of dealt labels",
-            lead("error", "error_dealt", less=True),
-            (-LABELS, np.inf),
-            (-LABELS, np.inf),
-        ),
+        NOT_BEHIND,
         Criterion(
             "defence",
             "nats below the shrunk prefix, the untrained one and none, adaptive attacker",

@@ -13,35 +13,10 @@ MOVES = ("all", "values")  # numbers of a prefix that a study may let move
 
 
 @dataclass(frozen=True, eq=False)
-class Bare:
-    """A subject whose delta has been taken away: all that is added to it are disturbances."""
+class _Around:
+    """A subject around another one, of its width, places and precision."""
 
     subject: Any
-
-    @property
-    def width(self) -> int:
-        return self.subject.width
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.subject.dtype
-
-    def outputs(self, params: Mapping[str, Tensor], batch: Any) -> Tensor:
-        return self.subject.steered({}, batch)
-
-    def disturbed(self, disturbance: Mapping[str, Tensor], params: Mapping[str, Tensor], batch: Any) -> Tensor:
-        return self.subject.steered(disturbance, batch)
-
-
-@dataclass(frozen=True, eq=False)
-class Values:
-    """A prefix whose values move while its keys stay: each head adds its gates' weights of the values' changes, exactly."""
-
-    subject: Any
-
-    @property
-    def initial(self) -> Params:
-        return {name: p for name, p in self.subject.initial.items() if name.endswith(".values")}
 
     @property
     def ports(self) -> tuple[str, ...]:
@@ -55,6 +30,27 @@ class Values:
     def dtype(self) -> torch.dtype:
         return self.subject.dtype
 
+    def steered(self, signals: Mapping[str, Tensor], batch: Any) -> Tensor:
+        return self.subject.steered(signals, batch)
+
+
+class Bare(_Around):
+    """A subject whose delta has been taken away: all that is added to it are disturbances."""
+
+    def outputs(self, params: Mapping[str, Tensor], batch: Any) -> Tensor:
+        return self.steered({}, batch)
+
+    def disturbed(self, disturbance: Mapping[str, Tensor], params: Mapping[str, Tensor], batch: Any) -> Tensor:
+        return self.steered(disturbance, batch)
+
+
+class Values(_Around):
+    """A prefix whose values move while its keys stay: each head adds its gates' weights of the values' changes, exactly."""
+
+    @property
+    def initial(self) -> Params:
+        return {name: p for name, p in self.subject.initial.items() if name.endswith(".values")}
+
     def _whole(self, params: Mapping[str, Tensor]) -> Params:
         return dict(self.subject.initial) | dict(params)
 
@@ -66,9 +62,6 @@ class Values:
 
     def disturbed(self, disturbance: Mapping[str, Tensor], params: Mapping[str, Tensor], batch: Any) -> Tensor:
         return self.subject.disturbed(disturbance, self._whole(params), batch)
-
-    def steered(self, signals: Mapping[str, Tensor], batch: Any) -> Tensor:
-        return self.subject.steered(signals, batch)
 
 
 def moving(subject: Any, moves: str) -> Any:
