@@ -1,6 +1,7 @@
 """A sweep of rates as in practice: the lab's against PEFT in the plain loop that everyone writes, on the same texts.
 
-The case "decomposition" prices one subspace for several deltas on one task (Yi et al. 2022), trainings included.
+The case "facts" is a cell of the study of that name, one run at one rate. The case "decomposition" prices one subspace for
+several deltas on one task (Yi et al. 2022), trainings included.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from tuning.training import draws
 DELTAS = {"LoRA": LoRA(4), "prefix": Prefix(8, shift_positions=True)}  # behind the prefix, as in PEFT
 CELL = Recipe(steps=250, rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2))
 PART = Recipe(steps=16, rates=(1e-3, 3e-3), looks=2)
+FACT = Recipe(steps=200, batch_size=16, rates=(1.6e-2,), looks=8)
+PART_OF_FACT = Recipe(steps=50, batch_size=16, rates=(1.6e-2,), looks=2)
 TEXTS = {"train": 600, "readout": 400, "dev": 50, "test": 100}  # a third of a cell's at each of the part's more frequent looks
 SHARED = {"prefix": (Prefix(8), 1.2e-1), "adapter": (Adapter(4), 2e-2), "LoRA": (LoRA(4), 2e-2)}  # and their rates
 LIMIT = 300.0  # seconds of one core that a decomposition on one task may take
@@ -119,8 +122,8 @@ def prepared(sizes: tuple[tuple[str, int], ...]) -> Prepared:
         return prepare(backbone_of("nano"), task_of("tense", Path(cache)), seed=0, length=24, **dict(sizes))
 
 
-def sweep(name: str, *, recipe: Recipe = PART, **sizes: int) -> Iterator[Contest | Row]:
-    """Compare a part of a sweep by the losses at its looks, then the CPU time of a cell: all steps of six rates."""
+def sweep(name: str, *, recipe: Recipe = PART, cell: Recipe = CELL, **sizes: int) -> Iterator[Contest | Row]:
+    """Compare a part of a cell by the losses at its looks, then the CPU time of the cell: all steps of all its rates."""
     texts = prepared(tuple((TEXTS | sizes).items()))
     subject = texts.subject(DELTAS[name], 0, train_readout=True)
     run = functools.partial(ours, subject, texts, recipe)
@@ -132,16 +135,16 @@ def sweep(name: str, *, recipe: Recipe = PART, **sizes: int) -> Iterator[Contest
         }
     peers = tuple(Peer(rival, call, np.asarray, tolerance=1e-4, line=LINE) for rival, call in rivals.items())
     yield Contest(
-        f"{name}, {len(recipe.rates)} rates of {recipe.steps} steps", "practised", run, np.asarray, peers, tolerance=1e-4
+        f"{name}, rates of {recipe.steps} steps: {len(recipe.rates)}", "practised", run, np.asarray, peers, tolerance=1e-4
     )
-    whole = CELL.steps * len(CELL.rates) / (recipe.steps * len(recipe.rates))
+    whole = cell.steps * len(cell.rates) / (recipe.steps * len(recipe.rates))
     calls = {"practised": run} | {rival: call for rival, call in rivals.items() if call is not None}
     samples = interleaved(calls, dict.fromkeys(calls, math.inf), rounds=3)
     costs = {rival: whole * float(np.nanmedian(found)) for rival, found in samples.items()}
     note = f"{3600 / costs['practised']:.0f} cells an hour of one core"
     own = Amount("practised", costs["practised"])
     others = [Amount(rival, costs.get(rival), note=note) for rival in rivals]
-    yield from weigh(name, f"{name}, a cell: {len(CELL.rates)} rates of {CELL.steps}", own, others, "CPU s")
+    yield from weigh(name, f"{name}, a cell, rates of {cell.steps} steps: {len(cell.rates)}", own, others, "CPU s")
 
 
 def decomposition(*, steps: int = 160, search: int = 80, look: int = 25, **sizes: int) -> Iterator[Row]:
@@ -165,4 +168,5 @@ def decomposition(*, steps: int = 160, search: int = 80, look: int = 25, **sizes
     yield from weigh("decomposition", "one code for three deltas, one task", Amount("decompose", spent), [limit], "CPU s")
 
 
-CASES = {name: functools.partial(sweep, name) for name in DELTAS} | {"decomposition": decomposition}
+FACTS = functools.partial(sweep, "LoRA", recipe=PART_OF_FACT, cell=FACT, train=400, readout=300, dev=100, test=240)
+CASES = {name: functools.partial(sweep, name) for name in DELTAS} | {"facts": FACTS, "decomposition": decomposition}

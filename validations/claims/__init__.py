@@ -5,11 +5,13 @@ from .advice.claim import ADVICE
 from .bounds.claim import HESSIAN, PUBLISHED
 from .budget.claim import BUDGET_LAW
 from .choice.claim import CHOICE_FORECAST, CHOICE_GAIN, CHOICE_RACE
+from .combination.claim import FACTS_COMBINATION, FACTS_SEQUENCE
 from .convergence.claim import CONVERGENCE_ORDER
 from .curvature.claim import COUNT, DIRECTIONS, GAUSS_NEWTON, RESIDUAL
 from .dimension.claim import CURVE, SPECTRUM
 from .disturbance.claim import NOISE_RESPONSE, ROBUST_GAIN, WORST_CASE_GAIN
 from .efficiency.claim import MINIMUM_ENERGY
+from .facts.claim import FACTS_CONVERGENCE, FACTS_GAP, FACTS_ORDER
 from .families.claim import FOUND, SCALES
 from .feedback.claim import SHARED_GAIN
 from .gates.claim import PREFIX_GATE
@@ -33,6 +35,7 @@ from .robust_prefix.claim import ROBUST_PREFIX
 from .shared.claim import Assumption, Cell, Claim
 from .shared.setting import Experiment
 from .sharpness.claim import SHARPNESS_GAP
+from .shots.claim import FACTS_FEW_SHOT
 from .signals.claim import PREDICTED_SUBSPACE
 from .sites.claim import TUNABLE_PORTS
 from .size.claim import PRACTICE_SIZE
@@ -65,6 +68,12 @@ CLAIMS: tuple[Claim, ...] = (
     CHOICE_FORECAST,
     CHOICE_GAIN,
     CHOICE_RACE,
+    FACTS_ORDER,
+    FACTS_GAP,
+    FACTS_CONVERGENCE,
+    FACTS_FEW_SHOT,
+    FACTS_COMBINATION,
+    FACTS_SEQUENCE,
     REGRET_RATE,
     REGRET_LAYERS,
     REGRET_CAPACITY,

@@ -1,0 +1,1 @@
+"""Deltas together: several at once, and one after another, against the best of them alone."""

@@ -1,0 +1,34 @@
+"""Plants of few texts: linear layers on few texts or on many (see `facts.plants`).
+
+What sees all numbers x, of which few carry what labels need, is misled by few texts, and the less the more texts there are.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+from ..facts.plants import SEEN, Kind, compared
+from ..shared.setting import Setting
+from .experiment import EXPERIMENT
+
+TEXTS = (16, 64, 256)
+FULL = "full"
+DELTAS = ("lora", "adapter", "bitfit")
+USED = 3  # of the numbers x, that carry what labels need
+FEWEST = f"{FULL}-{TEXTS[0]}"
+
+
+def _few(name: str, setting: Setting) -> Setting:
+    """Return a setting with as many texts to train and to choose on as the delta's name says."""
+    texts = int(name.rpartition("-")[2])
+    return replace(setting, train=setting.train.chunks(texts)[0], dev=setting.dev.chunks(texts)[0])
+
+
+def _kind(full: int, delta: int) -> Kind:
+    seen = {FULL: full} | dict.fromkeys(DELTAS, delta)
+    return Kind({f"{name}-{texts}": count for name, count in seen.items() for texts in TEXTS}, used=USED)
+
+
+misled, spared = (
+    partial(compared, EXPERIMENT, kind, (FEWEST,), _few, looks=8, steps=120, batch_size=16)
+    for kind in (_kind(SEEN, USED), _kind(USED, SEEN))
+)
