@@ -193,7 +193,10 @@ TASKS: dict[str, tuple[tuple[str, ...], Draw]] = {
     "modal-force": (
         ("necessary", "possible"),
         contrast(
-            ("the {a} who {can} {go[0]} {must} {act[0]} the {b}", "the {a} who {must} {go[0]} {can} {act[0]} the {b}"),
+            (
+                "the {kind} {a} who {can} {go[0]} {must} {act[0]} the {b}",
+                "the {kind} {a} who {must} {go[0]} {can} {act[0]} the {b}",
+            ),
             (
                 "if the {c} {can} {go[0]}, the {a} {must} {act[0]} the {b}",
                 "if the {c} {must} {go[0]}, the {a} {can} {act[0]} the {b}",
