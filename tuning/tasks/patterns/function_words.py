@@ -23,7 +23,7 @@ TASKS: dict[str, Draw] = {
         *crossed(("{sleep}", "until"), ("{leave}", "by"), "the {a} near the {b} will {p} {q} {point}"),
         *crossed(("{sleep}", "until"), ("{leave}", "by"), "the {kind} {a} will {p} {q} {point}"),
         sleep=("sleep", "rest", "stay here", "keep still", "sit there"),
-        leave=("leave", "return", "wake up", "arrive home", "reach home"),
+        leave=("leave", "return", "wake up", "come home", "reach home"),
         point=("noon", "Monday", "Christmas", "tomorrow", "midnight"),
     ),
     "so-or-such": contrast(
