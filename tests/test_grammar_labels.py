@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from seeds import shifted
+from test_generated_tasks import GOLDEN
 
 from tuning import tasks
 from tuning.tasks import grammar, words
@@ -207,8 +208,9 @@ def test_gaps():
         assert (len(people) == {"who": 1, "that": 2}[link]) == (label == 0), text
 
 
-def test_every_task_has_an_oracle():
-    assert {f"test_{name.replace('-', '_')}" for name in grammar.names()} - {*globals()} == {"test_quantifiers"}
+def test_every_task_has_an_oracle_or_hand_checked_examples():
+    own = [name for name in grammar.names() if name not in GOLDEN]
+    assert {f"test_{name.replace('-', '_')}" for name in own} - {*globals()} == {"test_quantifiers"}
 
 
 MODELS = list(

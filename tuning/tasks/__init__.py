@@ -19,6 +19,7 @@ from tuning.tasks.parts import Parts, disjoint, overlaps
 from tuning.tasks.task import Split, Task, describe, leak_warning, leaks, make_task, relabel, restore, save, warn
 
 __all__ = [
+    "FAMILIES",
     "Parts",
     "Split",
     "Task",
@@ -27,6 +28,7 @@ __all__ = [
     "describe",
     "disjoint",
     "distinct_names",
+    "families",
     "leak_warning",
     "leaks",
     "load",
@@ -40,11 +42,25 @@ __all__ = [
 ]
 
 SPLITS = ("train", "dev", "test")
+FAMILIES = {  # where the labels of an embedded task come from
+    "topic": "documentation: the package that a sentence of a docstring is from",
+    "discourse": "documentation: where in a docstring a sentence stood",
+    "order": "documentation: a sentence as written, or with its words moved",
+    "grammar": "a rule of grammar, kept or broken",
+    "reading": "what one sentence says",
+    "relation": "how two sentences, numbers or words are related",
+}
 
 
 def names() -> tuple[str, ...]:
     """Return the names of the embedded tasks: real text first, then generated grammar."""
     return embedded.names() + grammar.names()
+
+
+def families() -> dict[str, tuple[str, ...]]:
+    """Return the names of the embedded tasks by where their labels come from, in the order of `FAMILIES`."""
+    placed = {name: (embedded if name in embedded.names() else grammar).family(name) for name in names()}
+    return {family: tuple(name for name in placed if placed[name] == family) for family in FAMILIES}
 
 
 def distinct_names(specs: Sequence[str]) -> dict[str, str]:

@@ -180,7 +180,7 @@ def topic(name: str, sizes: Mapping[str, int] | None, seed: int) -> Task:
     ]
     examples = [Example(s.text, None, label, origin(s)) for s, label in distinct(labelled, give_aways(packages))]
     splits = with_typos(allocate(examples, len(groups), sizes, seed), seed)
-    return make_task(name, "topic", tuple(groups), splits, provenance(packages))
+    return make_task(name, family(name), tuple(groups), splits, provenance(packages))
 
 
 def provenance(packages: Iterable[str]) -> str:
@@ -329,6 +329,11 @@ def form(name: str, sizes: Mapping[str, int] | None, seed: int) -> Task:
 def names() -> tuple[str, ...]:
     """Return the names of the embedded tasks of real text."""
     return (*TOPICS, *FORMS)
+
+
+def family(name: str) -> str:
+    """Return what the labels of a task of real text are about: topic, discourse or order."""
+    return "topic" if name in TOPICS else FORMS[name][0]
 
 
 def build(name: str, sizes: Mapping[str, int] | None, seed: int) -> Task:

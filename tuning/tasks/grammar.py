@@ -12,34 +12,43 @@ from collections.abc import Mapping
 import numpy as np
 
 from tuning.tasks import acceptability, readings
+from tuning.tasks.patterns import arguments, concord, extraction, function_words, meanings, reckoning, relations, word_forms
 from tuning.tasks.task import SIZES, Split, Task, make_task
 from tuning.tasks.words import Draw, Drawn, Lexicon, lexicon
 
 MISSES = 1000  # repeated draws in a row after which a grammar counts as used up
 JUDGED = ("right", "wrong")
+GRAMMAR, READING, RELATION = ("grammar", "reading", "relation")  # where a label comes from
 
-TASKS: dict[str, tuple[tuple[str, ...], Draw]] = {
-    "agreement": (("agrees", "disagrees"), acceptability.agreement_mixed),
-    "subject-number": (("singular", "plural"), readings.subject_number),
-    "negation": (("affirms", "denies"), readings.negation),
-    "quantifiers": (("entails", "open", "contradicts"), readings.quantifiers),
-    "roles": (("same", "exchanged"), readings.roles),
-    "tense": (("past", "present", "future"), readings.tense),
-    "event-order": (("in order", "reversed"), readings.event_order),
-    "voice": (("active", "passive"), readings.voice),
-    "tags": (("turns", "repeats"), readings.tags),
-    "reflexives": (JUDGED, acceptability.reflexives),
-    "determiners": (JUDGED, acceptability.determiners),
-    "polarity-items": (JUDGED, acceptability.polarity_items),
-    "auxiliaries": (JUDGED, acceptability.auxiliaries),
-    "adverbials": (JUDGED, acceptability.adverbials),
-    "correlatives": (JUDGED, acceptability.correlatives),
-    "inversion": (JUDGED, acceptability.inversion),
-    "pronoun-case": (JUDGED, acceptability.pronoun_case),
-    "relative-pronouns": (JUDGED, acceptability.relative_pronouns),
-    "coordination": (JUDGED, acceptability.coordination),
-    "partitives": (JUDGED, acceptability.partitives),
-    "gaps": (JUDGED, acceptability.gaps),
+TASKS: dict[str, tuple[str, tuple[str, ...], Draw]] = {
+    "agreement": (GRAMMAR, ("agrees", "disagrees"), acceptability.agreement_mixed),
+    "subject-number": (READING, ("singular", "plural"), readings.subject_number),
+    "negation": (READING, ("affirms", "denies"), readings.negation),
+    "quantifiers": (RELATION, ("entails", "open", "contradicts"), readings.quantifiers),
+    "roles": (RELATION, ("same", "exchanged"), readings.roles),
+    "tense": (READING, ("past", "present", "future"), readings.tense),
+    "event-order": (READING, ("in order", "reversed"), readings.event_order),
+    "voice": (READING, ("active", "passive"), readings.voice),
+    "tags": (READING, ("turns", "repeats"), readings.tags),
+    "reflexives": (GRAMMAR, JUDGED, acceptability.reflexives),
+    "determiners": (GRAMMAR, JUDGED, acceptability.determiners),
+    "polarity-items": (GRAMMAR, JUDGED, acceptability.polarity_items),
+    "auxiliaries": (GRAMMAR, JUDGED, acceptability.auxiliaries),
+    "adverbials": (GRAMMAR, JUDGED, acceptability.adverbials),
+    "correlatives": (GRAMMAR, JUDGED, acceptability.correlatives),
+    "inversion": (GRAMMAR, JUDGED, acceptability.inversion),
+    "pronoun-case": (GRAMMAR, JUDGED, acceptability.pronoun_case),
+    "relative-pronouns": (GRAMMAR, JUDGED, acceptability.relative_pronouns),
+    "coordination": (GRAMMAR, JUDGED, acceptability.coordination),
+    "partitives": (GRAMMAR, JUDGED, acceptability.partitives),
+    "gaps": (GRAMMAR, JUDGED, acceptability.gaps),
+    **{
+        name: (GRAMMAR, JUDGED, draw)
+        for table in (word_forms.TASKS, concord.TASKS, arguments.TASKS, function_words.TASKS, extraction.TASKS)
+        for name, draw in table.items()
+    },
+    **{name: (READING, *made) for name, made in meanings.TASKS.items()},
+    **{name: (RELATION, *made) for name, made in (relations.TASKS | reckoning.TASKS).items()},
 }
 
 
@@ -79,7 +88,7 @@ def build(name: str, sizes: Mapping[str, int] | None, seed: int) -> Task:
     Minimal pairs stay together in one split. ``agreement`` has ``test_attractor`` as well, in which the noun
     next to the verb always misleads. Raises ValueError when more examples are asked for than the grammar has.
     """
-    classes, draw = TASKS[name]
+    family, classes, draw = TASKS[name]
     wanted = dict(SIZES if sizes is None else sizes)
     if name == "agreement":
         wanted.setdefault("test_attractor", wanted.get("test", SIZES["test"]))
@@ -90,9 +99,14 @@ def build(name: str, sizes: Mapping[str, int] | None, seed: int) -> Task:
         drawn[key] = fill(chosen, lexicon(int(key != "train")), wanted[key], seen, [seed, 6, number])
     order = np.random.default_rng([seed, 5])
     splits = {key: shuffled(drawn[key], order) for key in wanted}
-    return make_task(name, "grammar", classes, splits, "generated: see tuning/tasks/readings.py and acceptability.py")
+    return make_task(name, family, classes, splits, "generated: see tuning/tasks/grammar.py and the tables it names")
 
 
 def names() -> tuple[str, ...]:
     """Return the names of the generated grammar tasks."""
     return tuple(TASKS)
+
+
+def family(name: str) -> str:
+    """Return where the labels of a generated task come from: grammar, reading or relation."""
+    return TASKS[name][0]

@@ -48,7 +48,7 @@ PLACES = listed("near behind beside under above opposite")
 
 @dataclass(frozen=True)
 class Lexicon:
-    """The words of one half: people, things, verbs (base, third person, past), adjectives, looks, adverbs."""
+    """The words of one half: people, things, verbs (base, third person, past), adjectives, looks, adverbs; which half it is."""
 
     people: tuple[str, ...]
     things: tuple[str, ...]
@@ -57,12 +57,17 @@ class Lexicon:
     adjectives: tuple[str, ...]
     looks: tuple[str, ...]
     adverbs: tuple[str, ...]
+    half: int
+
+    def share(self, entries: tuple) -> tuple:
+        """Return this half's entries of another list of content words."""
+        return entries[self.half :: 2]
 
 
 def lexicon(half: int) -> Lexicon:
     """Return the even (0: train) or the odd (1: dev and every test) half of every list of content words."""
     lists = (PEOPLE, THINGS, INTRANSITIVE, TRANSITIVE, ADJECTIVES, LOOKS, ADVERBS)
-    return Lexicon(*(tuple(words[half::2]) for words in lists))
+    return Lexicon(*(tuple(words[half::2]) for words in lists), half)
 
 
 Drawn = list[tuple[str, str | None, int]]  # first text, second text if any, label

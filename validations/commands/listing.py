@@ -81,7 +81,8 @@ def _word(value: object) -> str:
 
 def text(found: dict, options: argparse.Namespace) -> str:
     """Return the lists in words."""
-    lines = {kind: (_table if kind == "taxonomy" else _lines)(entries) for kind, entries in found.items()}
+    written = {"taxonomy": _table, "tasks": _by_family}
+    lines = {kind: written.get(kind, _lines)(entries) for kind, entries in found.items()}
     return "\n".join(line for kind, own in lines.items() for line in [kind, *own])
 
 
@@ -100,6 +101,17 @@ def _table(entries: Mapping[str, Mapping[str, str]]) -> list[str]:
     for family, trains in FAMILIES.items():
         lines += [f"  {family}: {trains}", *(line(cells[name]) for name, one in entries.items() if one["family"] == family)]
     return [*lines, *(f"  {part}" for part in textwrap.wrap(COUNTED, 120))]
+
+
+def _by_family(names: list[str]) -> list[str]:
+    """Return the names of tasks under where their labels come from."""
+    from tuning.tasks import FAMILIES, families
+
+    made = []
+    for family, own in families().items():
+        made.append(f"  {family} ({len(own)}): {FAMILIES[family]}")
+        made += textwrap.wrap(", ".join(own), 120, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+    return [*made, f"  {len(names)} tasks; any other is a file, a folder or hub:NAME"]
 
 
 def _lines(entries: Mapping | list) -> list[str]:

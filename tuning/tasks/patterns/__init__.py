@@ -1,0 +1,1 @@
+"""Tables of generated tasks by area, each written as rows of sentence templates."""
