@@ -87,7 +87,7 @@ def load(
     """
     check_sizes(sizes)
     if not str(name).strip():
-        raise ValueError(f"expected a task, file or folder, got an empty name: name a file or choose among {', '.join(names())}")
+        raise ValueError("expected a task, file or folder, got an empty name: name a file, or one that costate list tasks shows")
     if isinstance(name, str) and name in names():
         if columns is not None:
             raise ValueError(f"the embedded task {name!r} takes no columns, which are for files and hub data: drop them")
@@ -102,7 +102,7 @@ def load(
         path = pathlib.Path(name)
         if not path.exists() and len(path.parts) == 1 and files.suffix(path) is None:
             near = difflib.get_close_matches(str(name), names(), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(names())}"
+            hint = f"did you mean {near[0]!r}?" if near else "costate list tasks shows the embedded ones"
             raise ValueError(f"{str(name)!r} is no embedded task, file or folder: {hint}")
         task = files.load(path, columns, seed)
     if sizes is None:

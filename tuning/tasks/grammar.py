@@ -2,7 +2,7 @@
 
 Train draws its nouns, verbs, adjectives and adverbs from one half of the lexicon, dev and every test set from
 the other half, so that a tuned model has to carry the structure over to words it was not tuned on, and settings
-are chosen for that.
+are chosen for that. A family says where labels come from: a rule of grammar, a reading, a relation.
 """
 
 from __future__ import annotations

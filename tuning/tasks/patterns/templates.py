@@ -8,7 +8,7 @@ those of one list differ. "a(n)" becomes the article that the next word asks for
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def labelled(template: str, places: dict, label: int) -> tuple[str, str | None, 
     return written(first, places), written(second, places) if second else None, label
 
 
-def contrast(*rows: Iterable[str], fresh: bool = False, strict: bool = False, **slots: Words) -> Draw:
+def contrast(*rows: Sequence[str], fresh: bool = False, strict: bool = False, **slots: Words) -> Draw:
     """Return a draw: one of the rows, each of its templates an example of its class, all with the same words.
 
     ``fresh`` draws new words for each class: for readings, where no sentence is the other's fault. ``strict`` keeps to
@@ -80,22 +80,20 @@ def contrast(*rows: Iterable[str], fresh: bool = False, strict: bool = False, **
     """
 
     def draw(words: Lexicon, rng: np.random.Generator) -> Drawn:
-        row = tuple(one(rows, rng))
         places = scene(words, rng, strict, slots)
-        found = []
-        for label, template in enumerate(row):
-            found.append(labelled(template, places, label))
-            places = scene(words, rng, strict, slots) if fresh else places
-        return found
+        return [
+            labelled(template, scene(words, rng, strict, slots) if fresh and label else places, label)
+            for label, template in enumerate(one(rows, rng))
+        ]
 
     return draw
 
 
 def crossed(first: tuple[str, str], second: tuple[str, str], template: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """Return two rows of a template with the places {p} and {q}, filled alike in right and crosswise in wrong sentences."""
-    both = (first, second)
-    return tuple(tuple(_put(template, both[i][0], both[j][1]) for j in (i, 1 - i)) for i in (0, 1))  # type: ignore[return-value]
+    (p, q), (r, s) = first, second
 
+    def put(p: str, q: str) -> str:
+        return template.replace("{p}", p).replace("{q}", q)
 
-def _put(template: str, p: str, q: str) -> str:
-    return template.replace("{p}", p).replace("{q}", q)
+    return (put(p, q), put(p, s)), (put(r, s), put(r, q))
