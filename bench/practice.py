@@ -34,8 +34,8 @@ from tuning.training import draws
 DELTAS = {"LoRA": LoRA(4), "prefix": Prefix(8, shift_positions=True)}  # behind the prefix, as in PEFT
 CELL = Recipe(steps=250, rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2))
 PART = Recipe(steps=16, rates=(1e-3, 3e-3), looks=2)
-FACT = Recipe(steps=200, batch_size=16, rates=(1.6e-2,), looks=8)
-PART_OF_FACT = Recipe(steps=50, batch_size=16, rates=(1.6e-2,), looks=2)
+FACT = Recipe(steps=160, batch_size=16, rates=(1.6e-2,), looks=8)
+PART_OF_FACT = Recipe(steps=40, batch_size=16, rates=(1.6e-2,), looks=2)
 TEXTS = {"train": 600, "readout": 400, "dev": 50, "test": 100}  # a third of a cell's at each of the part's more frequent looks
 SHARED = {"prefix": (Prefix(8), 1.2e-1), "adapter": (Adapter(4), 2e-2), "LoRA": (LoRA(4), 2e-2)}  # and their rates
 LIMIT = 300.0  # seconds of one core that a decomposition on one task may take

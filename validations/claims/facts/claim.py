@@ -271,8 +271,8 @@ FACTS_CONVERGENCE = Claim(
     assumptions=(MOSTLY_LEARNS,),
     rule="Supported when the rank correlation exceeds 0.5 and that of the number of parameters by 0.1, and LoRA and adapter take a fifth "
     "more steps than full tuning; refuted when it is below 0.2 or no better than that of the number of parameters, or they take no more.",
-    reason="Looks are less than an octave apart, and a quarter of an octave over many tasks is told from none. Each run is counted by its "
-    "own end, so that a delta which learns little may arrive soon.",
+    reason="Looks are about an octave apart and the step lies between them, and a quarter of an octave over many tasks is told from "
+    "none. Each run is counted by its own end, so that a delta which learns little may arrive soon.",
     change="Rates for each task: those of the study are one for a delta, chosen on other tasks.",
     good=partial(compared, EXPERIMENT, PACED),
     bad=partial(compared, EXPERIMENT, PACED.reversed()),

@@ -25,7 +25,7 @@ def _rows(cell: Cell) -> list[Row]:
         cell.at(None)
         | {"lead_few": float(np.mean([*few.values()])), "lead_some": float(np.mean([*some.values()]))}
         | {"lead_many": float(np.mean([*many.values()])), "fades": float(np.mean([*few.values()]) - np.mean([*many.values()]))}
-        | {f"{name}_few": lead for name, lead in few.items()}
+        | {"lora_few": few["lora"], "adapter_few": few["adapter"], "bitfit_few": few["bitfit"]}
     ]
 
 
