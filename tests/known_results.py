@@ -32,7 +32,8 @@ DELTAS = {
 }
 TASKS = ("topic_of_headlines", "sentiment", "subject_agreement", "question_type", "acceptability", "parity_of_brackets")
 OPTIONS = ("bias, all", "BitFit, all", "IA3, all", "LoRA r=4, lower half", "LoRA r=4, all", "adapter b=2, all", "prefix l=1, all",
-           "bias, upper half", "prompt l=1, all", "DoRA r=4, all", "VeRA r=4, all", "LN-tuning, all", "adapter b=2, lower half")  # fmt: skip
+           "bias, upper half", "prompt l=1, all", "DoRA r=4, all", "VeRA r=4, all", "LN-tuning, all",
+           "adapter b=2, lower half")  # fmt: skip
 PLANTS = (("good",), ("good",), ("bad",), ("good", "bad"), ("good",))  # by the claim's place: verdicts of every kind
 FAILING = ("healing-robust",)  # claims whose assumptions are said to fail
 BARE = Record({}, {})

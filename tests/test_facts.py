@@ -17,6 +17,7 @@ from validations.claims.facts.plants import PUBLISHED_ORDER
 from validations.claims.shared.among import among
 from validations.claims.shared.claim import Cell, side_by_side
 from validations.claims.shared.setting import Setting, own_seed
+from validations.claims.shots.plants import amount, called
 from validations.store import Record
 from validations.study import read
 
@@ -99,7 +100,7 @@ def test_a_combination_is_chosen_on_the_other_tasks_alone(claim, option, other):
 def test_few_texts_are_compared_with_as_many():
     reached = {"full": (0.5, 0.7, 0.9), "lora": (0.6, 0.7, 0.8), "adapter": (0.6, 0.7, 0.8), "bitfit": (0.9, 0.7, 0.8)}
     cells = [
-        cell("a", f"{name}-{texts}", own)
+        cell("a", called(name, texts), own)
         for name, each in reached.items()
         for texts, own in zip((16, 64, 256), each, strict=True)
     ]
@@ -115,15 +116,15 @@ def test_numbers_of_the_study_are_in_the_order_of_the_published_ratios():
     assert sorted(sizes, key=sizes.get, reverse=True) == ["full", "prefix", "adapter", "lora", "prompt"]
 
 
-def _spec(name):
-    return {key: value for key, value in STUDY.deltas[name].items() if key != "label"}
+def _spec(name, study=STUDY):
+    return {key: value for key, value in study.deltas[name].items() if key != "label"}
 
 
-@pytest.mark.parametrize("texts", [16, 64, 256])
-def test_few_texts_are_few_for_head_and_step_too(texts):
-    options = STUDY.parts["shots"].options
-    for name in (name for name in STUDY.parts["shots"].deltas if name.endswith(f"-{texts}")):
-        assert {options[name][part] for part in ("train", "readout", "dev")} == {texts}
+def test_few_texts_are_few_for_head_and_step_too():
+    study = read("few-shot")
+    options = study.parts["shots"].options
+    for name in study.deltas:
+        assert {options[name][part] for part in ("train", "readout", "dev")} == {amount(name)}
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def given():
 
 @pytest.fixture(scope="module")
 def three(given):
-    return given.subject(build(_spec("prompt-bitfit-adapter")), 0)
+    return given.subject(build(_spec("prompt-bitfit-adapter", read("sequence"))), 0)
 
 
 def test_a_stage_trains_its_last_part_and_the_head_and_leaves_the_others(given, three):

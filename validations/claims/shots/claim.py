@@ -6,19 +6,19 @@ from ...verdict import Criterion
 from ..facts.claim import MOSTLY_LEARNS
 from ..shared.claim import Cell, Claim, Comparison, Row, mean
 from .experiment import EXPERIMENT
-from .plants import DELTAS, FEWEST, FULL, TEXTS, misled, spared
+from .plants import DELTAS, FEWEST, FULL, TEXTS, amount, called, misled, spared
 
 POINTS = 100.0
 
 
 def _leads(cell: Cell, texts: int) -> dict[str, float]:
     """Return the points by which every delta leads full tuning on as many texts."""
-    reached = {name: POINTS * cell.beside[f"{name}-{texts}"].measured.values["accuracy"] for name in (FULL, *DELTAS)}
+    reached = {name: POINTS * cell.beside[called(name, texts)].measured.values["accuracy"] for name in (FULL, *DELTAS)}
     return {name: reached[name] - reached[FULL] for name in DELTAS}
 
 
 def _rows(cell: Cell) -> list[Row]:
-    if not {f"{name}-{texts}" for name in (FULL, *DELTAS) for texts in TEXTS} <= set(cell.beside):
+    if not {called(name, texts) for name in (FULL, *DELTAS) for texts in TEXTS} <= set(cell.beside):
         return []
     few, some, many = (_leads(cell, texts) for texts in TEXTS)
     return [
@@ -32,7 +32,7 @@ def _rows(cell: Cell) -> list[Row]:
 def _sizes(cell: Cell) -> list[Row]:
     """Return what every delta reached on as many texts, and what its frozen head had from as many."""
     return [
-        {"task": cell.task, "seed": cell.seed, "option": name.rpartition("-")[0], "texts": int(name.rpartition("-")[2])}
+        {"task": cell.task, "seed": cell.seed, "option": name.partition("-")[0], "texts": amount(name)}
         | {"accuracy": POINTS * one.measured.values["accuracy"], "frozen": POINTS * one.predicted.values["start"]["accuracy"]}
         for name, one in cell.beside.items()
     ]

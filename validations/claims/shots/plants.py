@@ -14,18 +14,30 @@ TEXTS = (16, 64, 256)
 FULL = "full"
 DELTAS = ("lora", "adapter", "bitfit")
 USED = 3  # of the numbers x, that carry what labels need
-FEWEST = f"{FULL}-{TEXTS[0]}"
+
+
+def called(name: str, texts: int) -> str:
+    """Return what a study calls a delta on so many texts: by its bare name on the most of them."""
+    return name if texts == TEXTS[-1] else f"{name}-{texts}"
+
+
+def amount(called_so: str) -> int:
+    """Return the number of texts of a delta that is called so."""
+    return int(called_so.rpartition("-")[2]) if "-" in called_so else TEXTS[-1]
+
+
+FEWEST = called(FULL, TEXTS[0])
 
 
 def _few(name: str, setting: Setting) -> Setting:
     """Return a setting with as many texts to train and to choose on as the delta's name says."""
-    texts = int(name.rpartition("-")[2])
+    texts = amount(name)
     return replace(setting, train=setting.train.chunks(texts)[0], dev=setting.dev.chunks(texts)[0])
 
 
 def _kind(full: int, delta: int) -> Kind:
     seen = {FULL: full} | dict.fromkeys(DELTAS, delta)
-    return Kind({f"{name}-{texts}": count for name, count in seen.items() for texts in TEXTS}, used=USED)
+    return Kind({called(name, texts): count for name, count in seen.items() for texts in TEXTS}, used=USED)
 
 
 misled, spared = (
