@@ -140,3 +140,12 @@ def test_adamw_comes_to_the_floored_law_as_well():
     long, short = (measure(replace(floored(many | {"steps": n}), tolerance=1e-2), told).values for n in (600, 3))
     assert long["converged"] and long["evaluations"] == 600 and long["cosines"]["law"] > 0.95
     assert not short["converged"] and short["value"] > long["value"] + 0.01
+
+
+def test_a_dearer_price_scales_r_and_shrinks_the_law():
+    """At so high a price the shared gain is its first-order law, which falls as one over r."""
+    cheap, dear, dearest = (predict(floored({"dearer": factor})) for factor in (1.0, 1e4, 1e5))
+    assert dear.values["r"] == pytest.approx(1e4 * cheap.values["r"])
+    port = dear.values["ports"][0]
+    assert relative(10 * gain_of(dearest.arrays, "law", port), gain_of(dear.arrays, "law", port)) < 0.01
+    assert relative(1e4 * gain_of(dear.arrays, "law", port), gain_of(cheap.arrays, "law", port)) > 0.01

@@ -97,12 +97,15 @@ def token_response(
 
 
 def posed(setting: Setting) -> tuple[tuple[str, ...], Linearisation, float]:
-    """Return the adapter's attention ports, the frozen network's response to one signal at each, and the price r (`penalty`)."""
+    """Return the adapter's attention ports, the frozen network's response to one signal at each, and the price r.
+
+    It is that of `penalty`, times the option `dearer`, one unless said.
+    """
     subject = setting.subjects["adapter"]
     ports = attention_ports(subject)
     origin = at_rest(subject, ports)
     lin = linearise(subject.steered, origin, setting.train)
-    return ports, lin, penalty(setting, lin, subject.steered, origin)
+    return ports, lin, penalty(setting, lin, subject.steered, origin) * float(setting.options.get("dearer", 1.0))
 
 
 def averaged_lq(lin: Linearisation, ports: Sequence[str], r: float, bases: Sequence[np.ndarray]) -> list[np.ndarray]:
