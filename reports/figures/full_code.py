@@ -39,8 +39,8 @@ ENDS = {
     ("out", "dealt"): (Mark("#C47F00", "+", (0, (1, 1))), "deltas, to it dealt out"),
 }
 JACOBIANS = {
-    "cosine": "decoders of the task, found together",
-    "learned": "decoders of other tasks",
+    "cosine": "decoders of other tasks",
+    "own": "decoders of the task, found together",
     "alone": "found one delta at a time",
     "dealt": "labels dealt out",
     "rotated": "one code rotated",
@@ -49,7 +49,7 @@ JACOBIANS = {
     "full_searched": "full tuning, found decoder",
 }
 FITTED = {
-    "fitted_own": "decoders found together",
+    "fitted_learned": "decoders of other tasks",
     "fitted_alone": "found one delta at a time",
     "fitted_random": "random decoders",
     "cka": "CKA of codes of other tasks",
@@ -106,7 +106,7 @@ def full_connected(rows: pd.DataFrame, segments: pd.DataFrame, labels: Labels, b
         panels.rivals(left, shares, words, labels, width=26)
         lines_at(left, bars["level"][0])
         left.set(xlabel="corrected relative performance", title="(a) codes untrained")
-        own = segments[segments["arm"] == "own"]
+        own = segments[segments["arm"] == "learned"]
         way = own["delta"].eq("full").map({True: "into", False: "out"})
         for (which, end), (look, _) in ENDS.items():
             part = own[(way == which) & (own["end"] == end)].groupby("at")["kept"].median().astype(float)
@@ -164,8 +164,7 @@ FIGURES = (
         bars=("level",),
         caption=(
             "Codes of full tuning and of deltas, each read by the other. (a) Held-out accuracy with the other's "
-            "code, untrained, over the reader's own training, both above the largest class; the dashed line is "
-            "the bar of {level}. (b) What is kept of the fall of the reader's loss on the way from its own code "
+            "code, untrained, over the reader's own training, XX What is kept of the fall of the reader's loss on the way from its own code "
             "to the other's, and to the other's dealt out; medians over tasks and pairs. " + COUNTED
         ),
         alt=(

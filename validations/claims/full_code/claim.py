@@ -83,25 +83,25 @@ def barrier(points: Sequence[Mapping]) -> float:
 def _connected(cell: Cell) -> list[Row]:
     p, m, most = cell.predicted.values, cell.measured.values, _most(cell)
     row = _place(cell)
-    for arm in ("own", "learned", "apart"):
+    for arm in ("learned", "own", "apart"):
         own = [r | {"way": _way(r)} for r in m["transferred"] if (r["arm"], r["dimension"]) == (arm, most)]
-        end = "" if arm == "own" else f"_{arm}"
+        end = "" if arm == "learned" else f"_{arm}"
         row |= {f"{way}{end}": _where(own, "accuracy", way=way) for way in WAYS}
-        if arm == "own":
+        if arm == "learned":
             row |= {f"{way}_{null}": _where(own, null, way=way) for way in WAYS for null in NULLS}
     row["tuned"] = float(np.mean([one["accuracy"] for name, one in m["full"].items() if name != FULL]))
     fall = [p["frozen"][r["to"]]["loss"] - m["full"][r["to"]]["loss"] for r in _pairs(cell)]
     heights = {
         (arm, kind): float(np.mean([barrier(_segment(cell, arm, kind, pair)) for pair in _pairs(cell)]))
-        for arm, kind in (("own", "between"), ("own", "dealt"), ("learned", "between"))
+        for arm, kind in (("learned", "between"), ("learned", "dealt"), ("own", "between"))
     }
-    named = {"barrier": ("own", "between"), "barrier_dealt": ("own", "dealt"), "barrier_learned": ("learned", "between")}
+    named = {"barrier": ("learned", "between"), "barrier_dealt": ("learned", "dealt"), "barrier_own": ("own", "between")}
     return [row | {name: heights[which] for name, which in named.items()} | {"fall": float(np.mean(fall))}]
 
 
 def _pairs(cell: Cell) -> list[Mapping]:
     m = cell.measured.values
-    return [r for r in m["transferred"] if (r["arm"], r["dimension"]) == ("own", _most(cell))]
+    return [r for r in m["transferred"] if (r["arm"], r["dimension"]) == ("learned", _most(cell))]
 
 
 def _segment(cell: Cell, arm: str, kind: str, pair: Mapping) -> list[Mapping]:
@@ -129,11 +129,11 @@ def _alignment(cell: Cell) -> list[Row]:
         chosen = [r for r in m if r["arm"] == arm and (FULL in (r["one"], r["other"])) == full]
         return float(np.mean([r[column] for r in chosen]))
 
-    arms = {arm: pairs(arm, "cosine") for arm in ("learned", "random", "alone")} | {"dealt": pairs("dealt", "cosine")}
-    fits = {f"fitted_{arm}": pairs(arm, "fitted") for arm in ("own", "alone", "random")}
-    full = {"full_random": pairs("own", "cosine", full=True), "full_searched": pairs("searched own", "cosine", full=True)}
-    own = {"cosine": pairs("own", "cosine"), "rotated": pairs("own", "rotated")}
-    return [_place(cell) | own | arms | fits | full | {"cka": p["cka"], "cka_dealt": p["cka_dealt"]}]
+    arms = {arm: pairs(arm, "cosine") for arm in ("own", "random", "alone", "dealt")}
+    fits = {f"fitted_{arm}": pairs(arm, "fitted") for arm in ("learned", "alone", "random")}
+    full = {"full_random": pairs("learned", "cosine", full=True), "full_searched": pairs("searched", "cosine", full=True)}
+    learned = {"cosine": pairs("learned", "cosine"), "rotated": pairs("learned", "rotated")}
+    return [_place(cell) | learned | arms | fits | full | {"cka": p["cka"], "cka_dealt": p["cka_dealt"]}]
 
 
 def _aligned(cell: Cell) -> list[Row]:
@@ -270,15 +270,19 @@ FULL_CONNECTED = Claim(
     ),
     also=(
         Comparison("corrected E_rel of deltas by full tuning's code", _share("out", "out")),
-        Comparison("corrected E_rel of full tuning by a delta's code: decoders of other tasks", _share("into_learned", "into")),
-        Comparison("corrected E_rel of deltas by full tuning's code: decoders of other tasks", _share("out_learned", "out")),
-        Comparison("barrier between codes through decoders of other tasks", relative("barrier_learned", "fall")),
+        Comparison(
+            "corrected E_rel of full tuning by a delta's code: decoders found on the task itself", _share("into_own", "into")
+        ),
+        Comparison(
+            "corrected E_rel of deltas by full tuning's code: decoders found on the task itself", _share("out_own", "out")
+        ),
+        Comparison("barrier between codes through decoders found on the task itself", relative("barrier_own", "fall")),
     ),
     assumptions=(LEARNS,),
     rule="Supported when both ways keep four fifths and are a fifth ahead of both nulls, with a barrier of a tenth at most; refuted when "
     "one way keeps less than a half or is ahead of neither null, or when the barrier is higher than a half.",
     reason="A segment without a barrier says little by itself: where neither end does anything, there is none. So both ends must serve, "
-    "better than codes of the same numbers in another order.",
+    "better than codes of the same sizes in another order.",
     change=FULL_IN_SUBSPACE.change,
     good=FULL_IN_SUBSPACE.good,
     bad=FULL_IN_SUBSPACE.bad,
@@ -291,12 +295,12 @@ CODE_ALIGNMENT = Claim(
     nature="prediction",
     view="optimization",
     title="A code moves the outputs of all deltas alike",
-    statement="Through decoders that were found together, the logits of two deltas answer their codes alike: the mean cosine of the "
-    "Jacobians, each at the delta's own code, is at least a half, and a fifth above that of random decoders, of a rotated code, of "
-    "decoders found on labels dealt out, and of decoders that were found one delta at a time.",
+    statement="Through decoders that were found together on other tasks, the logits of two deltas answer their codes alike: the mean cosine of the "
+    "Jacobians, each at the delta's own code, is at least a half, and a fifth above that of random decoders, of a rotated code, and of "
+    "decoders that were found one delta at a time.",
     equation=r"C = frac(tr (J_s^top J_t), norm(J_s)_F norm(J_t)_F), quad J_t = frac(partial y (z_(t,0) + U_t I), partial I)",
     equation_alt="C is the cosine of the Jacobians J of the held-out logits y in the code I through the decoders U of two deltas s and t",
-    derived="random, rotated and separately found decoders",
+    derived="deltas trained on other tasks",
     sources=("yi2022", "kornblith2019"),
     experiment=EXPERIMENT,
     rows=_alignment,
@@ -304,21 +308,19 @@ CODE_ALIGNMENT = Claim(
     statistic=Comparison("cosine of two deltas' Jacobians", mean("cosine")),
     criteria=(
         Criterion("level", "cosine", mean("cosine"), (ALIKE, 1.0), (UNLIKE, 1.0)),
-        Criterion(
-            "lead", "cosine above nulls", above("cosine", "random", "rotated", "dealt", "alone"), (AHEAD, np.inf), (0.0, np.inf)
-        ),
+        Criterion("lead", "cosine above nulls", above("cosine", "random", "rotated", "alone"), (AHEAD, np.inf), (0.0, np.inf)),
     ),
     rivals=(
-        Comparison("cosine: decoders of other tasks", mean("learned")),
+        Comparison("cosine: decoders found together on the task itself", mean("own")),
         Comparison("cosine: decoders found one delta at a time", mean("alone")),
     ),
     nulls=(
         Comparison("cosine: random decoders of equal norm", mean("random")),
         Comparison("cosine: one code rotated", mean("rotated")),
-        Comparison("cosine: decoders found on labels dealt out", mean("dealt")),
+        Comparison("cosine: decoders found together on the task with labels dealt out", mean("dealt")),
     ),
     also=(
-        Comparison("cosine after the best rotation", mean("fitted_own")),
+        Comparison("cosine after the best rotation", mean("fitted_learned")),
         Comparison("cosine after the best rotation: decoders found one delta at a time", mean("fitted_alone")),
         Comparison("cosine after the best rotation: random decoders", mean("fitted_random")),
         Comparison("cosine of full tuning's Jacobian with deltas': random projection", mean("full_random")),

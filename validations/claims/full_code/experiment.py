@@ -136,12 +136,14 @@ def _arms(setting: Setting, predicted: Record) -> dict[tuple[str, int], Decoders
     for d, branch in through.items():
         arms["learned", d] = {**unpacked(alone, predicted.arrays, f"learned {d}"), FULL: branch}
         arms["own", d] = {**_joined(setting, [setting], d, branch).decoders, FULL: branch}
-    arms["apart", most] = {**_joined(setting, [setting], most, None).decoders, FULL: through[most]}
+    arms["apart", most] = {**_joined(setting, sources_of(setting), most, None).decoders, FULL: through[most]}
     arms["searched", least] = _joined(setting, sources_of(setting), least, None, full=True).decoders
     arms["searched own", least] = _joined(setting, [setting], least, None, full=True).decoders
     arms["dealt", least] = _joined(setting, [setting], least, None, solve=misled).decoders
     arms["alone", least] = _alone(setting, least)
-    arms["random", least] = random_decoders({name: arms["own", least][name] for name in alone.subjects}, own_seed(setting, 331))
+    arms["random", least] = random_decoders(
+        {name: arms["learned", least][name] for name in alone.subjects}, own_seed(setting, 331)
+    )
     return arms
 
 
@@ -162,9 +164,9 @@ def measure(setting: Setting, predicted: Record) -> Record:
     """Return what codes reach through every decoder, what full tuning makes of deltas' codes and they of its, and between both.
 
     Arms: learned on other tasks and own, found on the task itself as published, both with full tuning beside the search through a
-    random projection; apart, without it there; searched, where a decoder is found for full tuning too, on other tasks or, searched
+    random projection; apart, on other tasks without it there; searched, where a decoder is found for full tuning too, on other tasks or, searched
     own, on the task. For Jacobians also decoders of dealt-out labels, of every delta alone, and random ones. Nulls of a code that
-    another reads: rotated at random, and dealt, its numbers in another order.
+    another reads: rotated at random, and dealt, its numbers in another order with signs of chance.
     """
     arms, runs = _arms(setting, predicted), {name: trained(setting, name) for name in setting.subjects}
     rows, codes = _codes(setting, arms)
@@ -207,9 +209,9 @@ def _reached(setting: Setting, decoders: Decoders, name: str, code: Tensor) -> d
 
 
 def _dealt(code: Tensor, rng: np.random.Generator) -> Tensor:
-    """Return a code's numbers in another order, none of them in its place."""
-    order = rng.permutation(len(code))
-    return torch.empty_like(code).index_copy_(0, torch.as_tensor(np.roll(order, 1)), code[torch.as_tensor(order)])
+    """Return a code's numbers in another order, none of them in its place, with signs of chance."""
+    order, signs = rng.permutation(len(code)), torch.as_tensor(rng.choice([-1.0, 1.0], len(code))).to(code)
+    return torch.empty_like(code).index_copy_(0, torch.as_tensor(np.roll(order, 1)), signs * code[torch.as_tensor(order)])
 
 
 def _turned(code: Tensor, rng: np.random.Generator) -> Tensor:

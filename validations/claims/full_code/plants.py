@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from probes.dimension.projection import random_subspace
+
 from ..shared.network import SYSTEMS, tensor
 from ..shared.setting import Setting
 from ..subspace.plants import FAINT, NEEDED, NUMBERS, OPTIONS, SIGNALS, Signalled, together
@@ -18,14 +20,13 @@ from .experiment import FULL
 
 FEW, MANY = 8, 256  # weights
 PART = 0.3  # of a delta's signal that the labels need, where each delta has its own
-OWN = OPTIONS | {"dimensions": (NEEDED,), "sources": 3}
 BASIS = np.linalg.qr(np.random.default_rng(281).standard_normal((SIGNALS, SIGNALS)))[0]  # that of `together`
 SPREAD = np.where(np.arange(SIGNALS) < NEEDED, 1.0, FAINT)
 
 
 def inborn(system: int, seed: int) -> Setting:
     """Return a task beside which all weights move only the two signals that labels need."""
-    return _among(system, seed, {FULL: BASIS[:, :NEEDED] @ _rows(FEW, NEEDED)})
+    return _among(system, seed, {FULL: _shared(seed)})
 
 
 def wide(system: int, seed: int) -> Setting:
@@ -35,11 +36,17 @@ def wide(system: int, seed: int) -> Setting:
 
 def separate(system: int, seed: int) -> Setting:
     """Return a task of which each delta knows a part of what labels need, beside a signal of its own that they do not."""
-    maps: dict[str, np.ndarray] = {FULL: BASIS[:, :NEEDED] @ _rows(FEW, NEEDED)}
+    maps: dict[str, np.ndarray] = {FULL: _shared(seed)}
     for k, (name, n) in enumerate(NUMBERS.items()):
         other = BASIS[:, NEEDED * (k + 1) : NEEDED * (k + 2)] / FAINT
         maps[name] = (PART * BASIS[:, :NEEDED] + np.sqrt(1.0 - PART**2) * other) @ _rows(n, NEEDED)
     return _among(system, seed, maps)
+
+
+def _shared(seed: int) -> np.ndarray:
+    """Return the map of weights that a code moves, by the projection through which they read it, as the two signals need."""
+    projection = random_subspace({"z": (FEW,)}, NEEDED, seed=seed, dtype=torch.float64)
+    return BASIS[:, :NEEDED] @ projection.apply(torch.eye(NEEDED, dtype=torch.float64))["z"].numpy()
 
 
 def _rows(count: int, rank: int) -> np.ndarray:
@@ -56,7 +63,7 @@ def _beside(setting: Setting, maps: Mapping[str, np.ndarray]) -> Setting:
     """Return a setting with some maps, whose networks are told apart by them so that trainings are shared."""
     subjects = {**setting.subjects, **{name: Signalled(tensor(np.ascontiguousarray(M))) for name, M in maps.items()}}
     marked = {name: replace(one, backbone=_marked(one)) for name, one in subjects.items()}
-    return replace(setting, subjects=marked, options=OWN, other_tasks=())
+    return replace(setting, subjects=marked, options=OPTIONS, other_tasks=())
 
 
 def _marked(subject: Signalled) -> SimpleNamespace:
