@@ -30,7 +30,7 @@ NULLS = {
     "_rotated": ", rotated",
     "_dealt": ", dealt out",
     "_apart": ", found without it",
-    "_learned": ", other tasks' decoders",
+    "_own": ", decoders of the task",
 }
 ENDS = {
     ("into", "between"): (Mark("#0072B2", "o", "-"), "full tuning, to a delta's code"),
@@ -164,8 +164,10 @@ FIGURES = (
         bars=("level",),
         caption=(
             "Codes of full tuning and of deltas, each read by the other. (a) Held-out accuracy with the other's "
-            "code, untrained, over the reader's own training, XX What is kept of the fall of the reader's loss on the way from its own code "
-            "to the other's, and to the other's dealt out; medians over tasks and pairs. " + COUNTED
+            "code, untrained, through decoders of other tasks, over the reader's own training, both above the "
+            "largest class; the dashed line is the bar of {level}. (b) What is kept of the fall of the reader's "
+            "loss on the way from its own code to the other's, and to the other's with its numbers in another "
+            "order and with signs of chance; medians over tasks and pairs. " + COUNTED
         ),
         alt=(
             "Left: what a reader makes of another's code, beside nulls. Right: the kept fall of the loss along "
