@@ -21,6 +21,7 @@ from .experiment import FULL
 FEW, MANY = 8, 256  # weights
 PART = 0.3  # of a delta's signal that the labels need, where each delta has its own
 BASIS = np.linalg.qr(np.random.default_rng(281).standard_normal((SIGNALS, SIGNALS)))[0]  # that of `together`
+SEARCH = OPTIONS | {"joint_rate": 0.3, "joint_steps": 600}  # full tuning's map stays: the decoders have to come to it
 SPREAD = np.where(np.arange(SIGNALS) < NEEDED, 1.0, FAINT)
 
 
@@ -63,7 +64,7 @@ def _beside(setting: Setting, maps: Mapping[str, np.ndarray]) -> Setting:
     """Return a setting with some maps, whose networks are told apart by them so that trainings are shared."""
     subjects = {**setting.subjects, **{name: Signalled(tensor(np.ascontiguousarray(M))) for name, M in maps.items()}}
     marked = {name: replace(one, backbone=_marked(one)) for name, one in subjects.items()}
-    return replace(setting, subjects=marked, options=OPTIONS, other_tasks=())
+    return replace(setting, subjects=marked, options=SEARCH, other_tasks=())
 
 
 def _marked(subject: Signalled) -> SimpleNamespace:
