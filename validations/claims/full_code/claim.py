@@ -241,8 +241,8 @@ FULL_CONNECTED = Claim(
             "level",
             "corrected E_rel, the lower way",
             Least((_share("into", "into"), _share("out", "out"))),
-            (KEPT, np.inf),
-            (LOST, np.inf),
+            (READ, np.inf),
+            (UNREAD, np.inf),
         ),
         Criterion(
             "lead",
