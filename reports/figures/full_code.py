@@ -24,19 +24,19 @@ BY_DIMENSION = {
     "own": (Mark("#009E73", "^", (0, (5, 1.5))), "deltas, decoders of the task"),
     "learned": (Mark("#CC79A7", "v", (0, (1, 1))), "deltas, decoders of other tasks"),
 }
-WAYS = {"into": "full tuning reads a delta's code", "out": "a delta reads full tuning's code"}
+WAYS = {"into": "full tuning: ", "out": "deltas: "}  # who reads the other's code
 NULLS = {
-    "": "",
-    "_rotated": ", rotated",
-    "_dealt": ", dealt out",
-    "_apart": ", found without it",
-    "_own": ", decoders of the task",
+    "": "other's code",
+    "_rotated": "code rotated",
+    "_dealt": "code dealt out",
+    "_apart": "found without full",
+    "_own": "task's decoders",
 }
 ENDS = {
     ("into", "between"): (Mark("#0072B2", "o", "-"), "full tuning, to a delta's code"),
-    ("into", "dealt"): (Mark("#3D97CC", "x", (0, (1, 1))), "full tuning, to it dealt out"),
+    ("into", "dealt"): (Mark("#3D97CC", "D", (0, (1, 1))), "full tuning, to it dealt out"),
     ("out", "between"): (Mark("#D55E00", "s", "-"), "deltas, to full tuning's code"),
-    ("out", "dealt"): (Mark("#C47F00", "+", (0, (1, 1))), "deltas, to it dealt out"),
+    ("out", "dealt"): (Mark("#C47F00", "v", (0, (1, 1))), "deltas, to it dealt out"),
 }
 JACOBIANS = {
     "cosine": "decoders of other tasks",
