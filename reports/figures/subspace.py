@@ -51,12 +51,12 @@ INSIDE = {"gain": "all numbers", "gain_predicted": "foretold subspace", "gain_ot
 CAPTURED = {"captured_predicted": "foretold subspace", "captured_other": "another task's", "captured_random": "random"}
 
 
-def _kept(rows: pd.DataFrame, column: str) -> pd.Series:
+def kept_share(rows: pd.DataFrame, column: str) -> pd.Series:
     """Return performance over that of the full delta, both above the majority's."""
     return (rows[column] - rows["majority"]) / (rows["full"] - rows["majority"]).clip(lower=1e-9)
 
 
-def _all(axes: Axes, bar: float | None) -> None:
+def lines_at(axes: Axes, bar: float | None) -> None:
     """Draw the lines at all and at the bar of what a code should keep."""
     axes.axvline(1.0, color=GREY, lw=0.8, zorder=0)
     if bar is not None:
@@ -68,7 +68,7 @@ def _by_dimension(axes: Axes, rows: pd.DataFrame, column: str, looks: dict[str, 
     for arm, look in looks.items():
         own = panels.present(rows[rows["arm"] == arm], [column])
         means = own.groupby("dimension")[[column, "full", "majority"]].mean().astype(float)
-        axes.plot(means.index, _kept(means, column), color=look.color, lw=1.1, **panels.along(look), ls=look.dash)
+        axes.plot(means.index, kept_share(means, column), color=look.color, lw=1.1, **panels.along(look), ls=look.dash)
     style.log_axis(axes, "x")
     axes.axhline(1.0, color=GREY, lw=0.8, zorder=0)
     axes.axhline(0.0, color=FAINT, lw=0.8, zorder=0)
@@ -88,8 +88,8 @@ def one_subspace(rows: pd.DataFrame, runs: pd.DataFrame, labels: Labels, bars: d
         figure = style.canvas(3.2)
         left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
         words = ARMS | {"frozen": "frozen network"}
-        panels.rivals(left, rows.assign(**{name: _kept(rows, name) for name in words}), words, labels, width=26)
-        _all(left, bars["level"][0])
+        panels.rivals(left, rows.assign(**{name: kept_share(rows, name) for name in words}), words, labels, width=26)
+        lines_at(left, bars["level"][0])
         left.set(xlabel="corrected relative performance", title="(a) at the tested dimension")
         _by_dimension(right, runs, "accuracy", LOOKS)
         right.set(ylabel="corrected relative performance", title="(b) mean over deltas")
@@ -129,7 +129,7 @@ def _matrix(axes: Axes, transfers: pd.DataFrame, labels: Labels) -> None:
     """Draw what every delta makes of every other one's code, mean over cells, as numbers on grey."""
     names, through = (labels.in_order("delta", transfers[end]) for end in ("delta", "from"))
     means = transfers.groupby(["from", "delta"])[["transferred", "full", "majority"]].mean()
-    table = _kept(means, "transferred").unstack().reindex(index=through, columns=names)
+    table = kept_share(means, "transferred").unstack().reindex(index=through, columns=names)
     axes.imshow(table.to_numpy(dtype=float), cmap="Greys", vmin=0.0, vmax=1.5)
     for i, j in np.argwhere(np.isfinite(table.to_numpy(dtype=float))):
         value = table.iloc[i, j]
@@ -145,8 +145,8 @@ def code_transfer(rows: pd.DataFrame, transfers: pd.DataFrame, labels: Labels, b
         figure = style.canvas(5.4)
         (left, right), (below, pairs) = figure.subplots(2, 2, width_ratios=(1.2, 1))
         words = CODES | {"frozen": "frozen network"}
-        panels.rivals(left, rows.assign(**{name: _kept(rows, name) for name in words}), words, labels, width=26)
-        _all(left, bars["level"][0])
+        panels.rivals(left, rows.assign(**{name: kept_share(rows, name) for name in words}), words, labels, width=26)
+        lines_at(left, bars["level"][0])
         left.set(xlabel="corrected relative performance", title="(a) codes untrained")
         tested = transfers[transfers["dimension"] == transfers.loc[transfers["arm"] == "stick", "dimension"].iloc[0]]
         _matrix(right, tested[tested["arm"] == "learned"], labels)

@@ -14,6 +14,7 @@ from .efficiency.claim import MINIMUM_ENERGY
 from .facts.claim import FACTS_CONVERGENCE, FACTS_GAP, FACTS_ORDER
 from .families.claim import FOUND, SCALES
 from .feedback.claim import SHARED_GAIN
+from .full_code.claim import CODE_ALIGNMENT, FULL_CONNECTED, FULL_IN_SUBSPACE
 from .gates.claim import PREFIX_GATE
 from .healing.claim import HEALING_DISPLACEMENT, HEALING_STATE
 from .information.claim import INFORMATION_VALUE
@@ -114,6 +115,9 @@ CLAIMS: tuple[Claim, ...] = (
     ONE_SUBSPACE,
     CODE_TRANSFER,
     CODE_LANDSCAPE,
+    FULL_IN_SUBSPACE,
+    FULL_CONNECTED,
+    CODE_ALIGNMENT,
     PREDICTED_SUBSPACE,
     ADVICE,
     PREFIX_LIMITS,

@@ -25,6 +25,7 @@ from tuning.decomposition import (
     stick,
     uniform,
 )
+from tuning.ensembles import Subspace
 from tuning.practice import Practised, Recipe, practised, scores
 from tuning.training import cosine, minibatch
 
@@ -104,11 +105,12 @@ def _trained(setting: Setting, delta: str) -> Practised:
     return practised(setting.subjects[delta], setting.train, setting.dev, setting.test, recipe=recipe, seed=seed)
 
 
-def _solved(setting: Setting, delta: str) -> Solved:
+def solution(setting: Setting, delta: str) -> Solved:
+    """Return one of a setting's deltas as tuning left it, with the texts to decompose it on; see `trained`."""
     return Solved(setting.subjects[delta], trained(setting, delta).params, setting.train)
 
 
-def _misled(setting: Setting, delta: str) -> Solved:
+def misled(setting: Setting, delta: str) -> Solved:
     """Return a delta trained on labels that were dealt out at random, with as many steps and the rate that the right ones chose."""
     order = torch.as_tensor(own_rng(setting, 277).permutation(len(setting.train.labels)))
     train, recipe = setting.train._replace(labels=setting.train.labels[order]), _recipe(setting, delta)
@@ -142,8 +144,8 @@ def _found_once(pool: _Pool, dealt: bool) -> list[Decomposition]:
 
 
 def _found_together(pool: _Pool, dealt: bool) -> list[Decomposition]:
-    solve, first = _misled if dealt else _solved, pool.settings[0]
-    return _found(first, {delta: [solve(one, delta) for one in pool.settings] for delta in first.subjects}, pool.dimensions)
+    solve, first = misled if dealt else solution, pool.settings[0]
+    return search(first, {delta: [solve(one, delta) for one in pool.settings] for delta in first.subjects}, pool.dimensions)
 
 
 def check_options(setting: Setting, *names: str) -> None:
@@ -154,7 +156,7 @@ def check_options(setting: Setting, *names: str) -> None:
         raise ValueError(f"expected the options {', '.join(names)} in the study's part, {missing[0]} is missing: give it")
 
 
-def _sources(setting: Setting) -> list[Setting]:
+def sources_of(setting: Setting) -> list[Setting]:
     """Return the other tasks that decoders are found on, drawn where there are more than the option `sources`."""
     others, wanted = setting.other_tasks, setting.options.get("sources", SOURCES)
     if not others:
@@ -169,7 +171,10 @@ def _dimensions(setting: Setting) -> tuple[list[int], int]:
     return sorted({*setting.options.get("dimensions", DIMENSIONS), tested}), tested
 
 
-def _found(setting: Setting, tasks: Tasks, dimensions: Sequence[int], weights: str = "uniform") -> list[Decomposition]:
+def search(
+    setting: Setting, tasks: Tasks, dimensions: Sequence[int], weights: str = "uniform", beside: Sequence[InCode] = ()
+) -> list[Decomposition]:
+    """Return the decoders that `decompositions` finds for some tasks under the part's options, by dimension."""
     options = setting.options
     return decompositions(
         tasks,
@@ -179,6 +184,7 @@ def _found(setting: Setting, tasks: Tasks, dimensions: Sequence[int], weights: s
         rate=options["joint_rate"],
         reconstruction=options.get("joint_reconstruction", 1.0),
         weights=WEIGHTS[weights],
+        beside=beside,
         seed=own_seed(setting, 239),
     )
 
@@ -193,16 +199,16 @@ def predict(setting: Setting) -> Record:
     the foretold directions, and those of `tuning.practice.Recipe`, with rates by delta where they are a table.
     """
     check_options(setting, "joint_steps", "joint_rate", "code_steps", "code_rates")
-    sources, arrays = _sources(setting), {}
-    tasks = {delta: [_solved(source, delta) for source in sources] for delta in setting.subjects}
+    sources, arrays = sources_of(setting), {}
+    tasks = {delta: [solution(source, delta) for source in sources] for delta in setting.subjects}
     dimensions, tested = _dimensions(setting)
-    learned = dict(zip(dimensions, _found(setting, tasks, dimensions), strict=True))
+    learned = dict(zip(dimensions, search(setting, tasks, dimensions), strict=True))
     for d, found in learned.items():
-        arrays |= _packed(f"learned {d}", found)
+        arrays |= packed(f"learned {d}", found)
         for delta, solved in tasks.items():
-            arrays[f"codes {d}/{delta}"] = np.stack([_numbers(found.encode(delta, one.displacement)) for one in solved])
+            arrays[f"codes {d}/{delta}"] = np.stack([numbers(found.encode(delta, one.displacement)) for one in solved])
         if d <= len(sources):
-            arrays |= _packed(f"principal {d}", principal(tasks, d))
+            arrays |= packed(f"principal {d}", principal(tasks, d))
     frozen = {name: told(*scores(one, one.initial, setting.test)) for name, one in setting.subjects.items()}
     angles = _angles(setting, learned[tested])
     return Record({"sources": len(sources), "frozen": frozen, "majority": majority(setting.test), "angles": angles}, arrays)
@@ -220,21 +226,24 @@ def _angles(setting: Setting, found: Decomposition) -> dict[str, dict[str, float
     signals = tangent(steered.steered, at_rest(steered), batch).flat.astype(np.float64)
     for delta, subject in setting.subjects.items():
         own = tangent(subject.outputs, at_start(subject), batch).flat.astype(np.float64)
-        learned = np.linalg.qr(_numbers(found.decoders[delta].matrix))[0]
+        learned = np.linalg.qr(numbers(found.decoders[delta].matrix))[0]
         bases = {"foretold": decoder_of_signals(signals, own, d), "random": random_row_space(own, d, rng)}
         made[delta] = {name: float(np.mean(np.sum((basis.T @ learned) ** 2, axis=0))) for name, basis in bases.items()}
     return made
 
 
-def _numbers(x: Tensor) -> np.ndarray:
+def numbers(x: Tensor) -> np.ndarray:
+    """Return a tensor as float64 numpy, without its graph."""
     return x.detach().double().cpu().numpy()
 
 
-def _packed(name: str, found: Decomposition) -> dict[str, np.ndarray]:
+def packed(name: str, found: Decomposition) -> dict[str, np.ndarray]:
+    """Return the decoders' matrices as arrays of a record, "name/delta"."""
     return {f"{name}/{delta}": decoder.matrix.cpu().numpy() for delta, decoder in found.decoders.items()}
 
 
-def _decoders(setting: Setting, arrays: Mapping[str, np.ndarray], name: str) -> dict[str, Decoder]:
+def unpacked(setting: Setting, arrays: Mapping[str, np.ndarray], name: str) -> dict[str, Decoder]:
+    """Return the decoders of a setting's subjects that `packed` wrote under a name."""
     made = {}
     for delta, one in setting.subjects.items():
         shapes = {key: tuple(value.shape) for key, value in one.initial.items()}
@@ -242,7 +251,7 @@ def _decoders(setting: Setting, arrays: Mapping[str, np.ndarray], name: str) -> 
     return made
 
 
-def inside(setting: Setting, delta: str, decoders: Sequence[Decoder]) -> list[tuple[dict[str, float], Tensor]]:
+def inside(setting: Setting, delta: str, decoders: Sequence[Subspace]) -> list[tuple[dict[str, float], Tensor]]:
     """Return what training a code through each of some decoders reaches on held-out text, and the code.
 
     All codes meet the same texts. Of several `code_rates` dev text chooses.
@@ -275,26 +284,26 @@ class _Arm:
 def _arms(setting: Setting, predicted: Record) -> dict[tuple[str, int], _Arm]:
     """Return all decoders through which a code is trained, by kind and dimension; see `measure`."""
     a, (dimensions, tested) = predicted.arrays, _dimensions(setting)
-    solved, like = {delta: [_solved(setting, delta)] for delta in setting.subjects}, next(iter(setting.subjects.values()))
+    solved, like = {delta: [solution(setting, delta)] for delta in setting.subjects}, next(iter(setting.subjects.values()))
     another = setting.other_tasks[own_rng(setting, 313).integers(len(setting.other_tasks))]
     arms: dict[tuple[str, int], _Arm] = {}
 
     def kept(codes: np.ndarray) -> Tensor:
         return torch.as_tensor(codes).to(next(iter(like.initial.values())))
 
-    owns, misled = _found(setting, solved, dimensions), _pooled(setting, dimensions, dealt=True)
-    for d, own, dealt in zip(dimensions, owns, misled, strict=True):
-        learned = _decoders(setting, a, f"learned {d}")
+    owns, strays = search(setting, solved, dimensions), _pooled(setting, dimensions, dealt=True)
+    for d, own, dealt in zip(dimensions, owns, strays, strict=True):
+        learned = unpacked(setting, a, f"learned {d}")
         arms["learned", d] = _Arm(learned, {delta: kept(a[f"codes {d}/{delta}"]) for delta in setting.subjects})
-        theirs = {delta: own.encode(delta, _solved(another, delta).displacement)[None] for delta in setting.subjects}
+        theirs = {delta: own.encode(delta, solution(another, delta).displacement)[None] for delta in setting.subjects}
         arms["own", d] = _Arm(own.decoders, theirs)
         arms["random", d] = _Arm(random_decoders(learned, own_seed(setting, 257, d)))
         arms["dealt", d] = _Arm(dealt.decoders)
         if f"principal {d}/{next(iter(setting.subjects))}" in a:
-            arms["principal", d] = _Arm(_decoders(setting, a, f"principal {d}"))
+            arms["principal", d] = _Arm(unpacked(setting, a, f"principal {d}"))
     pooled = tuple(setting.options.get("pooled", POOLED))
     arms |= {("pooled", d): _Arm(one.decoders) for d, one in zip(pooled, _pooled(setting, pooled, dealt=False), strict=True)}
-    arms["stick", tested] = _Arm(_found(setting, solved, [tested], "stick")[0].decoders)
+    arms["stick", tested] = _Arm(search(setting, solved, [tested], "stick")[0].decoders)
     return arms
 
 
@@ -333,7 +342,7 @@ def measure(setting: Setting, predicted: Record) -> Record:
             "transferred": transferred,
             "limits": limits,
         },
-        {f"code/{delta}": _numbers(code) for delta, code in found["learned", tested].items()}
+        {f"code/{delta}": numbers(code) for delta, code in found["learned", tested].items()}
         | _landscapes(setting, {k: arms[k, tested].decoders for k in shown}, {k: found[k, tested] for k in shown}, seen),
     )
 
@@ -344,15 +353,15 @@ def _landscapes(
     """Return every delta's loss over the plane of an arm's codes, by arm, and with the code rotated for each delta."""
     made, rng = {}, own_rng(setting, 271)
     for arm, own in decoders.items():
-        plane = Plane.of(np.stack([_numbers(code) for code in codes[arm].values()]))
+        plane = Plane.of(np.stack([numbers(code) for code in codes[arm].values()]))
         turns = {"": dict.fromkeys(own)} | (
-            {"rotated": {x: _rotation(plane.dimension, rng) for x in own}} if arm == "learned" else {}
+            {"rotated": {x: rotation(plane.dimension, rng) for x in own}} if arm == "learned" else {}
         )
         for name, turned in turns.items():
             for delta, decoder in own.items():
                 one = InCode(setting.subjects[delta], decoder)
                 made[f"landscape/{name or arm}/{delta}"] = over(plane, one, seen, turned[delta])
-        made[f"plane/{arm}"] = plane.placed(np.stack([_numbers(code) for code in codes[arm].values()]))
+        made[f"plane/{arm}"] = plane.placed(np.stack([numbers(code) for code in codes[arm].values()]))
         made[f"extent/{arm}"] = np.array(plane.extent)
     return made
 
@@ -366,13 +375,13 @@ def _transferred(setting: Setting, arm: _Arm, codes: Mapping[str, Tensor], rng: 
     for one, other in permutations(setting.subjects, 2):
         row = {"from": one, "to": other} | reached(other, codes[one])
         if arm.foreign:
-            turned = torch.as_tensor(_rotation(len(codes[one]), rng)).to(codes[one]) @ codes[one]
+            turned = torch.as_tensor(rotation(len(codes[one]), rng)).to(codes[one]) @ codes[one]
             their = arm.foreign[one][rng.integers(len(arm.foreign[one]))]
             row |= {"rotated": reached(other, turned)["accuracy"], "foreign": reached(other, their)["accuracy"]}
         yield row
 
 
-def _rotation(dimension: int, rng: np.random.Generator) -> np.ndarray:
+def rotation(dimension: int, rng: np.random.Generator) -> np.ndarray:
     """Return an orthogonal matrix drawn uniformly."""
     q, r = np.linalg.qr(rng.standard_normal((dimension, dimension)))
     return q * np.sign(np.diagonal(r))
