@@ -19,7 +19,7 @@ def _lint(folder: pathlib.Path) -> subprocess.CompletedProcess:
 @pytest.fixture()
 def copy(tmp_path):
     for room in ("theory", "tuning", "probes", "validations", "reports", "bench"):
-        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__", "nano"))
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__", "nano", "nano-family"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 

@@ -25,7 +25,7 @@ from tuning.attention import additive_mask, write_out
 from tuning.edits import Edits, Frame, Watched, call, watch
 from tuning.lean import serves, states
 from tuning.packing import Packing
-from tuning.shipped import SHIPPED, folder_of
+from tuning.shipped import SHIPPED, folder_of, tokenizer_of
 
 SITES = ("attention", "mlp")
 UNBOUNDED = 1 << 20  # the longest text where neither the model nor the tokenizer says one
@@ -331,17 +331,18 @@ def _fingerprint(model: nn.Module) -> str:
 
 
 def load(name_or_path: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Backbone:
-    """Return the backbone called "nano" (shipped), "minilm" or "smollm2" (installed by make), in a folder, or on the hub.
+    """Return the backbone called "nano", "nano-2x64" (shipped), "minilm" or "smollm2" (made by make), in a folder, or on the hub.
 
     Weights are read from safetensors only and no code that comes with a model is run. Raises ValueError in
     one sentence for a missing folder, an unsupported architecture, missing, truncated or non-finite weights.
     """
     source = str(name_or_path)
     folder: str | Path = source
+    reader: str | Path | None = None
     if source in SHIPPED and (Path(source) / "config.json").is_file():
         raise ValueError(f"{source!r} is a shipped backbone and also a model folder here: write ./{source} or rename the folder")
     if source in SHIPPED:
-        folder = folder_of(source)
+        folder, reader = folder_of(source), tokenizer_of(source)
     elif source.startswith((".", "/", "~")) or Path(source).exists():
         folder = Path(source).expanduser()
     if isinstance(folder, Path) and not (folder / "config.json").is_file():
@@ -349,7 +350,7 @@ def load(name_or_path: str, *, dtype: torch.dtype = torch.float32, device: str =
     try:
         with quiet():
             model, missing = _read(folder, source, dtype)
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(reader or folder, trust_remote_code=False)
     except SafetensorError as error:
         raise ValueError(f"expected whole safetensors weights at {source}, got a damaged file ({error})") from error
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import shutil
@@ -15,6 +16,10 @@ _SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _SMOLLM2_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _SMOLLM2_SHA256 = "785e20b3e653276b0579b744214a1186d730ba80af04f397f642d6432e5e0154"  # of names and numbers, see _weights_hash
 
+MEMBERS = {"nano-2x32": (2, 32), "nano-2x64": (2, 64), "nano-4x128": (4, 128), "nano-4x192": (4, 192)}  # name -> (blocks, width)
+CHECKPOINTS = {f"nano-2x64-step-{step}": step for step in (0, 100, 320, 1000)}  # of nano-2x64 (step 3200); 0 is random
+_HERE = Path(__file__).parent
+
 
 def folder_of(name: str) -> Path:
     """Return the folder of a shipped backbone: Hugging Face's files, for `load` or AutoModelForCausalLM.from_pretrained.
@@ -24,8 +29,9 @@ def folder_of(name: str) -> Path:
     return SHIPPED[name]()
 
 
-def _nano() -> Path:
-    return Path(__file__).parent / "nano"
+def tokenizer_of(name: str) -> Path:
+    """Return the folder of a shipped backbone's tokenizer: its own, or nano's, which the nano family shares."""
+    return folder_of("nano" if name in MEMBERS or name in CHECKPOINTS else name)
 
 
 def _minilm() -> Path:
@@ -110,4 +116,9 @@ def _weights_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-SHIPPED: dict[str, Callable[[], Path]] = {"nano": _nano, "minilm": _minilm, "smollm2": _smollm2}
+SHIPPED: dict[str, Callable[[], Path]] = {
+    "nano": lambda: _HERE / "nano",
+    **{name: functools.partial(_HERE.joinpath, "nano-family", name) for name in (*MEMBERS, *CHECKPOINTS)},
+    "minilm": _minilm,
+    "smollm2": _smollm2,
+}

@@ -119,17 +119,20 @@ def coincidences(work: pathlib.Path, tasks: pathlib.Path) -> dict:
     return {"coincidences": len(tested & seen), "tested": len(tested)}
 
 
+def accuracies(work: pathlib.Path, name: str, model: torch.nn.Module, tokenizer, tasks: pathlib.Path) -> dict[str, dict]:
+    """Return {task: frozen_accuracy} of a model, from NAME.worth.json in the work folder where it was measured before."""
+    cache = work / f"{name}.worth.json"
+    if not cache.exists():
+        found = {task: frozen_accuracy(model, tokenizer, tasks / task) for task in TASKS}
+        cache.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        print(f"{name}: mean accuracy {np.mean([row['accuracy'] for row in found.values()]):.3f}", flush=True)
+    return json.loads(cache.read_text(encoding="utf-8"))
+
+
 def evaluate(work: pathlib.Path, tasks: pathlib.Path, seed: int) -> dict:
     """Write evaluation.json and nano/CARD.md: each task's accuracies and share; tuning on trec."""
-    cache = work / "reference.json"
-    reference = json.loads(cache.read_text(encoding="utf-8")) if cache.exists() else {}
-    model, tokenizer = loaded(folder_of("minilm"))
-    for name in TASKS:
-        if name not in reference:
-            reference[name] = frozen_accuracy(model, tokenizer, tasks / name)
-            cache.write_text(json.dumps(reference, indent=1), encoding="utf-8")
-    model, tokenizer = loaded(work / "nano")
-    nano = {name: frozen_accuracy(model, tokenizer, tasks / name) for name in TASKS}
+    reference = accuracies(work, "minilm", *loaded(folder_of("minilm")), tasks)
+    nano = accuracies(work, "nano", *loaded(work / "nano"), tasks)
     shares = {name: worth(nano[name], reference[name]) for name in TASKS}
     for name in TASKS:
         print(f"{name}: majority {nano[name]['majority']:.3f} MiniLM {reference[name]['accuracy']:.3f} "
@@ -140,7 +143,7 @@ def evaluate(work: pathlib.Path, tasks: pathlib.Path, seed: int) -> dict:
     tuned = {k: [tuned_accuracy(work / "nano", tasks / "trec", s, rank=r) for s in runs] for k, r in ranks.items()}
     print(f"trec head {tuned['head']} LoRA r=4 {tuned['lora']}", flush=True)
     counts = json.loads((work / "text.json").read_text(encoding="utf-8"))
-    log = json.loads((work / "student.json").read_text(encoding="utf-8"))
+    log = json.loads((work / "nano.json").read_text(encoding="utf-8"))
     mean = float(np.mean(list(shares.values())))
     result = {"reference": reference, "nano": nano, "share": shares, "mean_share": mean}
     result |= {"trec_tuned": tuned, "text": counts, "student": log, **coincidences(work, tasks)}

@@ -26,7 +26,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--table", metavar="NAME", help=f"{', '.join(TABLES)}, or a claim whose tested rows are written (default: numbers)"
     )
-    parser.add_argument("--backbone", help="of the checkpoint: nano, minilm, a folder or a hub name (default: nano)")
+    parser.add_argument(
+        "--backbone", help="of the checkpoint: a shipped one (costate list backbones), a folder or a hub name (default: nano)"
+    )
     parser.add_argument("--checkpoint", metavar="FILE", help="a file of costate train --out, in the place of RESULTS")
     parser.add_argument("--out", required=True, metavar="PATH", help="the file of results, or the folder of the delta, to write")
     parser.add_argument(

@@ -21,7 +21,9 @@ KINDS = ("claims", "studies", "tasks", "deltas", "taxonomy", "backbones", "archi
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
     parser.add_argument("kind", nargs="?", choices=KINDS, metavar="KIND", help=f"one of {', '.join(KINDS)} (default: all)")
-    parser.add_argument("--backbone", help="count the deltas' numbers on it: nano, minilm, a folder or a hub name")
+    parser.add_argument(
+        "--backbone", help="count the deltas' numbers on it: a shipped one (costate list backbones), a folder or a hub name"
+    )
     add_json(parser)
 
 

@@ -36,7 +36,9 @@ def add_place(parser: argparse.ArgumentParser) -> None:
 
 def add_backbone(parser: argparse.ArgumentParser) -> None:
     """Add --backbone."""
-    parser.add_argument("--backbone", default="nano", help="nano, minilm, a folder or a hub name (default: nano)")
+    parser.add_argument(
+        "--backbone", default="nano", help="a shipped one (costate list backbones), a folder or a hub name (default: nano)"
+    )
 
 
 def add_task(parser: argparse.ArgumentParser) -> None:

@@ -33,7 +33,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--examples", type=int, help="texts that each delta trains on; fewer than the study's shrink its other parts alike"
     )
     parser.add_argument("--length", type=int, help="longest text, in tokens; replaces the study's")
-    parser.add_argument("--backbone", help="nano, minilm, a folder or a hub name; replaces the study's backbone")
+    parser.add_argument(
+        "--backbone", help="a shipped one (costate list backbones), a folder or a hub name; replaces the study's backbone"
+    )
     parser.add_argument("--seeds", type=int, help="how many seeds; replaces the study's (with one --data: 6, each its own split)")
     parser.add_argument("--out", metavar="FOLDER", help="the results folder (default: build/STUDY)")
     parser.add_argument(

@@ -21,7 +21,7 @@ from probes.live.health import Health, MergedDifference, health, merged_differen
 from probes.live.survey import Forecast, Survey, forecast, linearity, survey
 from probes.reach.linear_maps import LIMIT
 from tuning.conversations import classified, conversations
-from tuning.shipped import SHIPPED, folder_of
+from tuning.shipped import SHIPPED, folder_of, tokenizer_of
 
 from ...store import write_atomic
 from ..options import drawn
@@ -135,9 +135,9 @@ def _loaded(options: argparse.Namespace, rank: int) -> tuple[Any, Any, str]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     settings = _settings(options.adapter)
-    place = options.model
+    place = reader = options.model
     if place in SHIPPED and not Path(place).exists():
-        place = str(folder_of(place))
+        place, reader = str(folder_of(place)), str(tokenizer_of(place))
     if place.startswith((".", "/", "~")) and not (Path(place).expanduser() / "config.json").is_file():
         raise ValueError(f"expected a model folder with config.json or a hub name, got {options.model!r}: check the path")
     try:
@@ -161,7 +161,7 @@ def _loaded(options: argparse.Namespace, rank: int) -> tuple[Any, Any, str]:
         place, dtype=dtype, trust_remote_code=False, use_safetensors=True, attn_implementation="eager", **own
     )
     live = live.to(options.device).eval()
-    tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(reader, trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if live.config.pad_token_id is None:
