@@ -232,6 +232,7 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
             "corrected E_rel of a code through decoders of other tasks",
             "four numbers keep {} through decoders of other tasks",
         ),
+        ("SUBSPACE-FULL", "corrected E_rel of full tuning within the code", "its weights keeps {} of what it reaches"),
         ("SOLVERS", "octaves by which iterative LQ is cheaper than L-BFGS", "as L-BFGS for {} octaves fewer passes"),
         ("SOLVERS", "octaves between foretold and measured cost", "is foretold within {} octaves by their race"),
     ):

@@ -11,8 +11,8 @@ from ..style import FAINT, GREY, Labels, Mark
 from .subspace import kept_share, lines_at
 
 READERS = {
-    "inside": "random projection, most numbers",
-    "inside_few": "random projection, fewest numbers",
+    "within": "random projection, most numbers",
+    "within_few": "random projection, fewest numbers",
     "searched_own": "found decoder, fewest numbers",
     "searched": "the same, found on other tasks",
     "lost": "labels dealt out",

@@ -56,9 +56,9 @@ def _rows(cell: Cell) -> list[Row]:
         )
 
     searched = {"searched": reached("searched", least), "searched_own": reached("searched own", least)}
-    few = {"inside_few": reached("own", least), "deltas": deltas("own"), "deltas_learned": deltas("learned")}
+    few = {"within_few": reached("own", least), "deltas": deltas("own"), "deltas_learned": deltas("learned")}
     several = {"tuned": float(np.mean([one["accuracy"] for name, one in m["full"].items() if name != FULL]))}
-    return [_place(cell) | {"inside": reached("own", most), "lost": m["lost"]["accuracy"]} | searched | few | several]
+    return [_place(cell) | {"within": reached("own", most), "lost": m["lost"]["accuracy"]} | searched | few | several]
 
 
 def _runs(cell: Cell) -> list[Row]:
@@ -185,10 +185,10 @@ FULL_IN_SUBSPACE = Claim(
     experiment=EXPERIMENT,
     rows=_rows,
     parts={"runs": _runs},
-    statistic=Comparison("corrected E_rel of full tuning within the code", corrected("inside")),
+    statistic=Comparison("corrected E_rel of full tuning within the code", corrected("within")),
     criteria=(
-        Criterion("level", "corrected E_rel", corrected("inside"), (KEPT, np.inf), (LOST, np.inf)),
-        Criterion("lead", "corrected E_rel above nulls", ahead("inside", "frozen", "lost"), (AHEAD, np.inf), (0.0, np.inf)),
+        Criterion("level", "corrected E_rel", corrected("within"), (KEPT, np.inf), (LOST, np.inf)),
+        Criterion("lead", "corrected E_rel above nulls", ahead("within", "frozen", "lost"), (AHEAD, np.inf), (0.0, np.inf)),
     ),
     rivals=(
         Comparison(
@@ -199,10 +199,10 @@ FULL_IN_SUBSPACE = Claim(
     nulls=(
         Comparison("corrected E_rel: frozen network", corrected("frozen")),
         Comparison("corrected E_rel: a code trained on labels dealt out", corrected("lost")),
-        Comparison("published E_rel, chance included", published("inside")),
+        Comparison("published E_rel, chance included", published("within")),
     ),
     also=(
-        Comparison("corrected E_rel: the random projection at the least dimension", corrected("inside_few")),
+        Comparison("corrected E_rel: the random projection at the least dimension", corrected("within_few")),
         Comparison("corrected E_rel of deltas: decoders found on the task itself", _share("deltas", "out")),
         Comparison("corrected E_rel of deltas: decoders of other tasks", _share("deltas_learned", "out")),
     ),
