@@ -1,7 +1,7 @@
 """A sweep of rates as in practice: the lab's against PEFT in the plain loop that everyone writes, on the same texts.
 
 The case "facts" is a cell of the study of that name, one run at one rate. The case "decomposition" prices one subspace for
-several deltas on one task (Yi et al. 2022), trainings included.
+several deltas on one task (Yi et al. 2022), trainings included; the case "law" the feedback law that an adapter's texts share.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from bench.peers import installed
 from bench.timing import Amount, Contest, Peer, Row, interleaved, weigh
+from theory.loss import CrossEntropy
+from theory.shared_gain import energy_price, shared_gain
 from tuning.backbones import Batch
 from tuning.decomposition import InCode, Solved, codes, decompose
 from tuning.deltas import Adapter, LoRA, Prefix
@@ -30,6 +32,8 @@ from tuning.preparation import Prepared, backbone_of, prepare, task_of
 from tuning.shipped import folder_of
 from tuning.subjects import Subject
 from tuning.training import draws
+from validations.claims.feedback.experiment import observe
+from validations.claims.shared.training import attention_ports
 
 DELTAS = {"LoRA": LoRA(4), "prefix": Prefix(8, shift_positions=True)}  # behind the prefix, as in PEFT
 CELL = Recipe(steps=250, rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2))
@@ -39,6 +43,8 @@ PART_OF_FACT = Recipe(steps=40, batch_size=16, rates=(1.6e-2,), looks=2)
 TEXTS = {"train": 600, "readout": 400, "dev": 50, "test": 100}  # a third of a cell's at each of the part's more frequent looks
 SHARED = {"prefix": (Prefix(8), 1.2e-1), "adapter": (Adapter(4), 2e-2), "LoRA": (LoRA(4), 2e-2)}  # and their rates
 LIMIT = 300.0  # seconds of one core that a decomposition on one task may take
+LAWS = (("nano", 64), ("nano", 128), ("nano", 256), ("nano-2x64", 256), ("nano-4x192", 256))  # backbones and texts of a law
+LAW_PRICE, LAW_LIMIT = 0.1, 60.0  # r, about what the study feedback takes; seconds of one core that a law may take
 LINE = 1.5  # what is asked of the arm; about half of a step are products of matrices that both need
 
 
@@ -116,10 +122,10 @@ def ours(subject: Subject, texts: Prepared, recipe: Recipe) -> np.ndarray:
 
 
 @functools.cache
-def prepared(sizes: tuple[tuple[str, int], ...]) -> Prepared:
-    """Return the texts of a grammar task, with the shipped encoder and its head."""
+def prepared(sizes: tuple[tuple[str, int], ...], backbone: str = "nano") -> Prepared:
+    """Return the texts of a grammar task, with a shipped encoder and its head."""
     with tempfile.TemporaryDirectory() as cache:
-        return prepare(backbone_of("nano"), task_of("tense", Path(cache)), seed=0, length=24, **dict(sizes))
+        return prepare(backbone_of(backbone), task_of("tense", Path(cache)), seed=0, length=24, **dict(sizes))
 
 
 def sweep(name: str, *, recipe: Recipe = PART, cell: Recipe = CELL, **sizes: int) -> Iterator[Contest | Row]:
@@ -168,5 +174,20 @@ def decomposition(*, steps: int = 160, search: int = 80, look: int = 25, **sizes
     yield from weigh("decomposition", "one code for three deltas, one task", Amount("decompose", spent), [limit], "CPU s")
 
 
+def law(*, laws: tuple[tuple[str, int], ...] = LAWS, **sizes: int) -> Iterator[Row]:
+    """Yield the CPU time of the shared gain of an adapter's attention ports, the network's response included."""
+    for backbone, train in laws:
+        texts = prepared(tuple((TEXTS | sizes | {"train": train}).items()), backbone)
+        subject = texts.subject(Adapter(4, ports=("attention",)), 0)
+        ports, begun = attention_ports(subject), time.process_time()
+        seen = observe(subject, ports, texts.train).ensemble
+        responded = time.process_time() - begun
+        shared_gain(seen, CrossEntropy(texts.train.labels.numpy()), LAW_PRICE, energy_price(seen))
+        spent = time.process_time() - begun
+        limit = Amount("one minute of one core", LAW_LIMIT, line=1.0, note=f"of it {responded:.1f} s for the response")
+        problem = f"{backbone}, {len(ports)} ports of width {subject.width}, {train} texts"
+        yield from weigh("law", problem, Amount("shared_gain", spent), [limit], "CPU s")
+
+
 FACTS = functools.partial(sweep, "LoRA", recipe=PART_OF_FACT, cell=FACT, train=400, readout=300, dev=100, test=240)
-CASES = {name: functools.partial(sweep, name) for name in DELTAS} | {"facts": FACTS, "decomposition": decomposition}
+CASES = {name: functools.partial(sweep, name) for name in DELTAS} | {"facts": FACTS, "decomposition": decomposition, "law": law}

@@ -175,6 +175,12 @@ def test_a_decomposition_is_priced_against_its_limit():
     assert row.met and row.unit == "CPU s" and row.peer_cost == practice.LIMIT and row.ratio == row.peer_cost / row.ours_cost
 
 
+def test_a_law_is_priced_on_every_backbone_asked_for():
+    few, many = practice.law(laws=(("nano-2x32", 12), ("nano-2x64", 24)), readout=60, dev=8, test=8)
+    assert "2 ports of width 32, 12 texts" in few.problem and "2 ports of width 64, 24 texts" in many.problem
+    assert few.met and few.unit == "CPU s" and few.peer_cost == practice.LAW_LIMIT
+
+
 def test_missed_multiplicities_and_signs_are_errors():
     exact = np.array([5.0, -5.0, 5.0, -3.0, 3.0, 0.1])
     error = lambda *found: curvature_exact.relative_errors(np.array(found), exact, 1e-3).max()  # noqa: E731
