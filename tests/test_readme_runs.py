@@ -233,6 +233,19 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
             "four numbers keep {} through decoders of other tasks",
         ),
         ("SUBSPACE-FULL", "corrected E_rel of full tuning within the code", "its weights keeps {} of what it reaches"),
+        ("FEW-SHOT", "the three deltas lead full tuning with 16 texts, mean", "lead full tuning by {} points in the mean"),
+        ("COMBINATION", "the combination leads the best single delta", "lead the best of them alone by {} points"),
+        ("SEQUENCE", "the combination leads the best single delta", "and one after another by {} ("),
+        (
+            "FEEDBACK-PRICES",
+            r"ten times the price\) \| cosine of the adapter's Jacobian with the shared gain",
+            "64 texts to {} and",
+        ),
+        (
+            "FEEDBACK-PRICES",
+            r"a hundred times the price\) \| cosine of the adapter's Jacobian with the shared gain",
+            "and {}, and the law to its first-order form",
+        ),
         ("SOLVERS", "octaves by which iterative LQ is cheaper than L-BFGS", "as L-BFGS for {} octaves fewer passes"),
         ("SOLVERS", "octaves between foretold and measured cost", "is foretold within {} octaves by their race"),
     ):
