@@ -44,7 +44,7 @@ class Kind:
 APART = Kind(dict(zip(PUBLISHED_ORDER, (16, 12, 9, 6, 3), strict=True)))
 ALIKE = Kind(dict(zip(PUBLISHED_ORDER, (16, 15, 15, 15, 14), strict=True)))
 SHORT = Kind(dict(zip(PUBLISHED_ORDER, (16, 4, 4, 3, 2), strict=True)))
-PACED = Kind(dict.fromkeys(PUBLISHED_ORDER, USED), dict(zip(PUBLISHED_ORDER, (4.0, 1.4, 1.4, 0.7, 0.35), strict=True)))
+PACED = Kind(dict.fromkeys(PUBLISHED_ORDER, USED), dict(zip(PUBLISHED_ORDER, (2.0, 0.8, 0.8, 0.35, 0.15), strict=True)))
 
 
 def settings(kind: Kind, system: int) -> dict[str, Setting]:
