@@ -233,9 +233,22 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
             "four numbers keep {} through decoders of other tasks",
         ),
         ("SUBSPACE-FULL", "corrected E_rel of full tuning within the code", "its weights keeps {} of what it reaches"),
-        ("FEW-SHOT", "the three deltas lead full tuning with 16 texts, mean", "lead full tuning by {} points in the mean"),
-        ("COMBINATION", "the combination leads the best single delta", "lead the best of them alone by {} points"),
-        ("SEQUENCE", "the combination leads the best single delta", "and one after another by {} ("),
+        (
+            "FEW-SHOT",
+            "the three deltas lead full tuning with 16 texts, mean",
+            "deltas lead full tuning by {} points with 16 texts",
+        ),
+        ("COMBINATION", "the combination leads the best single delta", "lead the best of them alone by {} and"),
+        ("SEQUENCE", "the combination leads the best single delta", "and {} points ([COMBINATION"),
+        *(
+            ("FACTS", rf"\({delta}\) \| accuracy above the largest class, over full tuning's", words)
+            for delta, words in (
+                ("LoRA", "LoRA reaches {} of what full tuning reaches"),
+                ("adapter", "an adapter {}"),
+                ("prefix", "a prefix {} (all undecided)"),
+                ("prompt", "a prompt {} (refuted)"),
+            )
+        ),
         (
             "FEEDBACK-PRICES",
             r"ten times the price\) \| cosine of the adapter's Jacobian with the shared gain",
@@ -246,6 +259,8 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
             r"a hundred times the price\) \| cosine of the adapter's Jacobian with the shared gain",
             "and {}, and the law to its first-order form",
         ),
+        ("FACTS", "rank correlation of accuracy with the published order, mean over tasks", "rank correlation of {}, the time"),
+        ("FACTS", "rank correlation of the step with the published stage, mean over tasks", "the time to converge at {} ("),
         ("SOLVERS", "octaves by which iterative LQ is cheaper than L-BFGS", "as L-BFGS for {} octaves fewer passes"),
         ("SOLVERS", "octaves between foretold and measured cost", "is foretold within {} octaves by their race"),
     ):
