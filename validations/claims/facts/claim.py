@@ -155,7 +155,7 @@ FACTS_GAP = Claim(
     title="A delta comes near to what full tuning reaches",
     statement="What a delta reaches above the share of the largest class is nine tenths of what full tuning reaches above it, and its gain "
     "over the frozen head three quarters of full tuning's.",
-    equation=r"rho = frac(sum_t a_t - c_t, sum_t a_(0 t) - c_t)",
+    equation=r"rho = frac(sum_t (a_t - c_t), sum_t (a_(0 t) - c_t))",
     equation_alt="a is the held-out accuracy of the delta on task t, with index 0 that of full tuning, and c the share of the largest class",
     derived="the averages over more than a hundred tasks on T5-base, as recalled: over full tuning's, those of LoRA are 0.972, of adapters "
     "0.965, of prefixes 0.943 and of prompts 0.718",
