@@ -487,12 +487,13 @@ def hidden(backbone: Backbone, batch: Batch, prepared: Frame) -> Tensor:
     arguments = {"input_ids": tokens, "position_ids": positions.expand(size, -1)}
     if layout.segments and backbone.model.config.type_vocab_size > 1:
         arguments["token_type_ids"] = _segments(backbone, batch.tokens, slots)
-    if not prepared.packed or slots or layout.relative is not None:
+    lean = prepared.packed and layout.lean and serves(backbone.model, layout.roles, layout.blocks, edits)
+    if not prepared.packed or layout.relative is not None or (slots and not lean):
         return prepared.text(call(prepared, arguments | {"attention_mask": additive}))
     prepared.packing = packing = Packing(mask)
     arguments = {name: packing.joined(value) for name, value in arguments.items()}
-    if layout.lean and serves(backbone.model, layout.roles, layout.blocks, edits):
-        return packing.states(states(prepared, arguments, additive, backbone.heads))
+    if lean:
+        return prepared.text(packing.states(states(prepared, arguments, additive, backbone.heads)))
     return packing.states(call(prepared, arguments | {"attention_mask": additive})[0])
 
 

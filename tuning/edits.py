@@ -247,7 +247,7 @@ def added(y: Tensor, signal: Tensor) -> Tensor:
 
 
 # functional_call exchanges the model's tensors while it runs: one thread at a time may be inside a model.
-_LOCK = threading.RLock()
+LOCK = threading.RLock()
 
 
 def call(frame: Frame, arguments: Mapping[str, Tensor]) -> Tensor:
@@ -258,7 +258,7 @@ def call(frame: Frame, arguments: Mapping[str, Tensor]) -> Tensor:
         raise ValueError(
             f"expected edits of this backbone's parameters, got {unknown[0]!r}; use names from model.named_parameters()"
         )
-    with _LOCK, framed(frame):
+    with LOCK, framed(frame):
         if changes:
             changed = {name: base[name] + change for name, change in changes.items()}
             states = functional_call(model, changed, (), dict(arguments)).last_hidden_state

@@ -1,7 +1,7 @@
 """The pass of BERT's family over real tokens alone, in few nodes, each with its derivative: what training repeats most.
 
 Equal to the watched model's pass. Frozen maps, their residual sum and normalisation are one node; where an edit acts
-between them, they are taken one by one.
+between them or on their weights, they are taken one by one.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from tuning.attention import attend
-from tuning.edits import Edits, Frame, framed
+from tuning.edits import LOCK, Edits, Frame, framed
 from tuning.packing import Packing
 from tuning.products import mapped, times
 
 
 def serves(model: nn.Module, roles: dict[str, str], blocks: str, edits: Edits) -> bool:
-    """Return whether the pass is written out here for this model under these edits: they act in blocks and change no weights."""
-    if edits.weights or edits.prompt is not None or model.config.hidden_act != "gelu":
+    """Return whether the pass is written out here for this model under these edits: they act in blocks or on weights."""
+    if model.config.hidden_act != "gelu" or not set(edits.weights) <= {name for name, _ in model.named_parameters()}:
         return False
     stack = len(model.get_submodule(blocks))
     places = {f"{blocks}.{block}.{inner}" for block in range(stack) for inner in roles.values()}
@@ -29,55 +30,85 @@ def serves(model: nn.Module, roles: dict[str, str], blocks: str, edits: Edits) -
 def states(frame: Frame, arguments: dict[str, Tensor], mask: Tensor, heads: int) -> Tensor:
     """Return the last hidden states (N, d) of the packed tokens; `arguments` (1, N) are those of the embeddings."""
     model, edits, packing = frame.model, frame.edits, frame.packing
-    x = model.embeddings(**arguments)[0]
+    x = _embedded(frame, arguments)[0]
     bias = mask.expand(-1, heads, 1, -1).flatten(0, 1)
     for number, block in enumerate(model.encoder.layer):
-        at = _Block(number, edits)
+        at = _Block(number, block, edits)
         own, closing = block.attention.self, block.attention.output
-        q, k, v = (
-            at.linear(module, f"attention.self.{name}", x)
-            for name, module in (("query", own.query), ("key", own.key), ("value", own.value))
-        )
+        q, k, v = (at.linear(f"attention.self.{name}", x) for name in ("query", "key", "value"))
         if number in edits.prefix:
             with framed(frame):
                 q, k, v = (y.view(1, len(x), heads, -1).transpose(1, 2) for y in (q, k, v))
                 met = attend(q, k, v, mask, own.scaling, number).flatten(0, 1).flatten(1)
         else:
             met = _Attention.apply(q, k, v, bias, packing, own.scaling)
-        if at.touched("attention", "attention.output.dense"):
-            y = at.port("attention", x, at.linear(closing.dense, "attention.output.dense", met))
-            x = closing.LayerNorm(y + x)
+        if at.touched("attention", "attention.output.dense", "attention.output.LayerNorm"):
+            y = at.port("attention", x, at.linear("attention.output.dense", met))
+            x = at.norm("attention.output.LayerNorm", y + x)
         else:
             x = _Closing.apply(x, met, closing.dense, closing.LayerNorm)
-        if at.touched("mlp", "intermediate.dense", "output.dense"):
-            inner = F.gelu(at.linear(block.intermediate.dense, "intermediate.dense", x))
-            y = at.port("mlp", x, at.linear(block.output.dense, "output.dense", inner))
-            x = block.output.LayerNorm(y + x)
+        if at.touched("mlp", "intermediate.dense", "output.dense", "output.LayerNorm"):
+            inner = F.gelu(at.linear("intermediate.dense", x))
+            y = at.port("mlp", x, at.linear("output.dense", inner))
+            x = at.norm("output.LayerNorm", y + x)
         else:
             x = _Mlp.apply(x, block.intermediate.dense, block.output.dense, block.output.LayerNorm)
     return x
 
 
-class _Block:
-    """The edits of one block."""
+def _embedded(frame: Frame, arguments: dict[str, Tensor]) -> Tensor:
+    """Return the embeddings (1, N, d) under changed weights, the prompt's rows in place of its slots' words."""
+    embeddings, edits, own = frame.model.embeddings, frame.edits, "embeddings."
+    changes = {name.removeprefix(own): change for name, change in edits.weights.items() if name.startswith(own)}
+    changed = {name: embeddings.get_parameter(name) + change for name, change in changes.items()}
+    if edits.prompt is not None:
+        words = embeddings.word_embeddings
+        x = F.embedding(arguments["input_ids"][0], changed.pop("word_embeddings.weight", words.weight), words.padding_idx)
+        at = frame.packing.place.view(frame.packing.shape)[:, : edits.slots]
+        prompt = edits.prompt.to(x.dtype).expand(*at.shape, -1).flatten(0, 1)
+        arguments = arguments | {"input_ids": None, "inputs_embeds": x.index_copy(0, at.flatten(), prompt)[None]}
+    if not changed:
+        return embeddings(**arguments)
+    with LOCK:
+        return functional_call(embeddings, changed, (), arguments)
 
-    def __init__(self, number: int, edits: Edits) -> None:
-        self.number, self.edits = number, edits
+
+class _Block:
+    """A block with the edits of it."""
+
+    def __init__(self, number: int, block: nn.Module, edits: Edits) -> None:
+        self.number, self.block, self.edits = number, block, edits
+
+    def path(self, inner: str) -> str:
+        return f"encoder.layer.{self.number}.{inner}"
 
     def touched(self, site: str, *inner: str) -> bool:
-        paths = [f"encoder.layer.{self.number}.{path}" for path in inner]
-        return f"{self.number}.{site}" in self.edits.ports or any(
-            path in table for path in paths for table in (self.edits.inputs, self.edits.outputs)
+        edits = self.edits
+        return f"{self.number}.{site}" in edits.ports or any(
+            path in edits.inputs or path in edits.outputs or f"{path}.weight" in edits.weights or f"{path}.bias" in edits.weights
+            for path in map(self.path, inner)
         )
 
-    def linear(self, module: nn.Linear, inner: str, x: Tensor) -> Tensor:
-        path = f"encoder.layer.{self.number}.{inner}"
+    def weights(self, inner: str) -> tuple[nn.Module, Tensor, Tensor]:
+        module, changes = self.block.get_submodule(inner), self.edits.weights
+        own = (f"{self.path(inner)}.weight", f"{self.path(inner)}.bias")
+        return module, *(
+            value + changes[name] if name in changes else value
+            for name, value in zip(own, (module.weight, module.bias), strict=True)
+        )
+
+    def linear(self, inner: str, x: Tensor) -> Tensor:
+        path, (_, weight, bias) = self.path(inner), self.weights(inner)
         for edit in self.edits.inputs.get(path, ()):
             x = edit(x)
-        y = mapped(x, module)
+        y = mapped(x, weight, bias)
         for edit in self.edits.outputs.get(path, ()):
             y = edit(x, y)
         return y
+
+    def norm(self, inner: str, x: Tensor) -> Tensor:
+        module, weight, bias = self.weights(inner)
+        return F.layer_norm(x, module.normalized_shape, weight, bias, module.eps)
 
     def port(self, site: str, h: Tensor, y: Tensor) -> Tensor:
         for edit in self.edits.ports.get(f"{self.number}.{site}", ()):
