@@ -9,24 +9,24 @@ from . import document, words
 from .load import Results
 
 
-def write(results: Results, path: str | pathlib.Path) -> pathlib.Path:
-    """Write the verdicts as a page of Markdown to `path`, all or nothing, and return the path; same results, same bytes."""
+def write(text: str, path: str | pathlib.Path) -> pathlib.Path:
+    """Write a page of Markdown to `path`, all or nothing, and return the path."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, page(results).encode())
+    write_atomic(path, text.encode())
     return path
 
 
 def page(results: Results) -> str:
     """Return the whole page: what was asked and of what, what came out in words and line by line, and how to make it anew."""
-    study, name = results.study, _escaped(results.study["name"])
+    study, name = results.study, escaped(results.study["name"])
     unit = study.get("unit", "task")
-    tasks = words.listed([f"“{_escaped(task['label'])}”" for task in study["tasks"]])
+    tasks = words.listed([f"“{escaped(task['label'])}”" for task in study["tasks"]])
     told = words.headlines(results.claims)
     parts = (
         f"# Verdicts of the study “{name}”",
-        f"{_escaped(study['title'])}. {_escaped(study['question'])}",
-        _escaped(" ".join(filter(None, (document.setting(study), document.about(study))))),
+        f"{escaped(study['title'])}. {escaped(study['question'])}",
+        escaped(" ".join(filter(None, (document.setting(study), document.about(study))))),
         " ".join([*(h["sentence"] for h in told), words.opening(results.claims)]),
         *(part for h in told for part in (f"{h['title']}:", words.table(h["columns"], h["rows"]))),
         words.as_markdown(results.claims),
@@ -35,13 +35,13 @@ def page(results: Results) -> str:
         f"{document.looked(study)}".rstrip(),
         f"Tasks: {tasks}.",
         "## Where it comes from",
-        "\n".join(f"* {line}: {_escaped(text)}" for line, text in document.provenance(results)),
+        "\n".join(f"* {line}: {escaped(text)}" for line, text in document.provenance(results)),
         f"The page is written from the results and not by hand: `costate validate --study {name}` makes the results, "
         "`costate report RESULTS --page VERDICTS.md` the page; `make report verdicts` does both for the quick study.",
     )
     return "\n\n".join(parts) + "\n"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Return text on one line that Markdown prints as it stands."""
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in re.sub(r"[ \t\r\n]+", " ", text))

@@ -17,6 +17,7 @@ from .gallery import Drawn, gallery
 from .load import Results
 
 HERE = pathlib.Path(__file__).parent
+SOURCE = "report.typ"
 
 
 def build(folder: str | pathlib.Path, out: str | pathlib.Path, *, fonts: Sequence[str | pathlib.Path] = ()) -> pathlib.Path:
@@ -30,10 +31,9 @@ def build(folder: str | pathlib.Path, out: str | pathlib.Path, *, fonts: Sequenc
     with tempfile.TemporaryDirectory(prefix="report-") as root:
         room = pathlib.Path(root)
         laid = _laid(results, room, fonts)
-        pdf = _pdf(laid)
-        page = _page(results, laid, out.name)
+        made, page = _pdf(laid), _page(results, laid, out.name)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, pdf)
+    write_atomic(out, made)
     write_atomic(web_path(out), page.encode())
     return out
 
@@ -78,39 +78,49 @@ def _furnished(results: Results, note: str, room: pathlib.Path, fonts: Sequence[
     shown = gallery(results)
     drawings = {name: style.svg(item.figure) for name, item in shown.items()}
     text = json.dumps(document(results, shown, note), ensure_ascii=False, sort_keys=True)
-    for name in ("lab.typ", "report.typ", "refs.bib"):
-        (room / name).write_bytes((HERE / name).read_bytes())
+    furnish(room, SOURCE)
     (room / "document.json").write_text(text, encoding="utf-8")
     for name, drawing in drawings.items():
         (room / f"{name}.svg").write_bytes(drawing)
     return _Laid(room, results, fonts, shown, drawings)
 
 
+def furnish(room: pathlib.Path, source: str) -> None:
+    """Put the sources of a document beside its words."""
+    for name in ("lab.typ", source, "refs.bib"):
+        (room / name).write_bytes((HERE / name).read_bytes())
+
+
+def set_pdf(source: pathlib.Path, studies: Sequence[Results], fonts: Sequence[str]) -> bytes:
+    """Return PDF/A-2a and PDF/UA-1 of a source with its words beside it, dated by the newest of the studies it tells of."""
+    timestamp = max(int(results.record["provenance"].get("timestamp") or 0) for results in studies)
+    return _set(source, studies, format="pdf", pdf_standards=["a-2a", "ua-1"], timestamp=timestamp, font_paths=list(fonts))
+
+
 def _pdf(laid: _Laid) -> bytes:
-    timestamp = int(laid.results.record["provenance"].get("timestamp") or 0)
-    return _set(laid, format="pdf", pdf_standards=["a-2a", "ua-1"], timestamp=timestamp, font_paths=list(laid.fonts))
+    return set_pdf(laid.room / SOURCE, [laid.results], laid.fonts)
 
 
-def _page(results: Results, laid: _Laid | None, pdf: str, room: pathlib.Path | None = None) -> str:
+def _page(results: Results, laid: _Laid | None, beside: str, room: pathlib.Path | None = None) -> str:
     """Return the page for the web, from what lies ready for the PDF where the words are the same: a browser has more fonts."""
     said, note = letters.plain(results)
     if laid is None or said.said != laid.results.said:
         room = room or laid.room / "web"
         room.mkdir(exist_ok=True)
         laid = _furnished(said, note, room, ())
-    html = _set(laid, format="html", sys_inputs={"edition": "web", "pdf": web.address(pdf)})
+    inputs = {"edition": "web", "pdf": web.address(beside)}
+    html = _set(laid.room / SOURCE, [laid.results], format="html", sys_inputs=inputs)
     return web.assembled(html.decode(), laid.drawings, {name: item.alt for name, item in laid.shown.items()})
 
 
-def _set(laid: _Laid, **options: Any) -> bytes:
-    """Return what typst makes of a room; raises ValueError with its complaint, and for a warning but that HTML is young."""
+def _set(source: pathlib.Path, studies: Sequence[Results], **options: Any) -> bytes:
+    """Return what typst makes of a source; raises ValueError with its complaint, and for a warning but that HTML is young."""
     try:
-        made, warnings = typst.compile_with_warnings(
-            str(laid.room / "report.typ"), root=str(laid.room), ignore_system_fonts=True, **options
-        )
+        made, warnings = typst.compile_with_warnings(str(source), root=str(source.parent), ignore_system_fonts=True, **options)
     except typst.TypstError as error:
         hint = f" ({error.hints[0]})" if error.hints else ""
-        raise ValueError(f"typst refused {_culprit(laid.results) or 'the report'}: {error.message}{hint}") from None
+        culprit = next(filter(None, map(_culprit, studies)), "the report")
+        raise ValueError(f"typst refused {culprit}: {error.message}{hint}") from None
     told = [warning.message for warning in warnings if not warning.message.startswith("html export is under active development")]
     if told:
         raise ValueError(f"expected a report without warnings, typst says: {told[0]}")

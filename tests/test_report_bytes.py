@@ -287,7 +287,7 @@ def test_figures_are_written_as_svg_and_png(tmp_path, capsys):
 
 def test_the_page_of_verdicts_holds_every_verdict_and_where_it_comes_from(folder, tmp_path):
     results = load.read(folder)
-    written = page.write(results, tmp_path / "there" / "VERDICTS.md").read_text(encoding="utf-8")
+    written = page.write(page.page(results), tmp_path / "there" / "VERDICTS.md").read_text(encoding="utf-8")
     assert written == page.page(load.read(folder)) and written.count("\n# ") == 0 and written.startswith("# ")
     for verdict in words.judged(results.claims):
         assert words.named(verdict).replace("|", "\\|") in written
