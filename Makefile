@@ -19,7 +19,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup minilm smollm2 report validate facts verdicts advise probe adapter list calibrate known-good bench test test-all test-shifts check clean
+.PHONY: help setup minilm smollm2 report validate facts $(FACTS:%=facts-of-%) verdicts advise probe adapter list calibrate known-good bench test test-all test-shifts check clean
 
 help: ## list every target with one line
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,9 +50,11 @@ validate: setup ## run any study and its report: STUDY=files|FILE.toml [DATA="a 
 	  $(if $(DELTAS),--deltas "$(DELTAS)") $(if $(EXAMPLES),--examples $(EXAMPLES)) $(COLUMNS)
 	$(COSTATE) report $(OUT) --out $(OUT)/report.pdf
 
-facts: setup ## run the studies of the published facts (hours; resumes) and write build/facts.pdf and .md: [FACTS="facts scale"]
-	$(foreach s,$(FACTS),$(COSTATE) validate --study $(s) --out build/$(s) $(WHERE) &&) true
-	$(COSTATE) report $(addprefix build/,$(FACTS)) --out build/facts.pdf --page build/facts.md
+facts: $(FACTS:%=facts-of-%) ## run the studies of the published facts (hours; resumes), write build/facts.pdf and .md: [FACTS="facts scale"]
+	$(COSTATE) report $(FACTS:%=build/%) --out build/facts.pdf --page build/facts.md
+
+$(FACTS:%=facts-of-%): facts-of-%: setup
+	$(COSTATE) validate --study $* --out build/$* $(WHERE)
 
 verdicts: setup ## write VERDICTS.md from the results in build/quick
 	$(COSTATE) report $(OUT) --page VERDICTS.md
