@@ -46,6 +46,7 @@ from .sweep.claim import ALIKE, LOW, SWEEP_CURVE
 from .symbolic.claim import PREFIX_LIMITS
 from .synthesis.claim import SYNTHESISED_ADAPTER
 from .transfer.claim import SUBSPACE_TRANSFER
+from .transferability.claim import FACTS_TRANSFER
 from .tuned.claim import CONTROL_AMPLITUDE, CONTROL_DIRECTION, ENERGY_PROFILE, LINEARISED_OPTIMUM
 
 CLAIMS: tuple[Claim, ...] = (
@@ -75,6 +76,7 @@ CLAIMS: tuple[Claim, ...] = (
     FACTS_FEW_SHOT,
     FACTS_COMBINATION,
     FACTS_SEQUENCE,
+    FACTS_TRANSFER,
     REGRET_RATE,
     REGRET_LAYERS,
     REGRET_CAPACITY,
