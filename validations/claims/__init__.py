@@ -31,6 +31,7 @@ from .practice.claim import PRACTICE_DIRECTION, PRACTICE_GAIN
 from .receding.claim import RECEDING_GAIN, RECEDING_SOLVER
 from .refinement.claim import PRACTICE_FEATURES, PRACTICE_REFINED
 from .regret.claim import REGRET_BATCH, REGRET_CAPACITY, REGRET_EARLY, REGRET_LAYERS, REGRET_RATE
+from .resources.claim import FACTS_MEMORY, FACTS_TIME
 from .robust.claim import ROBUST_SHARED_GAIN
 from .robust_prefix.claim import ROBUST_PREFIX
 from .shared.claim import Assumption, Cell, Claim
@@ -77,6 +78,8 @@ CLAIMS: tuple[Claim, ...] = (
     FACTS_COMBINATION,
     FACTS_SEQUENCE,
     FACTS_TRANSFER,
+    FACTS_MEMORY,
+    FACTS_TIME,
     REGRET_RATE,
     REGRET_LAYERS,
     REGRET_CAPACITY,

@@ -73,14 +73,19 @@ def _lead(columns: Columns, chosen: np.ndarray) -> np.ndarray:
     return _share(columns, chosen) - _share(columns, 1.0 - chosen)
 
 
-def _of(pairs: Pairs, measure: Callable[[Columns, np.ndarray], np.ndarray]) -> Statistic:
-    """Return the statistic "a measure of the chosen pairs", over tasks that are sources and targets."""
+def _paired(measure: Callable[[Columns], float]) -> Statistic:
+    """Return the statistic "a measure of the pairs whose source is a target too"; NaN where there is none."""
 
     def statistic(columns: Columns) -> float:
         known = _known(columns)
-        return float(measure(known, pairs(known)))
+        return float(measure(known)) if len(known["same"]) else np.nan
 
     return statistic
+
+
+def _of(pairs: Pairs, measure: Callable[[Columns, np.ndarray], np.ndarray]) -> Statistic:
+    """Return the statistic "a measure of the chosen pairs", over tasks that are sources and targets."""
+    return _paired(lambda known: float(measure(known, pairs(known))))
 
 
 def _within(columns: Columns) -> np.ndarray:
@@ -118,15 +123,18 @@ def dealt(columns: Columns, deals: int = DEALS) -> np.ndarray:
     return _lead(columns, (mixed[:, target] == mixed[:, source]).astype(float))
 
 
+@_paired
 def chance(columns: Columns) -> float:
     """Return the 97.5 % quantile of the lead under groups dealt out over the tasks."""
-    return float(np.quantile(dealt(_known(columns)), 0.975))
+    return float(np.quantile(dealt(columns), 0.975))
 
 
+@_paired
 def _above_chance(columns: Columns) -> float:
-    return _of(_within, _lead)(columns) - chance(columns)
+    return float(_lead(columns, columns["same"])) - chance(columns)
 
 
+@_paired
 def _best_is_near(columns: Columns) -> float:
     """Return the share of targets to which the best source of all is of their group."""
     tasks = np.unique(columns["task"])
@@ -137,13 +145,13 @@ def _best_is_near(columns: Columns) -> float:
 ALIKE = ("alike_heads", "alike_words", "alike_means", "source_own")
 
 
+@_paired
 def _at_equal(columns: Columns) -> float:
     """Return the coefficient of a common group in the gain over the mean own gain, beside all that makes tasks alike."""
-    known = _known(columns)
-    beside = [known[name] - known[name].mean() for name in ALIKE]
+    beside = [columns[name] - columns[name].mean() for name in ALIKE]
     spread = [one / (one.std() or 1.0) for one in beside]
-    design = np.stack([np.ones(len(known["same"])), known["same"], *spread], axis=1)
-    return float(np.linalg.lstsq(design, known["moved"] / known["own"].mean(), rcond=None)[0][1])
+    design = np.stack([np.ones(len(columns["same"])), columns["same"], *spread], axis=1)
+    return float(np.linalg.lstsq(design, columns["moved"] / columns["own"].mean(), rcond=None)[0][1])
 
 
 def _deals(cell: Among) -> list[Row]:
@@ -156,7 +164,8 @@ def _deals(cell: Among) -> list[Row]:
         return []
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     place = {"task": cell.task, "delta": cell.delta, "seed": cell.seed}
-    return [place | {"draw": k, "lead": float(lead)} for k, lead in enumerate(dealt(columns, SHOWN))]
+    found = float(_lead(columns, columns["same"]))
+    return [place | {"draw": k, "lead": float(lead), "found": found} for k, lead in enumerate(dealt(columns, SHOWN))]
 
 
 _WORDS = {
