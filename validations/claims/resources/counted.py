@@ -32,7 +32,7 @@ class Shape:
 def numbers(shape: Shape, option: str) -> int:
     """Return how many numbers an option tunes, without the head: all weights, or what its kind has in every block.
 
-    LoRA: 4 r d, on queries and values; adapter: 2 (2 b d + b + d); prefix: 2 l d; prompt: l d once; BitFit: 9 d + f, and d for the
+    LoRA: 4 r d, on queries and values; adapter: 2 (2 b d + b + d); prefix: 2 l d; prompt: l d once; BitFit: 7 d + f, and d for the
     normalisation of the embeddings.
     """
     d, f = shape.width, shape.inner
