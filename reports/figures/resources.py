@@ -15,9 +15,9 @@ DASHED = (0, (2.5, 1.5))
 def _against_batch(axes: Axes, rows: pd.DataFrame, measured: str, counted: str, labels: Labels) -> None:
     """Draw the medians over protocols of a column and of its count against the batch, a colour a delta."""
     for look, group in panels.groups(rows, labels):
-        for column, line in ((measured, {"marker": look.marker, "ms": 3.5, "mew": 0}), (counted, {"ls": DASHED, "alpha": 0.7})):
+        for column, line in ((measured, {"mew": 0}), (counted, {"ls": DASHED, "mfc": "white", "mew": 0.7, "alpha": 0.8})):
             middle = group.groupby("batch")[column].median()
-            axes.plot(middle.index, middle, color=look.color, lw=1.2, **line)
+            axes.plot(middle.index, middle, color=look.color, lw=1.2, marker=look.marker, ms=3.5, **line)
     style.log_axis(axes, "x")
     axes.set_xlabel("texts a step")
 

@@ -51,14 +51,13 @@ def _matrix(axes: Axes, rows: pd.DataFrame, tasks: pd.DataFrame, labels: Labels,
     for group in dict.fromkeys(groups):
         first, count = groups.index(group), groups.count(group)
         axes.add_patch(Rectangle((first - 0.5, first - 0.5), count, count, fill=False, ec=INK, lw=0.9))
-    axes.set_yticks(
-        range(len(order)), [labels.task(task) for task in order] if named else [], fontsize=min(5.6, 72 * side / len(order))
-    )
+    if named:
+        axes.set_yticks(range(len(order)), [labels.task(task) for task in order], fontsize=min(5.6, 66 * side / len(order)))
+    else:
+        axes.set_yticks([])
     axes.set_xticks([])
     axes.tick_params(length=0)
-    axes.set_xlabel("source")
-    if named:
-        axes.set_ylabel("target")
+    axes.set(xlabel="source", ylabel="target" if named else "")
     return image
 
 
