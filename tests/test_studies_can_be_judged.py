@@ -27,7 +27,7 @@ def test_every_claim_of_a_shipped_study_can_be_decided(name):
 @pytest.mark.parametrize("name", [n for n in SHIPPED if studies.read(n).unit == "task"])
 def test_one_task_below_the_need_no_claim_can(name):
     study = studies.read(name)
-    claims = [named(c) for c in study.claims]
+    claims = [named(c) for c in study.claims if not named(c).experiment.protocols]  # protocols stand in the place of tasks
     assert undecidable(shortened(study, NEEDED), claims) == {}
     lost = undecidable(shortened(study, NEEDED - 1), claims)
     assert set(lost) == {c.id for c in claims} and all("add one more" in reason for reason in lost.values())

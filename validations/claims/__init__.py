@@ -31,6 +31,7 @@ from .practice.claim import PRACTICE_DIRECTION, PRACTICE_GAIN
 from .receding.claim import RECEDING_GAIN, RECEDING_SOLVER
 from .refinement.claim import PRACTICE_FEATURES, PRACTICE_REFINED
 from .regret.claim import REGRET_BATCH, REGRET_CAPACITY, REGRET_EARLY, REGRET_LAYERS, REGRET_RATE
+from .resources.claim import FACTS_MEMORY, FACTS_TIME
 from .robust.claim import ROBUST_SHARED_GAIN
 from .robust_prefix.claim import ROBUST_PREFIX
 from .shared.claim import Assumption, Cell, Claim
@@ -46,6 +47,7 @@ from .sweep.claim import ALIKE, LOW, SWEEP_CURVE
 from .symbolic.claim import PREFIX_LIMITS
 from .synthesis.claim import SYNTHESISED_ADAPTER
 from .transfer.claim import SUBSPACE_TRANSFER
+from .transferability.claim import FACTS_TRANSFER
 from .tuned.claim import CONTROL_AMPLITUDE, CONTROL_DIRECTION, ENERGY_PROFILE, LINEARISED_OPTIMUM
 
 CLAIMS: tuple[Claim, ...] = (
@@ -75,6 +77,9 @@ CLAIMS: tuple[Claim, ...] = (
     FACTS_FEW_SHOT,
     FACTS_COMBINATION,
     FACTS_SEQUENCE,
+    FACTS_TRANSFER,
+    FACTS_MEMORY,
+    FACTS_TIME,
     REGRET_RATE,
     REGRET_LAYERS,
     REGRET_CAPACITY,
