@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tuning.attention import attend
 from tuning.edits import Edits, Frame, framed
 from tuning.packing import Packing
+from tuning.products import mapped, times
 
 
 def serves(model: nn.Module, roles: dict[str, str], blocks: str, edits: Edits) -> bool:
@@ -73,7 +74,7 @@ class _Block:
         path = f"encoder.layer.{self.number}.{inner}"
         for edit in self.edits.inputs.get(path, ()):
             x = edit(x)
-        y = F.linear(x, module.weight, module.bias)
+        y = mapped(x, module)
         for edit in self.edits.outputs.get(path, ()):
             y = edit(x, y)
         return y
@@ -126,14 +127,14 @@ class _Closing(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, y: Tensor, dense: nn.Linear, norm: nn.LayerNorm) -> Tensor:
         ctx.dense = dense
-        total = F.linear(y, dense.weight, dense.bias).add_(x)
+        total = times(y, dense.weight, dense.bias).add_(x)
         ctx.save_for_backward(total)
         return _normalised(ctx, total, norm)
 
     @staticmethod
     def backward(ctx, slope: Tensor) -> tuple:
         slope = _before_norm(ctx, slope, *ctx.saved_tensors)
-        return slope, slope @ ctx.dense.weight, None, None
+        return slope, times(slope, ctx.dense.weight.mT), None, None
 
 
 class _Mlp(torch.autograd.Function):
@@ -142,8 +143,8 @@ class _Mlp(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, up: nn.Linear, down: nn.Linear, norm: nn.LayerNorm) -> Tensor:
         ctx.up, ctx.down = up, down
-        inner = F.linear(x, up.weight, up.bias)
-        total = F.linear(F.gelu(inner), down.weight, down.bias).add_(x)
+        inner = times(x, up.weight, up.bias)
+        total = times(F.gelu(inner), down.weight, down.bias).add_(x)
         ctx.save_for_backward(inner, total)
         return _normalised(ctx, total, norm)
 
@@ -151,5 +152,5 @@ class _Mlp(torch.autograd.Function):
     def backward(ctx, slope: Tensor) -> tuple:
         inner, total = ctx.saved_tensors
         slope = _before_norm(ctx, slope, total)
-        bent = torch.ops.aten.gelu_backward(slope @ ctx.down.weight, inner)
-        return torch.addmm(slope, bent, ctx.up.weight), None, None, None
+        bent = torch.ops.aten.gelu_backward(times(slope, ctx.down.weight.mT), inner)
+        return times(bent, ctx.up.weight.mT).add_(slope), None, None, None
