@@ -231,7 +231,8 @@ def test_a_head_that_a_t5_lacks_is_refused(seq2seq, tmp_path):
     ("options", "says"),
     [
         ({"head": "words"}, "expected a head that is fitted or verbaliser, got 'words'"),
-        ({"template": ASKED}, "with the head 'verbaliser' only"),
+        ({"words": ("x", "y")}, "with the head 'verbaliser' only"),
+        ({"template": "no text"}, "expected a template with {text}"),
         ({"readout": 0}, "at least one text to fit the head on"),
         ({"head": "verbaliser", "template": ASKED, "length": 9}, "leaves room for text beside the template's"),
     ],

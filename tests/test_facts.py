@@ -18,6 +18,7 @@ from validations.claims.shared.among import among
 from validations.claims.shared.claim import Cell, side_by_side
 from validations.claims.shared.setting import Setting, own_seed
 from validations.claims.shots.plants import amount, called
+from validations.plan import options_of, prepared
 from validations.store import Record
 from validations.study import read
 
@@ -125,6 +126,53 @@ def test_few_texts_are_few_for_head_and_step_too():
     options = study.parts["shots"].options
     for name in study.deltas:
         assert {options[name][part] for part in ("train", "readout", "dev")} == {amount(name)}
+
+
+def test_a_template_stands_around_every_text_and_is_never_cut():
+    template = read("combination-template").parts["combination"].options["template"]
+    nano, task = load("nano"), task_of("word-swap", "build/tasks", ())
+    sizes = {"train": 40, "readout": 40, "test": 8, "dev": 8}
+    plain, asked = (
+        prepare(nano, task, seed=0, length=length, **sizes, **options)
+        for length, options in ((24, {}), (28, {"template": template}))
+    )
+    words = nano.tokenizer(template.format(text=""), add_special_tokens=False)["input_ids"]
+    assert len(words) == 4 and nano.tokenizer.mask_token_id in words
+    for bare, full in zip(_tokens(plain.train), _tokens(asked.train), strict=True):
+        assert full[-5:-1] == words and full[-1] == bare[-1]
+        text = full[1:-5]
+        assert bare[1:-1][: len(text)] == text and (len(bare) == 24 or text == bare[1:-1])
+    assert not torch.equal(plain.readout.weight, asked.readout.weight)  # the head reads the template's words too
+
+
+def _tokens(batch):
+    return [row[mask].tolist() for row, mask in zip(batch.tokens, batch.mask, strict=True)]
+
+
+def test_a_template_of_a_study_reaches_its_cells_texts():
+    study = read("combination-template")
+    made = {
+        "sizes": {"train": 16, "test": 8, "length": 28, "readout": 16},
+        "options": options_of(study, study.parts["combination"], "adapter") | {"dev": 8},
+        "columns": [],
+        "backbone_name": "nano",
+        "task": "voice",
+        "seed": 0,
+        "seeds": [0],
+    }
+    assert prepared(made, "build/tasks").template == "{text} This is [MASK]."
+    with pytest.raises(ValueError, match="give its prompts a template"):
+        prepared(made | {"head": {"prompt": {"template": "", "words": []}}}, "build/tasks")
+
+
+def test_combinations_of_few_texts_and_in_a_template_are_those_of_all():
+    whole = read("combination")
+    for name in ("combination-shots", "combination-template"):
+        study = read(name)
+        assert study.tasks == whole.tasks and study.deltas == whole.deltas and study.claims == whole.claims
+        assert study.parts["combination"].options["rates"] == whole.parts["combination"].options["rates"]
+    few = read("combination-shots")
+    assert {few.sizes.train, few.sizes.readout, few.parts["combination"].options["dev"]} == {16} and len(few.seeds) == 3
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 from tuning import backbones, tasks
 from tuning.backbones import Backbone, Batch, encode
 from tuning.subjects import Readout, Subject, fit_readout, subject
-from tuning.verbalisers import Verbaliser, verbaliser
+from tuning.verbalisers import Verbaliser, check_template, in_template, verbaliser
 
 HEAD_TEXTS = 600  # that fit the frozen head where no number is asked for
 HEADS = ("fitted", "verbaliser")
@@ -24,6 +24,7 @@ class Prepared:
     parts: the texts (`tuning.tasks.disjoint`). The head is fitted on `parts.readout`, on which no delta trains: a head
     leaves no loss on the texts that it was fitted on. length: the longest text, in tokens. verbaliser: the words of a
     language model that stand in for a fitted head, with the template around every text; `parts.readout` is then empty.
+    template: the sentence that every text stands in where the head is fitted, None for bare texts.
     """
 
     backbone: Backbone
@@ -31,6 +32,7 @@ class Prepared:
     parts: tasks.Parts = field(repr=False)
     length: int
     verbaliser: Verbaliser | None = None
+    template: str | None = None
 
     @functools.cached_property
     def readout(self) -> Readout:
@@ -72,6 +74,8 @@ class Prepared:
     def _encoded(self, split: tasks.Split) -> Batch:
         if self.verbaliser is not None:
             return self.verbaliser.encoded(self.backbone, split, length=self.length)
+        if self.template is not None:
+            return in_template(self.backbone, self.template, split, length=self.length)
         return encode(self.backbone, split, length=self.length)
 
 
@@ -96,23 +100,26 @@ def prepare(
 
     train, readout, test, dev: the sizes of the parts (`tuning.tasks.disjoint`). Without `train` it gets what the head leaves, at
     most `most`; without `test`, every held-out text. head: "fitted", or "verbaliser": a decoder's own output embedding at a
-    word of every class, behind a template around every text (`tuning.verbalisers.verbaliser`), which takes no texts. Equal
-    arguments give the same record, within a process. Raises ValueError for a size below 1, a seed that is not among the seeds,
-    too few texts, an unknown head, and words or a template that do not go with the head.
+    word of every class, behind a template around every text (`tuning.verbalisers.verbaliser`), which takes no texts. A fitted
+    head reads texts in a template where one is given. Equal arguments give the same record, within a process. Raises ValueError
+    for a size below 1, a seed that is not among the seeds, too few texts, an unknown head, words beside a fitted head, and a
+    template that does not name the task's texts.
     """
     if head not in HEADS:
         raise ValueError(f"expected a head that is {' or '.join(HEADS)}, got {head!r}")
-    if head != "verbaliser" and (template or words):
-        raise ValueError(f"expected a template and words with the head 'verbaliser' only, got them with {head!r}: set head")
+    if head != "verbaliser" and words:
+        raise ValueError(f"expected words with the head 'verbaliser' only, got them with {head!r}: set head")
     if head == HEADS[0] and readout == 0:
         raise ValueError("expected at least one text to fit the head on, got a readout of 0: ask for more")
     spoken = verbaliser(backbone, task, template=template, words=words) if head == "verbaliser" else None
+    if spoken is None and template is not None:
+        check_template(template, task)
     sizes = {"train": train, "readout": 0 if spoken else readout, "test": test, "dev": dev}
     sizes = {part: size for part, size in sizes.items() if size is not None}
     parts = tasks.disjoint(task, sizes, seed, seeds=seeds)
     if train is None and most is not None and len(parts.train) > most:
         parts = tasks.disjoint(task, sizes | {"train": most}, seed, seeds=seeds)
-    return Prepared(backbone, task, parts, length, spoken)
+    return Prepared(backbone, task, parts, length, spoken, None if spoken else template)
 
 
 def cut_shares(backbone: Backbone, task: tasks.Task, length: int, *, most: int = 2000) -> dict[str, float]:

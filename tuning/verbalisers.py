@@ -44,30 +44,36 @@ class Verbaliser:
         return made.hexdigest()[:16]
 
     def encoded(self, backbone: Backbone, split: Split, *, length: int) -> Batch:
-        """Return the batch of a split's texts in the template.
+        """Return the batch of a split's texts in the template (see `in_template`)."""
+        return in_template(backbone, self.template, split, length=length)
 
-        Of a text too long for `length` tokens the end is cut, not the template's; of a pair, both are cut after so many letters.
-        Raises ValueError for a length that leaves no room for text.
-        """
-        limit = min(length, positions_left(backbone))
-        pairs = [None] * len(split) if split.text_b is None else split.text_b
-        texts = [self._fitted(backbone, *texts, limit) for texts in zip(split.text_a, pairs, strict=True)]
-        return encode(backbone, texts, labels=split.labels, length=limit)
 
-    def _fitted(self, backbone: Backbone, text: str, pair: str | None, limit: int) -> str:
-        """Return the longest prompt of at most `limit` tokens, each of its texts cut after so many letters."""
+def in_template(backbone: Backbone, template: str, split: Split, *, length: int) -> Batch:
+    """Return the batch of a split's texts in a template.
 
-        def prompt(letters: int) -> str:
-            return prompted(self.template, text[:letters], None if pair is None else pair[:letters])
+    Of a text too long for `length` tokens the end is cut, not the template's; of a pair, both are cut after so many letters.
+    Raises ValueError for a length that leaves no room for text.
+    """
+    limit = min(length, positions_left(backbone))
+    pairs = [None] * len(split) if split.text_b is None else split.text_b
+    texts = [_fitted(backbone, template, *texts, limit) for texts in zip(split.text_a, pairs, strict=True)]
+    return encode(backbone, texts, labels=split.labels, length=limit)
 
-        longest = max(len(text), len(pair or ""))
-        if len(_ids(backbone, prompt(longest))) <= limit:
-            return prompt(longest)
-        letters = bisect.bisect_right(range(longest), limit, key=lambda n: len(_ids(backbone, prompt(n)))) - 1
-        if letters < 1:
-            needs = len(_ids(backbone, prompt(0)))
-            raise ValueError(f"expected a length that leaves room for text beside the template's {needs} tokens, got {limit}")
-        return prompt(letters)
+
+def _fitted(backbone: Backbone, template: str, text: str, pair: str | None, limit: int) -> str:
+    """Return the longest prompt of at most `limit` tokens, each of its texts cut after so many letters."""
+
+    def prompt(letters: int) -> str:
+        return prompted(template, text[:letters], None if pair is None else pair[:letters])
+
+    longest = max(len(text), len(pair or ""))
+    if len(_ids(backbone, prompt(longest))) <= limit:
+        return prompt(longest)
+    letters = bisect.bisect_right(range(longest), limit, key=lambda n: len(_ids(backbone, prompt(n)))) - 1
+    if letters < 1:
+        needs = len(_ids(backbone, prompt(0)))
+        raise ValueError(f"expected a length that leaves room for text beside the template's {needs} tokens, got {limit}")
+    return prompt(letters)
 
 
 def prompted(template: str, text: str, pair: str | None = None) -> str:
@@ -89,7 +95,7 @@ def verbaliser(backbone: Backbone, task: Task, *, template: str | None = None, w
     if backbone.kind == "encoder":
         raise ValueError(f"expected a decoder for a verbaliser, got {backbone.name}, an {backbone.kind}; use a fitted head")
     template, words = template or TEMPLATE, tuple(task.classes if words is None else words)
-    _check_template(template, task)
+    check_template(template, task)
     if len(words) != len(task.classes):
         raise ValueError(f"expected a word for each of {task.name}'s classes {', '.join(task.classes)}, got {len(words)} words")
     gap = "" if template[-1].isspace() else " "
@@ -122,7 +128,7 @@ def verbaliser(backbone: Backbone, task: Task, *, template: str | None = None, w
     return Verbaliser(template, words, tuple(tokens), Readout(weight, bias), tuple(notes))
 
 
-def _check_template(template: str, task: Task) -> None:
+def check_template(template: str, task: Task) -> None:
     """Raise ValueError unless the template names the task's texts, each of them, and nothing else."""
     try:
         named = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]

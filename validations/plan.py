@@ -40,7 +40,13 @@ def delta(spec: Mapping[str, Any]) -> Delta:
 
 
 def prepared(settings: Mapping[str, Any], cache: str, task: str | None = None, device: str = "cpu") -> Prepared:
-    """Return the backbone, texts and head of a cell's settings, on its own task or on another one of the study."""
+    """Return the backbone, texts and head of a cell's settings, on its own task or on another one of the study.
+
+    Raises ValueError for an option `template` beside prompts, which have templates of their own.
+    """
+    template = {name: settings["options"][name] for name in ("template",) if name in settings["options"]}
+    if template and "head" in settings:
+        raise ValueError("expected the option template beside a fitted head only, got a verbaliser: give its prompts a template")
     sizes = {name: settings["options"].get(name, size) for name, size in settings["sizes"].items()}
     columns = tuple(map(tuple, settings["columns"]))
     return prepare(
@@ -50,6 +56,7 @@ def prepared(settings: Mapping[str, Any], cache: str, task: str | None = None, d
         seeds=tuple(settings["seeds"]),
         dev=settings["options"].get("dev"),
         **sizes,
+        **template,
         **_head(settings, task),
     )
 

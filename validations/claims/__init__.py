@@ -11,6 +11,7 @@ from .curvature.claim import COUNT, DIRECTIONS, GAUSS_NEWTON, RESIDUAL
 from .dimension.claim import CURVE, SPECTRUM
 from .disturbance.claim import NOISE_RESPONSE, ROBUST_GAIN, WORST_CASE_GAIN
 from .efficiency.claim import MINIMUM_ENERGY
+from .explained.claim import EXPLAINED_CONVERGENCE, EXPLAINED_FEEDBACK, EXPLAINED_GAP, EXPLAINED_ORDER
 from .facts.claim import FACTS_CONVERGENCE, FACTS_GAP, FACTS_ORDER
 from .families.claim import FOUND, SCALES
 from .feedback.claim import SHARED_GAIN
@@ -80,6 +81,10 @@ CLAIMS: tuple[Claim, ...] = (
     FACTS_TRANSFER,
     FACTS_MEMORY,
     FACTS_TIME,
+    EXPLAINED_CONVERGENCE,
+    EXPLAINED_ORDER,
+    EXPLAINED_GAP,
+    EXPLAINED_FEEDBACK,
     REGRET_RATE,
     REGRET_LAYERS,
     REGRET_CAPACITY,

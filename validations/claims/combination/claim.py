@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 
+from ...statistics import Columns
 from ...verdict import Criterion
 from ..facts.claim import MOSTLY_LEARNS
 from ..shared.among import Among, among
@@ -82,6 +83,15 @@ GOOD, BAD = partial(_planted, joined), partial(_planted, spoilt)
 GOOD_IS = "linear layers that see little of what labels need alone, and all of it together"
 BAD_IS = "layers that see less of it together than alone"
 
+# Of averages over GLUE on RoBERTa-large; of 16 texts of a class only two rows of the table were read, SST-2 and CoLA's correlation.
+PUBLISHED_LEADS = {"all data": -0.3, "all data in a template": -0.1, "16 texts of a class, mean of CoLA and SST-2": 1.15}
+
+
+def _published(lead: float, columns: Columns) -> float:
+    """Return what was published, whatever the rows say."""
+    return lead
+
+
 FACTS_COMBINATION = Claim(
     id="facts-combination",
     nature="prediction",
@@ -92,7 +102,7 @@ FACTS_COMBINATION = Claim(
     equation=EQUATION,
     equation_alt=EQUATION_ALT,
     derived="the published summary; the published averages on RoBERTa-large with all data say the contrary: the adapter alone 87.4, with "
-    "BitFit 87.1, with a prompt 86.6, all three 87.0",
+    "BitFit 87.1, with a prompt 86.6, all three 87.0; in a template 87.4, 87.3, 86.9 and 86.8",
     sources=("ding2023",),
     experiment=EXPERIMENT,
     rows=partial(_rows, AT_ONCE),
@@ -100,7 +110,10 @@ FACTS_COMBINATION = Claim(
     deltas=(ADAPTER,),
     statistic=STATISTIC,
     criteria=LEAD,
-    rivals=(Comparison("published lead of the best combination over the adapter alone", lambda columns: -0.3),),
+    rivals=tuple(
+        Comparison(f"published lead of the best combination over the adapter alone, {where}", partial(_published, lead))
+        for where, lead in PUBLISHED_LEADS.items()
+    ),
     nulls=NULLS,
     also=(HINDSIGHT, AVERAGE),
     assumptions=(MOSTLY_LEARNS,),

@@ -1,5 +1,6 @@
 """What a hundred trainings say of the published facts: the order of the deltas, their gap to full tuning, their convergence."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -186,18 +187,23 @@ FACTS_GAP = Claim(
 )
 
 
-def _steps(cell: Cell) -> float:
-    """Return the step by which a run made 95 % of its own final fall of the held-out loss; the last where it never fell."""
-    told, start = cell.measured.values, cell.predicted.values["start"]["loss"]
-    if told["loss"] >= start:
-        return float(told["looks"][-1]["step"])
-    return steps_to(told["looks"], start, told["step"], share=FINAL)
+def arrival(looks: Sequence[Mapping], start: float, last: int, loss: str = "loss") -> float:
+    """Return the step by which a run made 95 % of its own fall of a loss at step `last`; the last of all where it never fell."""
+    if next(look for look in looks if look["step"] == last)[loss] >= start:
+        return float(looks[-1]["step"])
+    return steps_to(looks, start, last, loss, FINAL)
+
+
+def arrived(cell: Cell) -> float:
+    """Return the step by which a run made 95 % of its own final fall of the held-out loss."""
+    told = cell.measured.values
+    return arrival(told["looks"], cell.predicted.values["start"]["loss"], told["step"])
 
 
 def _convergence_rows(cell: Cell) -> list[Row]:
     if not (cells := _compared(cell)):
         return []
-    steps = np.array([_steps(one) for one in cells])
+    steps = np.array([arrived(one) for one in cells])
     later = {name: octaves(one / steps[0]) for name, one in zip(PUBLISHED_ORDER, steps, strict=True)}
     return [
         cell.at(None)
