@@ -33,6 +33,7 @@ from .refinement.claim import PRACTICE_FEATURES, PRACTICE_REFINED
 from .regret.claim import REGRET_BATCH, REGRET_CAPACITY, REGRET_EARLY, REGRET_LAYERS, REGRET_RATE
 from .robust.claim import ROBUST_SHARED_GAIN
 from .robust_prefix.claim import ROBUST_PREFIX
+from .scale.claim import SCALE_CONVERGENCE, SCALE_D90, SCALE_GAP, SCALE_LINEARITY
 from .shared.claim import Assumption, Cell, Claim
 from .shared.setting import Experiment
 from .sharpness.claim import SHARPNESS_GAP
@@ -75,6 +76,10 @@ CLAIMS: tuple[Claim, ...] = (
     FACTS_FEW_SHOT,
     FACTS_COMBINATION,
     FACTS_SEQUENCE,
+    SCALE_GAP,
+    SCALE_CONVERGENCE,
+    SCALE_D90,
+    SCALE_LINEARITY,
     REGRET_RATE,
     REGRET_LAYERS,
     REGRET_CAPACITY,
