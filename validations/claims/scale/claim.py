@@ -86,7 +86,7 @@ SCALE_GAP = Claim(
     title="The gap of a delta to full tuning falls with size and with pretraining",
     statement="The share of full tuning's gain over the frozen head that a delta makes rises with every octave of the backbone's "
     "parameters, and of its steps of pretraining.",
-    equation=r"rho_m = frac(sum_t (a_(m t) - b_(m t)), sum_t (f_(m t) - b_(m t))), quad S = frac(dif rho, dif log_2 n)",
+    equation=r"rho_m = frac(sum_t (a_(m t) - b_(m t)), sum_t (f_(m t) - b_(m t))), quad S = frac(partial rho, partial log_2 n)",
     equation_alt="a is the held-out accuracy of the delta on task t and backbone m, f that of full tuning, b that of the frozen head; "
     "S is the slope of their share over backbones, each counted by full tuning's gain, in the logarithm of their number n of "
     "parameters, or of their steps of pretraining and a hundred",
@@ -155,7 +155,7 @@ SCALE_CONVERGENCE = Claim(
     title="Tuning converges in fewer steps on a larger and on a longer pretrained backbone",
     statement="Within a task and delta, the step by which a run has made 95 % of its own final fall of the held-out loss falls with "
     "every octave of the backbone's parameters, and of its steps of pretraining.",
-    equation=r"S = - frac(dif log_2 n_(o t m), dif log_2 m), quad L(n_(o t m)) = L_0 - 0.95 (L_0 - L_(o t m))",
+    equation=r"S = - frac(partial log_2 n_(o t m), partial log_2 m), quad L(n_(o t m)) = L_0 - 0.95 (L_0 - L_(o t m))",
     equation_alt="n is the step of delta o on task t and backbone m, between looks in its logarithm, by which 95 % of the fall of the "
     "held-out loss L are made; the slope in the logarithm of the backbone's parameters, or of its steps of pretraining and a hundred, "
     "has a level of its own for every task and delta",
@@ -247,7 +247,7 @@ SCALE_D90 = Claim(
     title="A larger and a longer pretrained backbone needs fewer random directions",
     statement="The least number of random directions of the blocks' weights and the head's in which training makes nine tenths of full "
     "tuning's gain over the frozen head falls with every octave of the backbone's parameters, and of its steps of pretraining.",
-    equation=r"d_(90)(m) = min {d : sum_t (a_(d m t) - b_(m t)) >= 0.9 sum_t (f_(m t) - b_(m t))}, quad S = - frac(dif log_2 d_(90), dif log_2 m)",
+    equation=r"d_(90)(m) = min {d : sum_t (a_(d m t) - b_(m t)) >= 0.9 sum_t (f_(m t) - b_(m t))}, quad S = - frac(partial log_2 d_(90), partial log_2 m)",
     equation_alt="a is the held-out accuracy on task t and backbone m with all numbers moved in a random subspace of dimension d, f that of "
     "full tuning, b that of the frozen head; the slope in the logarithm of the backbone's parameters, or of its steps of pretraining and a "
     "hundred, counts every backbone by full tuning's gain",
@@ -307,7 +307,7 @@ SCALE_LINEARITY = Claim(
     title="Tuning is nearer to linear on a larger and on a longer pretrained backbone",
     statement="Within a task and delta, the share of a run's held-out shift of the logits that the derivative at the start along the "
     "trained numbers explains rises with every octave of the backbone's parameters, and of its steps of pretraining.",
-    equation=r"R^2 = 1 - frac(norm(y(z) - y_0 - G z)^2, norm(y(z) - y_0)^2), quad S = frac(dif R^2, dif log_2 m)",
+    equation=r"R^2 = 1 - frac(norm(y(z) - y_0 - G z)^2, norm(y(z) - y_0)^2), quad S = frac(partial R^2, partial log_2 m)",
     equation_alt="z is how far the delta's numbers and the head's were trained, G the derivative of the held-out logits y in them at the "
     "start; the slope in the logarithm of the parameters of backbone m, or of its steps of pretraining and a hundred, has a level of its "
     "own for every task and delta",
