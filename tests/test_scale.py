@@ -10,7 +10,7 @@ from validations.claims import named
 from validations.claims.scale.claim import BEYOND, threshold
 from validations.claims.scale.experiment import measure, predict
 from validations.claims.scale.members import COMMON, MEMBERS, PRETRAINING, SIZE, called
-from validations.claims.scale.plants import DELTAS, FULL
+from validations.claims.scale.plants import FULL
 from validations.claims.scale.trends import dealt, together, within
 from validations.claims.shared.claim import Cell, side_by_side
 from validations.claims.shared.setting import Setting
@@ -18,6 +18,7 @@ from validations.store import Record
 from validations.study import read
 
 STUDY = read("scale")
+TUNED = (FULL, "lora", "prompt")
 TASKS = [f"task {k}" for k in range(6)]
 
 
@@ -33,8 +34,8 @@ def test_members_have_the_sizes_of_what_ships():
 
 def test_the_study_tunes_every_delta_on_every_member():
     options = STUDY.parts["scale"].options
-    assert set(STUDY.deltas) == {called(delta, member) for delta in (FULL, *DELTAS) for member in MEMBERS}
-    for delta in (FULL, *DELTAS):
+    assert set(STUDY.deltas) == {called(delta, member) for delta in TUNED for member in MEMBERS}
+    for delta in TUNED:
         for member in MEMBERS:
             assert options[called(delta, member)].get("backbone", STUDY.backbone) == backbone(member)
             assert ("dimensions" in options[called(delta, member)]) == (delta == FULL)
