@@ -35,6 +35,7 @@ from .regret.claim import REGRET_BATCH, REGRET_CAPACITY, REGRET_EARLY, REGRET_LA
 from .resources.claim import FACTS_MEMORY, FACTS_TIME
 from .robust.claim import ROBUST_SHARED_GAIN
 from .robust_prefix.claim import ROBUST_PREFIX
+from .scale.claim import SCALE_CONVERGENCE, SCALE_D90, SCALE_GAP, SCALE_LINEARITY
 from .shared.claim import Assumption, Cell, Claim
 from .shared.setting import Experiment
 from .sharpness.claim import SHARPNESS_GAP
@@ -85,6 +86,10 @@ CLAIMS: tuple[Claim, ...] = (
     EXPLAINED_ORDER,
     EXPLAINED_GAP,
     EXPLAINED_FEEDBACK,
+    SCALE_GAP,
+    SCALE_CONVERGENCE,
+    SCALE_D90,
+    SCALE_LINEARITY,
     REGRET_RATE,
     REGRET_LAYERS,
     REGRET_CAPACITY,
