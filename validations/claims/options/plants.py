@@ -14,13 +14,13 @@ from ..practice.plants import scaled
 from ..shared.setting import Setting
 from .experiment import EXPERIMENT
 
-RECIPE = {"steps": 400, "batch_size": 32, "looks": 11, "rates": RATES, "texts": 128}
+RECIPE = {"steps": 400, "batch_size": 32, "looks": 11, "rates": RATES, "texts": 256}
 DEV = 1024  # of the texts that choosing holds out
 LARGER = 400.0  # units are by so much than those of practice, so that the head, which is trained too, hardly moves at these rates
 
 
 def told_from_few(system: int) -> dict[str, Setting]:
-    """Return the setting of every option of a system of choosing, told from a third of its texts, with more to choose on."""
+    """Return the setting of every option of a system of choosing, told from two thirds of its texts, with more to choose on."""
     return {name: _chosen_on(setting) for name, setting in settings(system).items()}
 
 
