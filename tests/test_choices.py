@@ -144,7 +144,7 @@ def test_an_interval_of_two_tasks_is_refused():
 
 
 def test_what_is_told_is_what_a_practice_cell_with_one_linearisation_predicts():
-    made = plants._settings(0)["lora"]
+    made = plants.settings(0)["lora"]
     setting = dataclasses.replace(made, options=made.options | {"relinearisations": 1, "steps": 24})
     said, subject = EXPERIMENT.predict(setting).values, setting.subjects["delta"]
     mine = told(setting, subject, recipe_of(setting.options), _training_seed(setting))

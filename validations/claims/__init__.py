@@ -24,6 +24,7 @@ from .intervention.claim import AMPLIFICATION, NOISE_INTERVENTION, NOISY_SENSITI
 from .loop.claim import LQ_FEEDBACK, OPEN_LOOP_PRICE
 from .multiplets.claim import LORA_MULTIPLETS
 from .onelaw.claim import ONE_LAW
+from .options.claim import OPTIONS_FORECAST, OPTIONS_GAIN, OPTIONS_RACE, OPTIONS_RATE
 from .origins.claim import LABELS, PRETRAINING
 from .path.claim import PRACTICE_HORIZON, PRACTICE_PATH, PRACTICE_RATE, PRACTICE_STEPS
 from .perturbation.claim import HEALING_ROBUST
@@ -73,6 +74,10 @@ CLAIMS: tuple[Claim, ...] = (
     CHOICE_FORECAST,
     CHOICE_GAIN,
     CHOICE_RACE,
+    OPTIONS_FORECAST,
+    OPTIONS_GAIN,
+    OPTIONS_RACE,
+    OPTIONS_RATE,
     FACTS_ORDER,
     FACTS_GAP,
     FACTS_CONVERGENCE,

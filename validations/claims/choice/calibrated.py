@@ -47,10 +47,10 @@ def calibrated(tasks: Sequence[Options]) -> Calibrated:
 
 
 def residuals(tasks: Sequence[Options], strength: float | None = None) -> np.ndarray:
-    """Return gained less foretold (T, O), each task's foretold from the others; without a strength, they choose it too."""
+    """Return gained less foretold (T, O), each foretold from those of other tasks; without a strength, they choose it too."""
     found = []
     for left, task in enumerate(tasks):
-        rest = [*tasks[:left], *tasks[left + 1 :]]
+        rest = [other for place, other in enumerate(tasks) if place != left and not (task.task and other.task == task.task)]
         model = calibrated(rest) if strength is None else fitted(rest, strength)
         found.append(task.gained - model(task.told))
     return np.array(found)

@@ -13,7 +13,7 @@ from ..shared.claim import Cell, Claim, Comparison, Row, mean
 from . import plants
 from .calibrated import calibrated, radius
 from .options import FORECASTS, FULL, Options, Runs, by_rate, complete
-from .race import Price, Won, grid, halving, race, random_gain, shortened
+from .race import Price, finishes
 
 NEEDED = 3  # other tasks, without which nothing is calibrated
 LEVEL = 0.9  # of the intervals
@@ -224,37 +224,8 @@ def _finishes(cell: Among, shares: tuple[float, ...]) -> list[Row]:
     """Return, for each share of the grid's price, the points that every way of searching loses against the whole grid."""
     if not (groups := _known(cell)):
         return []
-    runs, (prior, usual) = Runs.of(groups[0]), _priors(groups)
     price, told = _price(cell)
-    whole = grid(runs, price)
-    best, hindsight = float(runs.gained[whole.run, whole.look]), float(max(runs.reached))
-
-    def lost(won: Won) -> float:
-        return best - float(runs.gained[won.run, won.look])
-
-    found = []
-    for share in shares:
-        budget = share * whole.spent
-        forecast = int(np.argmax(prior))
-        led = race(runs.losses, runs.steps, _order(prior), budget - told, price)
-        by_mean = race(runs.losses, runs.steps, _order(usual), budget, price)
-        plain = halving(runs.losses, runs.steps, range(len(prior)), budget, price)
-        found.append(
-            {"share": share, "lost": lost(led), "lost_plain": lost(plain), "cost": (led.spent + told) / whole.spent}
-            | {"cost_plain": plain.spent / whole.spent, "lost_random": best - random_gain(runs, budget, price)}
-            | {"lost_shortened": lost(shortened(runs, budget, price)), "lost_table": lost(by_mean)}
-            | {
-                "lost_forecast": best - float(runs.reached[forecast]),
-                "cost_forecast": (price.run(runs.steps) + told) / whole.spent,
-            }
-            | {"best": best, "hindsight": hindsight - best, "runs": len(prior), "told": told / whole.spent}
-        )
-    return found
-
-
-def _order(prior: np.ndarray) -> list[int]:
-    """Return the runs from that of which most is foretold on."""
-    return [int(run) for run in np.argsort(-prior, kind="stable")]
+    return finishes(Runs.of(groups[0]), *_priors(groups), price, told, shares)
 
 
 def _race_rows(cell: Among) -> list[Row]:

@@ -20,11 +20,13 @@ class Options:
     """The options of one task and seed.
 
     told: F numbers of each, known before training (O, F). gained: points of held-out accuracy above the frozen head (O,).
+    task: its name, by which seeds of one task are known; empty where every record is a task of its own.
     """
 
     names: tuple[str, ...]
     told: np.ndarray
     gained: np.ndarray
+    task: str = ""
 
     @classmethod
     def of(cls, cells: Mapping[str, Cell]) -> "Options":
@@ -32,7 +34,8 @@ class Options:
         start = cells[FULL].predicted.values["start"]
         told = [foretold(cell.predicted.values, start["dev_loss"]) for cell in cells.values()]
         gained = [POINTS * (cell.measured.values["accuracy"] - start["accuracy"]) for cell in cells.values()]
-        return cls(tuple(cells), np.array([[one[name] for name in FORECASTS] for one in told]), np.array(gained))
+        told_of_each = np.array([[one[name] for name in FORECASTS] for one in told])
+        return cls(tuple(cells), told_of_each, np.array(gained), cells[FULL].task)
 
 
 def foretold(said: Mapping[str, Any], start: float) -> dict[str, float]:

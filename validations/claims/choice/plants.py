@@ -6,7 +6,7 @@ carries nothing: the first gradient is lost in it, and it sets the kernel's larg
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from ..practice.plants import SEEN, WIDTH, Layer
 from ..shared.among import Among, among
 from ..shared.claim import Cell
 from ..shared.network import tensor
-from ..shared.setting import Setting
+from ..shared.setting import Experiment, Setting
 from .options import FULL
 
 OPTIONS = (FULL, "lora", "lora-16", "adapter", "prefix")
@@ -27,7 +27,6 @@ SYSTEMS = 8
 SIZES = (384, 192, 4096)  # texts to train on, of dev, and held out
 STRENGTHS = np.array([3.5, 2.5, 1.8, 1.2, 0.6])  # standard deviations of what the options' parts add to the log odds
 LOUD, QUIET = 4, 12  # numbers that an option sees, of standard deviation 16 with nothing to say, and of 1
-SPREAD = np.concatenate([np.full(LOUD, 16.0), np.ones(QUIET), np.zeros(SEEN - LOUD - QUIET)])
 RATES = (0.0005, 0.0015, 0.005, 0.015)
 RECIPE = {"steps": 400, "batch_size": 32, "looks": 11, "rates": RATES, "head": "frozen", "relinearisations": 0}
 
@@ -39,16 +38,17 @@ def _places(system: int) -> np.ndarray:
     return order if system < SYSTEMS - 1 - system else len(OPTIONS) - 1 - order
 
 
-def _settings(system: int) -> dict[str, Setting]:
-    """Return the setting of every option of a system."""
+def settings(system: int, unit: float = 1.0, loud: int = LOUD) -> dict[str, Setting]:
+    """Return the setting of every option of a system: the unit of its numbers, and how many of what it sees are loud."""
+    spread = np.concatenate([np.full(loud, 16.0), np.ones(QUIET), np.zeros(SEEN - loud - QUIET)])
     rng = np.random.default_rng([61, system])
     head = Readout(tensor(np.outer([-0.5, 0.5], np.ones(WIDTH))), torch.zeros(2, dtype=torch.float64))
-    rows = np.where(SPREAD == 1.0, rng.choice([-1.0, 1.0], (len(OPTIONS), SEEN)) / np.sqrt(QUIET), 0.0)
+    rows = np.where(spread == 1.0, rng.choice([-1.0, 1.0], (len(OPTIONS), SEEN)) / np.sqrt(QUIET), 0.0)
     batches: dict[str, list[Batch]] = {name: [] for name in OPTIONS}
     for part, size in enumerate(SIZES):
         own = np.random.default_rng([67, system, part])
         h = own.standard_normal((size, WIDTH)) / np.sqrt(WIDTH)
-        seen = SPREAD * own.standard_normal((len(OPTIONS), size, SEEN))
+        seen = spread * own.standard_normal((len(OPTIONS), size, SEEN))
         odds = h.sum(1) + np.einsum("o,ons,os->n", STRENGTHS[_places(system)], seen, rows)
         labels = torch.as_tensor((odds + own.logistic(size=size) > 0).astype(int))
         for name, x in zip(OPTIONS, seen, strict=True):
@@ -58,7 +58,7 @@ def _settings(system: int) -> dict[str, Setting]:
     for name in OPTIONS:
         train, dev, test = batches[name]
         made[name] = Setting(
-            subjects={"delta": Layer(head, {"up": torch.zeros(WIDTH, SEEN, dtype=torch.float64)})},
+            subjects={"delta": Layer(head, {"up": torch.zeros(WIDTH, SEEN, dtype=torch.float64)}, unit=unit)},
             train=train,
             dev=dev,
             test=test,
@@ -71,16 +71,19 @@ def _settings(system: int) -> dict[str, Setting]:
     return made
 
 
-def _cells(predicted_on: Sequence[int]) -> list[Among]:
+def cells(
+    experiment: Experiment, predicted_on: Sequence[int], made: Callable[[int], dict[str, Setting]] = settings
+) -> list[Among]:
     """Return the cells of the first option on every system, beside the other options', against the predictions of some systems."""
-    cells = []
+    found = []
     for system, other in enumerate(predicted_on):
-        said, met = _settings(other), _settings(system)
+        said, met = made(other), made(system)
         for name in OPTIONS:
-            predicted = EXPERIMENT.predict(said[name])
-            cells.append(Cell(f"system {system}", name, 0, predicted, EXPERIMENT.measure(met[name], predicted)))
-    return [cell for cell in among(cells) if cell.delta == FULL]
+            predicted = experiment.predict(said[name])
+            found.append(Cell(f"system {system}", name, 0, predicted, experiment.measure(met[name], predicted)))
+    return [cell for cell in among(found) if cell.delta == FULL]
 
 
-told_apart = functools.partial(_cells, tuple(range(SYSTEMS)))
-half_reversed = functools.partial(_cells, (0, 1, 2, 3, 3, 2, 1, 0))
+KNOWN, MISTAKEN = tuple(range(SYSTEMS)), (0, 1, 2, 3, 3, 2, 1, 0)
+told_apart = functools.partial(cells, EXPERIMENT, KNOWN)
+half_reversed = functools.partial(cells, EXPERIMENT, MISTAKEN)

@@ -120,3 +120,41 @@ def random_gain(runs: Runs, budget: float, price: Price) -> float:
     drawn = min(max(int(budget // price.run(runs.steps)), 1), whole)
     weights = np.array([math.comb(whole - 1 - i, drawn - 1) for i in range(whole)]) / math.comb(whole, drawn)
     return float(weights @ runs.reached[order])
+
+
+def finishes(
+    runs: Runs, prior: np.ndarray, usual: np.ndarray, price: Price, told: float, shares: Sequence[float]
+) -> list[dict[str, float]]:
+    """Return, for each share of the grid's price, the points that every way of searching loses against the whole grid's choice.
+
+    prior, usual: points foretold of every run and its mean on other tasks (R,). told: passes that all forecasts take, which the
+    race that they lead pays for.
+    """
+    whole = grid(runs, price)
+    best, hindsight = float(runs.gained[whole.run, whole.look]), float(max(runs.reached))
+
+    def lost(won: Won) -> float:
+        return best - float(runs.gained[won.run, won.look])
+
+    found = []
+    for share in shares:
+        budget = share * whole.spent
+        led = race(runs.losses, runs.steps, _order(prior), budget - told, price)
+        by_mean = race(runs.losses, runs.steps, _order(usual), budget, price)
+        plain = halving(runs.losses, runs.steps, range(len(prior)), budget, price)
+        found.append(
+            {"share": share, "lost": lost(led), "lost_plain": lost(plain), "cost": (led.spent + told) / whole.spent}
+            | {"cost_plain": plain.spent / whole.spent, "lost_random": best - random_gain(runs, budget, price)}
+            | {"lost_shortened": lost(shortened(runs, budget, price)), "lost_table": lost(by_mean)}
+            | {
+                "lost_forecast": best - float(runs.reached[int(np.argmax(prior))]),
+                "cost_forecast": (price.run(runs.steps) + told) / whole.spent,
+            }
+            | {"best": best, "hindsight": hindsight - best, "runs": len(prior), "told": told / whole.spent}
+        )
+    return found
+
+
+def _order(prior: np.ndarray) -> list[int]:
+    """Return the runs from that of which most is foretold on."""
+    return [int(run) for run in np.argsort(-prior, kind="stable")]

@@ -20,7 +20,11 @@ def best_rate(runs: Sequence[Mapping]) -> float:
 
     The parabola is that of the loss over the logarithm of the rate. A rate at either end of those tried is returned as it is.
     """
-    rates, losses = least_dev_losses(runs)
+    return lowest(*least_dev_losses(runs))
+
+
+def lowest(rates: np.ndarray, losses: np.ndarray) -> float:
+    """Return the rate, between those tried from the lowest on, at the minimum of that parabola through some losses."""
     k = int(np.argmin(losses))
     if k in (0, len(rates) - 1):
         return float(rates[k])
