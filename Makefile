@@ -52,8 +52,9 @@ validate: setup ## run any study and its report: STUDY=files|FILE.toml [DATA="a 
 verdicts: setup ## write VERDICTS.md from the results in build/quick
 	$(COSTATE) report $(OUT) --page VERDICTS.md
 
-advise: setup ## which delta to tune, with the points it gains and PEFT's settings: DATA=folder|task [BACKBONE SETTINGS=folder]
-	$(COSTATE) advise --data $(DATA) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(SETTINGS),--out $(SETTINGS)) $(COLUMNS)
+advise: setup ## which delta to tune, the points it gains, PEFT's settings: DATA=folder|task [BACKBONE MINUTES SETTINGS=folder]
+	$(COSTATE) advise --data $(DATA) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(MINUTES),--minutes $(MINUTES)) \
+	  $(if $(SETTINGS),--out $(SETTINGS)) $(COLUMNS)
 
 probe: setup ## measure one thing: PROBE=curvature|response|... TASK=task|folder [DELTA CHECKPOINT BACKBONE FIGURE JSON]
 	$(COSTATE) probe $(PROBE) --task $(TASK) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(DELTA),--delta '$(DELTA)') \

@@ -289,7 +289,7 @@ class Trained:
         return self.losses[place]
 
     def finish(self, run: int) -> None:
-        """Train a run to its end, whatever is certain, and as far as there is time."""
+        """Run one to its end, whatever is certain, and as far as there is time."""
         if (run, last := len(self.steps) - 1) not in self.losses:
             with contextlib.suppress(Late):
                 self._train(run, last)
