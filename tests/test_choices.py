@@ -166,6 +166,17 @@ def test_runs_of_a_race_are_those_of_the_sweep():
     assert trained.passes == sum(3 * 4 * recipe.looked_at[look] for look in (1, 3, 3)) + 8 * (2 + 4 + 2)
 
 
+def test_a_race_that_is_trained_takes_what_it_is_priced_at():
+    given = prepare(load("nano"), task_of("agreement", "build/tasks", ()), seed=0, length=12, train=24, readout=24, test=8, dev=8)
+    subject, recipe = given.subject(parse("lora:rank=1"), 0, train_readout=True), Recipe(steps=32, batch_size=4, looks=8)
+    trained = Trained([(subject, rate) for rate in recipe.rates], given.train, given.dev, recipe, 3)
+    won = race(trained, trained.steps, [0, 1, 2, 3], 1e9, trained.price)
+    looks = [look for _, look in trained.hits]
+    assert len(trained.steps) - 1 - trained.cut >= 2 and looks.count(len(trained.steps) - 1) == 2
+    steps = won.spent - (4 + 2 * (len(trained.steps) - 1 - trained.cut)) * trained.price.look
+    assert trained.passes == steps + len(looks) * trained.price.look
+
+
 def test_cells_know_those_of_every_other_task():
     cells = [Cell(task, delta, 0, Record({}, {}), Record({}, {})) for task in "abc" for delta in ("full", "lora")]
     made = among(cells)

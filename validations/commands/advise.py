@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> dict:
         {"option": other, "label": study.deltas[other].get("label", other), "parameters": sizes[o]}
         | {"points": float(advice.foretold[o]), "low": float(advice.foretold[o] - advice.reach)}
         | {"high": float(advice.foretold[o] + advice.reach), "tied": bool(advice.tied[o])}
-        | {"told_from": found[other].share if other in found else 0.0}
+        | {"told_from": found[other].share if other in found else 0.0, "nats": falls.get(other)}
         for o, other in enumerate(truth.names)
     ]
     unclear = bool(advice.foretold[chosen] <= advice.reach)
@@ -280,7 +280,7 @@ def _raced(options: argparse.Namespace, truth: object, advice: object, trained: 
     from scipy.stats import norm
 
     from ..claims.choice.foretelling import Certain, Late
-    from ..claims.choice.race import WAIT, race
+    from ..claims.choice.race import race
     from ..truth import paired
 
     runs, prior = advice.runs(truth)
@@ -291,7 +291,7 @@ def _raced(options: argparse.Namespace, truth: object, advice: object, trained: 
     try:
         if options.minutes is not None:
             began = time.perf_counter()
-            trained[order[0], int(np.argmax(steps >= WAIT * steps[-1]))]  # the race's first run tells how fast they are
+            trained[order[0], trained.cut]  # the race's first run tells how fast they are
             now = time.perf_counter()
             paced = trained.passes * (1 + SPARE * (trained.until - now) / (now - began))
             budget, ended = (paced, "minutes") if paced < budget else (budget, ended)

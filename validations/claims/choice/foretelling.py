@@ -23,7 +23,7 @@ from ..practice.tangent import PATIENCE, Tangent, Texts, pieces
 from ..shared.setting import Params, Setting
 from ..shared.training import cross_entropy, first, logits, shifted
 from .layers import Layer, layer_map
-from .race import Price
+from .race import WAIT, Price
 
 ROOM = 5 << 29  # bytes that the responses of options taken at once may be
 DRAWN = 1 << 17  # numbers of an option without room, at most, from which it is told: kernels are sums over many
@@ -281,9 +281,15 @@ class Trained:
         """Return the run and look of the least dev loss so far, None before the first look."""
         return min(self.hits, key=lambda place: self.losses[place], default=None)
 
+    @property
+    def cut(self) -> int:
+        """Return the first look at which a race drops runs."""
+        return int(np.argmax(self.steps >= WAIT * self.steps[-1]))
+
     def __getitem__(self, place: tuple[int, int]) -> float:
         if place not in self.losses:
-            self._train(*place)
+            run, look = place
+            self._train(run, look if look <= self.cut else len(self.steps) - 1)  # what goes on after the cut goes to its end
             if self.sure(self):
                 raise Certain
         return self.losses[place]
