@@ -345,6 +345,8 @@ def _without_idle(
     import numpy as np
     from scipy.stats import norm
 
+    from tuning.subjects import READOUT_PARAMETERS
+
     from ..claims.choice.foretelling import Late, Trained
     from ..claims.choice.layers import idle_blocks, place_of
 
@@ -357,6 +359,8 @@ def _without_idle(
         return subject, tested
     (run, look), delta = trained.best, dataclasses.replace(subject.delta, blocks=tuple(kept))
     initial = {name: value for name, value in subject.initial.items() if place_of(name)[0] not in idle}
+    if set(delta.shapes(subject.backbone)) != set(initial) - set(READOUT_PARAMETERS):
+        return subject, tested  # it also moves numbers outside the blocks, which it could not on some of them
     fewer = dataclasses.replace(subject, delta=delta, initial=initial)
     again = Trained(
         [(fewer, trained.runs[run][1])], trained.train, trained.dev, trained.recipe, trained.seed, until=trained.until,
