@@ -59,8 +59,9 @@ $(FACTS:%=facts-of-%): facts-of-%: setup
 verdicts: setup ## write VERDICTS.md from the results in build/quick
 	$(COSTATE) report $(OUT) --page VERDICTS.md
 
-advise: setup ## which delta to tune, with the points it gains and PEFT's settings: DATA=folder|task [BACKBONE SETTINGS=folder]
-	$(COSTATE) advise --data $(DATA) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(SETTINGS),--out $(SETTINGS)) $(COLUMNS)
+advise: setup ## which delta to tune, the points it gains, PEFT's settings: DATA=folder|task [BACKBONE MINUTES SETTINGS=folder]
+	$(COSTATE) advise --data $(DATA) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(MINUTES),--minutes $(MINUTES)) \
+	  $(if $(SETTINGS),--out $(SETTINGS)) $(COLUMNS)
 
 probe: setup ## measure one thing: PROBE=curvature|response|... TASK=task|folder [DELTA CHECKPOINT BACKBONE FIGURE JSON]
 	$(COSTATE) probe $(PROBE) --task $(TASK) $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(DELTA),--delta '$(DELTA)') \

@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from known_options import planted_truth
+from known_options import planted_truth, small_study
 from seeds import shifted as own_seed
 
 from costate import main
@@ -146,8 +146,9 @@ def test_an_interval_of_two_tasks_is_refused():
 def test_what_is_told_is_what_a_practice_cell_with_one_linearisation_predicts():
     made = plants.settings(0)["lora"]
     setting = dataclasses.replace(made, options=made.options | {"relinearisations": 1, "steps": 24})
-    said, subject = EXPERIMENT.predict(setting).values, setting.subjects["delta"]
-    mine = told(setting, subject, recipe_of(setting.options), _training_seed(setting))
+    said, recipes = EXPERIMENT.predict(setting).values, {"delta": recipe_of(setting.options)}
+    ((_, found),) = told(setting, setting.subjects, recipes, _training_seed(setting))
+    mine = found.losses
     theirs = foretold(said, said["start"]["dev_loss"])
     assert {name: said["start"]["dev_loss"] - mine[name] for name in FORECASTS} == pytest.approx(theirs, abs=1e-6)
 
@@ -163,6 +164,17 @@ def test_runs_of_a_race_are_those_of_the_sweep():
     for run, look in ((1, 1), (0, 3), (1, 3)):
         assert trained[run, look] == pytest.approx(swept.runs[run].path[look + 1].dev_loss, abs=1e-9)
     assert trained.passes == sum(3 * 4 * recipe.looked_at[look] for look in (1, 3, 3)) + 8 * (2 + 4 + 2)
+
+
+def test_a_race_that_is_trained_takes_what_it_is_priced_at():
+    given = prepare(load("nano"), task_of("agreement", "build/tasks", ()), seed=0, length=12, train=24, readout=24, test=8, dev=8)
+    subject, recipe = given.subject(parse("lora:rank=1"), 0, train_readout=True), Recipe(steps=32, batch_size=4, looks=8)
+    trained = Trained([(subject, rate) for rate in recipe.rates], given.train, given.dev, recipe, 3)
+    won = race(trained, trained.steps, [0, 1, 2, 3], 1e9, trained.price)
+    looks = [look for _, look in trained.hits]
+    assert len(trained.steps) - 1 - trained.cut >= 2 and looks.count(len(trained.steps) - 1) == 2
+    steps = won.spent - (4 + 2 * (len(trained.steps) - 1 - trained.cut)) * trained.price.look
+    assert trained.passes == steps + len(looks) * trained.price.look
 
 
 def test_cells_know_those_of_every_other_task():
@@ -197,24 +209,8 @@ def test_no_verdict_rests_on_a_task_of_development(monkeypatch):
 
 @pytest.fixture
 def small(tmp_path):
-    """A small study of those options, and its results."""
-    text = (pathlib.Path(plan.__file__).parent / "studies" / "choices.toml").read_text(encoding="utf-8")
-    smaller = {"train = 600": "train = 24", "readout = 400": "readout = 24", "dev = 150": "dev = 12", "steps = 250": "steps = 8"}
-    for old, new in (smaller | {"batch_size = 32": "batch_size = 4", "looks = 12": "looks = 4"}).items():
-        assert old in text
-        text = text.replace(old, new)
-    path = tmp_path / "choices.toml"
-    path.write_text(text, encoding="utf-8")
-    return [
-        "--study",
-        str(path),
-        "--results",
-        str(planted_truth(tmp_path / "results")),
-        "--options",
-        "lora,prefix,bitfit",
-        "--threads",
-        "1",
-    ]
+    """A small study of known options, and its results."""
+    return small_study(tmp_path)
 
 
 def test_a_planted_best_option_is_advised_and_its_settings_are_peft_s(small, tmp_path, capsys):
@@ -239,14 +235,14 @@ def test_a_race_stays_within_its_share_and_is_told(small, capsys):
     assert main(["advise", "--data", "agreement", *small, "--share", "0.5"]) == 0
     said = capsys.readouterr().out
     entered, share = map(int, re.search(r"chosen in a race of (\d) of 6 runs, for (\d+)% of all runs' passes", said).groups())
-    assert 3 <= entered <= 4 and share <= 50 and "learnt from 6 tasks of the study choices on nano" in said
+    assert 3 <= entered <= 4 and share <= 50 and "on the 6 tasks of the study choices on nano, each left out" in said
 
 
 def test_options_without_a_gain_say_so(small, tmp_path, capsys):
     small[3] = str(planted_truth(tmp_path / "nothing", best="none"))
     assert main(["advise", "--data", "agreement", *small, "--no-training"]) == 0
     said = capsys.readouterr().out
-    assert "not clear of zero" in said and said.count("not told from the best") == 2
+    assert "keep the frozen model with its head" in said and said.count("not told from the best") == 2
 
 
 @pytest.mark.parametrize(
@@ -256,6 +252,8 @@ def test_options_without_a_gain_say_so(small, tmp_path, capsys):
         (["--options", "lora,nothing"], "expected options among"),
         (["--results", "no-such-folder"], "run `make validate` first"),
         (["--share", "0"], "--share must be a number above 0"),
+        (["--minutes", "0"], "--minutes must be a number above 0"),
+        (["--level", "1"], "--level must be a number below 1"),
         (["--study", "practice"], "expected the results of the study practice"),
     ],
 )

@@ -48,9 +48,10 @@ def study_cell(folder, tmp_path):
 def advice_on(folder, tmp_path, monkeypatch):
     """What advice is drawn from, without the forecasts themselves."""
 
-    def told(setting, subject, recipe, seed):
-        for batch in (setting.train, setting.dev):
-            subject.outputs(subject.initial, batch)
+    def told(setting, subjects, recipes, seed, until):
+        for subject in subjects.values():
+            for batch in (setting.train, setting.dev):
+                subject.outputs(subject.initial, batch)
         raise InterruptedError
 
     monkeypatch.setattr(foretelling, "told", told)
