@@ -6,12 +6,14 @@ import numpy as np
 
 from ...statistics import Columns, Statistic
 from ...verdict import Criterion
-from ..shared.claim import Cell, Claim, Comparison, Row, error, mean, mean_excess, octaves
-from .counted import DELTAS, FULL
+from ..shared.claim import Assumption, Cell, Claim, Comparison, Row, error, mean, mean_excess, octaves
+from .counted import BYTES, DELTAS, FULL
 from .experiment import EXPERIMENT
 from .plants import as_counted, thawed
 
 FASTER = 1.6  # the published speed of adapters over full tuning's, as recalled
+NAMES, SHARE = 16384, 0.02  # bytes of a file's names, and share, by which numbers on disk may differ from those that are counted
+STEADY = 0.25  # of the median ratio: how wide the middle half of the rounds' ratios may be
 
 
 def _place(cell: Cell, option: str, batch: int) -> Row:
@@ -86,6 +88,37 @@ def _at(end: str, column: str) -> Statistic:
     return statistic
 
 
+def _described(cell: Cell) -> bool:
+    """Return whether as many numbers are tuned as shapes say, by their bytes on disk."""
+    counted = {option: BYTES * one["numbers"] for option, one in cell.predicted.values["options"].items()}
+    stored = cell.measured.values["stored"]
+    return all(abs(stored[option] - own) <= SHARE * own + NAMES for option, own in counted.items())
+
+
+def _spread(cell: Cell) -> float:
+    """Return how wide the middle half of the rounds' ratios is, over their median, in the median over deltas and batches."""
+    wide = []
+    for met in cell.measured.values["steps"].values():
+        ratios = [np.array(met[FULL]["seconds"]) / np.array(met[option]["seconds"]) for option in DELTAS]
+        wide += [float(np.diff(np.quantile(one, (0.25, 0.75)))[0] / np.median(one)) for one in ratios]
+    return float(np.median(wide))
+
+
+DESCRIBED = Assumption(
+    "shapes describe the network",
+    "on disk every delta, and the whole network, is as large as its counted numbers, to within a fiftieth and a file's names",
+    _described,
+    lambda cells: f"largest network {max(cell.predicted.values['model'] for cell in cells) / 1e6:.0f} MB",
+    needed=1.0,
+)
+ROUNDS_AGREE = Assumption(
+    "rounds agree",
+    "the middle half of the rounds' ratios of times is at most a quarter of their median wide, in the median over deltas and batches",
+    lambda cell: _spread(cell) <= STEADY,
+    lambda cells: f"median width {np.median([_spread(cell) for cell in cells]):.3f}",
+)
+
+
 FACTS_MEMORY = Claim(
     id="facts-memory",
     nature="prediction",
@@ -128,6 +161,7 @@ FACTS_MEMORY = Claim(
         Comparison("octaves by which the delta's bytes above the model are off", mean("off")),
         Comparison("bytes on disk over full tuning's", mean("stored")),
     ),
+    assumptions=(DESCRIBED,),
     rule="Supported when the saved share is within a twentieth of the count and nearer to it than to tuned numbers alone and to none, above "
     "six tenths at one text and between two and five tenths at the largest batch; refuted beyond a tenth, when a rival is nearer, below a "
     "half at one text, or outside one to six tenths at the largest batch.",
@@ -176,6 +210,7 @@ FACTS_TIME = Claim(
         Comparison("full tuning's CPU time over the delta's, at one text a step", _at("smallest", "speed")),
         Comparison("milliseconds of the delta's step at one text", _at("smallest", "milliseconds")),
     ),
+    assumptions=(ROUNDS_AGREE,),
     rule="Supported when the ratio of times is within a fifth of an octave of the counted one, nearer than no change, and above 1.25 at the "
     "largest batch; refuted beyond two fifths of an octave, when no change is nearer, or below 1.1.",
     reason="Of three passes full tuning makes one for its weights' gradients. Multiplications are not all that takes time: normalisations, "
