@@ -95,10 +95,10 @@ def test_each_delta_of_the_lab_has_its_own_colour_marker_and_dash():
 
 
 def shipped():
-    """The deltas of every shipped study, and of every part of it: what one figure may show together."""
+    """The deltas of every shipped study, and of every part of it: what one figure may show together, so those on one backbone."""
     for path in sorted(study.FOLDER.glob("*.toml")):
         known = study.read(path.stem)
-        yield path.stem, tuple(known.deltas)
+        yield path.stem, tuple(name for name in known.deltas if known.backbone_of(name) == known.backbone)
         yield from ((f"{path.stem} {kind}", part.deltas) for kind, part in known.parts.items())
 
 

@@ -101,17 +101,18 @@ def scale_d90(rows: pd.DataFrame, labels: Labels) -> Figure:
     return figure
 
 
+MARKERS = "osD^v"
 LOOKS: Mapping[str, Sequence[str]] = {
     "parameters": ("#9ecae1", "#6baed6", "#2171b5", "#08306b"),
-    "steps": ("#fdbe85", "#fd8d3c", "#e6550d", "#a63603", "#6baed6"),
+    "steps": ("#fdbe85", "#fd8d3c", "#e6550d", "#a63603", "#3d1500"),
 }
 
 
 def _members(axes: Axes, rows: pd.DataFrame, colors: Sequence[str]) -> None:
     """Draw the share by the number of directions, darker the further along, each line named at its end."""
-    for color, (_, own) in zip(colors, rows.groupby("x"), strict=False):
+    for color, marker, (_, own) in zip(colors, MARKERS, rows.groupby("x"), strict=False):
         own = own.sort_values("dimension")
-        axes.plot(own["dimension"], own["share"], color=color, lw=1.3, marker="o", ms=3, label=own["member"].iloc[0])
+        axes.plot(own["dimension"], own["share"], color=color, lw=1.3, marker=marker, ms=3, label=own["member"].iloc[0])
     axes.axhline(0.9, color=GREY, lw=0.8, ls=panels.DOTTED, zorder=0)
     axes.axhline(0, color=GREY, lw=0.8, zorder=0)
     style.log_axis(axes, "x")
