@@ -261,6 +261,15 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
         ),
         ("FACTS", "rank correlation of accuracy with the published order, mean over tasks", "rank correlation of {}, the time"),
         ("FACTS", "rank correlation of the step with the published stage, mean over tasks", "the time to converge at {} ("),
+        *(
+            ("EFFICIENCY", rf"\({delta}\) \| {title}", words)
+            for delta, title, words in (
+                ("LoRA", "saved share less what is counted, mean size", "that a LoRA saves is within {} of the count"),
+                ("adapter", "saved share less what is counted, mean size", "an adapter's within {}, and"),
+                ("LoRA", "full tuning's CPU time over the delta's, at the largest batch", "takes {} times a LoRA's CPU time"),
+                ("prompt", "full tuning's CPU time over the delta's, at the largest batch", "and {} times a prompt's"),
+            )
+        ),
         ("SOLVERS", "octaves by which iterative LQ is cheaper than L-BFGS", "as L-BFGS for {} octaves fewer passes"),
         ("SOLVERS", "octaves between foretold and measured cost", "is foretold within {} octaves by their race"),
     ):
