@@ -22,7 +22,12 @@ SHARES = (0.05, 0.1, 0.2, 0.4)
 TEXT = {"step": 48.0, "look": 80.0}  # passes, where a step takes 16 texts and a look 80 of dev
 STABLE = 38.0  # the rate times the adaptive sharpness, at which Adam ceases to be stable on a quadratic (Cohen et al. 2022)
 TABLES = ("table", "nearest")
-EVERY = ("forecast", *TABLES, *RIVALS)
+ORDERS = (
+    "order_forecast", "order_table", "order_nearest", "order_numbers", "order_gradient", "order_fisher", "order_condition",
+    "order_features",
+)  # fmt: skip
+SCORES = ("rival_numbers", "rival_gradient", "rival_fisher", "rival_condition", "rival_features")
+RATES = ("rate_forecast", "rate_usual", "rate_stable", "rate_paths")
 
 
 def _groups(cell: Among) -> list[Group]:
@@ -51,7 +56,7 @@ def _order_rows(cell: Among) -> list[Row]:
     best = float(own.gained.max())
     return [
         cell.at(None)
-        | {f"order_{name}": rank(values, own.gained) for name, values in said.items()}
+        | {column: rank(values, own.gained) for column, values in zip(ORDERS, said.values(), strict=True)}
         | {f"lost_{name}": best - float(own.gained[_chosen(values, said["table"])]) for name, values in said.items()}
         | {"lost_any": best - float(own.gained.mean()), "spread": float(np.ptp(own.gained)), "options": len(own.names)}
     ]
@@ -66,7 +71,7 @@ def _options(cell: Among) -> list[Row]:
         {"task": cell.task, "seed": cell.seed, "option": name, "rate": rate, "gained": float(own.gained[o])}
         | {"foretold": float(said["forecast"][o]), "usual": float(said["table"][o]), "reach": reach}
         | dict(zip(FEATURES, map(float, own.told[o]), strict=True))
-        | {f"rival_{rival}": float(said[rival][o]) for rival in RIVALS}
+        | {column: float(said[rival][o]) for column, rival in zip(SCORES, RIVALS, strict=True)}
         for o, (name, rate) in enumerate(called(groups[0]))
     ]
 
@@ -299,7 +304,7 @@ def _rates(cell: Among) -> list[Row]:
     off = {name: _beyond(values, own.gained, ends) for name, values in said.items()}
     return [
         {"task": cell.task, "seed": cell.seed, "option": option, "rate": float(2.0 ** own.gained[c])}
-        | {f"rate_{name}": float(2.0 ** values[c]) for name, values in said.items()}
+        | {column: float(2.0 ** values[c]) for column, values in zip(RATES, said.values(), strict=True)}
         | {f"off_{name}": float(values[c]) for name, values in off.items()}
         | {"censored": float(own.gained[c] in ends[c])}
         for c, option in enumerate(own.names)
