@@ -249,6 +249,20 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
                 ("prompt", "a prompt {} (refuted)"),
             )
         ),
+        *(
+            ("FACTS-REAL", rf"\({delta}\) \| accuracy above the largest class, over full tuning's", words)
+            for delta, words in (
+                ("LoRA", "LoRA reaches {} of full tuning (supported)"),
+                ("adapter", "an adapter {}, a prefix"),
+                ("prefix", "a prefix {} and a prompt"),
+                ("prompt", "and a prompt {}, and the published"),
+            )
+        ),
+        (
+            "FACTS-REAL",
+            "rank correlation of accuracy with the published order, mean over tasks",
+            "at a rank correlation of {} ([FACTS-REAL",
+        ),
         (
             "FEEDBACK-PRICES",
             r"ten times the price\) \| cosine of the adapter's Jacobian with the shared gain",
