@@ -240,6 +240,27 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
         ),
         ("COMBINATION", "the combination leads the best single delta", "lead the best of them alone by {} and"),
         ("SEQUENCE", "the combination leads the best single delta", "and {} points ([COMBINATION"),
+        ("COMBINATION-SHOTS", "the combination leads the best single delta", "From 16 texts the lead is {} points"),
+        (
+            "EXPLAINED",
+            "rank correlation of the step foretold with the measured one, mean over tasks",
+            "the tangent model's path at a rank correlation of {}, accuracies",
+        ),
+        (
+            "EXPLAINED",
+            "rank correlation of accuracy with the dev loss foretold, mean over tasks",
+            "the tangent optimum at {}, where",
+        ),
+        (
+            "EXPLAINED",
+            "points by which the gap foretold is off, mean over deltas and tasks",
+            "gaps to full tuning are foretold within {} points",
+        ),
+        (
+            "EXPLAINED",
+            "rank correlation over tasks of the worth of states with the adapter's lead",
+            "an adapter beats a prefix at {} (",
+        ),
         *(
             ("FACTS", rf"\({delta}\) \| accuracy above the largest class, over full tuning's", words)
             for delta, words in (
