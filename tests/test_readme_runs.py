@@ -238,6 +238,14 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
             "the three deltas lead full tuning with 16 texts, mean",
             "deltas lead full tuning by {} points with 16 texts",
         ),
+        ("OPTIONS", "rank correlation of gain foretold and measured over options, mean over tasks", "ranks gains at {} on nine"),
+        ("OPTIONS", "points of held-out accuracy lost against the whole grid's choice", "passes loses {}, nearly all"),
+        ("OPTIONS", "share of options whose gain lies in its interval, mean over tasks", "intervals hold {} of the gains"),
+        (
+            "OPTIONS",
+            "share of deltas whose rate is within a factor of two, mean over tasks",
+            "factor of two for {} of the deltas",
+        ),
         ("COMBINATION", "the combination leads the best single delta", "lead the best of them alone by {} and"),
         ("SEQUENCE", "the combination leads the best single delta", "and {} points ([COMBINATION"),
         *(
