@@ -305,6 +305,13 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
         ("FACTS", "rank correlation of accuracy with the published order, mean over tasks", "rank correlation of {}, the time"),
         ("FACTS", "rank correlation of the step with the published stage, mean over tasks", "the time to converge at {} ("),
         *(
+            ("TRANSFERABILITY", rf"\({delta}\) \| share of the own gain within groups, less that between them", words)
+            for delta, words in (
+                ("LoRA", "a LoRA makes {} more of the task's own gain"),
+                ("adapter", "an adapter {} (both undecided"),
+            )
+        ),
+        *(
             ("EFFICIENCY", rf"\({delta}\) \| {title}", words)
             for delta, title, words in (
                 ("LoRA", "saved share less what is counted, mean size", "that a LoRA saves is within {} of the count"),
