@@ -249,6 +249,7 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
         ("COMBINATION", "the combination leads the best single delta", "lead the best of them alone by {} and"),
         ("SEQUENCE", "the combination leads the best single delta", "and {} points ([COMBINATION"),
         ("COMBINATION-SHOTS", "the combination leads the best single delta", "From 16 texts the lead is {} points"),
+        ("COMBINATION-TEMPLATE", "the combination leads the best single delta", "with all texts in a template it is {} on"),
         (
             "EXPLAINED",
             "rank correlation of the step foretold with the measured one, mean over tasks",
