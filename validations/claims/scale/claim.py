@@ -293,7 +293,7 @@ SCALE_D90 = Claim(
     assumptions=(MOSTLY_LEARNS, SPANNED),
     rule="Supported when d90 falls by more than a tenth of an octave an octave along both axes; refuted when it does not fall along one.",
     reason="A number of directions that is constant while the weights double is the fact of a low dimension already; a tenth of an octave "
-    "is a third fewer over four octaves, where the published fall is more than an octave. What is not reached is counted "
+    "is a quarter fewer over four octaves, where the published fall is more than an octave. What is not reached is counted "
     "an octave above the largest dimension, so that a steeper slope is never made of it.",
     change="More texts and steps, from which full tuning gains more, or scales of the layers that are trained beside the directions.",
     good=fewer,
