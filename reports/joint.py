@@ -4,6 +4,7 @@ import json
 import pathlib
 import tempfile
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -49,20 +50,27 @@ def told(studies: Sequence[Results], drawn: Sequence[Mapping[str, gallery.Drawn]
     """Return the joint report's words: the lines of its first page, then every study with its claims."""
     claims = [claim for results in studies for claim in results.claims]
     return {
-        "title": _title([results.study["title"] for results in studies]),
+        "title": _title(studies),
         "confidence": words.CONFIDENCE,
         "summary": f"{words.opening(claims)} {found(claims)}".strip(),
         "lines": lines(studies),
         "studies": [_study(place, results, shown) for place, (results, shown) in enumerate(zip(studies, drawn, strict=True))],
         "seal": " ".join(results.record["seal"][:20] for results in studies),
-        "footer": " · ".join(dict.fromkeys(document.footer(results).split(" · ")[0] for results in studies)),
+        "footer": "",
     }
 
 
-def _title(titles: Sequence[str]) -> str:
-    """Return what all titles say before their colon, or that they stand side by side."""
-    common = {title.partition(":")[0] for title in titles}
-    return common.pop() if len(common) == 1 else "Studies of delta tuning side by side"
+def _title(studies: Sequence[Results]) -> str:
+    """Return what most of the studies' titles say before their colon, or that they stand side by side."""
+    said = Counter(_parted(results)[0] for results in studies)
+    common, count = said.most_common(1)[0]
+    return common if 2 * count > len(studies) else "Studies of delta tuning side by side"
+
+
+def _parted(results: Results) -> tuple[str, str]:
+    """Return a study's title before and after its colon."""
+    before, _, after = results.study["title"].partition(": ")
+    return before, after or before
 
 
 def found(claims: Iterable[Mapping]) -> str:
@@ -115,9 +123,9 @@ def _statistic(claim: Mapping) -> str:
 
 
 def _titled(results: Results) -> str:
-    study = results.study
+    study, (_, asked) = results.study, _parted(results)
     tasks, seeds = words.count(len(study["tasks"]), "task"), words.count(len(study["seeds"]), "seed")
-    return f"{study['title']} ({study['backbone']['name']}, {tasks}, {seeds})"
+    return f"{asked[:1].upper()}{asked[1:]} ({study['backbone']['name']}, {tasks}, {seeds})"
 
 
 def _study(place: int, results: Results, shown: Mapping[str, gallery.Drawn]) -> dict:
