@@ -309,7 +309,8 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
             ("TRANSFERABILITY", rf"\({delta}\) \| share of the own gain within groups, less that between them", words)
             for delta, words in (
                 ("LoRA", "a LoRA makes {} more of the task's own gain"),
-                ("adapter", "an adapter {} (both undecided"),
+                ("adapter", "an adapter {} and a prompt"),
+                ("prompt", "and a prompt {} (all undecided, 18 tasks"),
             )
         ),
         *(

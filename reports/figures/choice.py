@@ -1,5 +1,7 @@
 """Which delta to tune: gains foretold and measured, what ranks the options, and what searches lose at a price."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -29,6 +31,11 @@ def choice_forecast(rows: pd.DataFrame, options: pd.DataFrame, labels: Labels) -
         "order_curvature": "largest curvature",
         "order_numbers": "number of parameters",
     }
+    return ranked(rows, options, labels, series)
+
+
+def ranked(rows: pd.DataFrame, options: pd.DataFrame, labels: Labels, series: Mapping[str, str]) -> Figure:
+    """Return gains against those foretold, and the rank correlation with the gain by predictor, series {column: words}."""
     rows, options = panels.pooled(rows), panels.present(options, ["foretold", "gained", "reach"])
     labels = labels.showing(options["option"])
     looks = {name: labels.look(name) for name in labels.in_order("delta", options["option"])}

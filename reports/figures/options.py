@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from .. import panels, style
 from ..claim_figure import ClaimFigure
 from ..style import GREY, Labels
-from .choice import choice_gain, choice_race
+from .choice import choice_gain, choice_race, ranked
 
 
 def options_forecast(rows: pd.DataFrame, options: pd.DataFrame, labels: Labels) -> Figure:
@@ -21,22 +21,7 @@ def options_forecast(rows: pd.DataFrame, options: pd.DataFrame, labels: Labels) 
         "order_condition": "condition of the kernel",
         "order_features": "feature norms",
     }
-    rows, options = panels.pooled(rows), panels.present(options, ["foretold", "gained", "reach"])
-    labels = labels.showing(options["option"])
-    looks = {name: labels.look(name) for name in labels.in_order("delta", options["option"])}
-    with style.theme():
-        figure = style.canvas(3.3)
-        left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))
-        for name, look in looks.items():
-            own = options[options["option"] == name]
-            panels.dots(left, own["foretold"], own["gained"], look, panels.inside(own), size=8, alpha=panels.faded(len(options)))
-        panels.identity(left, options[["foretold", "gained"]].to_numpy(dtype=float), log=False)
-        left.set(xlabel="gain foretold (points)", ylabel="gain measured (points)", title="(a) every option and task")
-        panels.rivals(right, rows, series, labels, width=20)
-        right.axvline(0, color=GREY, lw=0.8, zorder=0)
-        right.set(xlabel="rank correlation with the gain", title="(b) what ranks the options")
-        style.legend(figure, style.delta_handles(list(looks), labels))
-    return figure
+    return ranked(rows, options, labels, series)
 
 
 def options_rate(rates: pd.DataFrame, rows: pd.DataFrame, labels: Labels) -> Figure:

@@ -1,11 +1,13 @@
 """Which delta at which rate: whether it is told before training, how surely, what a short race finds, and the rate by itself."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from ...verdict import Criterion, Least
 from ..choice.calibrated import calibrated, residuals
+from ..choice.claim import CHOICE_GAIN, CHOICE_RACE
 from ..choice.options import FULL, Options, Runs, complete
 from ..choice.race import Price, finishes
 from ..facts.claim import MOSTLY_LEARNS, rank
@@ -90,6 +92,9 @@ WORDS = {
     "features": "normalised feature norm of the maps beside the delta, low first",
 }
 
+GOOD_IS = "linear options of which each sees a part of what the labels need, by another order in every system"
+BAD_IS = "the same options, in half of the systems with what was told of another one, whose order is the reverse"
+
 OPTIONS_FORECAST = Claim(
     id="options-forecast",
     nature="prediction",
@@ -132,8 +137,8 @@ OPTIONS_FORECAST = Claim(
     change="Options that rank alike on every task, where the mean on the others says all there is to say.",
     good=plants.known,
     bad=plants.mistaken,
-    good_is="linear options of which each sees a part of what the labels need, by another order in every system",
-    bad_is="the same options, in half of the systems with what was told of another one, whose order is the reverse",
+    good_is=GOOD_IS,
+    bad_is=BAD_IS,
 )
 
 
@@ -159,50 +164,24 @@ def surely(foretold: float, reach: float) -> float:
     return max(foretold - reach, 0.0)
 
 
-OPTIONS_GAIN = Claim(
+OPTIONS_GAIN = replace(
+    CHOICE_GAIN,
     id="options-gain",
-    nature="prediction",
-    view="optimization",
     title="Intervals around the points foretold of deltas and rates hold",
-    statement="Intervals of nine tenths around the points foretold of every option, as wide as forecasts for other tasks were off, hold "
-    "the gains on a task that was not seen, and the forecast is nearer to them than the option's mean on other tasks.",
-    equation=r'C = 1/T sum_t 1/O sum_o bb(1) (abs(g_(o t) - hat(g)_(o t)) <= q_(0.9)), quad q_(0.9) = "quantile"_(s != t, o) '
-    r"abs(g_(o s) - hat(g)_(o s))",
-    equation_alt="q is the quantile of the distances, on other tasks that were left out one at a time, of the gain from that foretold",
-    derived="as of the ranking of options",
-    sources=("vovk2005",),
     experiment=EXPERIMENT,
     rows=_gain_rows,
-    deltas=(FULL,),
-    statistic=Comparison("share of options whose gain lies in its interval, mean over tasks", mean("covered")),
+    parts={},
     criteria=(
-        Criterion("covered", "share of options in their intervals", mean("covered"), (0.8, np.inf), (0.6, np.inf)),
-        Criterion(
-            "nearer",
-            "points by which the forecast is nearer than the mean on other tasks",
-            mean("nearer"),
-            (0.25, np.inf),
-            (0.0, np.inf),
-            "points",
-        ),
+        CHOICE_GAIN.criteria[0],
+        replace(CHOICE_GAIN.criteria[1], supported=(0.25, np.inf), tolerated=(0.0, np.inf)),
     ),
-    rivals=(
-        Comparison("points by which forecasts are off", mean("off")),
-        Comparison("points by which the mean on the other tasks is off", mean("off_usual")),
-        Comparison("half-width of the intervals, in points", mean("reach")),
-    ),
-    nulls=(Comparison("range of the options' gains, in points", mean("spread")),),
     also=(Comparison("points that the best option foretold gains surely", mean("surely")),),
     assumptions=(MOSTLY_LEARNS,),
     rule="Supported when the intervals hold more than four fifths of the gains, and forecasts are a quarter of a point nearer than the "
     "mean on other tasks; refuted when they hold less than three fifths, or forecasts are no nearer.",
-    reason="Intervals of nine tenths on a dozen tasks are told from such of eight tenths only where tasks agree; wide ones hold everything, "
-    "so that their half-width stands beside them, and a forecast must be nearer than what is known without it.",
-    change="Tasks unlike those on which the forecast was calibrated.",
     good=plants.known,
     bad=plants.mistaken,
-    good_is="linear options of which each sees a part of what the labels need, by another order in every system",
-    bad_is="the same options, in half of the systems with what was told of another one, whose order is the reverse",
+    bad_is=BAD_IS,
 )
 
 
@@ -224,61 +203,20 @@ def _budgets(cell: Among) -> list[Row]:
     return [{"task": cell.task, "seed": cell.seed} | row for row in _finishes(cell, SHARES)]
 
 
-def _above(rival: str):
-    return lambda columns: float(np.mean(columns[f"lost_{rival}"] - columns["lost"]))
-
-
-OPTIONS_RACE = Claim(
+OPTIONS_RACE = replace(
+    CHOICE_RACE,
     id="options-race",
-    nature="prediction",
-    view="optimization",
     title="A race among thirty options, led by the forecast, finds the grid's choice at a tenth of its price",
     statement="A race on dev loss of the deltas and rates of which most is foretold, as many as a tenth of the whole grid's passes takes "
     "through two rounds, ends within a point of held-out accuracy of what the whole grid chooses.",
-    equation=r'R = 1/T sum_t (a_t ("grid") - a_t ("race")), quad "passes"("race") + "passes"("forecast") <= 1/10 "passes"("grid")',
-    equation_alt="a is the held-out accuracy of the run and step of the least dev loss, among all runs or in the race; passes count a text "
-    "through the network once forwards and twice backwards",
     derived="the points foretold of every option; in the race, dev losses of the runs so far",
-    sources=("jamieson2016",),
     experiment=EXPERIMENT,
     rows=_race_rows,
     parts={"budgets": _budgets},
-    deltas=(FULL,),
-    statistic=Comparison("points of held-out accuracy lost against the whole grid's choice", mean("lost")),
-    criteria=(
-        Criterion("lost", "points lost against the grid's choice", mean("lost"), (-np.inf, 1.0), (-np.inf, 3.0), "points"),
-        Criterion("cost", "passes over the grid's", mean("cost"), (-np.inf, 0.1001), (-np.inf, 0.15)),
-        Criterion(
-            "lead",
-            "points lost by the better of two searches of the same price, less those of the race",
-            Least(tuple(map(_above, ("random", "shortened")))),
-            (0.0, np.inf),
-            (-1.0, np.inf),
-            "points",
-        ),
-    ),
-    rivals=tuple(
-        Comparison(f"points lost against the whole grid's choice: {words}", mean(f"lost_{name}"))
-        for name, words in {
-            "table": "a race led by the means on other tasks",
-            "plain": "successive halving of all runs",
-            "random": "whole runs drawn at random",
-            "shortened": "the grid with shortened runs",
-            "forecast": "the forecast's choice, trained once",
-        }.items()
-    ),
-    nulls=(Comparison("points of the best run in hindsight above the grid's choice", mean("hindsight")),),
     assumptions=(MOSTLY_LEARNS,),
-    rule="Supported when the race loses less than a point at no more than a tenth of the grid's passes, the forecast's own among them, and "
-    "less than random search and a shortened grid of the same price; refuted when it loses more than 3 points, takes more than "
-    "0.15 of the passes, or loses a point more than either.",
-    reason="A point is what one gives up without regret for a tenth of the price. The grid's own choice, and not the best run in hindsight, "
-    "is what patience would have bought: the best of many held-out accuracies is best partly by chance.",
-    change="Options that learn late and then most, which a race drops early, or forecasts that keep the best from entering.",
     good=plants.known,
     bad=plants.mistaken,
-    good_is="linear options of which each sees a part of what the labels need, by another order in every system",
-    bad_is="the same options, in half of the systems with what was told of another one: what is foretold keeps the best from entering",
+    bad_is=f"{BAD_IS}: what is foretold keeps the best from entering",
 )
 
 
