@@ -42,6 +42,7 @@ DELTAS = {  # text behind prefix and prompt, as in PEFT
     "prompt": Prompt(8, shift_positions=True),
     "LN-tuning": LNTuning(),
 }
+OWN_WEIGHTS = ("LN-tuning",)  # PEFT trains the weight, we its change: a decay would draw them to different places
 CELL = Recipe(steps=250, rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2))
 PART = Recipe(steps=16, rates=(1e-3, 3e-3), looks=2)
 FACT = Recipe(steps=160, batch_size=16, rates=(1.6e-2,), looks=8)
@@ -137,6 +138,8 @@ def prepared(sizes: tuple[tuple[str, int], ...], backbone: str = "nano") -> Prep
 def sweep(name: str, *, recipe: Recipe = PART, cell: Recipe = CELL, **sizes: int) -> Iterator[Contest | Row]:
     """Compare a part of a cell by the losses at its looks, then the CPU time of the cell: all steps of all its rates."""
     texts = prepared(tuple((TEXTS | sizes).items()))
+    if name in OWN_WEIGHTS:
+        recipe, cell = replace(recipe, decay=0.0), replace(cell, decay=0.0)
     subject = texts.subject(DELTAS[name], 0, train_readout=True)
     run = functools.partial(ours, subject, texts, recipe)
     rivals: dict[str, Callable[[], np.ndarray] | None] = {"PEFT, eager": None, "PEFT, sdpa": None}
@@ -198,10 +201,7 @@ def law(*, laws: tuple[tuple[str, int], ...] = LAWS, **sizes: int) -> Iterator[R
 def facts() -> Iterator[Contest | Row]:
     """Compare cells of the study `facts` of every delta that PEFT has too."""
     for name in DELTAS:
-        # PEFT's LN-tuning trains the weight itself, ours its change: a decay would draw them to different places.
-        decay = 0.0 if name == "LN-tuning" else FACT.decay
-        part, cell = (replace(recipe, decay=decay) for recipe in (PART_OF_FACT, FACT))
-        yield from sweep(name, recipe=part, cell=cell, train=400, readout=300, dev=100, test=240)
+        yield from sweep(name, recipe=PART_OF_FACT, cell=FACT, train=400, readout=300, dev=100, test=240)
 
 
 CASES = {name: functools.partial(sweep, name) for name in DELTAS} | {"facts": facts, "decomposition": decomposition, "law": law}
