@@ -22,8 +22,8 @@ class Listed:
 def claims(folder: pathlib.Path = FOLDER) -> list[Listed]:
     """Return every claim in the order of the tuple CLAIMS in the folder's __init__.py; claims outside it follow by file.
 
-    They are the calls of `Claim` that are given a name at the top of a module. Raises ValueError where id, title, nature or view
-    is no plain text.
+    They are the calls of `Claim`, and of `replace` with an id, that are given a name at the top of a module. Raises ValueError
+    where id, title, nature or view is no plain text.
     """
     found = {(path, name): claim for path in sorted(folder.rglob("*.py")) for name, claim in _claims(path)}
     order = {place: number for number, place in enumerate(_told(folder / "__init__.py"))}
@@ -42,17 +42,22 @@ def _parsed(path: pathlib.Path) -> list[tuple[str, ast.expr]]:
 
 
 def _claims(path: pathlib.Path) -> Iterator[tuple[str, Listed]]:
-    """Yield (name in the module, claim) of a file's claims: calls of Claim."""
+    """Yield (name in the module, claim) of a file's claims."""
     tables: dict[str, dict[str, ast.expr]] = {}  # of words that claims share, by name
     for name, value in _parsed(path):
         if isinstance(value, ast.Dict):
             tables[name] = {key.value: entry for key, entry in zip(value.keys, value.values, strict=True) if _is_text(key)}
-        if not isinstance(value, ast.Call) or getattr(value.func, "id", "") != "Claim":
+        if not isinstance(value, ast.Call) or not _makes_a_claim(value):
             continue
         given: dict[str, ast.expr] = {}
         for word in value.keywords:
             given |= {word.arg: word.value} if word.arg else tables.get(getattr(word.value, "id", ""), {})
         yield name, _listed(given, f"{path.name}, line {value.lineno}")
+
+
+def _makes_a_claim(call: ast.Call) -> bool:
+    name = getattr(call.func, "id", "")
+    return name == "Claim" or (name == "replace" and any(word.arg == "id" for word in call.keywords))
 
 
 def _is_text(key: ast.expr | None) -> bool:

@@ -167,6 +167,8 @@ def surely(foretold: float, reach: float) -> float:
 OPTIONS_GAIN = replace(
     CHOICE_GAIN,
     id="options-gain",
+    nature="prediction",
+    view="optimization",
     title="Intervals around the points foretold of deltas and rates hold",
     experiment=EXPERIMENT,
     rows=_gain_rows,
@@ -206,6 +208,8 @@ def _budgets(cell: Among) -> list[Row]:
 OPTIONS_RACE = replace(
     CHOICE_RACE,
     id="options-race",
+    nature="prediction",
+    view="optimization",
     title="A race among thirty options, led by the forecast, finds the grid's choice at a tenth of its price",
     statement="A race on dev loss of the deltas and rates of which most is foretold, as many as a tenth of the whole grid's passes takes "
     "through two rounds, ends within a point of held-out accuracy of what the whole grid chooses.",
