@@ -30,14 +30,7 @@ def document(results: Results, gallery: Mapping[str, Drawn], letters: str = "") 
     Raises ValueError for a source that refs.bib lacks.
     """
     labels, cited = style.Labels.of(results.study), references()
-    shown = {
-        name: {"file": f"{name}.svg", "caption": s.caption, "alt": s.alt, "sources": list(s.sources)}
-        for name, s in gallery.items()
-    }
-
-    def figure_of(claim: Mapping) -> dict | None:
-        own, other = shown.get(claim["id"]), shown.get(SHARED.get(claim["id"], ""))
-        return own | {"here": True} if own else other | {"here": False} if other else None
+    shown = figures(gallery)
 
     headlines = words.headlines(results.claims)
     limits = [c["gate"]["limit"] for c in results.claims if c.get("gate")]
@@ -60,7 +53,7 @@ def document(results: Results, gallery: Mapping[str, Drawn], letters: str = "") 
         "calibration": error_rates(results.record.get("calibration"), shown.get("errors")),
         "limit": words.bar(limits[0]) if limits else None,
         "views": [
-            {"title": title, "text": text, "claims": [claim_section(c, figure_of(c), cited) for c in claims]}
+            {"title": title, "text": text, "claims": [claim_section(c, figure_of(c, shown), cited) for c in claims]}
             for title, text, claims in sections(results.claims)
         ],
         "about": about(results.study),
@@ -86,6 +79,20 @@ def document(results: Results, gallery: Mapping[str, Drawn], letters: str = "") 
         "seal": results.record["seal"],
         "letters": letters,
     }
+
+
+def figures(gallery: Mapping[str, Drawn], before: str = "") -> dict[str, dict]:
+    """Return the words of drawn figures by name, whose files are called by it, with something before where it is given."""
+    return {
+        name: {"file": f"{before}{name}.svg", "caption": s.caption, "alt": s.alt, "sources": list(s.sources)}
+        for name, s in gallery.items()
+    }
+
+
+def figure_of(claim: Mapping, shown: Mapping[str, Mapping]) -> dict | None:
+    """Return a claim's figure among those shown, or the one that it shares, and whether it stands here; None without."""
+    own, other = shown.get(claim["id"]), shown.get(SHARED.get(claim["id"], ""))
+    return own | {"here": True} if own else other | {"here": False} if other else None
 
 
 def sections(claims: Sequence[Mapping]) -> list[tuple[str, str, list[Mapping]]]:

@@ -11,7 +11,6 @@ from typing import Any
 from validations.store import write_atomic
 
 from . import document, gallery, letters, load, page, render, style, words
-from .figures import SHARED
 from .load import Results
 
 PUBLISHED = pathlib.Path(__file__).with_name("published.toml")
@@ -32,7 +31,7 @@ def build(
         drawn = [gallery.gallery(results) for results in studies]
         for place, shown in enumerate(drawn):
             for name, item in shown.items():
-                (room / _file(place, name)).write_bytes(style.svg(item.figure))
+                (room / f"{_before(place)}{name}.svg").write_bytes(style.svg(item.figure))
         words_of_it = told(studies, drawn)
         (room / "document.json").write_text(json.dumps(words_of_it, ensure_ascii=False, sort_keys=True), encoding="utf-8")
         render.furnish(room, "joint.typ")
@@ -42,8 +41,9 @@ def build(
     return out
 
 
-def _file(place: int, name: str) -> str:
-    return f"{place}-{name}.svg"
+def _before(place: int) -> str:
+    """Return what the names of a study's figures begin with, so that those of two studies differ."""
+    return f"{place}-"
 
 
 def told(studies: Sequence[Results], drawn: Sequence[Mapping[str, gallery.Drawn]]) -> dict:
@@ -56,7 +56,6 @@ def told(studies: Sequence[Results], drawn: Sequence[Mapping[str, gallery.Drawn]
         "lines": lines(studies),
         "studies": [_study(place, results, shown) for place, (results, shown) in enumerate(zip(studies, drawn, strict=True))],
         "seal": " ".join(results.record["seal"][:20] for results in studies),
-        "footer": "",
     }
 
 
@@ -129,23 +128,14 @@ def _titled(results: Results) -> str:
 
 
 def _study(place: int, results: Results, shown: Mapping[str, gallery.Drawn]) -> dict:
-    cited = document.references()
-    figures = {
-        name: {"file": _file(place, name), "caption": s.caption, "alt": s.alt, "sources": list(s.sources)}
-        for name, s in shown.items()
-    }
-
-    def figure_of(claim: Mapping) -> dict | None:
-        own, other = figures.get(claim["id"]), figures.get(SHARED.get(claim["id"], ""))
-        return own | {"here": True} if own else other | {"here": False} if other else None
-
+    cited, figures = document.references(), document.figures(shown, _before(place))
     study = results.study
     return {
         "title": study["title"],
         "question": study["question"],
         "setting": " ".join(filter(None, (document.setting(study), document.about(study), document.looked(study)))),
         "opening": words.opening(results.claims),
-        "claims": [document.claim_section(claim, figure_of(claim), cited) for claim in results.claims],
+        "claims": [document.claim_section(claim, document.figure_of(claim, figures), cited) for claim in results.claims],
         "footer": document.footer(results),
     }
 

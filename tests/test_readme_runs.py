@@ -322,6 +322,13 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
                 ("prompt", "full tuning's CPU time over the delta's, at the largest batch", "and {} times a prompt's"),
             )
         ),
+        (
+            "SCALE",
+            r"\(LoRA\) \| share of full tuning's gain per octave of parameters",
+            "LoRA's share of that gain rises by {} an octave",
+        ),
+        ("SCALE", "octaves of steps saved per octave of parameters", "tuning takes {} octaves fewer steps"),
+        ("SCALE", "share of the shift explained per octave of parameters", "at the start explains {} more of the shift"),
         ("SOLVERS", "octaves by which iterative LQ is cheaper than L-BFGS", "as L-BFGS for {} octaves fewer passes"),
         ("SOLVERS", "octaves between foretold and measured cost", "is foretold within {} octaves by their race"),
     ):
