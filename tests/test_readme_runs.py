@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 
+import pandas
 import peft
 import pytest
 import stranger
@@ -334,3 +335,15 @@ def test_what_the_readme_says_of_studies_is_on_their_pages():
     ):
         (found,) = re.findall(rf"{title}: ([^|]*) \|", (ROOT / f"{name}.md").read_text(encoding="utf-8"))
         assert words.format(found) in told, name
+
+
+def test_what_the_readme_says_of_published_rows_is_in_them():
+    told = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    real, scale = (pandas.read_csv(ROOT / f"reports/published/{name}.csv") for name in ("facts-real", "scale"))
+    total = real[real["claim"] == "facts-gap"].groupby("quantity")["value"].sum()
+    assert f"the frozen head alone makes {total['over_frozen'] / total['over_full']:.2f} of it" in told
+    own = scale[(scale["claim"] == "scale-gap") & (scale["delta"] == "lora")].pivot(
+        index="row", columns="quantity", values="value"
+    )
+    gains = own.groupby("parameters")["full"].mean()
+    assert f"full tuning gains {gains.iloc[0]:.0f} points on the smallest member and {gains.iloc[-1]:.0f} on the largest" in told
